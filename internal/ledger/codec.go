@@ -1,0 +1,313 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"time"
+)
+
+type kind uint8
+
+const (
+	kindBegin      kind = 1
+	kindHop        kind = 2
+	kindRetraction kind = 3
+	kindWriter     kind = 4
+	kindProduction kind = 5
+	kindAccess     kind = 6
+)
+
+func (*Begin) kind() kind      { return kindBegin }
+func (*Hop) kind() kind        { return kindHop }
+func (*Retraction) kind() kind { return kindRetraction }
+func (*Writer) kind() kind     { return kindWriter }
+func (*Production) kind() kind { return kindProduction }
+func (*Access) kind() kind     { return kindAccess }
+
+func (e *Begin) append(b []byte) []byte {
+	b = appendEnd(appendEnd(b, e.Copy.Source), e.Copy.Destination)
+	b = binary.AppendUvarint(b, e.Epoch)
+	b = binary.AppendVarint(b, e.Resume)
+	b = appendTime(b, e.At)
+	return appendStrings(b, e.SourceCluster, e.DestinationCluster, e.SourceTopic, e.DestinationTopic, e.Flow, e.Fleet, e.Node, e.Lane)
+}
+
+func (e *Begin) read(r *reader) {
+	e.Copy = CopyID{Source: r.end(), Destination: r.end()}
+	e.Epoch = r.uvarint()
+	e.Resume = r.varint()
+	e.At = r.time()
+	r.strings(&e.SourceCluster, &e.DestinationCluster, &e.SourceTopic, &e.DestinationTopic, &e.Flow, &e.Fleet, &e.Node, &e.Lane)
+}
+
+// A hop's runs and gaps tile its range, so their source offsets follow from
+// their counts: they are written as one list in source order, each a count and
+// a tag (0: run, else the gap's reason), and a run's destination as the
+// difference to where the previous run ended.
+func (e *Hop) append(b []byte) []byte {
+	b = append(b, e.Copy[:]...)
+	b = binary.AppendUvarint(b, e.Epoch)
+	b = binary.AppendVarint(b, e.From)
+	b = appendTime(b, e.At)
+	b = binary.AppendVarint(b, int64(e.SourceLeaderEpoch))
+	b = binary.AppendVarint(b, int64(e.DestinationLeaderEpoch))
+	b = binary.AppendVarint(b, e.Bytes)
+	b = binary.AppendUvarint(b, uint64(len(e.Runs)+len(e.Gaps)))
+	var dest int64
+	runs, gaps := e.Runs, e.Gaps
+	for len(runs)+len(gaps) > 0 {
+		if len(gaps) == 0 || (len(runs) > 0 && runs[0].Source < gaps[0].Source) {
+			run := runs[0]
+			runs = runs[1:]
+			b = binary.AppendUvarint(append(b, 0), uint64(run.Count))
+			b = binary.AppendVarint(b, run.Destination-dest)
+			b = append(b, byte(run.Path))
+			b = binary.BigEndian.AppendUint32(b, run.Digest)
+			dest = run.Destination + run.Count
+			continue
+		}
+		b = binary.AppendUvarint(append(b, byte(gaps[0].Reason)), uint64(gaps[0].Count))
+		gaps = gaps[1:]
+	}
+	return b
+}
+
+func (e *Hop) read(r *reader) {
+	copy(e.Copy[:], r.take(len(e.Copy)))
+	e.Epoch = r.uvarint()
+	e.From = r.varint()
+	e.At = r.time()
+	e.SourceLeaderEpoch = r.int32()
+	e.DestinationLeaderEpoch = r.int32()
+	e.Bytes = r.varint()
+	e.Next = e.From
+	var dest int64
+	for n := r.count(2); n > 0 && r.bad == ""; n-- {
+		tag := r.byte()
+		count := int64(r.uvarint())
+		if count <= 0 || e.Next > math.MaxInt64-count {
+			r.fail("run or gap of %d offsets", count)
+			return
+		}
+		if tag == 0 {
+			run := Run{Source: e.Next, Count: count, Destination: dest + r.varint(), Path: Path(r.byte()), Digest: r.uint32()}
+			if run.Destination < 0 || run.Destination > math.MaxInt64-count {
+				r.fail("destination offset %d", run.Destination)
+				return
+			}
+			dest = run.Destination + count
+			e.Runs = append(e.Runs, run)
+		} else {
+			e.Gaps = append(e.Gaps, Gap{Source: e.Next, Count: count, Reason: Reason(tag)})
+		}
+		e.Next += count
+	}
+}
+
+func (e *Retraction) append(b []byte) []byte {
+	b = append(b, e.Copy[:]...)
+	b = binary.AppendUvarint(b, e.Epoch)
+	b = binary.AppendVarint(b, e.Source)
+	b = binary.AppendVarint(b, e.Destination)
+	return appendTime(b, e.At)
+}
+
+func (e *Retraction) read(r *reader) {
+	copy(e.Copy[:], r.take(len(e.Copy)))
+	e.Epoch = r.uvarint()
+	e.Source = r.varint()
+	e.Destination = r.varint()
+	e.At = r.time()
+}
+
+func (e *Writer) append(b []byte) []byte {
+	b = appendStrings(b, e.Cluster)
+	b = binary.AppendVarint(b, e.ProducerID)
+	b = binary.AppendVarint(b, int64(e.ProducerEpoch))
+	b = appendStrings(b, e.Lane, e.Fleet, e.Node)
+	return appendTime(b, e.At)
+}
+
+func (e *Writer) read(r *reader) {
+	r.strings(&e.Cluster)
+	e.ProducerID = r.varint()
+	e.ProducerEpoch = int16(r.varint())
+	r.strings(&e.Lane, &e.Fleet, &e.Node)
+	e.At = r.time()
+}
+
+func (e *Production) append(b []byte) []byte {
+	b = e.Client.append(e.Place.append(b))
+	b = binary.AppendVarint(b, e.Records)
+	b = binary.AppendVarint(b, e.ProducerID)
+	return appendTime(appendTime(b, e.FirstAt), e.At)
+}
+
+func (e *Production) read(r *reader) {
+	e.Place.read(r)
+	e.Client.read(r)
+	e.Records = r.varint()
+	e.ProducerID = r.varint()
+	e.FirstAt = r.time()
+	e.At = r.time()
+}
+
+func (e *Access) append(b []byte) []byte {
+	b = e.Client.append(e.Place.append(b))
+	b = appendStrings(append(b, byte(e.Kind)), e.Group)
+	return appendTime(appendTime(b, e.FirstAt), e.At)
+}
+
+func (e *Access) read(r *reader) {
+	e.Place.read(r)
+	e.Client.read(r)
+	e.Kind = AccessKind(r.byte())
+	r.strings(&e.Group)
+	e.FirstAt = r.time()
+	e.At = r.time()
+}
+
+func (p *Place) append(b []byte) []byte {
+	b = appendStrings(append(b, p.TopicID[:]...), p.Topic)
+	b = binary.AppendVarint(b, int64(p.Partition))
+	b = binary.AppendVarint(b, p.First)
+	return binary.AppendVarint(b, p.Last-p.First)
+}
+
+func (p *Place) read(r *reader) {
+	copy(p.TopicID[:], r.take(len(p.TopicID)))
+	r.strings(&p.Topic)
+	p.Partition = r.int32()
+	p.First = r.varint()
+	p.Last = p.First + r.varint()
+}
+
+func (c *Client) append(b []byte) []byte {
+	return appendStrings(b, c.Principal, c.ClientID, c.Software, c.Address)
+}
+
+func (c *Client) read(r *reader) {
+	r.strings(&c.Principal, &c.ClientID, &c.Software, &c.Address)
+}
+
+func appendEnd(b []byte, e End) []byte {
+	b = appendStrings(b, e.Cluster)
+	b = append(b, e.TopicID[:]...)
+	return binary.AppendVarint(b, int64(e.Partition))
+}
+
+func appendStrings(b []byte, ss ...string) []byte {
+	for _, s := range ss {
+		b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
+	}
+	return b
+}
+
+// Times are milliseconds since 1970; the zero time is 0.
+func appendTime(b []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return binary.AppendVarint(b, 0)
+	}
+	return binary.AppendVarint(b, t.UnixMilli())
+}
+
+// reader consumes one page; after the first fault bad says what is wrong and
+// everything reads as zero.
+type reader struct {
+	buf []byte
+	bad string
+}
+
+func (r *reader) fail(format string, args ...any) {
+	if r.bad == "" {
+		r.bad = fmt.Sprintf(format, args...)
+	}
+	r.buf = nil
+}
+
+func (r *reader) take(n int) []byte {
+	if n < 0 || n > len(r.buf) {
+		r.fail("ends %d bytes early", n-len(r.buf))
+		return nil
+	}
+	out := r.buf[:n]
+	r.buf = r.buf[n:]
+	return out
+}
+
+func (r *reader) byte() byte {
+	if b := r.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (r *reader) uint32() uint32 {
+	if b := r.take(4); b != nil {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (r *reader) varint() int64 {
+	v, n := binary.Varint(r.buf)
+	if n <= 0 {
+		r.fail("number is not readable")
+		return 0
+	}
+	r.buf = r.buf[n:]
+	return v
+}
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.buf)
+	if n <= 0 {
+		r.fail("number is not readable")
+		return 0
+	}
+	r.buf = r.buf[n:]
+	return v
+}
+
+func (r *reader) int32() int32 {
+	v := r.varint()
+	if v < math.MinInt32 || v > math.MaxInt32 {
+		r.fail("%d does not fit 32 bits", v)
+		return 0
+	}
+	return int32(v)
+}
+
+// count reads a number of elements of at least size bytes each, so that a short
+// page cannot make a reader expect many.
+func (r *reader) count(size int) int {
+	n := r.uvarint()
+	if n > uint64(len(r.buf)/size) {
+		r.fail("%d elements in %d bytes", n, len(r.buf))
+		return 0
+	}
+	return int(n)
+}
+
+func (r *reader) end() End {
+	var e End
+	r.strings(&e.Cluster)
+	copy(e.TopicID[:], r.take(len(e.TopicID)))
+	e.Partition = r.int32()
+	return e
+}
+
+func (r *reader) strings(dst ...*string) {
+	for _, s := range dst {
+		*s = string(r.take(r.count(1)))
+	}
+}
+
+func (r *reader) time() time.Time {
+	ms := r.varint()
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}

@@ -1,0 +1,232 @@
+package ledger
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"time"
+)
+
+// Topic is the name of the ledger's topic in every cluster that has one.
+const Topic = "__waybill.ledger"
+
+// TopicID is a Kafka topic id (KIP-516); it names one life of a topic.
+type TopicID [16]byte
+
+// String is the form that Kafka's tools print: unpadded URL-safe base64.
+func (id TopicID) String() string { return base64.RawURLEncoding.EncodeToString(id[:]) }
+
+// ParseTopicID reads the form that [TopicID.String] prints.
+func ParseTopicID(s string) (TopicID, error) {
+	var id TopicID
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil || len(b) != len(id) {
+		return id, fmt.Errorf("%q is not a topic id", s)
+	}
+	copy(id[:], b)
+	return id, nil
+}
+
+// End is one side of a copy: a partition of one life of a topic.
+type End struct {
+	Cluster   string // cluster.id
+	TopicID   TopicID
+	Partition int32
+}
+
+// CopyID identifies a copy by what it copies and to where, so that two fleets
+// or two flows that are given the same work are seen to be the same copy.
+type CopyID struct {
+	Source, Destination End
+}
+
+// CopyKey is the short name of a CopyID inside the ledger: the first 16 bytes of
+// a SHA-256 over it. Every copy's Begin carries the whole CopyID.
+type CopyKey [16]byte
+
+func (k CopyKey) String() string { return fmt.Sprintf("%x", k[:]) }
+
+// Key is the copy's short name.
+func (c CopyID) Key() CopyKey {
+	h := sha256.New()
+	for _, e := range []End{c.Source, c.Destination} {
+		h.Write(binary.AppendUvarint(nil, uint64(len(e.Cluster))))
+		h.Write([]byte(e.Cluster))
+		h.Write(e.TopicID[:])
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(e.Partition)))
+	}
+	return CopyKey(h.Sum(nil)[:16])
+}
+
+// PartitionOf is the ledger partition, of n, that holds every entry of a copy.
+// It depends on the pair of topics and not on the partition, so that copies
+// which share a transaction share pages too.
+func PartitionOf(c CopyID, n int32) int32 {
+	c.Source.Partition, c.Destination.Partition = 0, 0
+	k := c.Key()
+	return int32(binary.BigEndian.Uint32(k[:4]) % uint32(n))
+}
+
+// Entry is one fact. The types of this file implement it; a reader switches on
+// them and ignores what it does not know.
+type Entry interface {
+	kind() kind
+	append(dst []byte) []byte
+}
+
+// Begin opens an epoch of a copy: its writer has fenced all earlier ones and has
+// read the ledger to its end. Entries of the copy with a lower epoch that follow
+// are void.
+type Begin struct {
+	Copy  CopyID
+	Epoch uint64 // assignment epoch, granted by raft; grows with every owner
+
+	// Resume is the source offset from which this epoch goes on.
+	Resume int64
+	At     time.Time
+
+	// Labels for people.
+	SourceCluster, DestinationCluster string // names
+	SourceTopic, DestinationTopic     string
+	Flow, Fleet, Node, Lane           string
+}
+
+// Hop says where a stretch of source offsets went. Its runs and gaps tile
+// [From, Next) without hole or overlap, in order.
+type Hop struct {
+	Copy       CopyKey
+	Epoch      uint64
+	From, Next int64 // source offsets, Next exclusive
+	Runs       []Run
+	Gaps       []Gap
+
+	// Leader epochs as of the hop's last batch, -1 if not known.
+	SourceLeaderEpoch, DestinationLeaderEpoch int32
+
+	At    time.Time
+	Bytes int64 // of batches as written
+}
+
+// Run is a stretch of source offsets with one record each that went, in order
+// and unbroken, to as many destination offsets.
+type Run struct {
+	Source, Destination int64
+	Count               int64
+	// Path says how the records travelled, and so what Digest covers.
+	Path Path
+	// Digest is, for Raw, the CRC-32C over the records sections of the run's
+	// batches one after the other; for Reencoded, the CRC-32C over the canonical
+	// form of its records (see CanonicalDigest in internal/record).
+	Digest uint32
+}
+
+// Path is how a run's records travelled.
+type Path uint8
+
+// The paths of a run.
+const (
+	Raw       Path = 1 // batches as bytes
+	Reencoded Path = 2 // decoded and encoded again
+)
+
+// Gap is a stretch of source offsets that has no copy.
+type Gap struct {
+	Source, Count int64
+	Reason        Reason
+}
+
+// Reason says why a source offset has no copy.
+type Reason uint8
+
+// The reasons for a gap.
+const (
+	Compacted   Reason = 1 // the source's cleaner removed it
+	Aborted     Reason = 2 // its transaction was aborted
+	Control     Reason = 3 // it is a transaction marker
+	Expired     Reason = 4 // the source deleted it before it was copied
+	Filtered    Reason = 5 // the flow's filter left it out
+	Quarantined Reason = 6 // the destination cannot take it
+	Returned    Reason = 7 // it came from the destination (loop)
+	NotAsked    Reason = 8 // it lies before the flow's start
+)
+
+var reasonNames = [...]string{"", "compacted", "aborted", "control", "expired", "filtered", "quarantined", "returned", "not-asked"}
+
+func (r Reason) String() string {
+	if int(r) < len(reasonNames) && r != 0 {
+		return reasonNames[r]
+	}
+	return fmt.Sprintf("reason(%d)", uint8(r))
+}
+
+// Retraction says that, of what the hops of a copy say, everything at and above
+// a destination offset is lost (the destination was truncated). The copy goes on
+// from source offset Source.
+type Retraction struct {
+	Copy                CopyKey
+	Epoch               uint64
+	Source, Destination int64
+	At                  time.Time
+}
+
+// Writer registers a producer id as a replicator's before its first batch.
+type Writer struct {
+	Cluster       string // cluster.id in which the producer id is valid
+	ProducerID    int64
+	ProducerEpoch int16
+	Lane          string // transactional id
+	Fleet, Node   string
+	At            time.Time
+}
+
+// Client is who produced or read, as the broker knows it. Software is name and
+// version as the client reports them (KIP-511).
+type Client struct {
+	Principal, ClientID, Software, Address string
+}
+
+// Place is a run of offsets of one partition in the ledger's own cluster.
+type Place struct {
+	TopicID     TopicID
+	Topic       string
+	Partition   int32
+	First, Last int64 // inclusive
+}
+
+// Production says who produced a run of offsets. A bundled broker writes it.
+type Production struct {
+	Place
+	Client
+	Records     int64
+	ProducerID  int64 // -1 without idempotence
+	FirstAt, At time.Time
+}
+
+// Access says who read, or may have read, a run of offsets.
+type Access struct {
+	Place
+	Client
+	Kind        AccessKind
+	Group       string // for Committed
+	FirstAt, At time.Time
+}
+
+// AccessKind is how far an access is known to be a reading.
+type AccessKind uint8
+
+// The kinds of access.
+const (
+	Fetched   AccessKind = 1 // the broker sent it: fetched is not yet read
+	Committed AccessKind = 2 // a group committed past it
+)
+
+func (k AccessKind) String() string {
+	switch k {
+	case Fetched:
+		return "fetched"
+	case Committed:
+		return "committed"
+	}
+	return fmt.Sprintf("access(%d)", uint8(k))
+}

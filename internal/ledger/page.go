@@ -1,0 +1,147 @@
+package ledger
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+)
+
+// Version is the page format that this package writes.
+const Version = 1
+
+var magic = []byte("WL")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// ErrVersion says that a page was written by a newer format.
+var ErrVersion = errors.New("ledger page of a newer version")
+
+// CorruptError says that bytes which claim to be a page are not one.
+type CorruptError struct{ Reason string }
+
+func (e *CorruptError) Error() string { return "corrupt ledger page: " + e.Reason }
+
+// WriterID names the author of a chain of pages: one lane at one producer
+// epoch, or one start of a broker. It is random (a UUID).
+type WriterID [16]byte
+
+// Link is a page's place in its writer's chain.
+type Link struct {
+	Writer   WriterID
+	Sequence uint64   // from 0, without holes, per writer and ledger partition
+	Previous [32]byte // SHA-256 of the previous page, zero at sequence 0
+}
+
+// Page is the value of one record of the ledger topic.
+type Page struct {
+	Link
+	Entries []Entry
+	// Unknown counts entries of kinds that this version does not know.
+	Unknown int
+	// Hash is the SHA-256 of the page's bytes, set by Decode.
+	Hash [32]byte
+}
+
+// Chain writes the pages of one writer to one ledger partition. The zero Chain
+// with a Writer set is a new one. It is not safe for concurrent use.
+//
+// A page that is encoded but never committed breaks the chain: a writer whose
+// transaction aborts starts a new one, under a new WriterID.
+type Chain struct {
+	next Link
+}
+
+// NewChain starts a chain.
+func NewChain(w WriterID) *Chain { return &Chain{next: Link{Writer: w}} }
+
+// Encode returns the next page of the chain.
+func (c *Chain) Encode(entries []Entry) []byte {
+	b := append([]byte{}, magic...)
+	b = append(b, Version)
+	b = append(b, c.next.Writer[:]...)
+	b = binary.AppendUvarint(b, c.next.Sequence)
+	b = append(b, c.next.Previous[:]...)
+	b = binary.AppendUvarint(b, uint64(len(entries)))
+	var body []byte
+	for _, e := range entries {
+		body = e.append(body[:0])
+		b = append(b, byte(e.kind()))
+		b = binary.AppendUvarint(b, uint64(len(body)))
+		b = append(b, body...)
+	}
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	c.next.Sequence++
+	c.next.Previous = sha256.Sum256(b)
+	return b
+}
+
+// Decode reads a page. It returns a *CorruptError if the bytes are not one, and
+// an error that wraps [ErrVersion] if they are one of a newer format.
+func Decode(b []byte) (*Page, error) {
+	const minPage = 2 + 1 + 16 + 1 + 32 + 1 + 4
+	if len(b) < minPage || !bytes.HasPrefix(b, magic) {
+		return nil, &CorruptError{"not a page"}
+	}
+	if v := b[2]; v != Version {
+		return nil, fmt.Errorf("%w: %d, this program knows %d", ErrVersion, v, Version)
+	}
+	body, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
+	if crc32.Checksum(body, castagnoli) != sum {
+		return nil, &CorruptError{"checksum does not match"}
+	}
+	p := &Page{Hash: sha256.Sum256(b)}
+	r := &reader{buf: body[3:]}
+	copy(p.Writer[:], r.take(len(p.Writer)))
+	p.Sequence = r.uvarint()
+	copy(p.Previous[:], r.take(len(p.Previous)))
+	for n := r.count(2); n > 0 && r.bad == ""; n-- {
+		k := kind(r.byte())
+		entry := &reader{buf: r.take(r.count(1)), bad: r.bad}
+		e := readEntry(k, entry)
+		switch {
+		case entry.bad != "":
+			r.fail("entry of kind %d: %s", k, entry.bad)
+		case e == nil:
+			p.Unknown++
+		default:
+			p.Entries = append(p.Entries, e)
+		}
+	}
+	if r.bad == "" && len(r.buf) != 0 {
+		r.bad = fmt.Sprintf("%d bytes after the last entry", len(r.buf))
+	}
+	if r.bad != "" {
+		return nil, &CorruptError{r.bad}
+	}
+	return p, nil
+}
+
+// readEntry returns nil for a kind that this version does not know. Bytes after
+// an entry's known fields are fields of a later version, and left alone.
+func readEntry(k kind, r *reader) Entry {
+	var e interface {
+		Entry
+		read(*reader)
+	}
+	switch k {
+	case kindBegin:
+		e = new(Begin)
+	case kindHop:
+		e = new(Hop)
+	case kindRetraction:
+		e = new(Retraction)
+	case kindWriter:
+		e = new(Writer)
+	case kindProduction:
+		e = new(Production)
+	case kindAccess:
+		e = new(Access)
+	default:
+		return nil
+	}
+	e.read(r)
+	return e
+}

@@ -1,0 +1,198 @@
+package record
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"math"
+)
+
+// Header is one header of a record. A nil Value is null, not empty.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// Record is one decoded record. A nil Key or Value is null, not empty.
+type Record struct {
+	Offset    int64
+	Timestamp int64 // milliseconds since 1970
+	Key       []byte
+	Value     []byte
+	Headers   []Header
+}
+
+// Decode returns the records of a batch, whose records section may be at most
+// limit bytes when decompressed. Keys and values share the decompressed (or the
+// batch's own) memory. It does not verify the checksum.
+func (b Batch) Decode(limit int) ([]Record, error) {
+	plain, err := Decompress(b.Attributes().Codec(), b.Records(), limit)
+	if err != nil {
+		return nil, fmt.Errorf("batch at offset %d: %w", b.BaseOffset(), err)
+	}
+	// A record takes at least 7 bytes, so the claimed count cannot make us
+	// allocate more than the bytes in hand justify.
+	if int64(b.Count())*minRecord > int64(len(plain)) || b.Count() < 0 {
+		return nil, &CorruptError{b.BaseOffset(), fmt.Sprintf("%d records in %d bytes", b.Count(), len(plain))}
+	}
+	baseTime := b.BaseTimestamp()
+	records := make([]Record, 0, b.Count())
+	r := reader{buf: plain}
+	for range b.Count() {
+		rec := r.record(b.BaseOffset(), baseTime)
+		if r.bad != "" {
+			return nil, &CorruptError{b.BaseOffset(), r.bad}
+		}
+		if b.Attributes().LogAppendTime() {
+			rec.Timestamp = b.MaxTimestamp()
+		}
+		records = append(records, rec)
+	}
+	if len(r.buf) != 0 {
+		return nil, &CorruptError{b.BaseOffset(), fmt.Sprintf("%d bytes after the last record", len(r.buf))}
+	}
+	return records, nil
+}
+
+const minRecord = 7
+
+// reader consumes a decompressed records section; after the first fault bad
+// says what is wrong and everything reads as zero.
+type reader struct {
+	buf []byte
+	bad string
+}
+
+func (r *reader) record(baseOffset, baseTime int64) Record {
+	size := r.varint("record length")
+	if r.bad == "" && (size < 0 || size > int64(len(r.buf))) {
+		r.bad = "record runs past the batch"
+	}
+	if r.bad != "" {
+		return Record{}
+	}
+	body := reader{buf: r.buf[:size]}
+	r.buf = r.buf[size:]
+	body.take(1, "record attributes")
+	rec := Record{
+		Timestamp: baseTime + body.varint("timestamp delta"),
+		Offset:    baseOffset + body.varint("offset delta"),
+		Key:       body.bytes("key"),
+		Value:     body.bytes("value"),
+	}
+	n := body.varint("header count")
+	if body.bad == "" && (n < 0 || n > int64(len(body.buf))) {
+		body.bad = fmt.Sprintf("%d headers in %d bytes", n, len(body.buf))
+	}
+	if body.bad == "" && n > 0 {
+		rec.Headers = make([]Header, 0, min(n, 64))
+		for range n {
+			key := body.bytes("header key")
+			rec.Headers = append(rec.Headers, Header{Key: string(key), Value: body.bytes("header value")})
+			if body.bad != "" {
+				break
+			}
+		}
+	}
+	if body.bad == "" && len(body.buf) != 0 {
+		body.bad = "record is longer than its fields"
+	}
+	r.bad = body.bad
+	return rec
+}
+
+func (r *reader) varint(what string) int64 {
+	v, n := binary.Varint(r.buf)
+	if n <= 0 {
+		r.fail(what)
+		return 0
+	}
+	r.buf = r.buf[n:]
+	return v
+}
+
+func (r *reader) take(n int64, what string) []byte {
+	if r.bad != "" || n < 0 || n > int64(len(r.buf)) {
+		r.fail(what)
+		return nil
+	}
+	out := r.buf[:n:n]
+	r.buf = r.buf[n:]
+	return out
+}
+
+func (r *reader) bytes(what string) []byte {
+	n := r.varint(what)
+	if n == -1 {
+		return nil
+	}
+	return r.take(n, what)
+}
+
+func (r *reader) fail(what string) {
+	if r.bad == "" {
+		r.bad = what + " is not readable"
+	}
+	r.buf = nil
+}
+
+// Encode builds one dense batch of records, whose Offset fields it ignores: the
+// batch starts at offset 0 and numbers them in order, as a producer's must. The
+// stamp's codec is the compression.
+func Encode(records []Record, s Stamp) (Batch, error) {
+	if len(records) == 0 || len(records) > math.MaxInt32 {
+		return nil, fmt.Errorf("encode batch of %d records", len(records))
+	}
+	base, maxTime := records[0].Timestamp, records[0].Timestamp
+	var plain, body []byte
+	for i, rec := range records {
+		maxTime = max(maxTime, rec.Timestamp)
+		body = append(body[:0], 0)
+		body = binary.AppendVarint(body, rec.Timestamp-base)
+		body = binary.AppendVarint(body, int64(i))
+		body = appendBytes(body, rec.Key)
+		body = appendBytes(body, rec.Value)
+		body = binary.AppendVarint(body, int64(len(rec.Headers)))
+		for _, h := range rec.Headers {
+			body = binary.AppendVarint(body, int64(len(h.Key)))
+			body = append(body, h.Key...)
+			body = appendBytes(body, h.Value)
+		}
+		plain = binary.AppendVarint(plain, int64(len(body)))
+		plain = append(plain, body...)
+	}
+	section, err := Compress(s.Attributes.Codec(), plain)
+	if err != nil {
+		return nil, fmt.Errorf("encode batch: %w", err)
+	}
+	if len(section) > math.MaxInt32-HeaderSize {
+		return nil, ErrTooLarge
+	}
+	b := make(Batch, HeaderSize, HeaderSize+len(section))
+	b = append(b, section...)
+	binary.BigEndian.PutUint32(b[offLength:], uint32(len(b)-lengthOverhead))
+	b.SetLeaderEpoch(-1)
+	b[offMagic] = 2
+	binary.BigEndian.PutUint16(b[offAttributes:], uint16(s.Attributes))
+	binary.BigEndian.PutUint32(b[offLastDelta:], uint32(len(records)-1))
+	binary.BigEndian.PutUint64(b[offBaseTime:], uint64(base))
+	binary.BigEndian.PutUint64(b[offMaxTime:], uint64(maxTime))
+	binary.BigEndian.PutUint64(b[offProducerID:], uint64(s.ProducerID))
+	binary.BigEndian.PutUint16(b[offProdEpoch:], uint16(s.ProducerEpoch))
+	binary.BigEndian.PutUint32(b[offBaseSeq:], uint32(s.BaseSequence))
+	binary.BigEndian.PutUint32(b[offCount:], uint32(len(records)))
+	binary.BigEndian.PutUint32(b[offCRC:], crc32.Checksum(b[offAttributes:], castagnoli))
+	return b, nil
+}
+
+// NoProducer is the stamp of a batch without idempotence.
+func NoProducer(codec Codec) Stamp {
+	return Stamp{ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1, Attributes: Attributes(codec)}
+}
+
+func appendBytes(dst, b []byte) []byte {
+	if b == nil {
+		return binary.AppendVarint(dst, -1)
+	}
+	return append(binary.AppendVarint(dst, int64(len(b))), b...)
+}
