@@ -81,7 +81,10 @@ func (e *Hop) read(r *reader) {
 	e.SourceLeaderEpoch = r.int32()
 	e.DestinationLeaderEpoch = r.int32()
 	e.Bytes = r.varint()
-	e.Next = e.From
+	if e.Next = e.From; e.From < 0 {
+		r.fail("source offset %d", e.From)
+		return
+	}
 	var dest int64
 	for n := r.count(2); n > 0 && r.bad == ""; n-- {
 		tag := r.byte()
@@ -92,8 +95,8 @@ func (e *Hop) read(r *reader) {
 		}
 		if tag == 0 {
 			run := Run{Source: e.Next, Count: count, Destination: dest + r.varint(), Path: Path(r.byte()), Digest: r.uint32()}
-			if run.Destination < 0 || run.Destination > math.MaxInt64-count {
-				r.fail("destination offset %d", run.Destination)
+			if run.Destination < dest || run.Destination > math.MaxInt64-count {
+				r.fail("destination offset %d after %d", run.Destination, dest)
 				return
 			}
 			dest = run.Destination + count
@@ -132,7 +135,7 @@ func (e *Writer) append(b []byte) []byte {
 func (e *Writer) read(r *reader) {
 	r.strings(&e.Cluster)
 	e.ProducerID = r.varint()
-	e.ProducerEpoch = int16(r.varint())
+	e.ProducerEpoch = r.int16()
 	r.strings(&e.Lane, &e.Fleet, &e.Node)
 	e.At = r.time()
 }
@@ -180,7 +183,12 @@ func (p *Place) read(r *reader) {
 	r.strings(&p.Topic)
 	p.Partition = r.int32()
 	p.First = r.varint()
-	p.Last = p.First + r.varint()
+	span := r.varint()
+	if p.First < 0 || span < 0 || p.First > math.MaxInt64-1-span {
+		r.fail("offsets from %d, %d more", p.First, span)
+		return
+	}
+	p.Last = p.First + span
 }
 
 func (c *Client) append(b []byte) []byte {
@@ -277,6 +285,15 @@ func (r *reader) int32() int32 {
 		return 0
 	}
 	return int32(v)
+}
+
+func (r *reader) int16() int16 {
+	v := r.varint()
+	if v < math.MinInt16 || v > math.MaxInt16 {
+		r.fail("%d does not fit 16 bits", v)
+		return 0
+	}
+	return int16(v)
 }
 
 // count reads a number of elements of at least size bytes each, so that a short

@@ -19,8 +19,13 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // ErrVersion says that a page was written by a newer format.
 var ErrVersion = errors.New("ledger page of a newer version")
 
-// CorruptError says that bytes which claim to be a page are not one.
-type CorruptError struct{ Reason string }
+// CorruptError says that bytes are not a page of this version.
+type CorruptError struct {
+	Reason string
+	// Foreign says that the bytes do not even claim to be a page, so that no
+	// writer of the ledger made them: nothing of a chain is lost with them.
+	Foreign bool
+}
 
 func (e *CorruptError) Error() string { return "corrupt ledger page: " + e.Reason }
 
@@ -82,15 +87,18 @@ func (c *Chain) Encode(entries []Entry) []byte {
 // an error that wraps [ErrVersion] if they are one of a newer format.
 func Decode(b []byte) (*Page, error) {
 	const minPage = 2 + 1 + 16 + 1 + 32 + 1 + 4
-	if len(b) < minPage || !bytes.HasPrefix(b, magic) {
-		return nil, &CorruptError{"not a page"}
+	if !bytes.HasPrefix(b, magic) {
+		return nil, &CorruptError{Reason: "not a page", Foreign: true}
+	}
+	if len(b) < minPage {
+		return nil, &CorruptError{Reason: fmt.Sprintf("%d bytes, a page has %d or more", len(b), minPage)}
 	}
 	if v := b[2]; v != Version {
 		return nil, fmt.Errorf("%w: %d, this program knows %d", ErrVersion, v, Version)
 	}
 	body, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
 	if crc32.Checksum(body, castagnoli) != sum {
-		return nil, &CorruptError{"checksum does not match"}
+		return nil, &CorruptError{Reason: "checksum does not match"}
 	}
 	p := &Page{Hash: sha256.Sum256(b)}
 	r := &reader{buf: body[3:]}
@@ -99,7 +107,8 @@ func Decode(b []byte) (*Page, error) {
 	copy(p.Previous[:], r.take(len(p.Previous)))
 	for n := r.count(2); n > 0 && r.bad == ""; n-- {
 		k := kind(r.byte())
-		entry := &reader{buf: r.take(r.count(1)), bad: r.bad}
+		entry := &reader{buf: r.take(r.count(1))}
+		entry.bad = r.bad
 		e := readEntry(k, entry)
 		switch {
 		case entry.bad != "":
@@ -114,7 +123,7 @@ func Decode(b []byte) (*Page, error) {
 		r.bad = fmt.Sprintf("%d bytes after the last entry", len(r.buf))
 	}
 	if r.bad != "" {
-		return nil, &CorruptError{r.bad}
+		return nil, &CorruptError{Reason: r.bad}
 	}
 	return p, nil
 }
