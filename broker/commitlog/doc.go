@@ -1,0 +1,47 @@
+// Package commitlog is the log of one partition on disk: what a broker appends,
+// reads, truncates and expires. It knows producers and transactions, because the
+// log is where they are decided; it knows nothing of replication, of requests or
+// of the network.
+//
+// # The path of a batch
+//
+// [Log.Append] checks the batch (frame, checksum, the producer's epoch and
+// sequence, its transaction), gives it its offsets, writes it behind the last one
+// and returns: it does not wait for the disk. The batch is now part of the log
+// and [Log.Read] returns it to whoever may read that far. [Log.WaitDurable]
+// returns when everything below an offset is on disk; only then may a broker
+// acknowledge. Waiters share syncs: the first becomes the syncer, those that come
+// meanwhile wait for the next one, which serves them all.
+//
+// A batch is stored as it came. Only its base offset and leader epoch are written,
+// which its checksum does not cover. A replica or a mirror topic takes batches
+// with [Log.AppendReplicated] at the offsets they have.
+//
+// # What it promises
+//
+//	StartOffset <= StableOffset(hw) <= hw <= EndOffset, DurableOffset <= EndOffset
+//
+//   - What WaitDurable has covered is there after a crash, whole and in order.
+//   - What a crash tore is cut at the next [Open]. What the disk damaged is found
+//     (the active segment's checksums are all read at Open, the others' by
+//     [Log.Verify]) and reported as a [*CorruptError]; it is never cut, and never
+//     served as if the log ended there. FORMAT.md has a table of both.
+//   - The first write or sync that fails takes the log offline for good: appends
+//     and waits return [ErrOffline], reads go on. It is never retried, because
+//     after a failed sync the kernel may call lost pages clean.
+//   - Producer state outlives restarts (snapshots and replay) and retention:
+//     it expires by the time of the append, never by a record's timestamp, and
+//     not while a transaction is open. Without state any sequence is accepted.
+//   - A reader sees one moment: end, segments and transactions come from one
+//     immutable snapshot, which a writer replaces as a whole.
+//
+// # Goroutines and locks
+//
+// The package starts no goroutine: syncs run on the goroutine that waits. A Log
+// is safe for concurrent use. Lock order: writer, then syncer, then files.
+//
+// # What is left out
+//
+// Key compaction (only retention deletes), tiered storage, formats before v2, and
+// locking the directory: whoever opens logs sees to it that one process does.
+package commitlog
