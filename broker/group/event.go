@@ -1,0 +1,125 @@
+package group
+
+import "time"
+
+// Token names a request that waits for an answer. Zero names none.
+type Token uint64
+
+// Event is what happens to a group: [Join], [Sync], [Heartbeat], [Leave] or
+// [Tick].
+type Event interface{ event() }
+
+// Join asks for membership in the next generation.
+type Join struct {
+	To                   Token
+	MemberID, InstanceID string // "" is none
+	// NewMemberID is the id that a member without one is given. The caller makes
+	// it up, so that Step stays a function.
+	NewMemberID          string
+	ClientID, ClientHost string
+	// SessionTimeout ends a silent member, RebalanceTimeout one that does not
+	// join again when asked to.
+	SessionTimeout, RebalanceTimeout time.Duration
+	ProtocolType                     string
+	Protocols                        []Protocol // in order of preference
+	// RequireMemberID makes a new dynamic member come back with its id before it
+	// counts (KIP-394, from JoinGroup 4 on).
+	RequireMemberID bool
+	// CanSkipAssignment says that a static leader understands an answer which
+	// makes it the leader without work (KIP-814, from JoinGroup 9 on).
+	CanSkipAssignment bool
+}
+
+// Protocol is one way of assigning that a member supports, and its metadata for
+// it, which is opaque here.
+type Protocol struct {
+	Name     string
+	Metadata []byte
+}
+
+// Sync asks for a member's assignment; the leader's brings everybody's.
+type Sync struct {
+	To                   Token
+	MemberID, InstanceID string
+	Generation           int32
+	// ProtocolType and Protocol must be the group's; nil is not compared (before
+	// SyncGroup 5).
+	ProtocolType, Protocol *string
+	Assignments            map[string][]byte // by member id
+}
+
+// Heartbeat says that a member lives.
+type Heartbeat struct {
+	To                   Token
+	MemberID, InstanceID string
+	Generation           int32
+}
+
+// Leave takes members out of the group.
+type Leave struct {
+	To      Token
+	Members []Leaver
+}
+
+// Leaver is a member that leaves. MemberID may be "" for a static member.
+type Leaver struct{ MemberID, InstanceID string }
+
+// Tick lets time pass: deadlines that have come are acted on.
+type Tick struct{}
+
+func (Join) event()      {}
+func (Sync) event()      {}
+func (Heartbeat) event() {}
+func (Leave) event()     {}
+func (Tick) event()      {}
+
+// Effect is what a step wants done: [Joined], [Synced], [Beaten] and [Left]
+// answer a request, [Save] writes the group.
+type Effect interface{ effect() }
+
+// Joined answers a [Join]. Err is a value of package kerr.
+type Joined struct {
+	To                     Token
+	Err                    error
+	MemberID, Leader       string
+	Generation             int32
+	ProtocolType, Protocol string
+	SkipAssignment         bool
+	Members                []JoinedMember // for the leader only
+}
+
+// JoinedMember is a member as its leader sees it.
+type JoinedMember struct {
+	MemberID, InstanceID string
+	Metadata             []byte
+}
+
+// Synced answers a [Sync].
+type Synced struct {
+	To                     Token
+	Err                    error
+	ProtocolType, Protocol string
+	Assignment             []byte
+}
+
+// Beaten answers a [Heartbeat].
+type Beaten struct {
+	To  Token
+	Err error
+}
+
+// Left answers a [Leave], with an error or nil for each member of it.
+type Left struct {
+	To      Token
+	Members []error
+}
+
+// Save wants the group, as it is after the step, written before anything of the
+// step is answered.
+type Save struct{}
+
+func (Joined) effect() {}
+func (Synced) effect() {}
+func (Beaten) effect() {}
+func (Left) effect()   {}
+func (Save) effect()   {}
