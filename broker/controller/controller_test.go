@@ -1,0 +1,181 @@
+package controller
+
+import (
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/broker/auth"
+	"github.com/waybillhq/waybill/internal/vfs"
+)
+
+func open(t *testing.T, dir string, b Bootstrap) *Controller {
+	t.Helper()
+	c, err := Open(vfs.OS{}, dir, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func rule(t *testing.T, s string) acl.Rule {
+	t.Helper()
+	r, err := acl.ParseRule(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestEverythingSurvivesARestart(t *testing.T) {
+	dir := t.TempDir()
+	cred, err := auth.NewCredential(auth.ScramSHA256, "pw", auth.DefaultIterations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := open(t, dir, Bootstrap{
+		Users: []User{{"alice", auth.ScramSHA256, cred}},
+		ACLs:  []acl.Rule{rule(t, "User:alice Allow Read Topic:orders* from *")},
+	})
+	orders := &Topic{Name: "orders", ID: NewTopicID(), Partitions: 3, Configs: map[string]string{"retention.ms": "1000"}}
+	gone := &Topic{Name: "gone", ID: NewTopicID(), Partitions: 1}
+	deny := rule(t, "User:bob Deny All Topic:* from *")
+	err = c.Update(func(*Image) ([]Record, error) {
+		return []Record{
+			{Topic: orders}, {Topic: gone}, {TopicDeleted: &TopicDeleted{gone.Name, gone.ID}},
+			{ACL: &deny}, {ACL: &deny}, {BrokerConfigs: map[string]string{"a": "b"}},
+		}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := c.NextProducerID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := c.Image()
+	again := open(t, dir, Bootstrap{ClusterID: before.ClusterID}).Image()
+	if again.Starts != before.Starts+1 {
+		t.Errorf("start %d after %d", again.Starts, before.Starts)
+	}
+	want := *before
+	want.Starts = again.Starts
+	if !reflect.DeepEqual(again, &want) {
+		t.Errorf("got %+v\nwant %+v", again, &want)
+	}
+	if got := again.TopicByID(orders.ID); got == nil || got.Name != "orders" {
+		t.Errorf("topic by id: %+v", got)
+	}
+	c = open(t, dir, Bootstrap{})
+	if next, err := c.NextProducerID(); err != nil || next <= id {
+		t.Errorf("producer id %d after %d, %v", next, id, err)
+	}
+}
+
+func TestApplyLeavesTheOldImageAlone(t *testing.T) {
+	base, err := new(Image).Apply(bootstrap(Bootstrap{ClusterID: "c"})...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	topic := &Topic{Name: "t", ID: NewTopicID(), Partitions: 1}
+	one, err := base.Apply(Record{Topic: topic})
+	if err != nil {
+		t.Fatal(err)
+	}
+	topics := maps.Clone(one.Topics)
+	if _, err := one.Apply(Record{TopicDeleted: &TopicDeleted{"t", topic.ID}}); err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(one.Topics, topics) || len(base.Topics) != 0 {
+		t.Error("an older image changed")
+	}
+}
+
+func TestApplyRefuses(t *testing.T) {
+	id := NewTopicID()
+	base, err := new(Image).Apply(append(bootstrap(Bootstrap{ClusterID: "c"}), Record{Topic: &Topic{Name: "t", ID: id, Partitions: 2}})...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range map[string]Record{
+		"second cluster":     {Cluster: &ClusterRecord{ID: "d"}},
+		"start goes back":    {Start: &StartRecord{Count: 1}},
+		"topic without id":   {Topic: &Topic{Name: "x", Partitions: 1}},
+		"taken name":         {Topic: &Topic{Name: "t", ID: NewTopicID(), Partitions: 2}},
+		"taken id":           {Topic: &Topic{Name: "x", ID: id, Partitions: 2}},
+		"fewer partitions":   {Topic: &Topic{Name: "t", ID: id, Partitions: 1}},
+		"delete other life":  {TopicDeleted: &TopicDeleted{"t", NewTopicID()}},
+		"producer ids lower": {ProducerIDs: &ProducerIDs{Next: 1}},
+		"nothing":            {},
+	} {
+		if _, err := base.Apply(r); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if _, err := new(Image).Apply(Record{Start: &StartRecord{Count: 1}}); err == nil {
+		t.Error("a store without a cluster id accepted")
+	}
+}
+
+func TestDamageIsFound(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir, Bootstrap{})
+	name := filepath.Join(dir, fileName)
+	good, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string, at int, data []byte) {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(vfs.OS{}, dir, Bootstrap{}); !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {
+			t.Fatalf("%s at byte %d: %v", what, at, err)
+		}
+	}
+	for at := range good {
+		check("cut", at, good[:at])
+		bad := append([]byte{}, good...)
+		bad[at] ^= 0x04
+		check("flip", at, bad)
+	}
+}
+
+func TestAnotherClustersStoreIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir, Bootstrap{ClusterID: "a"})
+	if _, err := Open(vfs.OS{}, dir, Bootstrap{ClusterID: "b"}); !errors.Is(err, ErrClusterID) {
+		t.Fatalf("got %v, want ErrClusterID", err)
+	}
+}
+
+func TestProducerIDsOfClustersLieApart(t *testing.T) {
+	seen := map[int64]string{}
+	for _, id := range []string{"a", "b", "c", NewTopicID().String(), NewTopicID().String()} {
+		first := FirstProducerID(id)
+		if first < 1<<40 {
+			t.Errorf("%s: %d is where Apache Kafka counts", id, first)
+		}
+		if other, taken := seen[first]; taken {
+			t.Errorf("%s and %s begin at %d", id, other, first)
+		}
+		seen[first] = id
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	b, err := encode(bootstrap(Bootstrap{ClusterID: "c"}))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		if records, err := decode(data); err == nil {
+			_, _ = new(Image).Apply(records...)
+		}
+	})
+}

@@ -1,0 +1,239 @@
+package controller
+
+import (
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/broker/auth"
+)
+
+// TopicID names one life of a topic (KIP-516).
+type TopicID [16]byte
+
+// String is the form that Kafka's tools print: unpadded URL-safe base64.
+func (id TopicID) String() string { return base64.RawURLEncoding.EncodeToString(id[:]) }
+
+// MarshalText is [TopicID.String].
+func (id TopicID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (id *TopicID) UnmarshalText(b []byte) error {
+	raw, err := base64.RawURLEncoding.DecodeString(string(b))
+	if err != nil || len(raw) != len(id) {
+		return fmt.Errorf("%q is not a topic id", b)
+	}
+	copy(id[:], raw)
+	return nil
+}
+
+// Topic is one topic. It is immutable, its map included.
+type Topic struct {
+	Name       string            `json:"name"`
+	ID         TopicID           `json:"id"`
+	Partitions int32             `json:"partitions"`
+	Configs    map[string]string `json:"configs,omitempty"` // what differs from the defaults
+}
+
+// User is a SCRAM credential of one user for one mechanism.
+type User struct {
+	Name       string          `json:"name"`
+	Mechanism  auth.Mechanism  `json:"mechanism"`
+	Credential auth.Credential `json:"credential"`
+}
+
+// Image is the metadata at one moment. It is immutable; its maps must not be
+// changed.
+type Image struct {
+	// ClusterID is set by the first record and never changes.
+	ClusterID string
+	// Starts counts how often a broker opened the store. It is the leader epoch
+	// of every partition, so that what a crash cut off shows (KIP-101).
+	Starts int32
+	// Secret keys what must look random and stay the same over restarts.
+	Secret []byte
+
+	Topics     map[string]*Topic
+	TopicNames map[TopicID]string
+	Users      map[UserKey]auth.Credential
+	ACLs       []acl.Rule // sorted, each once
+	// NextProducerID is the first id of the next block.
+	NextProducerID int64
+	// BrokerConfigs are dynamic broker settings.
+	BrokerConfigs map[string]string
+}
+
+// UserKey is what a credential is found by.
+type UserKey struct {
+	Name      string
+	Mechanism auth.Mechanism
+}
+
+// Topic returns a topic by name, nil if there is none.
+func (i *Image) Topic(name string) *Topic { return i.Topics[name] }
+
+// TopicByID returns a topic by id, nil if there is none.
+func (i *Image) TopicByID(id TopicID) *Topic { return i.Topics[i.TopicNames[id]] }
+
+// Credential implements [auth.Users].
+func (i *Image) Credential(m auth.Mechanism, user string) (auth.Credential, bool) {
+	c, ok := i.Users[UserKey{user, m}]
+	return c, ok
+}
+
+// Record is one change. Exactly one field is set.
+type Record struct {
+	Cluster       *ClusterRecord    `json:"cluster,omitempty"`
+	Start         *StartRecord      `json:"start,omitempty"`
+	Topic         *Topic            `json:"topic,omitempty"` // new, or changed in place
+	TopicDeleted  *TopicDeleted     `json:"topicDeleted,omitempty"`
+	User          *User             `json:"user,omitempty"`
+	UserDeleted   *UserKey          `json:"userDeleted,omitempty"`
+	ACL           *acl.Rule         `json:"acl,omitempty"`
+	ACLDeleted    *acl.Rule         `json:"aclDeleted,omitempty"`
+	ProducerIDs   *ProducerIDs      `json:"producerIds,omitempty"`
+	BrokerConfigs map[string]string `json:"brokerConfigs,omitzero"` // all of them
+}
+
+// ClusterRecord is the first record of a store.
+type ClusterRecord struct {
+	ID     string `json:"id"`
+	Secret []byte `json:"secret"`
+}
+
+// StartRecord says that a broker opened the store for the Count-th time.
+type StartRecord struct {
+	Count int32 `json:"count"`
+}
+
+// TopicDeleted removes one life of a topic.
+type TopicDeleted struct {
+	Name string  `json:"name"`
+	ID   TopicID `json:"id"`
+}
+
+// ProducerIDs says that ids below Next may be in use.
+type ProducerIDs struct {
+	Next int64 `json:"next"`
+}
+
+// Apply returns the image after records, or why they do not fit it. The receiver
+// is not changed.
+func (i *Image) Apply(records ...Record) (*Image, error) {
+	next := *i
+	owned := map[any]bool{}
+	for n := range records {
+		if err := next.apply(&records[n], owned); err != nil {
+			return nil, fmt.Errorf("record %d of %d: %w", n+1, len(records), err)
+		}
+	}
+	return &next, nil
+}
+
+// own makes a map of the image its own before it is changed for the first time.
+func own[K comparable, V any](m *map[K]V, owned map[any]bool) map[K]V {
+	if !owned[m] {
+		owned[m] = true
+		if *m = maps.Clone(*m); *m == nil {
+			*m = map[K]V{}
+		}
+	}
+	return *m
+}
+
+func (i *Image) apply(r *Record, owned map[any]bool) error {
+	if r.Cluster == nil && i.ClusterID == "" {
+		return fmt.Errorf("the first record must name the cluster")
+	}
+	switch {
+	case r.Cluster != nil:
+		if i.ClusterID != "" || r.Cluster.ID == "" {
+			return fmt.Errorf("cluster id %q over %q", r.Cluster.ID, i.ClusterID)
+		}
+		i.ClusterID, i.Secret = r.Cluster.ID, r.Cluster.Secret
+	case r.Start != nil:
+		if r.Start.Count <= i.Starts {
+			return fmt.Errorf("start %d after %d", r.Start.Count, i.Starts)
+		}
+		i.Starts = r.Start.Count
+	case r.Topic != nil:
+		return i.applyTopic(r.Topic, owned)
+	case r.TopicDeleted != nil:
+		t := i.Topics[r.TopicDeleted.Name]
+		if t == nil || t.ID != r.TopicDeleted.ID {
+			return fmt.Errorf("delete of unknown topic %q", r.TopicDeleted.Name)
+		}
+		delete(own(&i.Topics, owned), t.Name)
+		delete(own(&i.TopicNames, owned), t.ID)
+	case r.User != nil:
+		own(&i.Users, owned)[UserKey{r.User.Name, r.User.Mechanism}] = r.User.Credential
+	case r.UserDeleted != nil:
+		delete(own(&i.Users, owned), *r.UserDeleted)
+	case r.ACL != nil:
+		at, found := slices.BinarySearchFunc(i.ACLs, *r.ACL, acl.Rule.Compare)
+		if !found {
+			i.ACLs = slices.Insert(slices.Clip(i.ACLs), at, *r.ACL)
+		}
+	case r.ACLDeleted != nil:
+		i.ACLs = slices.DeleteFunc(slices.Clone(i.ACLs), func(have acl.Rule) bool { return have == *r.ACLDeleted })
+	case r.ProducerIDs != nil:
+		if r.ProducerIDs.Next < i.NextProducerID {
+			return fmt.Errorf("producer ids go back from %d to %d", i.NextProducerID, r.ProducerIDs.Next)
+		}
+		i.NextProducerID = r.ProducerIDs.Next
+	case r.BrokerConfigs != nil:
+		i.BrokerConfigs = r.BrokerConfigs
+	default:
+		return fmt.Errorf("record of an unknown kind: written by a newer version")
+	}
+	return nil
+}
+
+func (i *Image) applyTopic(t *Topic, owned map[any]bool) error {
+	have := i.Topics[t.Name]
+	switch {
+	case t.Name == "" || t.ID == TopicID{} || t.Partitions <= 0:
+		return fmt.Errorf("topic %q with %d partitions and id %x", t.Name, t.Partitions, t.ID)
+	case have == nil && i.TopicNames[t.ID] != "":
+		return fmt.Errorf("topic %q has the id of %q", t.Name, i.TopicNames[t.ID])
+	case have != nil && have.ID != t.ID:
+		return fmt.Errorf("topic %q exists with another id", t.Name)
+	case have != nil && t.Partitions < have.Partitions:
+		return fmt.Errorf("topic %q shrinks from %d to %d partitions", t.Name, have.Partitions, t.Partitions)
+	}
+	own(&i.Topics, owned)[t.Name] = t
+	own(&i.TopicNames, owned)[t.ID] = t.Name
+	return nil
+}
+
+// Records returns the shortest list that makes the image from nothing.
+func (i *Image) Records() []Record {
+	if i.ClusterID == "" {
+		return nil
+	}
+	out := []Record{{Cluster: &ClusterRecord{ID: i.ClusterID, Secret: i.Secret}}}
+	if i.Starts > 0 {
+		out = append(out, Record{Start: &StartRecord{Count: i.Starts}})
+	}
+	if i.NextProducerID > 0 {
+		out = append(out, Record{ProducerIDs: &ProducerIDs{Next: i.NextProducerID}})
+	}
+	for _, name := range slices.Sorted(maps.Keys(i.Topics)) {
+		out = append(out, Record{Topic: i.Topics[name]})
+	}
+	users := slices.SortedFunc(maps.Keys(i.Users), func(a, b UserKey) int {
+		return slices.Compare([]string{a.Name, string(a.Mechanism)}, []string{b.Name, string(b.Mechanism)})
+	})
+	for _, u := range users {
+		out = append(out, Record{User: &User{Name: u.Name, Mechanism: u.Mechanism, Credential: i.Users[u]}})
+	}
+	for n := range i.ACLs {
+		out = append(out, Record{ACL: &i.ACLs[n]})
+	}
+	if i.BrokerConfigs != nil {
+		out = append(out, Record{BrokerConfigs: i.BrokerConfigs})
+	}
+	return out
+}
