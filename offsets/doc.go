@@ -1,0 +1,40 @@
+// Package offsets says where a position in one partition lies in its copy, in
+// both directions, and moves consumer groups with it.
+//
+// The one path: pages of a ledger come in through [Maps.Apply]; every copy has a
+// [Map] of runs with a constant difference between source and destination; a
+// [Route] translates a position over it; a [Syncer] does so for the groups of a
+// flow and commits the answers at the destination. Translation is pure, and so
+// is the decision about each group ([Decide], [PlanGroups]).
+//
+// What it promises:
+//
+//   - Where one flow writes a partition, a position translates exactly: no record
+//     is skipped, none is read again. Records that others produce directly into
+//     the destination are not the source's: a position never lies before them for
+//     their sake, and they have no image at the source.
+//   - Where two flows copy a pair of partitions to each other no exact image need
+//     exist. The answer is the lowest offset that skips nothing, with the number
+//     of records that are read again.
+//   - It never guesses. Where a page of the ledger is missing, or two entries
+//     contradict each other, the offsets concerned are unknown, and the answer
+//     says because of what.
+//   - A group is written at the destination only while it is idle there, never
+//     backwards, never past the end, and never over a position that was not ours.
+//
+// A gap is passed over: a position at a compacted, aborted, control, expired or
+// filtered offset is that of the next record that was copied; what lies before
+// the copy's start or in quarantine is counted as skipped, so the answer is not
+// exact.
+//
+// A map holds about five bytes for each run that does not continue the one
+// before it. Into plain Kafka that is one for each transaction, because the
+// marker of a transaction takes an offset; the map of a copy that commits ten
+// times a second grows by some four megabytes a day.
+//
+// What is left out: maps are kept in memory and folded again from the ledger
+// when a process starts; nothing folds old runs into coarser ones.
+//
+// Goroutines: [Syncer.Run] owns its own; everything else runs on its caller's.
+// [Maps] is safe for concurrent use, and the Maps that it hands out do not change.
+package offsets

@@ -1,0 +1,262 @@
+package offsets
+
+import (
+	"fmt"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// Map is everything that the ledger says about the offsets of one copy, folded
+// into runs with a constant difference between source and destination.
+//
+//	start <= every mapped source offset < next
+//
+// Runs ascend on both sides. A Map is not safe for concurrent use; [Maps] hands
+// out copies that nobody changes.
+type Map struct {
+	id     ledger.CopyID
+	begin  *ledger.Begin // the last, nil if none was seen
+	epoch  uint64
+	start  int64
+	tiles  tiles
+	faults []Fault
+
+	sourceEpoch, destinationEpoch int32 // leader epochs of the last hop
+}
+
+// Fault is something in the ledger that cannot be right. The source offsets that
+// it touches translate to "unknown".
+type Fault struct {
+	Source, Next int64 // source offsets, Next exclusive; equal if none are touched
+	Why          string
+}
+
+// maxFaults bounds what a broken ledger can make a Map hold.
+const maxFaults = 100
+
+// NewMap is the map of a copy that the ledger has not mentioned.
+func NewMap() *Map {
+	return &Map{start: -1, tiles: newTiles(0), sourceEpoch: -1, destinationEpoch: -1}
+}
+
+// ID is what the map is about; it is zero until a Begin was seen.
+func (m *Map) ID() ledger.CopyID { return m.id }
+
+// Began says whether the copy's Begin was seen.
+func (m *Map) Began() bool { return m.begin != nil }
+
+// Labels are the last Begin's, for people. It must not be changed.
+func (m *Map) Labels() ledger.Begin {
+	if m.begin == nil {
+		return ledger.Begin{}
+	}
+	return *m.begin
+}
+
+// Epoch is the epoch below which entries of the copy are void.
+func (m *Map) Epoch() uint64 { return m.epoch }
+
+// Start is the source offset where the copy began, -1 if it has not.
+func (m *Map) Start() int64 { return m.start }
+
+// Next is the source offset to which the copy has come.
+func (m *Map) Next() int64 { return m.tiles.last.source }
+
+// DestinationNext is the offset after the last record that the copy wrote, -1
+// if it wrote none.
+func (m *Map) DestinationNext() int64 {
+	if m.tiles.last.runEnd < 0 {
+		return -1
+	}
+	return m.tiles.last.dest
+}
+
+// Tiles is the number of runs and gaps that are held.
+func (m *Map) Tiles() int { return m.tiles.size() }
+
+// Faults lists what did not fit, oldest first; only the first hundred are kept.
+func (m *Map) Faults() []Fault { return m.faults }
+
+// Apply folds one entry of the copy in. Entries of other kinds, and void ones,
+// change nothing; it says whether the entry counted.
+func (m *Map) Apply(e ledger.Entry) bool {
+	switch e := e.(type) {
+	case *ledger.Begin:
+		return m.applyBegin(e)
+	case *ledger.Hop:
+		return m.applyHop(e)
+	case *ledger.Retraction:
+		return m.applyRetraction(e)
+	}
+	return false
+}
+
+func (m *Map) applyBegin(b *ledger.Begin) bool {
+	if b.Epoch < m.epoch {
+		return false
+	}
+	m.id, m.begin, m.epoch = b.Copy, b, b.Epoch
+	if m.start < 0 {
+		m.start, m.tiles = b.Resume, newTiles(b.Resume)
+		return true
+	}
+	if b.Resume != m.Next() {
+		m.hole(b.Resume, fmt.Sprintf("epoch %d began at offset %d, the ledger ends at %d", b.Epoch, b.Resume, m.Next()))
+	}
+	return true
+}
+
+func (m *Map) applyHop(h *ledger.Hop) bool {
+	if h.Epoch < m.epoch || h.Check() != nil {
+		return false
+	}
+	switch {
+	case m.start < 0:
+		m.start, m.tiles = h.From, newTiles(h.From)
+		m.fault(h.From, h.From, "its first entry is not a begin")
+	case h.Epoch > m.epoch:
+		m.fault(h.From, h.From, fmt.Sprintf("epoch %d has no begin", h.Epoch))
+	}
+	m.epoch = h.Epoch
+	m.sourceEpoch, m.destinationEpoch = h.SourceLeaderEpoch, h.DestinationLeaderEpoch
+	from := m.Next()
+	switch {
+	case h.From > from:
+		m.hole(h.From, fmt.Sprintf("a hop begins at offset %d, the one before it ended at %d", h.From, from))
+	case h.From < from:
+		m.blur(h.From, min(h.Next, from), fmt.Sprintf("two hops claim the offsets from %d", h.From))
+	}
+	for t := range hopTiles(h) {
+		if skip := from - t.source; skip > 0 {
+			skip = min(skip, t.count)
+			t = tile{t.source + skip, t.count - skip, t.dest + skip, t.reason}
+		}
+		if t.run() && t.count > 0 && t.dest < m.tiles.last.dest {
+			m.hole(t.end(), fmt.Sprintf("destination offset %d is below %d, where the copy stood", t.dest, m.tiles.last.dest))
+			continue
+		}
+		m.tiles.add(t)
+	}
+	return true
+}
+
+// hopTiles yields a hop's runs and gaps in the order of their source offsets.
+func hopTiles(h *ledger.Hop) func(func(tile) bool) {
+	return func(yield func(tile) bool) {
+		runs, gaps := h.Runs, h.Gaps
+		for len(runs)+len(gaps) > 0 {
+			var t tile
+			if len(gaps) == 0 || len(runs) > 0 && runs[0].Source < gaps[0].Source {
+				t = tile{source: runs[0].Source, count: runs[0].Count, dest: runs[0].Destination}
+				runs = runs[1:]
+			} else {
+				t = tile{source: gaps[0].Source, count: gaps[0].Count, reason: gaps[0].Reason}
+				gaps = gaps[1:]
+			}
+			if !yield(t) {
+				return
+			}
+		}
+	}
+}
+
+func (m *Map) applyRetraction(r *ledger.Retraction) bool {
+	if r.Epoch < m.epoch || m.start < 0 {
+		return false
+	}
+	m.epoch = r.Epoch
+	if r.Source > m.Next() {
+		m.hole(r.Source, fmt.Sprintf("a retraction goes on from offset %d, the ledger ends at %d", r.Source, m.Next()))
+	}
+	m.tiles.cut(r.Source)
+	m.start = min(m.start, r.Source)
+	// Whatever still claims a destination at or above the cut is lost as well.
+	for _, t := range m.tiles.fromDest(r.Destination) {
+		lost := t.source + max(0, r.Destination-t.dest)
+		m.blur(lost, m.Next(), fmt.Sprintf("destination offsets from %d on were lost", r.Destination))
+		break
+	}
+	return true
+}
+
+// hole declares the source offsets from where the map ends to x unknown.
+func (m *Map) hole(x int64, why string) {
+	from := m.Next()
+	if x <= from {
+		m.fault(x, x, why)
+		return
+	}
+	m.tiles.add(tile{source: from, count: x - from, reason: unknown})
+	m.fault(from, x, why)
+}
+
+// blur declares mapped source offsets [x, y) unknown, which were known before.
+func (m *Map) blur(x, y int64, why string) {
+	if x >= y {
+		return
+	}
+	if x < m.start {
+		y = max(y, m.start)
+	}
+	old := m.tiles.clone()
+	m.tiles.cut(x)
+	m.tiles.add(tile{source: m.Next(), count: y - m.Next(), reason: unknown})
+	for _, t := range old.fromSource(y) {
+		skip := max(0, y-t.source)
+		m.tiles.add(tile{t.source + skip, t.count - skip, t.dest + skip, t.reason})
+	}
+	m.start = min(m.start, x)
+	m.fault(x, y, why)
+}
+
+func (m *Map) fault(x, y int64, why string) {
+	if len(m.faults) < maxFaults {
+		m.faults = append(m.faults, Fault{Source: x, Next: y, Why: why})
+	}
+}
+
+// whyUnknown is the fault that made a source offset unknown.
+func (m *Map) whyUnknown(x int64) string {
+	for _, f := range m.faults {
+		if f.Source <= x && x < f.Next {
+			return f.Why
+		}
+	}
+	return "the ledger says nothing about it"
+}
+
+// Gap is a stretch of source offsets without a copy. Reason is "unknown" where
+// the ledger is silent; Why says then why.
+type Gap struct {
+	Source int64  `json:"source"`
+	Count  int64  `json:"count"`
+	Reason string `json:"reason"`
+	Why    string `json:"why,omitempty"`
+}
+
+// Gaps lists the gaps that touch the source offsets [from, to), at most limit.
+func (m *Map) Gaps(from, to int64, limit int) []Gap {
+	var gaps []Gap
+	for _, t := range m.tiles.fromSource(from) {
+		if t.source >= to || len(gaps) == limit {
+			break
+		}
+		if t.run() {
+			continue
+		}
+		g := Gap{Source: t.source, Count: t.count, Reason: t.reason.String()}
+		if t.reason == unknown {
+			g.Reason, g.Why = "unknown", m.whyUnknown(t.source)
+		}
+		gaps = append(gaps, g)
+	}
+	return gaps
+}
+
+// clone is a Map that later entries do not change.
+func (m *Map) clone() *Map {
+	c := *m
+	c.tiles = m.tiles.clone()
+	c.faults = m.faults[:len(m.faults):len(m.faults)]
+	return &c
+}

@@ -1,0 +1,225 @@
+package offsets
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+var testCopy = ledger.CopyID{
+	Source:      ledger.End{Cluster: "src", TopicID: ledger.TopicID{1}},
+	Destination: ledger.End{Cluster: "dst", TopicID: ledger.TopicID{2}},
+}
+
+func begin(epoch uint64, resume int64) *ledger.Begin {
+	return &ledger.Begin{
+		Copy: testCopy, Epoch: epoch, Resume: resume, Flow: "f", Fleet: "prod", SourceCluster: "east", DestinationCluster: "west",
+		SourceTopic: "orders", DestinationTopic: "orders",
+	}
+}
+
+// hop tiles from an offset on: positive counts are runs, given as pairs of
+// count and destination; gaps are pairs of count and minus the reason.
+func hop(epoch uint64, from int64, pairs ...int64) *ledger.Hop {
+	h := &ledger.Hop{Copy: testCopy.Key(), Epoch: epoch, From: from, Next: from}
+	for i := 0; i < len(pairs); i += 2 {
+		count, dest := pairs[i], pairs[i+1]
+		if dest < 0 {
+			h.Gaps = append(h.Gaps, ledger.Gap{Source: h.Next, Count: count, Reason: ledger.Reason(-dest)})
+		} else {
+			h.Runs = append(h.Runs, ledger.Run{Source: h.Next, Count: count, Destination: dest, Path: ledger.Raw})
+		}
+		h.Next += count
+	}
+	return h
+}
+
+func fold(entries ...ledger.Entry) *Map {
+	m := NewMap()
+	for _, e := range entries {
+		m.Apply(e)
+	}
+	return m
+}
+
+const (
+	gapControl  = -int64(ledger.Control)
+	gapAborted  = -int64(ledger.Aborted)
+	gapFiltered = -int64(ledger.Filtered)
+	gapQuarant  = -int64(ledger.Quarantined)
+	gapNotAsked = -int64(ledger.NotAsked)
+)
+
+func TestTranslate(t *testing.T) {
+	plain := fold(begin(1, 0), hop(1, 0, 10, 100), hop(1, 10, 10, 111))
+	gaps := fold(begin(1, 0), hop(1, 0, 5, 0, 1, gapControl, 2, gapAborted, 5, 5, 1, gapControl))
+	late := fold(begin(1, 50), hop(1, 50, 5, 0))
+	asked := fold(begin(1, 0), hop(1, 0, 50, gapNotAsked, 5, 0))
+	dead := fold(begin(1, 0), hop(1, 0, 2, 0, 3, gapQuarant, 2, 2))
+	filtered := fold(begin(1, 0), hop(1, 0, 2, 0, 3, gapFiltered, 2, 2))
+	holed := fold(begin(1, 0), hop(1, 0, 5, 0), hop(1, 8, 5, 9))
+	empty := fold(begin(1, 0))
+	onlyGaps := fold(begin(1, 0), hop(1, 0, 4, gapAborted, 1, gapControl))
+	there := func(m *Map) Route { return Route{There: m} }
+	back := func(m *Map) Route { return Route{Back: m} }
+	cases := []struct {
+		name   string
+		route  Route
+		x      int64
+		bounds Bounds
+		want   Result
+	}{
+		{"first", there(plain), 0, AnyBounds, Result{100, true, 0, 0, Copied, ""}},
+		{"in the second run", there(plain), 12, AnyBounds, Result{113, true, 0, 0, Copied, ""}},
+		{"at the end", there(plain), 20, AnyBounds, Result{121, true, 0, 0, AtEnd, ""}},
+		{"ahead", there(plain), 21, AnyBounds, Result{-1, false, 0, 0, Ahead, "copied up to offset 20"}},
+		{"negative", there(plain), -1, AnyBounds, Result{-1, false, 0, 0, Invalid, "offset is negative"}},
+		{"no copy", Route{}, 3, AnyBounds, Result{-1, false, 0, 0, NoCopy, "no copy connects the two partitions"}},
+		{"no begin", there(fold(hop(1, 0, 5, 0))), 0, AnyBounds, Result{-1, false, 0, 0, Unknown, "the ledger has no begin of this copy"}},
+		{"expired there", there(plain), 2, Bounds{105, 121}, Result{105, false, 0, 0, Expired, "the copy was at offset 102, the log begins at 105"}},
+		{"truncated there", there(plain), 15, Bounds{0, 112}, Result{-1, false, 0, 0, Lost, "the copy was at offset 116, the log ends at 112"}},
+		{"at a marker", there(gaps), 5, AnyBounds, Result{5, true, 0, 0, InGap, "control"}},
+		{"in an aborted transaction", there(gaps), 7, AnyBounds, Result{5, true, 0, 0, InGap, "aborted"}},
+		{"at the last marker", there(gaps), 13, AnyBounds, Result{10, true, 0, 0, InGap, "control"}},
+		{"after the last marker", there(gaps), 14, AnyBounds, Result{10, true, 0, 0, AtEnd, ""}},
+		{"before the start", there(late), 20, AnyBounds, Result{0, false, 0, 30, BeforeStart, "the copy began at offset 50"}},
+		{"not asked for", there(asked), 20, AnyBounds, Result{0, false, 0, 30, InGap, "not-asked"}},
+		{"in quarantine", there(dead), 3, AnyBounds, Result{2, false, 0, 2, InGap, "quarantined"}},
+		{"filtered", there(filtered), 3, AnyBounds, Result{2, true, 0, 0, InGap, "filtered"}},
+		{"in a hole", there(holed), 6, AnyBounds, Result{-1, false, 0, 0, Unknown, "a hop begins at offset 8, the one before it ended at 5"}},
+		{"at a hole", there(holed), 5, AnyBounds, Result{-1, false, 0, 0, Unknown, "a hop begins at offset 8, the one before it ended at 5"}},
+		{"before a hole", there(holed), 4, AnyBounds, Result{4, true, 0, 0, Copied, ""}},
+		{"behind a hole", there(holed), 8, AnyBounds, Result{9, true, 0, 0, Copied, ""}},
+		{"empty partition", there(empty), 0, AnyBounds, Result{-1, false, 0, 0, NothingCopied, ""}},
+		{"empty partition, end known", there(empty), 0, Bounds{0, 7}, Result{7, true, 0, 0, NothingCopied, ""}},
+		{"empty partition, ahead", there(empty), 1, Bounds{0, 7}, Result{-1, false, 0, 0, Ahead, "copied up to offset 0"}},
+		{"only gaps", there(onlyGaps), 5, Bounds{0, 0}, Result{0, true, 0, 0, NothingCopied, ""}},
+		{"back: first", back(plain), 100, AnyBounds, Result{0, true, 0, 0, Copied, ""}},
+		{"back: before the first", back(plain), 7, AnyBounds, Result{0, true, 0, 0, Copied, ""}},
+		{"back: at our marker", back(plain), 110, AnyBounds, Result{10, true, 0, 0, Copied, ""}},
+		{"back: at the end", back(plain), 121, AnyBounds, Result{20, true, 0, 0, AtEnd, ""}},
+		{"back: beyond the end", back(plain), 500, AnyBounds, Result{20, true, 0, 0, AtEnd, ""}},
+		{"back: over a marker", back(gaps), 5, AnyBounds, Result{8, true, 0, 0, Copied, ""}},
+		{"back: over the last marker", back(gaps), 10, AnyBounds, Result{14, true, 0, 0, AtEnd, ""}},
+		{"back: stops at filtered", back(filtered), 2, AnyBounds, Result{2, true, 0, 0, InGap, "filtered"}},
+		{"back: before the start", back(late), 0, AnyBounds, Result{50, true, 0, 0, Copied, ""}},
+		{"back: at a hole", back(holed), 5, AnyBounds, Result{-1, false, 0, 0, Unknown, "a hop begins at offset 8, the one before it ended at 5"}},
+		{"back: expired", back(plain), 100, Bounds{4, 20}, Result{4, false, 0, 0, Expired, "the copy was at offset 0, the log begins at 4"}},
+		{
+			"another flow mixes in", Route{There: plain, Others: []*Map{fold(begin(1, 0), hop(1, 0, 1, 110))}}, 3, AnyBounds,
+			Result{103, false, 0, 0, Interleaved, "flow f writes the same partition"},
+		},
+		{
+			"another flow wrote before", Route{There: plain, Others: []*Map{fold(begin(1, 0), hop(1, 0, 9, 10))}}, 3, AnyBounds,
+			Result{103, true, 0, 0, Copied, ""},
+		},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if got := c.route.Translate(c.x, c.bounds); got != c.want {
+				t.Errorf("got %+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestFold(t *testing.T) {
+	cases := []struct {
+		name    string
+		entries []ledger.Entry
+		next    int64
+		dest    int64
+		tiles   int
+		fault   string // contained in the first fault, "" for none
+	}{
+		{"runs with one difference merge", []ledger.Entry{begin(1, 0), hop(1, 0, 5, 50), hop(1, 5, 5, 55), hop(1, 10, 5, 61)}, 15, 66, 2, ""},
+		{"gaps of one reason merge", []ledger.Entry{begin(1, 0), hop(1, 0, 5, gapFiltered), hop(1, 5, 5, gapFiltered)}, 10, -1, 1, ""},
+		{"an older epoch is void", []ledger.Entry{begin(3, 0), hop(2, 0, 5, 0), begin(2, 7)}, 0, -1, 0, ""},
+		{"the epoch before a begin still counts", []ledger.Entry{begin(2, 0), hop(2, 0, 5, 0), begin(3, 5), hop(3, 5, 5, 6)}, 10, 11, 2, ""},
+		{"a hop is missing", []ledger.Entry{begin(1, 0), hop(1, 0, 5, 0), hop(1, 6, 5, 6)}, 11, 11, 3, "a hop begins at offset 6"},
+		{"two hops overlap", []ledger.Entry{begin(1, 0), hop(1, 0, 5, 0), hop(1, 3, 5, 5)}, 8, 10, 3, "two hops claim the offsets from 3"},
+		{"a hop is repeated", []ledger.Entry{begin(1, 0), hop(1, 0, 5, 0), hop(1, 0, 5, 5)}, 5, -1, 1, "two hops claim"},
+		{"a hop lies before the start", []ledger.Entry{begin(1, 9), hop(1, 2, 3, 0)}, 9, -1, 1, "two hops claim"},
+		{"destination goes backwards", []ledger.Entry{begin(1, 0), hop(1, 0, 5, 50), hop(1, 5, 5, 40)}, 10, 55, 2, "destination offset 40 is below 55"},
+		{"begin beyond the ledger", []ledger.Entry{begin(1, 0), hop(1, 0, 5, 0), begin(2, 8)}, 8, 5, 2, "epoch 2 began at offset 8, the ledger ends at 5"},
+		{"begin is missing", []ledger.Entry{begin(1, 0), hop(2, 0, 5, 0)}, 5, 5, 1, "epoch 2 has no begin"},
+		{"first entry is a hop", []ledger.Entry{hop(1, 4, 5, 0)}, 9, 5, 1, "its first entry is not a begin"},
+		{
+			"retraction cuts",
+			[]ledger.Entry{begin(1, 0), hop(1, 0, 5, 0), hop(1, 5, 5, 6), &ledger.Retraction{Epoch: 1, Source: 7, Destination: 8}},
+			7, 8, 2, "",
+		},
+		{
+			"retraction and on",
+			[]ledger.Entry{begin(1, 0), hop(1, 0, 10, 0), &ledger.Retraction{Epoch: 1, Source: 4, Destination: 4}, hop(1, 4, 6, 20)},
+			10, 26, 2, "",
+		},
+		{
+			"retraction of everything",
+			[]ledger.Entry{begin(1, 0), hop(1, 0, 10, 0), &ledger.Retraction{Epoch: 1}, hop(1, 0, 6, 3)},
+			6, 9, 1, "",
+		},
+		{
+			"retraction that keeps what is lost",
+			[]ledger.Entry{begin(1, 0), hop(1, 0, 10, 0), &ledger.Retraction{Epoch: 1, Source: 8, Destination: 5}},
+			8, 5, 2, "destination offsets from 5 on were lost",
+		},
+		{
+			"retraction of an older epoch is void",
+			[]ledger.Entry{begin(2, 0), hop(2, 0, 10, 0), &ledger.Retraction{Epoch: 1, Source: 8, Destination: 8}},
+			10, 10, 1, "",
+		},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			m := fold(c.entries...)
+			if m.Next() != c.next || m.DestinationNext() != c.dest || m.Tiles() != c.tiles {
+				t.Errorf("got next %d, destination %d, %d tiles; want %d, %d, %d", m.Next(), m.DestinationNext(), m.Tiles(), c.next, c.dest, c.tiles)
+			}
+			got := ""
+			if f := m.Faults(); len(f) > 0 {
+				got = f[0].Why
+			}
+			if (got == "") != (c.fault == "") || !strings.Contains(got, c.fault) {
+				t.Errorf("got fault %q, want %q", got, c.fault)
+			}
+		})
+	}
+}
+
+func TestGaps(t *testing.T) {
+	m := fold(begin(1, 0), hop(1, 0, 5, 0, 1, gapControl, 4, 5), hop(1, 12, 3, gapFiltered))
+	want := []Gap{
+		{5, 1, "control", ""},
+		{10, 2, "unknown", "a hop begins at offset 12, the one before it ended at 10"},
+		{12, 3, "filtered", ""},
+	}
+	got := m.Gaps(0, 100, 100)
+	if len(got) != len(want) {
+		t.Fatalf("got %+v, want %+v", got, want)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("got %+v, want %+v", got[i], want[i])
+		}
+	}
+	if got := m.Gaps(6, 11, 1); len(got) != 1 || got[0] != want[1] {
+		t.Errorf("got %+v, want %+v", got, want[1])
+	}
+}
+
+func BenchmarkTranslate(b *testing.B) {
+	m := fold(begin(1, 0))
+	for i := range int64(1_000_000) {
+		m.Apply(hop(1, i*100, 100, i*101))
+	}
+	b.ReportMetric(float64(m.Tiles()), "tiles")
+	x := int64(0)
+	for b.Loop() {
+		x = (x + 7_777_777) % 100_000_000
+		if r := (Route{There: m}).Translate(x, AnyBounds); !r.Exact {
+			b.Fatal(r)
+		}
+	}
+}
