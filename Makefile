@@ -1,0 +1,42 @@
+# Every target installs what it needs, prints its own time and fails rather than
+# skips. `make` alone says what there is.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+GO ?= go
+timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
+
+.PHONY: help build test race lint fuzz demo schema interop interop-spike kcat clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
+
+build: ## the static binary bin/replicator
+	@$(timed) CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o bin/replicator ./cmd/replicator
+
+test: ## every test that needs only Go
+	@$(timed) $(GO) test ./...
+
+race: ## the packages in which goroutines meet, under the race detector
+	@$(timed) $(GO) test -race ./broker/... ./cluster/... ./internal/... ./mirror/... ./offsets/... ./lineage/... ./api/...
+
+lint: ## vet and the linters of .golangci.yml
+	@$(timed) $(GO) vet ./... && $(GO) tool -modfile=tools/go.mod golangci-lint run ./...
+
+FUZZTIME ?= 10s
+fuzz: ## every fuzz target, FUZZTIME each (default 10s)
+	@$(timed) test/fuzz.sh $(FUZZTIME)
+
+demo: ## the whole job, checking itself, then it ends
+	@$(timed) $(GO) run ./cmd/replicator demo --exit
+
+kcat: ## kcat (librdkafka) against the bundled broker; installs kcat with apt-get if it is missing
+	@$(timed) test/interop/kcat.sh
+
+interop-spike: ## raw batches, lanes and takeovers against Apache Kafka 3.9 and 4.x (needs Java 17 and Maven)
+	@$(timed) $(GO) test -tags interop -count=1 -timeout 20m -v -run Spike ./test/interop/...
+
+interop: ## the same flow between the bundled broker and Apache Kafka 4.x, both ways (needs Java 17 and Maven)
+	@$(timed) $(GO) test -tags interop -count=1 -timeout 20m -v -run Flow ./test/interop/...
+
+clean: ## what building leaves behind
+	rm -rf bin
