@@ -1,0 +1,85 @@
+package mirror
+
+import (
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/record"
+)
+
+// placed is a chunk together with the destination offset of its first record,
+// which the broker's answer tells.
+type placed struct {
+	chunk
+	base int64
+}
+
+// maxTiles bounds the runs and gaps of one hop, so that a hop with its 30 bytes
+// at most for each stays well below the ledger's largest page.
+const maxTiles = 2000
+
+// hopsOf folds chunks, which follow each other without a hole, into hops that
+// tile the same range. Neighbouring runs of one path merge when they stay
+// neighbours at the destination.
+func hopsOf(proto ledger.Hop, chunks []placed) []*ledger.Hop {
+	if len(chunks) == 0 {
+		return nil
+	}
+	f := hopFolder{proto: proto}
+	f.begin(chunks[0].from)
+	for _, c := range chunks {
+		f.add(c)
+	}
+	return f.hops
+}
+
+type hopFolder struct {
+	proto ledger.Hop
+	hops  []*ledger.Hop
+	tail  record.Digest // of the last run of the last hop
+}
+
+func (f *hopFolder) begin(from int64) *ledger.Hop {
+	h := f.proto
+	h.From, h.Next = from, from
+	h.SourceLeaderEpoch = -1
+	f.hops = append(f.hops, &h)
+	return &h
+}
+
+func (f *hopFolder) add(c placed) {
+	dest, runs, gaps := c.base, c.runs, c.gaps
+	for len(runs)+len(gaps) > 0 {
+		h := f.hops[len(f.hops)-1]
+		if len(h.Runs)+len(h.Gaps) >= maxTiles {
+			h = f.begin(h.Next)
+		}
+		if len(gaps) == 0 || (len(runs) > 0 && runs[0].source < gaps[0].Source) {
+			f.run(h, c.path, runs[0], dest)
+			dest += runs[0].count
+			runs = runs[1:]
+			continue
+		}
+		h.Gaps = appendGap(h.Gaps, gaps[0].Source, gaps[0].Source+gaps[0].Count, gaps[0].Reason)
+		h.Next += gaps[0].Count
+		gaps = gaps[1:]
+	}
+	h := f.hops[len(f.hops)-1]
+	h.Bytes += int64(len(c.batch))
+	if c.leaderEpoch >= 0 {
+		h.SourceLeaderEpoch = c.leaderEpoch
+	}
+}
+
+func (f *hopFolder) run(h *ledger.Hop, path ledger.Path, r sourceRun, dest int64) {
+	h.Next += r.count
+	if n := len(h.Runs); n > 0 {
+		last := &h.Runs[n-1]
+		if last.Path == path && last.Source+last.Count == r.source && last.Destination+last.Count == dest {
+			f.tail = f.tail.Join(r.digest)
+			last.Count += r.count
+			last.Digest = f.tail.CRC
+			return
+		}
+	}
+	f.tail = r.digest
+	h.Runs = append(h.Runs, ledger.Run{Source: r.source, Destination: dest, Count: r.count, Path: path, Digest: r.digest.CRC})
+}

@@ -1,0 +1,244 @@
+package mirror
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/record"
+)
+
+// fetched is what one read_committed fetch response says about one partition.
+type fetched struct {
+	position int64  // the source offset that comes next
+	records  []byte // batches one after the other; the last may be cut off
+	aborted  []abortedTxn
+}
+
+// abortedTxn says that the transactional batches of a producer, from an offset
+// to the next marker of that producer, were aborted.
+type abortedTxn struct{ producerID, firstOffset int64 }
+
+// limits are what the destination takes and what we are willing to decode.
+type limits struct {
+	maxBatch   int  // destination's max.message.bytes, bytes of one batch
+	appendTime bool // the destination stamps its own time on records
+	verify     bool // check the checksum of batches that travel as bytes, too
+	maxDecode  int  // bytes of one decompressed batch
+}
+
+// chunk is a stretch of source offsets and what becomes of it: one batch to
+// write, or nothing but gaps. Chunks of a partition follow each other without a
+// hole: next of one is from of the following.
+type chunk struct {
+	from, next int64
+	batch      record.Batch // nil: only gaps
+	path       ledger.Path
+	runs       []sourceRun // what the batch's records are, in its order
+	gaps       []ledger.Gap
+
+	leaderEpoch int32 // of the source's leader when the batch was appended
+	own         int   // bytes that this chunk holds besides those of its response
+}
+
+// sourceRun is a stretch of source offsets with one record each.
+type sourceRun struct {
+	source, count int64
+	digest        record.Digest
+}
+
+// records is the number of records in the chunk's batch.
+func (c *chunk) records() int64 {
+	var n int64
+	for _, r := range c.runs {
+		n += r.count
+	}
+	return n
+}
+
+// BatchError says that a batch at the source cannot be copied.
+type BatchError struct {
+	Offset int64
+	Reason string
+	Err    error // may be nil
+}
+
+func (e *BatchError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("source batch at offset %d: %s", e.Offset, e.Reason)
+	}
+	return fmt.Sprintf("source batch at offset %d: %s: %v", e.Offset, e.Reason, e.Err)
+}
+
+func (e *BatchError) Unwrap() error { return e.Err }
+
+// stage turns a fetch response into chunks, in order and without a hole from
+// f.position to next. Batches that may travel as bytes share f's memory and are
+// as yet unpatched. With an error, a *BatchError, come the chunks before it.
+func stage(f fetched, lim limits) (chunks []chunk, next int64, err error) {
+	s := stager{next: f.position, lim: lim, aborts: newAborts(f.aborted)}
+	for rest := f.records; len(rest) > 0; {
+		var b record.Batch
+		b, rest, err = record.Next(rest)
+		if errors.Is(err, record.ErrPartial) {
+			break // by design: the rest comes with the next fetch
+		}
+		if err != nil {
+			return s.chunks, s.next, &BatchError{s.next, "not a batch of format v2", err}
+		}
+		if err := s.batch(b); err != nil {
+			return s.chunks, s.next, err
+		}
+	}
+	return s.chunks, s.next, nil
+}
+
+type stager struct {
+	next   int64
+	lim    limits
+	aborts aborts
+	chunks []chunk
+}
+
+func (s *stager) batch(b record.Batch) error {
+	if b.LastOffsetDelta() < 0 || b.BaseOffset() < 0 {
+		return &BatchError{s.next, fmt.Sprintf("claims offsets %d to %d", b.BaseOffset(), b.LastOffset()), nil}
+	}
+	kind, err := s.aborts.classify(b)
+	if err != nil {
+		return err
+	}
+	if b.NextOffset() <= s.next {
+		return nil // fetched again because a fetch returns whole batches
+	}
+	if b.BaseOffset() > s.next {
+		s.gap(b.BaseOffset(), ledger.Compacted)
+	}
+	switch {
+	case kind != 0:
+		s.gap(b.NextOffset(), kind)
+		return nil
+	case b.Count() == 0: // what the cleaner keeps of a batch to remember its producer
+		s.gap(b.NextOffset(), ledger.Compacted)
+		return nil
+	case needsRecordPath(b, s.next, s.lim):
+		chunks, err := reencode(b, s.next, s.lim)
+		if err != nil {
+			return err
+		}
+		s.chunks = append(s.chunks, chunks...)
+	default:
+		if s.lim.verify {
+			if err := b.Check(); err != nil {
+				return &BatchError{b.BaseOffset(), "corrupt at the source", err}
+			}
+		}
+		s.chunks = append(s.chunks, chunk{
+			from: s.next, next: b.NextOffset(), batch: b, path: ledger.Raw, leaderEpoch: b.LeaderEpoch(),
+			runs: []sourceRun{{b.BaseOffset(), int64(b.Count()), b.SectionDigest()}},
+		})
+	}
+	s.next = b.NextOffset()
+	return nil
+}
+
+// gap declares [s.next, next) as having no copy.
+func (s *stager) gap(next int64, why ledger.Reason) {
+	if n := len(s.chunks); n > 0 && s.chunks[n-1].batch == nil {
+		last := &s.chunks[n-1]
+		last.gaps = appendGap(last.gaps, s.next, next, why)
+		last.next = next
+	} else {
+		s.chunks = append(s.chunks, gapChunk(s.next, next, why))
+	}
+	s.next = next
+}
+
+func gapChunk(from, next int64, why ledger.Reason) chunk {
+	return chunk{from: from, next: next, gaps: appendGap(nil, from, next, why), leaderEpoch: -1}
+}
+
+// appendGap adds [from, next) to gaps that end at or before from.
+func appendGap(gaps []ledger.Gap, from, next int64, why ledger.Reason) []ledger.Gap {
+	if n := len(gaps); n > 0 && gaps[n-1].Reason == why && gaps[n-1].Source+gaps[n-1].Count == from {
+		gaps[n-1].Count += next - from
+		return gaps
+	}
+	return append(gaps, ledger.Gap{Source: from, Count: next - from, Reason: why})
+}
+
+// needsRecordPath says whether a broker would refuse the batch's bytes, or would
+// make other records of them.
+func needsRecordPath(b record.Batch, next int64, lim limits) bool {
+	switch {
+	case b.BaseOffset() < next: // resume in mid-batch
+		return true
+	case !b.Dense(): // compacted: brokers refuse holes from clients
+		return true
+	case b.Attributes().LogAppendTime() && !lim.appendTime:
+		// The deltas in the records are not the times that readers of the source
+		// see, and a CreateTime destination would show them.
+		return true
+	}
+	return len(b) > lim.maxBatch
+}
+
+// aborts follows the aborted transactions of one fetch response. A response
+// lists each that overlaps it, in no promised order.
+type aborts struct {
+	coming []abortedTxn // by first offset
+	open   map[int64]bool
+}
+
+func newAborts(list []abortedTxn) aborts {
+	coming := slices.Clone(list)
+	slices.SortFunc(coming, func(a, b abortedTxn) int { return cmp.Compare(a.firstOffset, b.firstOffset) })
+	return aborts{coming: coming, open: map[int64]bool{}}
+}
+
+// classify says whether a batch is a marker or was aborted, or returns 0 for one
+// that is to be copied. It must see every batch of the response in order.
+func (a *aborts) classify(b record.Batch) (ledger.Reason, error) {
+	for len(a.coming) > 0 && a.coming[0].firstOffset <= b.LastOffset() {
+		a.open[a.coming[0].producerID] = true
+		a.coming = a.coming[1:]
+	}
+	attrs := b.Attributes()
+	if attrs.Control() {
+		if a.open[b.ProducerID()] {
+			abort, err := isAbortMarker(b)
+			if err != nil {
+				return 0, err
+			}
+			if abort {
+				delete(a.open, b.ProducerID())
+			}
+		}
+		return ledger.Control, nil
+	}
+	if attrs.Transactional() && a.open[b.ProducerID()] {
+		return ledger.Aborted, nil
+	}
+	return 0, nil
+}
+
+// isAbortMarker reads the type of a transaction marker: the key of its record is
+// a version and a type, 0 for abort and 1 for commit (KIP-98).
+func isAbortMarker(b record.Batch) (bool, error) {
+	if b.Count() == 0 {
+		return false, nil // the cleaner has emptied it, and so what it ended is gone
+	}
+	records, err := b.Decode(maxMarker)
+	if err != nil {
+		return false, &BatchError{b.BaseOffset(), "marker cannot be read", err}
+	}
+	if len(records) != 1 || len(records[0].Key) < 4 {
+		return false, &BatchError{b.BaseOffset(), "marker is not one record with a type", nil}
+	}
+	return binary.BigEndian.Uint16(records[0].Key[2:]) == 0, nil
+}
+
+const maxMarker = 4 << 10
