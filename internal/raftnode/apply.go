@@ -1,0 +1,137 @@
+package raftnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// MaxCommand is the largest command that is accepted, in bytes. Larger ones
+// would hold up raft's heartbeats.
+const MaxCommand = 512 << 10
+
+// Applied is the outcome of a command.
+type Applied struct {
+	// Index is the command's place in the log: it grows with every command and is
+	// the same on all members.
+	Index uint64
+	// Result is what the Machine's Apply returned.
+	Result []byte
+}
+
+// retryDelay is the pause before asking again for a leader.
+const retryDelay = 25 * time.Millisecond
+
+// Apply has the group apply a command, and returns when this node's replica has
+// applied it too. It waits for a leader as long as ctx lasts, so ctx should have
+// a deadline. Errors to branch on: ErrRefused, ErrNoLeader and ErrStopped mean
+// that the command was not applied, ErrUnclear that it may have been.
+func (n *Node) Apply(ctx context.Context, command []byte) (Applied, error) {
+	if len(command) > MaxCommand {
+		return Applied{}, fmt.Errorf("%w: %d bytes, at most %d", ErrRefused, len(command), MaxCommand)
+	}
+	r, err := n.wait(ctx)
+	if err != nil {
+		return Applied{}, err
+	}
+	a, err := retry(ctx, func() (Applied, error) {
+		if r.State() == raft.Leader {
+			return n.applyHere(r, command)
+		}
+		return n.applyAtLeader(ctx, r, command)
+	})
+	if err != nil {
+		return Applied{}, err
+	}
+	if err := n.cfg.Replica.wait(ctx, a.Index); err != nil {
+		return a, fmt.Errorf("applied at index %d, but not on this node yet: %w", a.Index, err)
+	}
+	return a, nil
+}
+
+// Barrier returns when this node's replica holds everything that the group had
+// acknowledged before the call: what is read after it is linearizable.
+func (n *Node) Barrier(ctx context.Context) error {
+	r, err := n.wait(ctx)
+	if err != nil {
+		return err
+	}
+	index, err := retry(ctx, func() (uint64, error) {
+		if r.State() == raft.Leader {
+			return n.barrierHere(r)
+		}
+		return n.barrierAtLeader(ctx, r)
+	})
+	if err != nil {
+		return fmt.Errorf("read barrier: %w", err)
+	}
+	return n.cfg.Replica.wait(ctx, index)
+}
+
+// errNotLeader says that nothing happened because this node does not lead, or
+// that the one that was asked does not.
+var errNotLeader = errors.New("not the leader")
+
+// retry calls f until it finds a leader or ctx ends.
+func retry[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	for {
+		v, err := f()
+		if !errors.Is(err, errNotLeader) {
+			return v, err
+		}
+		select {
+		case <-time.After(retryDelay):
+		case <-ctx.Done():
+			return v, errors.Join(fmt.Errorf("%w: %w", ErrNoLeader, err), context.Cause(ctx))
+		}
+	}
+}
+
+// applyHere applies on the leader. It does not take a context: it returns when
+// the command is committed or leadership is lost, which takes LeaderLease.
+func (n *Node) applyHere(r *raft.Raft, command []byte) (Applied, error) {
+	if err := n.cfg.Replica.check(command); err != nil {
+		return Applied{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	f := r.Apply(command, n.cfg.RPCTimeout)
+	if err := f.Error(); err != nil {
+		return Applied{}, classify(err)
+	}
+	switch response := f.Response().(type) {
+	case []byte:
+		return Applied{Index: f.Index(), Result: response}, nil
+	case error: // the replica has halted
+		return Applied{}, fmt.Errorf("%w: %w", ErrUnclear, response)
+	default:
+		return Applied{}, fmt.Errorf("%w: response of type %T", ErrUnclear, response)
+	}
+}
+
+// barrierHere returns the index of the last command before the barrier. All that
+// was acknowledged before is at or below it, and the barrier's commit shows that
+// this node still led.
+func (n *Node) barrierHere(r *raft.Raft) (uint64, error) {
+	if err := r.Barrier(n.cfg.RPCTimeout).Error(); err != nil {
+		if err = classify(err); errors.Is(err, ErrUnclear) {
+			err = errNotLeader // a barrier may be tried again
+		}
+		return 0, err
+	}
+	return n.cfg.Replica.index(), nil
+}
+
+// classify says what an error of raft means for the command.
+func classify(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
+		return fmt.Errorf("%w: %w", errNotLeader, err) // never appended
+	case errors.Is(err, raft.ErrRaftShutdown):
+		// Also answered to commands that were appended and not yet committed.
+		return fmt.Errorf("%w: %w: %w", ErrUnclear, ErrStopped, err)
+	default: // leadership lost, or the log could not be written
+		return fmt.Errorf("%w: %w", ErrUnclear, err)
+	}
+}

@@ -1,0 +1,108 @@
+package raftnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"time"
+)
+
+// MaxMembers is the largest group: beyond seven voters a commit waits for more
+// disks than it gains in safety.
+const MaxMembers = 7
+
+// Config configures a Node. Start from DefaultConfig.
+type Config struct {
+	// ID names the node for all time, in the group and in its certificate.
+	ID string
+	// Dir holds the node's log and snapshots. Empty keeps them in memory, for
+	// tests: a node without a directory forgets its votes when it stops.
+	Dir string
+	// Listen is the address to listen on, Advertise the one that the others dial
+	// (default: what Listen resolves to). With an empty Listen the node listens
+	// nowhere and is a group of one.
+	Listen, Advertise string
+	// Credentials authenticate the node to its peers and the peers to it.
+	// Required with Listen.
+	Credentials *Credentials
+	// Network is where Listen and Dial happen; nil is TCP.
+	Network Network
+
+	// Bootstrap makes the node the first member of a new group, if it has no
+	// state yet. Join are addresses of members, any of which can take a node
+	// without state into the group.
+	Bootstrap bool
+	Join      []string
+
+	// Replica is the replicated state.
+	Replica StateMachine
+	// Lead, if set, runs while the node leads, after everything committed before
+	// has been applied. Its context ends, with a cause, when leadership does; it
+	// must then return promptly. An error of its own stops the node.
+	Lead func(ctx context.Context) error
+	// Handler, if set, answers the peers' HTTP requests (all paths but
+	// /raftnode/). Use PeerIs to learn who asks.
+	Handler http.Handler
+	Logger  *slog.Logger
+
+	// HeartbeatTimeout is how long a follower waits for its leader before it
+	// stands for election: between once and twice this value. 500 ms: a killed
+	// leader is replaced after 0.5-1.0 s plus two round trips and two disk syncs;
+	// scheduling pauses and regional round trips (100 ms) stay well below it.
+	HeartbeatTimeout time.Duration
+	// LeaderLease is how long a leader that reaches no majority believes in
+	// itself. At most HeartbeatTimeout; half of it, so that it is gone before the
+	// next one is elected.
+	LeaderLease time.Duration
+	// RPCTimeout bounds one raft RPC and one forwarded request's connection.
+	RPCTimeout time.Duration
+	// SnapshotThreshold is how many entries are applied between snapshots,
+	// TrailingLogs how many stay in the log after one so that a follower that was
+	// away briefly needs no snapshot. 2048 entries of at most a few KB replay in
+	// well under a second.
+	SnapshotThreshold, TrailingLogs uint64
+	// SnapshotInterval is how often the threshold is looked at.
+	SnapshotInterval time.Duration
+}
+
+// DefaultConfig returns a Config with every duration and count set.
+func DefaultConfig() Config {
+	return Config{
+		HeartbeatTimeout:  500 * time.Millisecond,
+		LeaderLease:       250 * time.Millisecond,
+		RPCTimeout:        2 * time.Second,
+		SnapshotThreshold: 2048,
+		TrailingLogs:      4096,
+		SnapshotInterval:  30 * time.Second,
+	}
+}
+
+var validID = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
+
+// Validate returns what is wrong with c.
+func (c *Config) Validate() error {
+	switch {
+	case !validID.MatchString(c.ID):
+		return fmt.Errorf("node id %q: want 1 to 63 of a-z, 0-9, '-' and '.'", c.ID)
+	case c.Replica == nil:
+		return errors.New("no replica")
+	case c.Logger == nil:
+		return errors.New("no logger")
+	case c.Listen != "" && c.Credentials == nil:
+		return errors.New("a node that listens needs credentials")
+	case c.Listen == "" && len(c.Join) > 0:
+		return errors.New("a node that listens nowhere cannot join others")
+	case c.Listen == "" && c.Advertise != "":
+		return errors.New("a node that listens nowhere has nothing to advertise")
+	case c.HeartbeatTimeout <= 0 || c.LeaderLease <= 0 || c.RPCTimeout <= 0 || c.SnapshotInterval <= 0:
+		return errors.New("timeouts must be positive")
+	case c.LeaderLease > c.HeartbeatTimeout:
+		return fmt.Errorf("leader lease %s exceeds the heartbeat timeout %s", c.LeaderLease, c.HeartbeatTimeout)
+	case c.SnapshotThreshold == 0:
+		return errors.New("snapshot threshold must be positive")
+	}
+	return nil
+}

@@ -1,0 +1,231 @@
+package raftnode
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// The node's own peer requests are
+//
+//	POST /raftnode/apply    a command -> its result, index in a header
+//	POST /raftnode/barrier  -> index in a header
+//	POST /raftnode/join     {id, addr, update}
+//	POST /raftnode/remove   {id}
+//	POST /raftnode/transfer {id}
+//	GET  /raftnode/id       -> {id}
+//
+// All but the last are for the leader; another node answers 421 with the
+// leader's address in a header. 409 is ErrUnclear, 422 ErrRefused, 404
+// ErrNotMember.
+const (
+	peerPath     = "/raftnode/"
+	indexHeader  = "Waybill-Index"
+	leaderHeader = "Waybill-Leader"
+	maxError     = 4 << 10
+)
+
+// newServer serves the peers. Its limits are for members with a bug: strangers
+// do not get past the handshake.
+func (n *Node) newServer() *http.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+peerPath+"apply", n.serveApply)
+	mux.HandleFunc("POST "+peerPath+"barrier", n.serveBarrier)
+	mux.HandleFunc("POST "+peerPath+"join", n.serveJoin)
+	mux.HandleFunc("POST "+peerPath+"remove", n.serveRemove)
+	mux.HandleFunc("POST "+peerPath+"transfer", n.serveTransfer)
+	mux.HandleFunc("GET "+peerPath+"id", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, memberRequest{ID: n.cfg.ID})
+	})
+	if n.cfg.Handler != nil {
+		mux.Handle("/", n.cfg.Handler)
+	}
+	return &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelWarn),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if p, ok := c.(*portConn); ok && p.cert != nil {
+				return withPeer(ctx, p.cert)
+			}
+			return ctx
+		},
+	}
+}
+
+// dialError marks a request that was never sent.
+type dialError struct{ error }
+
+func (e dialError) Unwrap() error { return e.error }
+
+// newClient returns a client for URLs https://<member id or host:port>/...
+func (n *Node) newClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialTLSContext: func(ctx context.Context, _, hostport string) (net.Conn, error) {
+			addr, err := n.resolve(hostport)
+			if err != nil {
+				return nil, dialError{err}
+			}
+			ctx, cancel := context.WithTimeout(ctx, n.cfg.RPCTimeout)
+			defer cancel()
+			conn, err := n.port.dial(ctx, addr, protoPeer)
+			if err != nil {
+				return nil, dialError{err}
+			}
+			return conn, nil
+		},
+		MaxIdleConnsPerHost: 4,
+		IdleConnTimeout:     time.Minute,
+		DisableCompression:  true,
+	}}
+}
+
+// Client returns an HTTP client for the other members' Handlers, and this node's
+// own. The host of a URL is a member's id: https://node-2/path. Requests should
+// carry a context with a deadline.
+func (n *Node) Client() *http.Client { return n.client }
+
+// resolve turns the host of a peer URL into an address. net/http adds the port
+// 443 to a bare member id.
+func (n *Node) resolve(hostport string) (string, error) {
+	id, port, err := net.SplitHostPort(hostport)
+	if err != nil || port != "443" {
+		return hostport, err
+	}
+	select {
+	case <-n.ready:
+	default:
+		return hostport, nil
+	}
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		if string(s.ID) == id {
+			return string(s.Address), nil
+		}
+	}
+	return hostport, nil
+}
+
+// post sends a request to a member and turns the answer's status into an error.
+func (n *Node) post(ctx context.Context, addr, path string, body []byte) (*http.Response, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+peerPath+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, err
+	}
+	resp, err := n.client.Do(req)
+	if err != nil {
+		var dial dialError
+		if errors.As(err, &dial) {
+			return nil, nil, fmt.Errorf("%w: %w", errNotLeader, err)
+		}
+		return nil, nil, fmt.Errorf("%w: %w", ErrUnclear, err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: read answer: %w", ErrUnclear, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, answer, nil
+	}
+	kind := ErrUnclear
+	switch resp.StatusCode {
+	case http.StatusMisdirectedRequest:
+		kind = errNotLeader
+	case http.StatusUnprocessableEntity:
+		kind = ErrRefused
+	case http.StatusNotFound:
+		kind = ErrNotMember
+	}
+	text := strings.TrimSpace(string(answer[:min(len(answer), maxError)]))
+	return resp, nil, fmt.Errorf("%w: %s: %s", kind, addr, text)
+}
+
+// atLeader sends a request to whom this node takes for the leader.
+func (n *Node) atLeader(ctx context.Context, r *raft.Raft, path string, body []byte) (index uint64, answer []byte, err error) {
+	addr, _ := r.LeaderWithID()
+	if addr == "" {
+		return 0, nil, errNotLeader
+	}
+	resp, answer, err := n.post(ctx, string(addr), path, body)
+	if err != nil {
+		return 0, nil, err
+	}
+	if index, err = strconv.ParseUint(resp.Header.Get(indexHeader), 10, 64); err != nil {
+		return 0, nil, fmt.Errorf("%w: index in answer: %w", ErrUnclear, err)
+	}
+	return index, answer, nil
+}
+
+func (n *Node) applyAtLeader(ctx context.Context, r *raft.Raft, command []byte) (Applied, error) {
+	index, result, err := n.atLeader(ctx, r, "apply", command)
+	if err != nil {
+		return Applied{}, err
+	}
+	return Applied{Index: index, Result: result}, nil
+}
+
+func (n *Node) barrierAtLeader(ctx context.Context, r *raft.Raft) (uint64, error) {
+	index, _, err := n.atLeader(ctx, r, "barrier", nil)
+	if errors.Is(err, ErrUnclear) {
+		err = fmt.Errorf("%w: %w", errNotLeader, err) // a barrier may be tried again
+	}
+	return index, err
+}
+
+func (n *Node) serveApply(w http.ResponseWriter, req *http.Request) {
+	command, err := io.ReadAll(http.MaxBytesReader(w, req.Body, MaxCommand))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	applied, err := n.applyHere(n.raft, command)
+	if err != nil {
+		n.refuse(w, err)
+		return
+	}
+	w.Header().Set(indexHeader, strconv.FormatUint(applied.Index, 10))
+	_, _ = w.Write(applied.Result) // a caller that has gone finds it unclear
+}
+
+func (n *Node) serveBarrier(w http.ResponseWriter, _ *http.Request) {
+	index, err := n.barrierHere(n.raft)
+	if err != nil {
+		n.refuse(w, err)
+		return
+	}
+	w.Header().Set(indexHeader, strconv.FormatUint(index, 10))
+}
+
+// refuse answers with the status that stands for err.
+func (n *Node) refuse(w http.ResponseWriter, err error) {
+	status := http.StatusConflict
+	switch {
+	case errors.Is(err, errNotLeader):
+		status = http.StatusMisdirectedRequest
+		addr, _ := n.raft.LeaderWithID()
+		w.Header().Set(leaderHeader, string(addr))
+	case errors.Is(err, ErrRefused):
+		status = http.StatusUnprocessableEntity
+	case errors.Is(err, ErrNotMember):
+		status = http.StatusNotFound
+	}
+	http.Error(w, err.Error(), status)
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // to a caller that may have gone
+}
