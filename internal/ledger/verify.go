@@ -14,6 +14,10 @@ func (e *ChainError) Error() string {
 	return fmt.Sprintf("broken ledger chain of writer %x at page %d: %s", e.Writer[:], e.Got, e.Reason)
 }
 
+// Old says that the page is one that was there before, so that nothing is
+// missing because of it and nothing in it is new.
+func (e *ChainError) Old() bool { return e.Got < e.Want }
+
 // Tail is where a writer's chain ends, as far as a reader has followed it in
 // one ledger partition. The zero Tail is the start of a chain.
 type Tail struct {
