@@ -1,0 +1,250 @@
+package group
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/internal/record"
+)
+
+// Fetched is a committed offset, -1 if there is none.
+type Fetched struct {
+	Offset
+	// Err is UNSTABLE_OFFSET_COMMIT when a transaction that is not yet decided
+	// may move the offset and the caller wants none such.
+	Err error
+}
+
+// Offsets returns the committed offsets of a group for the given partitions, or
+// for all that have one if partitions is nil. A group that does not exist has
+// none. No offset is returned that is not durable.
+func (c *Coordinator) Offsets(ctx context.Context, group string, partitions []TopicPartition, stable bool) ([]Fetched, error) {
+	s, err := c.shard(group)
+	if err != nil {
+		return nil, err
+	}
+	var out []Fetched
+	var next int64
+	err = s.do(ctx, func() error {
+		e := s.get(group)
+		if partitions == nil && e != nil {
+			partitions = e.offsets.partitions()
+		}
+		out = make([]Fetched, len(partitions))
+		for i, tp := range partitions {
+			out[i].Offset = Offset{TopicPartition: tp, Offset: -1, LeaderEpoch: -1}
+			if e == nil {
+				continue
+			}
+			p, ok := e.offsets.committed[tp]
+			switch {
+			case stable && e.offsets.unstable(tp):
+				out[i].Err = kerr.UnstableOffsetCommit
+			case ok:
+				out[i].Offset = p.Offset
+			}
+		}
+		if e != nil {
+			next = e.next
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, s.wait(ctx, next)
+}
+
+// Description is a group as an administrator sees it.
+type Description struct {
+	Group, ProtocolType, Protocol string
+	State                         State
+	Members                       []Member
+}
+
+// Member is a member of a group. Metadata and Assignment are empty unless the
+// group is stable.
+type Member struct {
+	MemberID, InstanceID string
+	ClientID, ClientHost string
+	Metadata, Assignment []byte
+}
+
+// Describe returns a group; one that does not exist is [Dead].
+func (c *Coordinator) Describe(ctx context.Context, group string) (Description, error) {
+	s, err := c.shard(group)
+	if err != nil {
+		return Description{}, err
+	}
+	d := Description{Group: group, State: Dead}
+	err = s.do(ctx, func() error {
+		e := s.get(group)
+		if e == nil {
+			return nil
+		}
+		g := e.group
+		d.State, d.ProtocolType = g.state, g.protocolType
+		if g.state == Stable {
+			d.Protocol = g.protocol
+		}
+		for _, m := range g.ordered() {
+			dm := Member{MemberID: m.id, InstanceID: m.instanceID, ClientID: m.clientID, ClientHost: m.clientHost}
+			if g.state == Stable {
+				dm.Metadata, dm.Assignment = m.metadata(g.protocol), m.assignment
+			}
+			d.Members = append(d.Members, dm)
+		}
+		return nil
+	})
+	return d, err
+}
+
+// Listed is a group in a list.
+type Listed struct {
+	Group, ProtocolType string
+	State               State
+}
+
+// List returns the groups of all partitions that are led here, sorted. A
+// partition that is being loaded fails it: the list would not be whole.
+func (c *Coordinator) List(ctx context.Context) ([]Listed, error) {
+	c.mu.RLock()
+	partitions := make([]int32, 0, len(c.shards))
+	for p := range c.shards {
+		partitions = append(partitions, p)
+	}
+	c.mu.RUnlock()
+	var all []Listed
+	for _, p := range partitions {
+		s, err := c.led(p)
+		if err != nil {
+			return nil, err
+		}
+		err = s.do(ctx, func() error {
+			for name, e := range s.groups {
+				all = append(all, Listed{name, e.group.protocolType, e.group.state})
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(all, func(a, b Listed) int { return cmp.Compare(a.Group, b.Group) })
+	return all, nil
+}
+
+// Delete removes a group without members, and its offsets.
+func (c *Coordinator) Delete(ctx context.Context, group string) error {
+	s, err := c.shard(group)
+	if err != nil {
+		return err
+	}
+	var next int64
+	err = s.do(ctx, func() error {
+		e := s.get(group)
+		switch {
+		case e == nil:
+			return kerr.GroupIDNotFound
+		case e.group.state != Empty:
+			return kerr.NonEmptyGroup
+		}
+		now := time.Now()
+		gone := []record.Record{tombstone(groupKey(group), now)}
+		for _, tp := range e.offsets.partitions() {
+			gone = append(gone, tombstone(offsetKey(group, tp), now))
+		}
+		// An offset that is only pending has a record too, which a commit would
+		// bring back at the next start.
+		for _, held := range e.offsets.pending {
+			for tp := range held {
+				gone = append(gone, tombstone(offsetKey(group, tp), now))
+			}
+		}
+		if _, err := s.append(e, gone, record.NoProducer(record.None)); err != nil {
+			return err
+		}
+		next = e.next
+		s.unschedule(e)
+		delete(s.groups, group)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.wait(ctx, next)
+}
+
+// DeleteOffsets removes committed offsets of a group, and says for each partition
+// why not. Topics to which a live group is subscribed are refused.
+func (c *Coordinator) DeleteOffsets(ctx context.Context, group string, partitions []TopicPartition) ([]error, error) {
+	s, err := c.shard(group)
+	if err != nil {
+		return nil, err
+	}
+	errs := make([]error, len(partitions))
+	var next int64
+	err = s.do(ctx, func() error {
+		e := s.get(group)
+		if e == nil {
+			return kerr.GroupIDNotFound
+		}
+		subscribed, err := e.group.subscribed()
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		var gone []record.Record
+		for i, tp := range partitions {
+			if subscribed[tp.Topic] {
+				errs[i] = kerr.GroupSubscribedToTopic
+			} else if _, ok := e.offsets.committed[tp]; ok {
+				gone = append(gone, tombstone(offsetKey(group, tp), now))
+			}
+		}
+		if _, err := s.append(e, gone, record.NoProducer(record.None)); err != nil {
+			return err
+		}
+		for i, tp := range partitions {
+			if errs[i] == nil {
+				e.offsets.remove(tp)
+			}
+		}
+		next = e.next
+		s.forget(e)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return errs, s.wait(ctx, next)
+}
+
+// subscribed are the topics that the members of a live group read. It fails for
+// a group whose metadata is not a consumer's: what it reads is not known.
+func (g *Group) subscribed() (map[string]bool, error) {
+	topics := map[string]bool{}
+	if g.state == Empty {
+		return topics, nil
+	}
+	if g.protocolType != "consumer" {
+		return nil, kerr.NonEmptyGroup
+	}
+	for _, m := range g.members {
+		for _, p := range m.protocols {
+			var meta kmsg.ConsumerMemberMetadata
+			if err := meta.ReadFrom(p.Metadata); err != nil {
+				return nil, kerr.NonEmptyGroup
+			}
+			for _, t := range meta.Topics {
+				topics[t] = true
+			}
+		}
+	}
+	return topics, nil
+}

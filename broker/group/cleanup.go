@@ -1,0 +1,141 @@
+package group
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/waybillhq/waybill/internal/record"
+)
+
+// expire takes back offsets that have outlived their retention, and groups that
+// have neither members nor offsets left. The offsets of a group with members stay
+// (KIP-211); those of one that has lost its members count from then, and those of
+// a group that never had any from their commit.
+func (s *shard) expire(now time.Time, retention time.Duration) {
+	for _, e := range s.groups {
+		if s.failure != nil {
+			return
+		}
+		if e.group.state != Empty {
+			continue
+		}
+		var gone []record.Record
+		var partitions []TopicPartition
+		for tp, p := range e.offsets.committed {
+			since := time.UnixMilli(p.committedAt)
+			if e.group.protocolType != "" && e.group.since.After(since) {
+				since = e.group.since
+			}
+			if now.Sub(since) >= retention && !e.offsets.unstable(tp) {
+				gone = append(gone, tombstone(offsetKey(e.group.name, tp), now))
+				partitions = append(partitions, tp)
+			}
+		}
+		if e.saved && len(gone) == len(e.offsets.committed) && len(e.offsets.pending) == 0 && len(e.group.pending) == 0 {
+			gone = append(gone, tombstone(groupKey(e.group.name), now))
+		}
+		if len(gone) == 0 {
+			continue
+		}
+		if _, err := s.append(e, gone, record.NoProducer(record.None)); err != nil {
+			return
+		}
+		for _, tp := range partitions {
+			e.offsets.remove(tp)
+		}
+		if e.offsets.empty() {
+			e.saved = false
+			s.forget(e)
+		}
+	}
+}
+
+// checkpoint keeps the partition about as short as what it says. When it has
+// grown by slack records beyond twice its live ones, all of these are written
+// again, and what stood before is let go once they are durable. It stands in for
+// log compaction, and bounds the time of a start.
+//
+// What an open transaction may move is not written again: the order of the two
+// in the log decides between them. The log is kept from there on.
+func (s *shard) checkpoint(ctx context.Context, now time.Time, slack int64) error {
+	if s.release > 0 {
+		if s.next > 0 && !s.durable(ctx, s.next) {
+			return nil
+		}
+		if err := s.log.DeleteBefore(s.release); err != nil {
+			return fmt.Errorf("let go of records before offset %d: %w", s.release, err)
+		}
+		s.release = 0
+	}
+	begin := s.log.EndOffset()
+	if begin-s.log.StartOffset() < 2*s.live()+slack {
+		return nil
+	}
+	floor := begin
+	for _, t := range s.open {
+		floor = min(floor, t.first)
+	}
+	for _, e := range s.groups {
+		kept, err := s.rewrite(e, now)
+		if err != nil {
+			return nil // it is the shard's failure
+		}
+		floor = min(floor, kept)
+		s.next = max(s.next, e.next)
+	}
+	s.release = floor
+	return nil
+}
+
+// rewrite appends what a group is, and returns the least offset of what it did
+// not append.
+func (s *shard) rewrite(e *entry, now time.Time) (kept int64, err error) {
+	kept = math.MaxInt64
+	var all []record.Record
+	var partitions []TopicPartition
+	if e.saved {
+		all = append(all, groupRecord(e.group, now))
+	}
+	for _, tp := range e.offsets.partitions() {
+		p := e.offsets.committed[tp]
+		if e.offsets.unstable(tp) {
+			kept = min(kept, p.logOffset)
+			continue
+		}
+		all = append(all, offsetRecord(e.group.name, p.Offset, time.UnixMilli(p.committedAt)))
+		partitions = append(partitions, tp)
+	}
+	at, err := s.append(e, all, record.NoProducer(record.None))
+	if err != nil {
+		if s.failure == nil {
+			s.failure = fmt.Errorf("checkpoint of group %q: %w", e.group.name, err)
+		}
+		return 0, err
+	}
+	at = at[len(all)-len(partitions):]
+	for i, tp := range partitions {
+		p := e.offsets.committed[tp]
+		p.logOffset = at[i]
+		e.offsets.committed[tp] = p
+	}
+	return kept, nil
+}
+
+// live is how many records a checkpoint writes.
+func (s *shard) live() int64 {
+	var n int64
+	for _, e := range s.groups {
+		n += 1 + int64(len(e.offsets.committed))
+	}
+	return n
+}
+
+// durable says whether the log is durable up to next, without waiting to speak
+// of.
+func (s *shard) durable(ctx context.Context, next int64) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Millisecond)
+	defer cancel()
+	return s.log.WaitDurable(ctx, next) == nil
+}

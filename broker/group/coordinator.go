@@ -1,0 +1,167 @@
+package group
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+	"unicode/utf16"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+// MaxMetadata bounds the text that goes with a committed offset, in bytes
+// (offset.metadata.max.bytes).
+const MaxMetadata = 4096
+
+// maxName bounds a group's name, in bytes. It stands in every record of the
+// group, so a long one would make a small request a large write.
+const maxName = 1024
+
+// Config is how groups are coordinated. The name in brackets is Kafka's.
+type Config struct {
+	// Partitions of [Topic]; it must never change.
+	Partitions int32
+	// InitialRebalanceDelay is how long the first rebalance of an empty group
+	// waits for more members [group.initial.rebalance.delay.ms].
+	InitialRebalanceDelay time.Duration
+	// MinSessionTimeout and MaxSessionTimeout bound what members may ask for
+	// [group.min.session.timeout.ms, group.max.session.timeout.ms].
+	MinSessionTimeout, MaxSessionTimeout time.Duration
+	// MaxMembers bounds a group [group.max.size].
+	MaxMembers int
+	// MaxGroupBytes bounds the metadata and assignments of a group, which must
+	// fit into one record.
+	MaxGroupBytes int
+	// OffsetsRetention is how long offsets outlive the members of their group
+	// [offsets.retention.minutes].
+	OffsetsRetention time.Duration
+	// CleanupInterval is how often offsets are looked at for that
+	// [offsets.retention.check.interval.ms].
+	CleanupInterval time.Duration
+	// CheckpointRecords is by how many records a partition may grow beyond twice
+	// its live ones before it is written anew.
+	CheckpointRecords int64
+	// OnCommit, if set, is told of positions that have become valid and durable,
+	// by the request that made them so. It must not block.
+	OnCommit func([]Commit)
+	// Log takes what an operator should know; it must be set.
+	Log *slog.Logger
+}
+
+// DefaultConfig is Kafka's where Kafka has it, except for Log.
+func DefaultConfig() Config {
+	return Config{
+		Partitions:            50,
+		InitialRebalanceDelay: 3 * time.Second,
+		MinSessionTimeout:     6 * time.Second,
+		MaxSessionTimeout:     30 * time.Minute,
+		MaxMembers:            10_000,    // Kafka has no bound; one record could not hold more
+		MaxGroupBytes:         900 << 10, // below the 1 MiB of max.message.bytes
+		OffsetsRetention:      7 * 24 * time.Hour,
+		CleanupInterval:       10 * time.Minute,
+		CheckpointRecords:     100_000, // about 10 MB of commits; read in well under a second
+		Log:                   slog.New(slog.DiscardHandler),
+	}
+}
+
+// Coordinator coordinates the groups of the partitions that this broker leads. It
+// is safe for concurrent use.
+//
+// Its methods return errors that wrap a *kerr.Error, whose code goes to the
+// client, or the error of the caller's context.
+type Coordinator struct {
+	cfg Config
+
+	mu     sync.RWMutex
+	shards map[int32]*shard
+}
+
+// NewCoordinator returns a coordinator that leads nothing yet.
+func NewCoordinator(cfg Config) *Coordinator {
+	return &Coordinator{cfg: cfg, shards: map[int32]*shard{}}
+}
+
+// Partition is the partition of [Topic] in which a group lives.
+func (c *Coordinator) Partition(group string) int32 {
+	return PartitionFor(group, c.cfg.Partitions)
+}
+
+// PartitionFor is the partition, of n, that Kafka gives a coordinated name: that
+// of a group, or a transactional id.
+func PartitionFor(name string, n int32) int32 {
+	var h int32 // String.hashCode of Java
+	for _, unit := range utf16.Encode([]rune(name)) {
+		h = 31*h + int32(unit)
+	}
+	return (h & 0x7fffffff) % n
+}
+
+// Lead coordinates the groups of one partition until ctx ends (nil) or its log
+// fails. It reads the log first; until then requests are answered
+// COORDINATOR_LOAD_IN_PROGRESS. A partition is led once at a time.
+func (c *Coordinator) Lead(ctx context.Context, partition int32, log Log) error {
+	rules := Rules{c.cfg.InitialRebalanceDelay, c.cfg.MaxMembers, c.cfg.MaxGroupBytes}
+	s := newShard(partition, log, rules)
+	c.mu.Lock()
+	_, led := c.shards[partition]
+	if !led {
+		c.shards[partition] = s
+	}
+	c.mu.Unlock()
+	if led {
+		return fmt.Errorf("partition %d of %s is led already", partition, Topic)
+	}
+	defer func() {
+		c.mu.Lock()
+		delete(c.shards, partition)
+		c.mu.Unlock()
+		close(s.done)
+	}()
+	if err := s.load(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("load partition %d of %s: %w", partition, Topic, err)
+	}
+	close(s.ready)
+	return s.run(ctx, &c.cfg)
+}
+
+// shard returns the shard of a group, if it is led here and loaded.
+func (c *Coordinator) shard(group string) (*shard, error) {
+	if group == "" || len(group) > maxName {
+		return nil, kerr.InvalidGroupID
+	}
+	return c.led(c.Partition(group))
+}
+
+func (c *Coordinator) led(partition int32) (*shard, error) {
+	c.mu.RLock()
+	s := c.shards[partition]
+	c.mu.RUnlock()
+	if s == nil {
+		return nil, kerr.NotCoordinator
+	}
+	select {
+	case <-s.ready:
+		return s, nil
+	default:
+		return nil, kerr.CoordinatorLoadInProgress
+	}
+}
+
+// wait returns when what a request was computed from may be told.
+func (s *shard) wait(ctx context.Context, next int64) error {
+	if next == 0 {
+		return nil
+	}
+	if err := s.log.WaitDurable(ctx, next); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return fmt.Errorf("%w: wait until durable: %w", kerr.NotCoordinator, err)
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package group
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/waybillhq/waybill/internal/record"
+)
+
+const (
+	loadBytes = 1 << 20
+	// decodeLimit bounds a decompressed batch of our own topic.
+	decodeLimit = 64 << 20
+)
+
+// load reads the partition from start to end.
+func (s *shard) load(ctx context.Context) error {
+	end := s.log.EndOffset()
+	now := time.Now()
+	for at := s.log.StartOffset(); at < end; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		buf, err := s.log.Read(at, loadBytes)
+		if err != nil {
+			return fmt.Errorf("read at offset %d: %w", at, err)
+		}
+		was := at
+		for len(buf) > 0 {
+			b, rest, err := record.Next(buf)
+			if errors.Is(err, record.ErrPartial) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if err := s.replay(b, now); err != nil {
+				return err
+			}
+			at, buf = b.NextOffset(), rest
+		}
+		if at <= was {
+			return fmt.Errorf("read at offset %d: nothing below the end %d", at, end)
+		}
+	}
+	for _, e := range s.groups {
+		s.schedule(e)
+		s.forget(e)
+	}
+	return nil
+}
+
+// replay applies a batch that is in the log.
+func (s *shard) replay(b record.Batch, now time.Time) error {
+	records, err := b.Decode(decodeLimit)
+	if err != nil {
+		return err
+	}
+	if b.Attributes().Control() {
+		for _, r := range records {
+			if len(r.Key) >= 4 {
+				s.endTransaction(b.ProducerID(), binary.BigEndian.Uint16(r.Key[2:]) == 1)
+			}
+		}
+		return nil
+	}
+	for _, r := range records {
+		l, known, err := readRecord(r)
+		if err != nil {
+			return fmt.Errorf("record at offset %d: %w", r.Offset, err)
+		}
+		if known {
+			s.apply(l, r, b, now)
+		}
+	}
+	return nil
+}
+
+func (s *shard) apply(l loaded, r record.Record, b record.Batch, now time.Time) {
+	e := s.create(l.name, now)
+	e.next = b.NextOffset()
+	switch {
+	case l.isOffset && l.offset == nil:
+		e.offsets.remove(l.tp)
+	case l.isOffset:
+		p := position{
+			Offset:      Offset{l.tp, l.offset.Offset, l.offset.LeaderEpoch, l.offset.Metadata},
+			committedAt: l.offset.CommitTimestamp,
+			logOffset:   r.Offset,
+		}
+		if b.Attributes().Transactional() {
+			s.hold(e, b.ProducerID(), b.ProducerEpoch(), p)
+		} else {
+			e.offsets.commit(p)
+		}
+	case l.group == nil:
+		e.group, e.saved = New(l.name, s.rules, now), false
+	default:
+		e.group, e.saved = restore(l.name, s.rules, l.group, now), true
+	}
+}
+
+// hold keeps an offset back until the transaction of its producer ends.
+func (s *shard) hold(e *entry, producerID int64, epoch int16, p position) {
+	t := s.open[producerID]
+	if t == nil {
+		t = &openTxn{first: p.logOffset, groups: map[string]struct{}{}}
+		s.open[producerID] = t
+	}
+	t.epoch = epoch
+	t.groups[e.group.name] = struct{}{}
+	e.offsets.hold(producerID, p)
+}
+
+// endTransaction ends a producer's transaction in every group of the shard, and
+// returns what it makes valid.
+func (s *shard) endTransaction(producerID int64, commit bool) []Commit {
+	t := s.open[producerID]
+	delete(s.open, producerID)
+	if v := s.verifying[producerID]; v != nil {
+		v.stale = true
+		delete(s.verifying, producerID)
+	}
+	if t == nil {
+		return nil
+	}
+	var done []Commit
+	for name := range t.groups {
+		if e := s.groups[name]; e != nil {
+			done = append(done, e.offsets.end(name, producerID, commit)...)
+		}
+	}
+	return done
+}

@@ -1,0 +1,168 @@
+package group
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/internal/record"
+)
+
+// Versions of Kafka's record formats that are written. Those that are read are
+// all that kmsg knows.
+const (
+	offsetKeyVersion   = 1
+	offsetValueVersion = 3
+	groupKeyVersion    = 2
+	groupValueVersion  = 3
+)
+
+// offsetRecord is the record of a committed offset.
+func offsetRecord(group string, o Offset, at time.Time) record.Record {
+	v := kmsg.NewOffsetCommitValue()
+	v.Version = offsetValueVersion
+	v.Offset, v.LeaderEpoch, v.Metadata = o.Offset, o.LeaderEpoch, o.Metadata
+	v.CommitTimestamp = at.UnixMilli()
+	return record.Record{Timestamp: at.UnixMilli(), Key: offsetKey(group, o.TopicPartition), Value: v.AppendTo(nil)}
+}
+
+func offsetKey(group string, tp TopicPartition) []byte {
+	k := kmsg.NewOffsetCommitKey()
+	k.Version = offsetKeyVersion
+	k.Group, k.Topic, k.Partition = group, tp.Topic, tp.Partition
+	return k.AppendTo(nil)
+}
+
+func groupKey(group string) []byte {
+	k := kmsg.NewGroupMetadataKey()
+	k.Version = groupKeyVersion
+	k.Group = group
+	return k.AppendTo(nil)
+}
+
+// groupRecord is the record of a group as it is.
+func groupRecord(g *Group, at time.Time) record.Record {
+	v := kmsg.NewGroupMetadataValue()
+	v.Version = groupValueVersion
+	v.ProtocolType, v.Generation = g.protocolType, g.generation
+	v.CurrentStateTimestamp = g.since.UnixMilli()
+	if g.protocol != "" {
+		v.Protocol = &g.protocol
+	}
+	if g.leader != "" {
+		v.Leader = &g.leader
+	}
+	for _, m := range g.ordered() {
+		vm := kmsg.NewGroupMetadataValueMember()
+		vm.MemberID, vm.ClientID, vm.ClientHost = m.id, m.clientID, m.clientHost
+		if m.instanceID != "" {
+			vm.InstanceID = &m.instanceID
+		}
+		vm.RebalanceTimeoutMillis = int32(m.rebalance.Milliseconds())
+		vm.SessionTimeoutMillis = int32(m.session.Milliseconds())
+		vm.Subscription, vm.Assignment = m.metadata(g.protocol), m.assignment
+		v.Members = append(v.Members, vm)
+	}
+	return record.Record{Timestamp: at.UnixMilli(), Key: groupKey(g.name), Value: v.AppendTo(nil)}
+}
+
+// tombstone is the record that takes a key back.
+func tombstone(key []byte, at time.Time) record.Record {
+	return record.Record{Timestamp: at.UnixMilli(), Key: key}
+}
+
+// loaded is one record of __consumer_offsets, read. A nil group and offset are a
+// tombstone.
+type loaded struct {
+	name     string
+	isOffset bool
+	tp       TopicPartition
+	offset   *kmsg.OffsetCommitValue
+	group    *kmsg.GroupMetadataValue
+}
+
+// readRecord reads a record of __consumer_offsets. It returns false for one that
+// this version does not know, such as those of other kinds of groups.
+func readRecord(r record.Record) (loaded, bool, error) {
+	if len(r.Key) < 2 {
+		return loaded{}, false, fmt.Errorf("key of %d bytes", len(r.Key))
+	}
+	switch version := int16(binary.BigEndian.Uint16(r.Key)); version {
+	case 0, 1:
+		var k kmsg.OffsetCommitKey
+		if err := k.ReadFrom(r.Key); err != nil {
+			return loaded{}, false, fmt.Errorf("key of an offset: %w", err)
+		}
+		l := loaded{name: k.Group, isOffset: true, tp: TopicPartition{k.Topic, k.Partition}}
+		if r.Value != nil {
+			l.offset = new(kmsg.OffsetCommitValue)
+			l.offset.Default()
+			l.offset.LeaderEpoch = -1 // not in values before version 3
+			if err := l.offset.ReadFrom(r.Value); err != nil {
+				return loaded{}, false, fmt.Errorf("offset of %q: %w", k.Group, err)
+			}
+		}
+		return l, true, nil
+	case groupKeyVersion:
+		var k kmsg.GroupMetadataKey
+		if err := k.ReadFrom(r.Key); err != nil {
+			return loaded{}, false, fmt.Errorf("key of a group: %w", err)
+		}
+		l := loaded{name: k.Group}
+		if r.Value != nil {
+			l.group = new(kmsg.GroupMetadataValue)
+			l.group.Default()
+			if err := l.group.ReadFrom(r.Value); err != nil {
+				return loaded{}, false, fmt.Errorf("group %q: %w", k.Group, err)
+			}
+		}
+		return l, true, nil
+	}
+	return loaded{}, false, nil
+}
+
+// restore makes a group of its record. Its members have a session from now on to
+// show themselves.
+func restore(name string, rules Rules, v *kmsg.GroupMetadataValue, now time.Time) *Group {
+	g := New(name, rules, now)
+	g.protocolType, g.generation = v.ProtocolType, v.Generation
+	if v.CurrentStateTimestamp > 0 {
+		g.since = time.UnixMilli(v.CurrentStateTimestamp)
+	}
+	if len(v.Members) == 0 {
+		return g
+	}
+	g.state = Stable
+	if v.Protocol != nil {
+		g.protocol = *v.Protocol
+	}
+	for _, vm := range v.Members {
+		g.joined++
+		m := &member{
+			id: vm.MemberID, clientID: vm.ClientID, clientHost: vm.ClientHost,
+			session:    time.Duration(vm.SessionTimeoutMillis) * time.Millisecond,
+			rebalance:  time.Duration(vm.RebalanceTimeoutMillis) * time.Millisecond,
+			protocols:  []Protocol{{g.protocol, slices.Clone(vm.Subscription)}},
+			assignment: slices.Clone(vm.Assignment),
+			order:      g.joined,
+		}
+		if vm.RebalanceTimeoutMillis < 0 {
+			m.rebalance = m.session
+		}
+		m.deadline = now.Add(m.session)
+		if vm.InstanceID != nil {
+			m.instanceID = *vm.InstanceID
+			g.static[m.instanceID] = m.id
+		}
+		g.members[m.id] = m
+	}
+	if v.Leader != nil && g.members[*v.Leader] != nil {
+		g.leader = *v.Leader
+	} else {
+		g.leader = g.ordered()[0].id
+	}
+	return g
+}

@@ -1,0 +1,314 @@
+package group
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/waybillhq/waybill/internal/record"
+)
+
+// maxAppend bounds one batch of commits; a greater request becomes several.
+const maxAppend = 256 << 10
+
+// entry is one group of a shard.
+type entry struct {
+	group   *Group
+	offsets offsets
+	// next is the offset after the last record of this group: what was computed
+	// from its state may be told when the log is durable up to there.
+	next  int64
+	saved bool // has a record in the log
+	wake  time.Time
+	index int // in the shard's heap, -1 if not there
+}
+
+// shard is the groups of one partition. All fields but inbox, ready and done are
+// the leading goroutine's.
+type shard struct {
+	partition int32
+	log       Log
+	rules     Rules
+	inbox     chan func()
+	ready     chan struct{} // closed when loaded
+	done      chan struct{} // closed when leadership has ended
+
+	groups  map[string]*entry
+	wakes   wakeHeap
+	waiting map[Token]chan answer
+	tokens  Token
+	// open are transactions with offsets that are held back, verifying those
+	// whose coordinator is being asked; both by producer id.
+	open      map[int64]*openTxn
+	verifying map[int64]*verification
+	// failure is why leadership has to end.
+	failure error
+	// next and release are of the last checkpoint: when the log is durable up to
+	// next, what stands before release may go. A release of 0 is done.
+	next, release int64
+}
+
+// openTxn is a transaction that holds offsets of this partition's groups.
+type openTxn struct {
+	epoch  int16
+	first  int64 // offset of its first record
+	groups map[string]struct{}
+}
+
+// verification is a question to a transaction's coordinator that is under way. A
+// marker that is written meanwhile makes the answer worthless.
+type verification struct {
+	askers int
+	stale  bool
+}
+
+// answer is an effect on its way to the request that it answers, and the offset
+// up to which the log must be durable first.
+type answer struct {
+	effect Effect
+	next   int64
+}
+
+func newShard(partition int32, log Log, rules Rules) *shard {
+	return &shard{
+		partition: partition,
+		log:       log,
+		rules:     rules,
+		inbox:     make(chan func()),
+		ready:     make(chan struct{}),
+		done:      make(chan struct{}),
+		groups:    map[string]*entry{},
+		waiting:   map[Token]chan answer{},
+		open:      map[int64]*openTxn{},
+		verifying: map[int64]*verification{},
+	}
+}
+
+// run serves the shard until ctx ends or the log fails.
+func (s *shard) run(ctx context.Context, cfg *Config) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	cleanup := time.NewTicker(cfg.CleanupInterval)
+	defer cleanup.Stop()
+	for s.failure == nil {
+		if len(s.wakes) > 0 {
+			timer.Reset(time.Until(s.wakes[0].wake))
+		} else {
+			timer.Stop()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case f := <-s.inbox:
+			f()
+		case <-timer.C:
+			s.tick(time.Now())
+		case <-cleanup.C:
+			s.expire(time.Now(), cfg.OffsetsRetention)
+			if err := s.checkpoint(ctx, time.Now(), cfg.CheckpointRecords); err != nil {
+				cfg.Log.Warn("group checkpoint is delayed", "partition", s.partition, "err", err)
+			}
+		}
+	}
+	return s.failure
+}
+
+// do runs f in the leading goroutine and returns what f returns.
+func (s *shard) do(ctx context.Context, f func() error) error {
+	result := make(chan error, 1)
+	select {
+	case s.inbox <- func() { result <- f() }:
+		return <-result
+	case <-s.done:
+		return kerr.NotCoordinator
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// get returns a group, nil if there is none.
+func (s *shard) get(name string) *entry { return s.groups[name] }
+
+// create returns a group, which it makes if there is none.
+func (s *shard) create(name string, now time.Time) *entry {
+	e := s.groups[name]
+	if e == nil {
+		e = &entry{group: New(name, s.rules, now), offsets: newOffsets(), index: -1}
+		s.groups[name] = e
+	}
+	return e
+}
+
+// forget drops a group that has nothing left, so that names which were only
+// asked about do not stay.
+func (s *shard) forget(e *entry) {
+	if e.group.state != Empty || len(e.group.pending) > 0 || e.saved || !e.offsets.empty() {
+		return
+	}
+	s.unschedule(e)
+	delete(s.groups, e.group.name)
+}
+
+// step applies an event to a group and does what it wants: the record first, so
+// that answers wait for it.
+func (s *shard) step(e *entry, now time.Time, ev Event) error {
+	effects := e.group.Step(now, ev)
+	for _, f := range effects {
+		if _, ok := f.(Save); ok {
+			if err := s.save(e, now); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	for _, f := range effects {
+		s.deliver(e, f)
+	}
+	if _, beat := ev.(Heartbeat); !beat {
+		s.schedule(e)
+	}
+	return nil
+}
+
+// save writes a group. A refusal is fatal here: the rules keep groups within a
+// record, so it means that the log is not what it should be.
+func (s *shard) save(e *entry, now time.Time) error {
+	_, err := s.append(e, []record.Record{groupRecord(e.group, now)}, record.NoProducer(record.None))
+	if err != nil && s.failure == nil {
+		s.failure = fmt.Errorf("save group: %w", err)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", kerr.NotCoordinator, err)
+	}
+	e.saved = true
+	return nil
+}
+
+// deliver hands an effect to the request that waits for it.
+func (s *shard) deliver(e *entry, f Effect) {
+	var to Token
+	var fails bool
+	switch f := f.(type) {
+	case Joined:
+		to, fails = f.To, f.Err != nil
+	case Synced:
+		to, fails = f.To, f.Err != nil
+	case Beaten:
+		to, fails = f.To, true // a heartbeat tells nothing that is stored
+	case Left:
+		to = f.To
+	default:
+		return
+	}
+	ch, ok := s.waiting[to]
+	if !ok {
+		return
+	}
+	delete(s.waiting, to)
+	a := answer{effect: f, next: e.next}
+	if fails {
+		a.next = 0
+	}
+	ch <- a
+}
+
+// append writes records of one group in as few batches as may be, and returns
+// the offset of each.
+func (s *shard) append(e *entry, records []record.Record, stamp record.Stamp) ([]int64, error) {
+	at := make([]int64, 0, len(records))
+	for len(records) > 0 {
+		n, size := 0, 0
+		for n < len(records) && (n == 0 || size < maxAppend) {
+			size += len(records[n].Key) + len(records[n].Value)
+			n++
+		}
+		b, err := record.Encode(records[:n], stamp)
+		if err != nil {
+			return nil, fmt.Errorf("encode records: %w", err)
+		}
+		base, next, err := s.log.Append(b)
+		if err != nil && len(at) > 0 {
+			// The log has what memory has not.
+			s.failure = fmt.Errorf("append the rest of a request: %w", err)
+		}
+		if err != nil {
+			return nil, s.failed(err)
+		}
+		for i := range n {
+			at = append(at, base+int64(i))
+		}
+		e.next = next
+		records = records[n:]
+	}
+	return at, nil
+}
+
+// failed tells a refusal from the end of the log, which ends the leadership.
+func (s *shard) failed(err error) error {
+	var refusal *kerr.Error
+	if s.failure == nil && errors.As(err, &refusal) {
+		return err
+	}
+	s.failure = fmt.Errorf("append to %s: %w", Topic, err)
+	return fmt.Errorf("%w: %w", kerr.CoordinatorNotAvailable, err)
+}
+
+// tick lets the time of every group pass whose deadline has come.
+func (s *shard) tick(now time.Time) {
+	for len(s.wakes) > 0 && !s.wakes[0].wake.After(now) && s.failure == nil {
+		e := s.wakes[0]
+		if err := s.step(e, now, Tick{}); err != nil {
+			return
+		}
+		s.forget(e)
+	}
+}
+
+func (s *shard) schedule(e *entry) {
+	e.wake = e.group.Wake()
+	switch {
+	case e.wake.IsZero():
+		s.unschedule(e)
+	case e.index < 0:
+		heap.Push(&s.wakes, e)
+	default:
+		heap.Fix(&s.wakes, e.index)
+	}
+}
+
+func (s *shard) unschedule(e *entry) {
+	if e.index >= 0 {
+		heap.Remove(&s.wakes, e.index)
+	}
+}
+
+// wakeHeap orders groups by when they want a tick.
+type wakeHeap []*entry
+
+func (h wakeHeap) Len() int           { return len(h) }
+func (h wakeHeap) Less(i, j int) bool { return h[i].wake.Before(h[j].wake) }
+func (h wakeHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+// Push implements [heap.Interface].
+func (h *wakeHeap) Push(x any) {
+	e := x.(*entry)
+	e.index = len(*h)
+	*h = append(*h, e)
+}
+
+// Pop implements [heap.Interface].
+func (h *wakeHeap) Pop() any {
+	old := *h
+	e := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	e.index = -1
+	return e
+}
