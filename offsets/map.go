@@ -20,6 +20,7 @@ type Map struct {
 	start  int64
 	tiles  tiles
 	faults []Fault
+	doubt  string // why the ledger may have lost what the copy did last
 
 	sourceEpoch, destinationEpoch int32 // leader epochs of the last hop
 }
@@ -70,6 +71,10 @@ func (m *Map) DestinationNext() int64 {
 	}
 	return m.tiles.last.dest
 }
+
+// Doubt is why the ledger may have lost what the copy did last, "" if all is
+// well. Translations are not exact then, and those at the end are unknown.
+func (m *Map) Doubt() string { return m.doubt }
 
 // Tiles is the number of runs and gaps that are held.
 func (m *Map) Tiles() int { return m.tiles.size() }

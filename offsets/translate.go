@@ -20,12 +20,11 @@ const (
 	Interleaved   Why = "interleaved"    // several writers mix: the lowest offset that skips nothing
 	Expired       Why = "expired"        // the copy is gone by now: the log start
 
-	Ahead   Why = "ahead"     // not yet copied: ask again (-1)
-	Lost    Why = "lost"      // the copy lies past the end of the log (-1)
-	Unknown Why = "unknown"   // the ledger is silent or contradicts itself (-1)
-	NoCopy  Why = "no-copy"   // the partition is not copied (-1)
-	Invalid Why = "invalid"   // the offset is negative (-1)
-	Foreign Why = "recreated" // the copy is of an earlier life of the topic (-1)
+	Ahead   Why = "ahead"   // not yet copied: ask again (-1)
+	Lost    Why = "lost"    // the copy lies past the end of the log (-1)
+	Unknown Why = "unknown" // the ledger is silent or contradicts itself (-1)
+	NoCopy  Why = "no-copy" // the partition is not copied (-1)
+	Invalid Why = "invalid" // the offset is negative (-1)
 )
 
 // Result is where a position in one partition lies in another. A position is
@@ -44,13 +43,16 @@ type Result struct {
 	Note    string `json:"note,omitempty"` // for people
 }
 
-// Bounds are a log's start and end offset where an answer lies, -1 if not known.
-// The end must have been asked for before the ledger was read, and with
-// read_committed, so that what is yet to be copied will lie at or above it.
-type Bounds struct{ Start, End int64 }
+// Bounds are what is known of the log where an answer lies; -1 is not known.
+type Bounds struct {
+	Start, End int64 // log start, and high watermark as of after the ledger was read
+	// Floor is the last stable offset as of before the ledger was read, so that
+	// whatever the ledger did not show then lies at or above it.
+	Floor int64
+}
 
 // AnyBounds is for callers that do not know them.
-var AnyBounds = Bounds{-1, -1}
+var AnyBounds = Bounds{-1, -1, -1}
 
 // Route is what connects two partitions: the copy from the one where a position
 // is known to the one where it is wanted, the copy back, or both (active-active).
@@ -78,10 +80,16 @@ func (r Route) Translate(x int64, there Bounds) Result {
 		return none(NoCopy, "no copy connects the two partitions")
 	}
 	if res.Why == NothingCopied && res.Offset < 0 {
-		if there.End < 0 {
+		if there.Floor < 0 {
 			return res
 		}
-		res.Offset, res.Exact = there.End, res.Skipped == 0
+		res.Offset, res.Exact = there.Floor, res.Skipped == 0
+	}
+	if doubt := r.doubt(); doubt != "" {
+		if res.Why == AtEnd || res.Why == NothingCopied || res.Why == Ahead {
+			return none(Unknown, doubt)
+		}
+		res.Exact, res.Note = false, doubt
 	}
 	if res.Offset < 0 {
 		return res
@@ -99,6 +107,16 @@ func (r Route) Translate(x int64, there Bounds) Result {
 		res.Note = fmt.Sprintf("flow %s writes the same partition", l.Flow)
 	}
 	return res
+}
+
+// doubt is why one of the copies is uncertain, "" if none is.
+func (r Route) doubt() string {
+	for _, m := range []*Map{r.There, r.Back} {
+		if m != nil && m.doubt != "" {
+			return m.doubt
+		}
+	}
+	return ""
 }
 
 func none(why Why, note string) Result { return Result{Offset: -1, Why: why, Note: note} }

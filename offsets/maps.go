@@ -1,0 +1,282 @@
+package offsets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/ledger/tail"
+)
+
+// ErrUncertain says that the ledger cannot be trusted about a copy: part of it is
+// missing or contradicts itself.
+var ErrUncertain = errors.New("the ledger is not certain")
+
+// Ledger is what Maps waits for: everything in a ledger now has been applied.
+type Ledger interface {
+	CatchUp(ctx context.Context) error
+}
+
+// Maps holds the maps of all copies of all ledgers. It is a [tail.Sink] of each
+// ledger's tail, and safe for concurrent use.
+type Maps struct {
+	mu      sync.RWMutex
+	ledgers map[string]Ledger // by cluster.id
+	copies  map[ledger.CopyKey]*entry
+	names   map[nameKey][]ledger.CopyKey
+	into    map[ledger.End][]ledger.CopyKey // by destination
+	faults  map[place]fault                 // the last that a page may be lost with
+}
+
+// entry is one copy. Its Map is replaced, not changed, once it was handed out.
+type entry struct {
+	m      *Map
+	shared bool // m was handed out
+	at     place
+	// proved is the ledger offset of the last hop that continued the one before
+	// it: nothing of the copy is missing below.
+	proved int64
+}
+
+// place is one partition of one ledger.
+type place struct {
+	cluster   string
+	partition int32
+}
+
+type fault struct {
+	offset int64
+	why    string
+}
+
+// nameKey finds copies by what people call an end of theirs; cluster is a name
+// or a cluster.id.
+type nameKey struct {
+	destination    bool
+	cluster, topic string
+	partition      int32
+}
+
+var _ tail.Sink = (*Maps)(nil)
+
+// NewMaps returns Maps that know of no copy.
+func NewMaps() *Maps {
+	return &Maps{
+		ledgers: map[string]Ledger{}, copies: map[ledger.CopyKey]*entry{}, names: map[nameKey][]ledger.CopyKey{},
+		into: map[ledger.End][]ledger.CopyKey{}, faults: map[place]fault{},
+	}
+}
+
+// Attach says how to read the ledger of a cluster to its end, before
+// [Maps.Position] and [Maps.CatchUp] are asked about it. A later call replaces it;
+// nil takes it away.
+func (ms *Maps) Attach(cluster string, l Ledger) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if l == nil {
+		delete(ms.ledgers, cluster)
+		return
+	}
+	ms.ledgers[cluster] = l
+}
+
+// Apply folds a page in.
+func (ms *Maps) Apply(pos tail.Position, p *ledger.Page) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	for _, e := range p.Entries {
+		switch e := e.(type) {
+		case *ledger.Begin:
+			ms.applyTo(e.Copy.Key(), pos, e)
+		case *ledger.Hop:
+			ms.applyTo(e.Copy, pos, e)
+		case *ledger.Retraction:
+			ms.applyTo(e.Copy, pos, e)
+		}
+	}
+}
+
+func (ms *Maps) applyTo(key ledger.CopyKey, pos tail.Position, e ledger.Entry) {
+	at := place{pos.Cluster, pos.Partition}
+	c := ms.copies[key]
+	if c == nil {
+		c = &entry{m: NewMap(), at: at, proved: -1}
+		ms.copies[key] = c
+	}
+	if c.shared {
+		c.m, c.shared = c.m.clone(), false
+	}
+	before, known := len(c.m.faults), c.m.Began()
+	if c.at != at {
+		c.m.fault(c.m.Next(), c.m.Next(), fmt.Sprintf("entries in ledger partition %d of %s and in %d of %s", c.at.partition, c.at.cluster, at.partition, at.cluster))
+		return
+	}
+	if !c.m.Apply(e) {
+		return
+	}
+	_, hop := e.(*ledger.Hop)
+	if sound := len(c.m.faults) == before; sound && (hop || !known) {
+		c.proved = pos.Offset
+	}
+	if b, ok := e.(*ledger.Begin); ok {
+		ms.name(key, b, known)
+	}
+}
+
+// name makes a copy findable by its ends and labels. Old labels stay.
+func (ms *Maps) name(key ledger.CopyKey, b *ledger.Begin, known bool) {
+	if !known {
+		ms.into[b.Copy.Destination] = append(ms.into[b.Copy.Destination], key)
+	}
+	s, d := b.Copy.Source, b.Copy.Destination
+	for _, k := range []nameKey{
+		{false, b.SourceCluster, b.SourceTopic, s.Partition},
+		{false, s.Cluster, b.SourceTopic, s.Partition},
+		{true, b.DestinationCluster, b.DestinationTopic, d.Partition},
+		{true, d.Cluster, b.DestinationTopic, d.Partition},
+	} {
+		if !slices.Contains(ms.names[k], key) {
+			ms.names[k] = append(ms.names[k], key)
+		}
+	}
+}
+
+// Corrupt notes where pages may be lost: copies of that ledger partition are
+// uncertain until their next hop shows that they missed nothing.
+func (ms *Maps) Corrupt(pos tail.Position, err error) {
+	f := fault{pos.Offset, fmt.Sprintf("ledger partition %d, offset %d: %v", pos.Partition, pos.Offset, err)}
+	if corrupt, ok := errors.AsType[*ledger.CorruptError](err); ok && corrupt.Foreign {
+		return // nobody's page: nothing is lost with it
+	}
+	if chain, ok := errors.AsType[*ledger.ChainError](err); ok {
+		if chain.Old() {
+			return
+		}
+		f.offset-- // the page that shows the loss is itself good
+	}
+	if gap, ok := errors.AsType[*tail.GapError](err); ok {
+		f.offset = gap.Next - 1
+	}
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if at := (place{pos.Cluster, pos.Partition}); f.offset >= ms.faults[at].offset {
+		ms.faults[at] = f
+	}
+}
+
+// doubt is why nothing certain can be said of what a copy did last, "" if there
+// is no doubt. ms.mu is held.
+func (ms *Maps) doubt(c *entry) string {
+	if f, ok := ms.faults[c.at]; ok && f.offset > c.proved {
+		return f.why
+	}
+	return ""
+}
+
+// Position is how far a copy has come.
+type Position struct {
+	// Exists says that the ledger knows the copy; if not, the rest means nothing.
+	Exists bool
+	Epoch  uint64 // of its last Begin or hop
+	Fleet  string // that claimed it last
+	Next   int64  // source offset from which it goes on
+	// Destination is the offset after the last record that it wrote, -1 if none.
+	Destination int64
+	// Leader epochs as of the last hop, -1 if not known.
+	SourceLeaderEpoch, DestinationLeaderEpoch int32
+}
+
+// Position reads the ledger of a cluster to its end and says how far a copy has
+// come there. It returns an error that wraps [ErrUncertain] when the ledger may
+// have lost what the copy did last; whoever copies must stop then.
+func (ms *Maps) Position(ctx context.Context, cluster string, id ledger.CopyID) (Position, error) {
+	if err := ms.CatchUp(ctx, cluster); err != nil {
+		return Position{}, fmt.Errorf("position of a copy: %w", err)
+	}
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	c := ms.copies[id.Key()]
+	if c == nil {
+		for at, f := range ms.faults {
+			if at.cluster == cluster {
+				return Position{}, fmt.Errorf("position of a copy: %w: %s", ErrUncertain, f.why)
+			}
+		}
+		return Position{}, nil
+	}
+	if why := ms.doubt(c); why != "" {
+		return Position{}, fmt.Errorf("position of a copy: %w: %s", ErrUncertain, why)
+	}
+	if !c.m.Began() {
+		return Position{}, fmt.Errorf("position of a copy: %w: its begin is missing", ErrUncertain)
+	}
+	return Position{
+		Exists: true, Epoch: c.m.Epoch(), Fleet: c.m.begin.Fleet, Next: c.m.Next(), Destination: c.m.DestinationNext(),
+		SourceLeaderEpoch: c.m.sourceEpoch, DestinationLeaderEpoch: c.m.destinationEpoch,
+	}, nil
+}
+
+// CatchUp waits until everything that is in a cluster's ledger now was applied.
+func (ms *Maps) CatchUp(ctx context.Context, cluster string) error {
+	ms.mu.RLock()
+	l := ms.ledgers[cluster]
+	ms.mu.RUnlock()
+	if l == nil {
+		return fmt.Errorf("the ledger of cluster %s is not read here", cluster)
+	}
+	return l.CatchUp(ctx)
+}
+
+// view is a copy's map as it is now, which nothing changes any more. ms.mu is held for writing.
+func (ms *Maps) view(key ledger.CopyKey) *Map {
+	c := ms.copies[key]
+	if c == nil {
+		return nil
+	}
+	if why := ms.doubt(c); why != "" {
+		m := c.m.clone()
+		m.doubt = why
+		return m
+	}
+	c.shared = true
+	return c.m
+}
+
+// Route is what connects the partition from with the partition to.
+func (ms *Maps) Route(from, to ledger.End) Route {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	return ms.route(from, to)
+}
+
+func (ms *Maps) route(from, to ledger.End) Route {
+	there := ledger.CopyID{Source: from, Destination: to}.Key()
+	r := Route{There: ms.view(there), Back: ms.view(ledger.CopyID{Source: to, Destination: from}.Key())}
+	for _, key := range ms.into[to] {
+		if key != there {
+			r.Others = append(r.Others, ms.view(key))
+		}
+	}
+	return r
+}
+
+// Copies lists the maps of all copies that the ledgers know, in no order.
+func (ms *Maps) Copies() []*Map {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	all := make([]*Map, 0, len(ms.copies))
+	for key := range ms.copies {
+		all = append(all, ms.view(key))
+	}
+	return all
+}
+
+// Copy is the map of one copy, nil if no ledger knows it.
+func (ms *Maps) Copy(id ledger.CopyID) *Map {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	return ms.view(id.Key())
+}

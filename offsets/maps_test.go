@@ -1,0 +1,177 @@
+package offsets
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/ledger/tail"
+)
+
+type caughtUp struct{ err error }
+
+func (c caughtUp) CatchUp(context.Context) error { return c.err }
+
+// feed applies each entry as a page of its own to ledger partition 0 of dst.
+func feed(ms *Maps, from int64, entries ...ledger.Entry) {
+	for i, e := range entries {
+		ms.Apply(tail.Position{Cluster: "dst", Offset: from + int64(i)}, &ledger.Page{Entries: []ledger.Entry{e}})
+	}
+}
+
+func TestPosition(t *testing.T) {
+	lost := func(ms *Maps, offset int64) {
+		ms.Corrupt(tail.Position{Cluster: "dst", Offset: offset}, &ledger.CorruptError{Reason: "checksum does not match"})
+	}
+	missing := func(ms *Maps, offset int64) {
+		ms.Corrupt(tail.Position{Cluster: "dst", Offset: offset}, &ledger.ChainError{Want: 1, Got: 2})
+	}
+	gone := func(ms *Maps, next int64) {
+		ms.Corrupt(tail.Position{Cluster: "dst"}, &tail.GapError{Next: next})
+	}
+	cases := []struct {
+		name string
+		feed func(*Maps)
+		want Position
+		err  string
+	}{
+		{"never heard of", func(*Maps) {}, Position{}, ""},
+		{"begun", func(ms *Maps) { feed(ms, 0, begin(4, 7)) }, Position{true, 4, "prod", 7, -1, -1, -1}, ""},
+		{"copied", func(ms *Maps) { feed(ms, 0, begin(4, 7), hop(4, 7, 5, 20)) }, Position{true, 4, "prod", 12, 25, 0, 0}, ""},
+		{"no begin", func(ms *Maps) { feed(ms, 0, hop(4, 7, 5, 20)) }, Position{}, "its begin is missing"},
+		{"a page is lost after the last hop", func(ms *Maps) {
+			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
+			lost(ms, 2)
+		}, Position{}, "checksum does not match"},
+		{"the next hop shows that it was not ours", func(ms *Maps) {
+			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
+			lost(ms, 2)
+			feed(ms, 3, hop(1, 5, 5, 5))
+		}, Position{true, 1, "prod", 10, 10, 0, 0}, ""},
+		{"the next hop shows that it was", func(ms *Maps) {
+			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
+			lost(ms, 2)
+			feed(ms, 3, hop(1, 9, 5, 9))
+		}, Position{}, "checksum does not match"},
+		{"a begin shows nothing", func(ms *Maps) {
+			feed(ms, 0, begin(1, 0))
+			lost(ms, 1)
+			feed(ms, 2, begin(2, 0))
+		}, Position{}, "checksum does not match"},
+		{"pages before this one are missing", func(ms *Maps) {
+			feed(ms, 0, begin(1, 0))
+			missing(ms, 5)
+		}, Position{}, "broken ledger chain"},
+		{"pages before this hop are missing", func(ms *Maps) {
+			feed(ms, 0, begin(1, 0))
+			missing(ms, 5)
+			feed(ms, 5, hop(1, 0, 5, 0))
+		}, Position{true, 1, "prod", 5, 5, 0, 0}, ""},
+		{"an unknown copy in a damaged ledger", func(ms *Maps) { lost(ms, 2) }, Position{}, "checksum does not match"},
+		{"an unknown copy in a ledger without its beginning", func(ms *Maps) { gone(ms, 100) }, Position{}, "below offset 100 do not exist"},
+		{"a copy that began after what is gone", func(ms *Maps) {
+			gone(ms, 100)
+			feed(ms, 100, begin(1, 0), hop(1, 0, 5, 0))
+		}, Position{true, 1, "prod", 5, 5, 0, 0}, ""},
+		{"a foreign record", func(ms *Maps) {
+			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
+			ms.Corrupt(tail.Position{Cluster: "dst", Offset: 9}, &ledger.CorruptError{Foreign: true})
+		}, Position{true, 1, "prod", 5, 5, 0, 0}, ""},
+		{"an old page", func(ms *Maps) {
+			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
+			ms.Corrupt(tail.Position{Cluster: "dst", Offset: 9}, &ledger.ChainError{Want: 2, Got: 1})
+		}, Position{true, 1, "prod", 5, 5, 0, 0}, ""},
+		{"damage in another partition", func(ms *Maps) {
+			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
+			ms.Corrupt(tail.Position{Cluster: "dst", Partition: 1, Offset: 9}, ledger.ErrVersion)
+		}, Position{true, 1, "prod", 5, 5, 0, 0}, ""},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			ms := NewMaps()
+			ms.Attach("dst", caughtUp{})
+			c.feed(ms)
+			got, err := ms.Position(t.Context(), "dst", testCopy)
+			if c.err == "" && err != nil || c.err != "" && (!errors.Is(err, ErrUncertain) || !strings.Contains(err.Error(), c.err)) {
+				t.Fatalf("got error %v, want %q", err, c.err)
+			}
+			if got != c.want {
+				t.Errorf("got %+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestPositionNeedsTheLedger(t *testing.T) {
+	ms := NewMaps()
+	if _, err := ms.Position(t.Context(), "dst", testCopy); err == nil {
+		t.Error("a ledger that nobody reads gave an answer")
+	}
+	ms.Attach("dst", caughtUp{tail.ErrRecreated})
+	if _, err := ms.Position(t.Context(), "dst", testCopy); !errors.Is(err, tail.ErrRecreated) {
+		t.Errorf("got %v, want %v", err, tail.ErrRecreated)
+	}
+}
+
+func TestDoubtShowsInTranslations(t *testing.T) {
+	ms := NewMaps()
+	feed(ms, 0, begin(1, 0), hop(1, 0, 5, 100))
+	ms.Corrupt(tail.Position{Cluster: "dst", Offset: 2}, &ledger.CorruptError{Reason: "bad"})
+	r := ms.Route(testCopy.Source, testCopy.Destination)
+	if got := r.Translate(3, AnyBounds); got.Offset != 103 || got.Exact || !strings.Contains(got.Note, "bad") {
+		t.Errorf("mapped: got %+v", got)
+	}
+	if got := r.Translate(5, AnyBounds); got.Why != Unknown || got.Offset != -1 {
+		t.Errorf("at the end: got %+v", got)
+	}
+}
+
+func TestViewsDoNotChange(t *testing.T) {
+	ms := NewMaps()
+	feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
+	view := ms.Copy(testCopy)
+	for i := range int64(1000) {
+		feed(ms, 2+i, hop(1, 5+i, 1, 6+2*i))
+	}
+	feed(ms, 2000, &ledger.Retraction{Copy: testCopy.Key(), Epoch: 1, Source: 2, Destination: 2})
+	if view.Next() != 5 || view.DestinationNext() != 5 || view.Tiles() != 1 {
+		t.Errorf("a view changed: next %d, destination %d, %d tiles", view.Next(), view.DestinationNext(), view.Tiles())
+	}
+	if now := ms.Copy(testCopy); now.Next() != 2 {
+		t.Errorf("got next %d, want 2", now.Next())
+	}
+}
+
+func TestTranslateByName(t *testing.T) {
+	ms := NewMaps()
+	old, now := begin(1, 0), begin(1, 0)
+	old.At, now.At = time.UnixMilli(1), time.UnixMilli(2)
+	now.Copy.Source.TopicID[5], now.Flow = 9, "f2"
+	back := &ledger.Begin{
+		Copy: ledger.CopyID{Source: now.Copy.Destination, Destination: now.Copy.Source}, Epoch: 1, Flow: "return", At: time.UnixMilli(3),
+		SourceCluster: "west", DestinationCluster: "east", SourceTopic: "orders", DestinationTopic: "orders",
+	}
+	second := hop(1, 0, 5, 100)
+	second.Copy = now.Copy.Key()
+	feed(ms, 0, old, hop(1, 0, 5, 0), now, second, back)
+
+	got := ms.Translate(Where{"east", "orders", 0, 3}, "")
+	want := []Translation{{To: Where{"west", "orders", 0, 0}, Flow: "f2", Lives: 2}}
+	want[0].Result = Result{Offset: 0, Reread: 3, Why: Interleaved, Note: "records of both sides mix"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	if got := ms.Translate(Where{"dst", "orders", 0, 100}, "src"); len(got) != 1 || got[0].Flow != "return" {
+		t.Errorf("by cluster.id: got %+v", got)
+	}
+	if got := ms.Translate(Where{"east", "orders", 0, 3}, "north"); got != nil {
+		t.Errorf("to a cluster without a copy: got %+v", got)
+	}
+	if got := ms.Translate(Where{"east", "nothing", 0, 3}, ""); got != nil {
+		t.Errorf("a topic without a copy: got %+v", got)
+	}
+}
