@@ -1,0 +1,159 @@
+package cluster
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Command changes the state. Its implementations are in this package.
+type Command interface {
+	// kind names the command in the log, for all time.
+	kind() string
+	// apply changes the draft, or refuses with one of the package's errors; then
+	// the draft is thrown away. It must be deterministic, and must take any value
+	// of its fields.
+	apply(d *draft, index uint64) (number uint64, err error)
+	// repeatable reports whether applying it twice does the same as once.
+	repeatable() bool
+}
+
+// Result is what a command did.
+type Result struct {
+	// Revision is the raft index of the command.
+	Revision uint64
+	// Number is the incarnation that BeginIncarnation granted, the revision that
+	// ApplyObjects and PutExecution left; 0 for others.
+	Number uint64
+}
+
+// commandVersion is that of the envelope.
+const commandVersion = 1
+
+// envelope is a command in the log.
+type envelope struct {
+	Version int             `json:"v"`
+	Kind    string          `json:"kind"`
+	Data    json.RawMessage `json:"data"`
+}
+
+// commands makes an empty command of each kind.
+var commands = func() map[string]func() Command {
+	m := make(map[string]func() Command)
+	for _, f := range []func() Command{
+		func() Command { return new(InitFleet) },
+		func() Command { return new(ApplyObjects) },
+		func() Command { return new(SetMember) },
+		func() Command { return new(RemoveMember) },
+		func() Command { return new(DrainMember) },
+		func() Command { return new(StopMember) },
+		func() Command { return new(BeginIncarnation) },
+		func() Command { return new(EndIncarnation) },
+		func() Command { return new(SetTopics) },
+		func() Command { return new(MoveGroup) },
+		func() Command { return new(Assign) },
+		func() Command { return new(Release) },
+		func() Command { return new(RegisterLane) },
+		func() Command { return new(FencedLanes) },
+		func() Command { return new(CloseLanes) },
+		func() Command { return new(PutExecution) },
+		func() Command { return new(DeleteExecution) },
+		func() Command { return new(PinLedger) },
+	} {
+		m[f().kind()] = f
+	}
+	return m
+}()
+
+func encodeCommand(c Command) ([]byte, error) {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", c.kind(), err)
+	}
+	return json.Marshal(envelope{Version: commandVersion, Kind: c.kind(), Data: data})
+}
+
+// errUnknownCommand says that a newer node wrote a command.
+var errUnknownCommand = errors.New("command is not known to this version")
+
+// decodeCommand is strict: a field that it does not know may change what the
+// command means.
+func decodeCommand(b []byte) (Command, error) {
+	var e envelope
+	if err := strictJSON(b, &e); err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnknownCommand, err)
+	}
+	empty, ok := commands[e.Kind]
+	if !ok || e.Version != commandVersion {
+		return nil, fmt.Errorf("%w: kind %q, version %d", errUnknownCommand, e.Kind, e.Version)
+	}
+	c := empty()
+	if err := strictJSON(e.Data, c); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errUnknownCommand, e.Kind, err)
+	}
+	return c, nil
+}
+
+func strictJSON(b []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more follows the value")
+	}
+	return nil
+}
+
+// result is a Result as it travels from the leader, and a refusal.
+type result struct {
+	Number  uint64   `json:"number,omitempty"`
+	Refusal *refusal `json:"refusal,omitempty"`
+}
+
+// apply is the state machine: the state after a command, and its result. It does
+// not change s.
+func (s *State) apply(index uint64, c Command) (*State, result) {
+	d := newDraft(s)
+	number, err := c.apply(d, index)
+	if err != nil {
+		return s, result{Refusal: refusalOf(err)}
+	}
+	return d.done(), result{Number: number}
+}
+
+// machine is the State for raft.
+type machine struct{}
+
+// Initial implements raftnode.Machine.
+func (machine) Initial() *State { return new(State) }
+
+// Check implements raftnode.Machine: a leader does not append what it would not
+// understand itself.
+func (machine) Check(command []byte) error {
+	_, err := decodeCommand(command)
+	return err
+}
+
+// Apply implements raftnode.Machine.
+func (machine) Apply(s *State, index uint64, command []byte) (*State, []byte, error) {
+	c, err := decodeCommand(command)
+	if err != nil {
+		return s, nil, err
+	}
+	next, res := s.apply(index, c)
+	b, err := json.Marshal(res)
+	if err != nil {
+		return s, nil, fmt.Errorf("encode result: %w", err)
+	}
+	return next, b, nil
+}
+
+// Encode implements raftnode.Machine.
+func (machine) Encode(s *State) ([]byte, error) { return s.encode() }
+
+// Decode implements raftnode.Machine.
+func (machine) Decode(b []byte) (*State, error) { return decodeState(b) }

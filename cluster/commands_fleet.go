@@ -1,0 +1,237 @@
+package cluster
+
+import (
+	"fmt"
+)
+
+// InitFleet names the fleet. The first leader proposes it; later ones change
+// nothing.
+type InitFleet struct {
+	FleetID string `json:"fleetId"`
+}
+
+func (*InitFleet) kind() string     { return "fleet.init" }
+func (*InitFleet) repeatable() bool { return true }
+
+func (c *InitFleet) apply(d *draft, _ uint64) (uint64, error) {
+	if c.FleetID == "" {
+		return 0, fmt.Errorf("fleet without an id: %w", ErrInvalid)
+	}
+	if d.FleetID == "" {
+		d.FleetID = c.FleetID
+	}
+	return 0, nil
+}
+
+// SetMember says what a node says of itself. Incarnation and draining stay.
+type SetMember struct {
+	Name    string `json:"name"`
+	APIAddr string `json:"apiAddr,omitempty"`
+	Zone    string `json:"zone,omitempty"`
+	Version string `json:"version,omitempty"`
+}
+
+func (*SetMember) kind() string     { return "member.set" }
+func (*SetMember) repeatable() bool { return true }
+
+func (c *SetMember) apply(d *draft, _ uint64) (uint64, error) {
+	if c.Name == "" {
+		return 0, fmt.Errorf("member without a name: %w", ErrInvalid)
+	}
+	m := d.Members[c.Name]
+	m.Name, m.APIAddr, m.Zone, m.Version = c.Name, c.APIAddr, c.Zone, c.Version
+	d.members()[c.Name] = m
+	return 0, nil
+}
+
+// RemoveMember ends a node's incarnation and forgets the node.
+type RemoveMember struct {
+	Name string `json:"name"`
+}
+
+func (*RemoveMember) kind() string     { return "member.remove" }
+func (*RemoveMember) repeatable() bool { return true }
+
+func (c *RemoveMember) apply(d *draft, _ uint64) (uint64, error) {
+	d.endIncarnation(c.Name)
+	delete(d.members(), c.Name)
+	return 0, nil
+}
+
+// DrainMember says whether a node is to own nothing.
+type DrainMember struct {
+	Name     string `json:"name"`
+	Draining bool   `json:"draining"`
+}
+
+func (*DrainMember) kind() string     { return "member.drain" }
+func (*DrainMember) repeatable() bool { return true }
+
+func (c *DrainMember) apply(d *draft, _ uint64) (uint64, error) {
+	m, ok := d.Members[c.Name]
+	if !ok {
+		return 0, fmt.Errorf("member %q: %w", c.Name, ErrNotFound)
+	}
+	m.Draining = c.Draining
+	d.members()[c.Name] = m
+	return 0, nil
+}
+
+// StopMember says that a node is about to end its incarnation and wants its work
+// to be moved before.
+type StopMember struct {
+	Node        string `json:"node"`
+	Incarnation uint64 `json:"incarnation"`
+}
+
+func (*StopMember) kind() string     { return "member.stop" }
+func (*StopMember) repeatable() bool { return true }
+
+func (c *StopMember) apply(d *draft, _ uint64) (uint64, error) {
+	if err := d.live(c.Node, c.Incarnation); err != nil {
+		return 0, err
+	}
+	m := d.Members[c.Node]
+	m.Stopping = true
+	d.members()[c.Node] = m
+	return 0, nil
+}
+
+// live returns ErrIncarnationEnded if a node's incarnation is over.
+func (d *draft) live(node string, incarnation uint64) error {
+	if d.Ended(node, incarnation) {
+		return fmt.Errorf("incarnation %d of %q: %w", incarnation, node, ErrIncarnationEnded)
+	}
+	return nil
+}
+
+// BeginIncarnation starts a new life of a node, and ends the one before. Its
+// number is in the result.
+type BeginIncarnation struct {
+	Node string `json:"node"`
+}
+
+func (*BeginIncarnation) kind() string { return "incarnation.begin" }
+
+// repeatable: the first of two is ended by the second, and nobody knew of it.
+func (*BeginIncarnation) repeatable() bool { return true }
+
+func (c *BeginIncarnation) apply(d *draft, index uint64) (uint64, error) {
+	if _, ok := d.Members[c.Node]; !ok {
+		return 0, fmt.Errorf("member %q: %w", c.Node, ErrNotFound)
+	}
+	d.endIncarnation(c.Node)
+	m := d.Members[c.Node]
+	m.Incarnation, m.Stopping = index, false
+	d.members()[c.Node] = m
+	return index, nil
+}
+
+// EndIncarnation ends a node's life as an owner: its work is nobody's and its
+// lanes are to be fenced. It changes nothing if that life is over already.
+type EndIncarnation struct {
+	Node        string `json:"node"`
+	Incarnation uint64 `json:"incarnation"`
+	// Reason is for people who read the log.
+	Reason string `json:"reason,omitempty"`
+}
+
+func (*EndIncarnation) kind() string     { return "incarnation.end" }
+func (*EndIncarnation) repeatable() bool { return true }
+
+func (c *EndIncarnation) apply(d *draft, _ uint64) (uint64, error) {
+	if !d.Ended(c.Node, c.Incarnation) {
+		d.endIncarnation(c.Node)
+	}
+	return 0, nil
+}
+
+// RegisterLane notes a transactional id with its present producer id and epoch.
+// It is called after every InitProducerId and before the lane is used.
+type RegisterLane struct {
+	Lane Lane `json:"lane"`
+}
+
+func (*RegisterLane) kind() string     { return "lane.register" }
+func (*RegisterLane) repeatable() bool { return true }
+
+func (c *RegisterLane) apply(d *draft, _ uint64) (uint64, error) {
+	l := c.Lane
+	if l.ID == "" || l.ClusterID == "" {
+		return 0, fmt.Errorf("lane without id or cluster: %w", ErrInvalid)
+	}
+	if err := d.live(l.Node, l.Incarnation); err != nil {
+		return 0, err
+	}
+	if old, ok := d.Lanes[l.ID]; ok && (old.Node != l.Node || old.Incarnation != l.Incarnation || old.ClusterID != l.ClusterID) {
+		return 0, fmt.Errorf("lane %q belongs to incarnation %d of %q: %w", l.ID, old.Incarnation, old.Node, ErrConflict)
+	}
+	d.lanes()[l.ID] = l
+	return 0, nil
+}
+
+// FencedLanes takes lanes of ended incarnations off: their transactions are
+// settled and their producers refused. Those that are gone already, and those of
+// live incarnations, are left as they are.
+type FencedLanes struct {
+	IDs []string `json:"ids"`
+}
+
+func (*FencedLanes) kind() string     { return "lane.fenced" }
+func (*FencedLanes) repeatable() bool { return true }
+
+func (c *FencedLanes) apply(d *draft, _ uint64) (uint64, error) {
+	for _, id := range c.IDs {
+		if l, ok := d.Lanes[id]; ok && d.Ended(l.Node, l.Incarnation) {
+			delete(d.lanes(), id)
+		}
+	}
+	return 0, nil
+}
+
+// CloseLanes takes lanes off that their own incarnation has finished with: all
+// their transactions are settled and no more will be written.
+type CloseLanes struct {
+	Node        string   `json:"node"`
+	Incarnation uint64   `json:"incarnation"`
+	IDs         []string `json:"ids"`
+}
+
+func (*CloseLanes) kind() string     { return "lane.close" }
+func (*CloseLanes) repeatable() bool { return true }
+
+func (c *CloseLanes) apply(d *draft, _ uint64) (uint64, error) {
+	if err := d.live(c.Node, c.Incarnation); err != nil {
+		return 0, err
+	}
+	for _, id := range c.IDs {
+		if l, ok := d.Lanes[id]; ok && l.Node == c.Node && l.Incarnation == c.Incarnation {
+			delete(d.lanes(), id)
+		}
+	}
+	return 0, nil
+}
+
+// PinLedger notes the identity of a cluster's ledger. The first one stays; another
+// is refused with ErrConflict.
+type PinLedger struct {
+	ClusterID string `json:"clusterId"`
+	Ledger    Ledger `json:"ledger"`
+}
+
+func (*PinLedger) kind() string     { return "ledger.pin" }
+func (*PinLedger) repeatable() bool { return true }
+
+func (c *PinLedger) apply(d *draft, _ uint64) (uint64, error) {
+	if c.ClusterID == "" || c.Ledger.TopicID == "" {
+		return 0, fmt.Errorf("ledger without cluster or topic id: %w", ErrInvalid)
+	}
+	if old, ok := d.Ledgers[c.ClusterID]; ok {
+		if old.TopicID != c.Ledger.TopicID {
+			return 0, fmt.Errorf("the ledger of cluster %s is topic %s, not %s: %w", c.ClusterID, old.TopicID, c.Ledger.TopicID, ErrConflict)
+		}
+		return 0, nil
+	}
+	d.ledgers()[c.ClusterID] = c.Ledger
+	return 0, nil
+}

@@ -1,0 +1,70 @@
+// Package cluster is the fleet: the replicator nodes, what they agree on, and
+// which of them does what.
+//
+// It decides; it does not copy. It publishes work with an owner and an epoch, and
+// whoever copies takes it from a [Session].
+//
+// # The one path
+//
+// A [Node] is a member of a raft group (internal/raftnode). Any node takes any
+// [Command] through [Node.Propose]; the leader appends it, and every node applies
+// it with one pure function to an immutable [State]. The leader alone also runs a
+// small loop: it hears heartbeats, ends the incarnations of nodes that it no
+// longer hears, and turns the state into placements with another pure function,
+// assign. Its proposals are checked against the state when they are applied, so
+// one from a deposed leader does no harm.
+//
+// # Work, owners, epochs
+//
+// There are three kinds of [Work]: a copy (one source partition of one flow), a
+// flow's duty (finding topics, synchronising groups) and a runbook's execution.
+// Each has at most one owner: a node at one of its incarnations, and an epoch, the
+// raft index of the assignment, which grows with every change of owner. An owner
+// keeps its work until it releases it or its incarnation ends. To move work, the
+// leader marks it as releasing; the owner stops and calls [Session.Release]; only
+// then does another node get it. So a planned move ends no incarnation and fences
+// nothing. Work that is to disappear (a deleted flow or topic) goes the same way.
+//
+// A recreated topic is another topic: when discovery reports another topic id,
+// the owners are asked to release, and the next assignment carries the new id.
+//
+// # Incarnations and lanes
+//
+// An incarnation is one uninterrupted life of a node as an owner, numbered by the
+// raft index that granted it. Lanes, the transactional ids with which a node
+// writes, are registered under its incarnation ([RegisterLane]), after their
+// producer epoch is known and before they are used; an ended incarnation is
+// refused with [ErrIncarnationEnded]. A takeover is: the incarnation ends in the
+// state, then its work is assigned, so every state that shows an assignment also
+// shows, in [State.LanesToFence], the lanes to fence before using it.
+//
+// # Leases
+//
+// A node sends heartbeats to the leader. It cancels its session when none has
+// been answered for SessionLease; the leader ends the incarnation of a node
+// that it has not heard for IncarnationTimeout, which is longer. This is for
+// speed and never for safety: a node that sleeps through its own replacement is
+// stopped by its fenced lanes. The arithmetic is at [DefaultConfig].
+//
+// # What it promises
+//
+//   - A work item never has two owners whose incarnations have not ended.
+//   - Its epochs strictly grow, also across deletion and re-creation.
+//   - A proposal that returns without error is on a majority of disks and is in
+//     this node's State.
+//   - All nodes hold equal states at equal revisions ([State.Hash]).
+//   - The death of any one node of three, the leader too, is decided on within
+//     3 s: its incarnation has ended and its work has other owners.
+//
+// # Goroutines
+//
+// [Node.Run] owns all: raft, heartbeats, and the feeding of the one open session.
+// [Open] starts none. Sessions have none of their own.
+//
+// # What is left out
+//
+// Joining by token: nodes get certificates from the fleet's authority, and that
+// is what admits them. Backup and restore of the state. More than seven nodes.
+// A session's status reports live in the leader's memory only: after a change of
+// leader they are empty for a second.
+package cluster

@@ -1,0 +1,93 @@
+package cluster
+
+import (
+	"time"
+)
+
+// leases are a leader's memory of whom it has heard. They are not replicated: a
+// new leader starts with none, and gives everybody the grace period. All times
+// come from one process's monotonic clock.
+type leases struct {
+	timeout time.Duration
+	graceTo time.Time
+	last    map[string]lease     // by node, of its present incarnation
+	contact map[string]time.Time // by node, with or without an incarnation
+}
+
+type lease struct {
+	incarnation uint64
+	at          time.Time // when its clock began, or was last set
+	heard       bool
+}
+
+// newLeases begins at now: an incarnation of members that is silent is over after
+// grace. Later ones are when they are silent for timeout.
+func newLeases(members map[string]Member, now time.Time, grace, timeout time.Duration) *leases {
+	l := &leases{
+		timeout: timeout,
+		graceTo: now.Add(grace),
+		last:    make(map[string]lease),
+		contact: make(map[string]time.Time),
+	}
+	for name, m := range members {
+		if m.Incarnation != 0 {
+			l.last[name] = lease{incarnation: m.Incarnation, at: l.graceTo.Add(-timeout)}
+		}
+	}
+	return l
+}
+
+// beat notes that a node was heard at now, in an incarnation that has not ended,
+// or in none (0).
+func (l *leases) beat(node string, incarnation uint64, now time.Time) {
+	l.contact[node] = now
+	if incarnation != 0 {
+		l.last[node] = lease{incarnation: incarnation, at: now, heard: true}
+	}
+}
+
+// alive reports whether a node was heard within the timeout.
+func (l *leases) alive(node string, now time.Time) bool {
+	at, ok := l.contact[node]
+	return ok && now.Sub(at) < l.timeout
+}
+
+// settled reports whether every member has been heard in its incarnation, or the
+// grace period is over: who has not come by then is not waited for.
+func (l *leases) settled(members map[string]Member, now time.Time) bool {
+	if !now.Before(l.graceTo) {
+		return true
+	}
+	for name, m := range members {
+		if last := l.last[name]; m.Incarnation == 0 || last.incarnation != m.Incarnation || !last.heard {
+			return false
+		}
+	}
+	return true
+}
+
+// expired returns the incarnations that are to end at now, by node. One that it
+// sees for the first time has its clock set to now.
+func (l *leases) expired(members map[string]Member, now time.Time) map[string]uint64 {
+	gone := make(map[string]uint64)
+	for name, m := range members {
+		if m.Incarnation == 0 {
+			continue
+		}
+		last, ok := l.last[name]
+		if !ok || last.incarnation != m.Incarnation {
+			l.last[name] = lease{incarnation: m.Incarnation, at: now}
+			continue
+		}
+		if now.Sub(last.at) >= l.timeout {
+			gone[name] = m.Incarnation
+		}
+	}
+	for name := range l.last {
+		if _, ok := members[name]; !ok {
+			delete(l.last, name)
+			delete(l.contact, name)
+		}
+	}
+	return gone
+}
