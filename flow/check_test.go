@@ -1,0 +1,191 @@
+package flow_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/waybillhq/waybill/flow"
+)
+
+func clusters(names ...string) string {
+	var b strings.Builder
+	for i, name := range names {
+		fmt.Fprintf(&b, "apiVersion: waybill/v1\nkind: Cluster\nmetadata: {name: %s}\nspec: {bootstrapServers: [\"127.0.0.1:%d\"]}\n---\n", name, 9001+i)
+	}
+	return b.String()
+}
+
+// flows writes one flow a line: "a>b topics", with a name "a-b", or "x: a>b topics".
+// Topics are a flow mapping without braces.
+func flows(lines ...string) string {
+	var b strings.Builder
+	for _, line := range lines {
+		name, rest, named := strings.Cut(line, ": ")
+		if !named || strings.Contains(name, ">") {
+			name, rest = "", line
+		}
+		ends, topics, _ := strings.Cut(rest, " ")
+		source, destination, _ := strings.Cut(ends, ">")
+		if name == "" {
+			name = source + "-" + destination
+		}
+		topics, more, _ := strings.Cut(topics, " ;")
+		fmt.Fprintf(&b, "apiVersion: waybill/v1\nkind: ReplicationFlow\nmetadata: {name: %s}\nspec: {source: %s, destination: %s, topics: {%s}%s}\n---\n",
+			name, source, destination, topics, more)
+	}
+	return b.String()
+}
+
+func TestCheck(t *testing.T) {
+	abc := clusters("a", "b", "c")
+	tests := []struct {
+		name string
+		text string
+		want []string // parts of the problems, in order
+	}{
+		{"one way", abc + flows(`a>b include: ["*"]`), nil},
+		{"a declared name twice", clusters("a", "b", "a"), []string{"Cluster/a is declared twice; the other is at test.yaml:1"}},
+		{"an unknown source", clusters("dc-one", "b") + flows(`dc-on>b include: [x]`), []string{`there is no Cluster "dc-on"; did you mean "dc-one"?`}},
+		{"an unknown destination", clusters("a") + flows(`a>elsewhere include: [x]`), []string{`spec.destination: there is no Cluster "elsewhere"; declare it`}},
+		{
+			"two names of one cluster",
+			clusters("a") + strings.Replace(clusters("b"), "9002", "9001", 1) + flows(`a>b include: [x]`),
+			[]string{`"b" is the same cluster as the source: both have the bootstrap server 127.0.0.1:9001`},
+		},
+		{"there and back", abc + flows(`a>b include: ["*"]`, `b>a include: ["*"]`), []string{`topics like "a" would go round: a -> b -> a, with ReplicationFlow/b-a`}},
+		{"there and back by different patterns", abc + flows(`a>b include: ["pay*"]`, `b>a include: ["*.eu"]`), []string{`topics like "pay.eu" would go round`}},
+		{"there and back by expressions", abc + flows(`a>b include: ['/pay-\d+/']`, `b>a include: ["/.*[5-9]/"], exclude: ["/.*[5-8]/"]`), []string{`topics like "pay-9" would go round`}},
+		{"there and back with word boundaries", abc + flows(`a>b include: ['/.*\beu\b.*/']`, `b>a include: ["?*eu?*"]`), []string{`".eu." would go round`}},
+		{"there and back, disjoint", abc + flows(`a>b include: ["a.*"]`, `b>a include: ["b.*"]`), nil},
+		{"there and back, excluded", abc + flows(`a>b include: ["*"], exclude: ["b.*"]`, `b>a include: ["b.*"]`), nil},
+		{"there and back, the way back is paused", abc + flows(`a>b include: ["*"]`, `b>a include: ["*"] ;, paused: true`), nil},
+		{"internal topics do not count", abc + flows(`a>b include: ["/_.*/"]`, `b>a include: ["/_(_.*)?/"], exclude: ["_"]`), nil},
+		{"both renamed, without end", abc + flows(`a>b include: ["*"], rename: {prefix: a.}`, `b>a include: ["*"], rename: {prefix: b.}`), []string{"would go round"}},
+		{"both renamed, and excluded", abc + flows(`a>b include: ["*"], exclude: ["b.*"], rename: {prefix: a.}`, `b>a include: ["*"], exclude: ["a.*"], rename: {prefix: b.}`), nil},
+		{"both renamed, literals", abc + flows(`a>b include: [orders], rename: {prefix: a.}`, `b>a include: [orders], rename: {prefix: b.}`), nil},
+		{"three in a ring", abc + flows(`a>b include: ["*"]`, `b>c include: ["x*"]`, `c>a include: ["*y"]`), []string{`topics like "xy" would go round: a -> b -> c -> a, with ReplicationFlow/b-c, ReplicationFlow/c-a`}},
+		{"a chain", abc + flows(`a>b include: ["*"]`, `b>c include: ["*"]`), nil},
+		{"twice between two clusters", abc + flows(`one: a>b include: ["x*"]`, `two: a>b include: ["*y"]`), []string{`topics like "xy" would be copied twice into b: a -> b, and a -> b with ReplicationFlow/one`}},
+		{"twice, under two names", abc + flows(`one: a>b include: ["x*"]`, `two: a>b include: ["*y"], rename: {prefix: z.}`), nil},
+		{"a diamond", abc + flows(`a>b include: ["*"]`, `b>c include: ["x*"]`, `a>c include: ["*y"]`), []string{`topics like "xy" would be copied twice into c`}},
+		{"a diamond under other names", abc + flows(`a>b include: ["*"], rename: {prefix: a.}`, `b>c include: ["*"]`, `a>c include: ["*"]`), nil},
+		{"two sources into one", abc + flows(`a>c include: ["*"]`, `b>c include: ["*"]`), nil},
+		{"a runbook without its flow", abc + flows(`orders: a>b include: [x]`) + runbook("order", "{id: r, report: {}}"), []string{`there is no ReplicationFlow "order"; did you mean "orders"?`}},
+		{"a runbook that moves no groups", abc + flows(`orders: a>b include: [x]`) + runbook("orders", "{id: r, apply: groupOffsets}"), []string{`spec.steps[0]: ReplicationFlow/orders has no groups to move`}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := flow.Check(parse(t, tt.text))
+			if len(got) != len(tt.want) {
+				t.Fatalf("got %d problems, want %d:\n%v", len(got), len(tt.want), got)
+			}
+			for i, want := range tt.want {
+				if !strings.Contains(got[i].String(), want) || got[i].Line == 0 {
+					t.Errorf("got %s, want %s", got[i], want)
+				}
+			}
+		})
+	}
+}
+
+func runbook(of, steps string) string {
+	return "apiVersion: waybill/v1\nkind: Runbook\nmetadata: {name: move}\nspec: {flow: " + of + ", steps: [" + steps + "]}\n"
+}
+
+// TestCheckOfAMeshIsQuick: every region owns a prefix and sends it to all others.
+func TestCheckOfAMeshIsQuick(t *testing.T) {
+	var names, lines, renaming []string
+	for i := range 7 {
+		names = append(names, fmt.Sprintf("r%d", i))
+	}
+	for _, from := range names {
+		for _, to := range names {
+			if from != to {
+				lines = append(lines, fmt.Sprintf(`%s>%s include: ["%s.*"]`, from, to, from))
+				renaming = append(renaming, fmt.Sprintf(`%s>%s include: ["*"], exclude: ["z*"], rename: {prefix: %s.}`, from, to, from))
+			}
+		}
+	}
+	objects := parse(t, clusters(names...)+flows(lines...))
+	if got := flow.Check(objects); len(got) != 0 {
+		t.Errorf("got %v", got)
+	}
+	same := parse(t, clusters(names...)+strings.NewReplacer("r0.*", "*", "r1.*", "*", "r2.*", "*").Replace(flows(lines...)))
+	if got := flow.Check(same); len(got) == 0 {
+		t.Error("a mesh over the same names has no problem")
+	}
+	if got := flow.Check(parse(t, clusters(names...)+flows(renaming...))); len(got) == 0 {
+		t.Error("a mesh that renames without end has no problem")
+	}
+}
+
+// TestCheckGivesUp: an expression with thousands of states ends soon, with or
+// without an answer.
+func TestCheckGivesUp(t *testing.T) {
+	heavy := `include: ["/(.{1,30}x){1,30}[abc]{500}/"]`
+	objects := parse(t, clusters("a", "b")+flows("a>b "+heavy, "b>a "+heavy))
+	start := time.Now()
+	flow.Check(objects)
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestDiff(t *testing.T) {
+	base := clusters("a", "b") + flows(`orders: a>b include: [x, "y z*"], exclude: [q] ;, groups: {include: ["*"]}`)
+	base = strings.Replace(base, "y z*", "yz*", 1)
+	have := parse(t, base)[2]
+	want := parse(t, strings.NewReplacer(`"yz*"`, `w, "yz*"`, ", exclude: [q]", "", `{include: ["*"]}`, `{include: ["*"], interval: 5s}`, "source: a", "source: c").Replace(base))[2]
+
+	lines := func(changes []flow.Change) string {
+		var out []string
+		for _, c := range changes {
+			out = append(out, c.String())
+		}
+		return strings.Join(out, "\n")
+	}
+	const changed = `~ spec.source: a -> c
++ spec.topics.include: w
+~ spec.groups.interval: 1s -> 5s
+- spec.topics.exclude: q`
+	if got := lines(flow.Diff(&have, &want)); got != changed {
+		t.Errorf("got\n%s\nwant\n%s", got, changed)
+	}
+	const added = `+ ReplicationFlow/orders
++ metadata.name: orders
++ spec.source: a
++ spec.destination: b
++ spec.topics.include: x
++ spec.topics.include: yz*
++ spec.topics.exclude: q
++ spec.groups.include: *
++ spec.groups.interval: 1s
++ spec.offsets: translate
++ spec.start: earliest`
+	if got := lines(flow.Diff(nil, &have)); got != added {
+		t.Errorf("got\n%s\nwant\n%s", got, added)
+	}
+	if got, want := lines(flow.Diff(&have, nil)), "- ReplicationFlow/orders"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got := flow.Diff(&have, &have); got != nil {
+		t.Errorf("got %v, want nothing", got)
+	}
+
+	steps := func(s string) flow.Object { return parse(t, runbook("orders", s))[0] }
+	before := steps("{id: a, check: preflight}, {id: b, switch: {}}")
+	after := steps("{id: a, check: preflight, timeout: 1m}, {id: go, gate: {approvals: 2}}, {id: b, switch: {confirm: true}}")
+	const stepsChanged = `~ spec.steps[a].timeout: 10m -> 1m
++ spec.steps[go].id: go
++ spec.steps[go].gate.approvals: 2
++ spec.steps[go].timeout: 72h
++ spec.steps[go].onFailure: stop
++ spec.steps[b].switch.confirm: true
+~ spec.steps: a, b -> a, go, b
+- spec.steps[b].switch: {}`
+	if got := lines(flow.Diff(&before, &after)); got != stepsChanged {
+		t.Errorf("got\n%s\nwant\n%s", got, stepsChanged)
+	}
+}

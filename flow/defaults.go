@@ -1,0 +1,86 @@
+package flow
+
+import "time"
+
+// Values of [FlowSpec.Offsets] and [FlowSpec.Start].
+const (
+	OffsetsTranslate = "translate"
+	StartEarliest    = "earliest"
+	StartLatest      = "latest"
+)
+
+// Defaults of what a declaration leaves out. Parsing fills them in, so that an
+// object that is stored means the same after an upgrade.
+const (
+	// DefaultOffsets works into any Kafka.
+	DefaultOffsets = OffsetsTranslate
+
+	// DefaultStart copies all there is: a flow that begins at the end would
+	// silently leave data behind.
+	DefaultStart = StartEarliest
+
+	// DefaultGroupInterval: a group is at most 1 s of its consumption behind on
+	// the destination. It costs one OffsetFetch and one OffsetCommit per group
+	// and interval: 1000 groups are 2000 small requests a second.
+	DefaultGroupInterval = Duration(time.Second)
+
+	// DefaultFenceWatch is how long the log ends must stand still before a fence
+	// counts. A producer that was let in just before the ACL changed still
+	// retries for its request timeout of 30 s, but what it retries was refused;
+	// what can still arrive is what was in flight: linger and one round trip,
+	// together far below 10 s.
+	DefaultFenceWatch = Duration(10 * time.Second)
+)
+
+// DefaultTimeout is the time limit of a step that sets none.
+func DefaultTimeout(v Verb) Duration {
+	switch v {
+	case VerbCheck:
+		// 10,000 partitions at 200 answers a second are 50 s; verifying takes
+		// longer and says so in its own step.
+		return Duration(10 * time.Minute)
+	case VerbWait:
+		// Catching up with 5 TiB at 80 MiB/s takes 18 h.
+		return Duration(24 * time.Hour)
+	case VerbFence:
+		// ACLs reach every broker within seconds; then the ends are watched.
+		return Duration(5 * time.Minute)
+	case VerbApply:
+		return Duration(10 * time.Minute)
+	case VerbGate, VerbSwitch:
+		// People: from Friday evening to Monday evening.
+		return Duration(72 * time.Hour)
+	case VerbReport:
+		return Duration(time.Minute)
+	}
+	return 0
+}
+
+// fillDefaults completes a decoded object.
+func (o Object) fillDefaults() {
+	switch {
+	case o.Flow != nil:
+		spec := &o.Flow.Spec
+		setDefault(&spec.Offsets, DefaultOffsets)
+		setDefault(&spec.Start, DefaultStart)
+		if spec.Groups != nil {
+			setDefault(&spec.Groups.Interval, DefaultGroupInterval)
+		}
+	case o.Runbook != nil:
+		for i := range o.Runbook.Spec.Steps {
+			s := &o.Runbook.Spec.Steps[i]
+			setDefault(&s.Timeout, DefaultTimeout(s.Verb()))
+			setDefault(&s.OnFailure, FailureStop)
+			if s.Fence != nil {
+				setDefault(&s.Fence.Watch, DefaultFenceWatch)
+			}
+		}
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

@@ -1,0 +1,296 @@
+package flow
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Validate returns every fault of the object by itself as [Problems], or nil.
+// Objects from [Parse] and [Decode] are valid; it is for those built in Go.
+func (o Object) Validate() error {
+	if o.body() == nil {
+		return Problems{{Object: o.Key(), Message: fmt.Sprintf("kind %q without its body", o.Kind)}}
+	}
+	return o.validate(nil).err()
+}
+
+// validator collects faults, except where decoding has found one already.
+type validator struct {
+	object   Object
+	known    Problems
+	problems Problems
+}
+
+func (o Object) validate(known Problems) Problems {
+	v := &validator{object: o, known: known}
+	v.metadata(o.Metadata())
+	switch {
+	case o.Cluster != nil:
+		v.cluster(&o.Cluster.Spec)
+	case o.Flow != nil:
+		v.flow(&o.Flow.Spec)
+	case o.Runbook != nil:
+		v.runbook(&o.Runbook.Spec)
+	}
+	return v.problems
+}
+
+// fault adds a problem unless the value, or one around it, could not be read.
+func (v *validator) fault(path, message, fix string) {
+	for _, p := range v.known {
+		if p.Path == path || strings.HasPrefix(path, p.Path+".") || strings.HasPrefix(path, p.Path+"[") {
+			return
+		}
+	}
+	v.problems = append(v.problems, v.object.problem(path, message, fix))
+}
+
+// written reports whether the path stands in the file: an empty value that is
+// written out is a mistake where one that is absent means the default.
+func (v *validator) written(path string) bool {
+	if v.object.origin == nil {
+		return false
+	}
+	_, ok := v.object.origin.at[path]
+	return ok
+}
+
+// oneOf wants one of the allowed texts; absent is fine unless required.
+func (v *validator) oneOf(path, value string, required bool, allowed ...string) {
+	if slices.Contains(allowed, value) || value == "" && !required && !v.written(path) {
+		return
+	}
+	fix := "write " + allowed[0]
+	if len(allowed) > 1 {
+		fix = "write one of " + strings.Join(allowed, ", ")
+	}
+	v.fault(path, fmt.Sprintf("%q is not known here", value), fix)
+}
+
+func (v *validator) positive(path string, d Duration) {
+	if d < 0 || d == 0 && v.written(path) {
+		v.fault(path, fmt.Sprintf("%s is not a span of time", d), "write one like 30s, or remove the key for the default")
+	}
+}
+
+var (
+	objectName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
+	notInName   = regexp.MustCompile(`[^a-z0-9.-]+`)
+	topicName   = regexp.MustCompile(`^[a-zA-Z0-9._-]*$`)
+	topicGlob   = regexp.MustCompile(`^[a-zA-Z0-9._*?-]+$`)
+	stepID      = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	clusterID   = regexp.MustCompile(`^[!-~]{1,255}$`)
+	principalID = regexp.MustCompile(`^[A-Za-z]+:.+$`)
+)
+
+func (v *validator) metadata(m Metadata) {
+	if !objectName.MatchString(m.Name) {
+		fix := `use lower case letters, digits, "-" and "."`
+		if s := strings.Trim(notInName.ReplaceAllString(strings.ToLower(m.Name), "-"), "-."); objectName.MatchString(s) {
+			fix += fmt.Sprintf(`, like %q`, s)
+		}
+		v.fault("metadata.name", fmt.Sprintf("%q is not a name", m.Name), fix)
+	}
+	for _, set := range []struct {
+		path   string
+		values map[string]string
+	}{{"metadata.labels", m.Labels}, {"metadata.annotations", m.Annotations}} {
+		for key := range set.values {
+			if key == "" || len(key) > 253 {
+				v.fault(set.path, "has a key that is empty or longer than 253 bytes", "")
+			}
+		}
+	}
+}
+
+// reference wants the name of another object; whether there is one is for Check.
+func (v *validator) reference(path, name, kind string) {
+	if !objectName.MatchString(name) {
+		v.fault(path, fmt.Sprintf("%q is not a name", name), "write the name of a "+kind)
+	}
+}
+
+func (v *validator) cluster(s *ClusterSpec) {
+	if len(s.BootstrapServers) == 0 {
+		v.fault("spec.bootstrapServers", "is empty", "write at least one host:port")
+	}
+	for i, server := range s.BootstrapServers {
+		path := fmt.Sprintf("spec.bootstrapServers[%d]", i)
+		if why := checkServer(server); why != "" {
+			v.fault(path, why, "write host:port, like kafka-0.example.com:9093")
+		} else if slices.Index(s.BootstrapServers, server) < i {
+			v.fault(path, fmt.Sprintf("%q is listed twice", server), "remove one")
+		}
+	}
+	if (s.ClusterID != "" || v.written("spec.clusterId")) && !clusterID.MatchString(s.ClusterID) {
+		v.fault("spec.clusterId", "is not a cluster.id", "write what the cluster reports, or remove the key")
+	}
+	if t := s.TLS; t != nil && (t.CertFile == "") != (t.KeyFile == "") {
+		missing := "spec.tls.keyFile"
+		if t.CertFile == "" {
+			missing = "spec.tls.certFile"
+		}
+		v.fault(missing, "is missing", "a client certificate needs both certFile and keyFile")
+	}
+	if s.SASL != nil {
+		v.sasl(s)
+	}
+}
+
+func (v *validator) sasl(s *ClusterSpec) {
+	v.oneOf("spec.sasl.mechanism", s.SASL.Mechanism, true, "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+	if s.SASL.Username == "" {
+		v.fault("spec.sasl.username", "is empty", "write the user's name")
+	}
+	if _, err := ParseSecret(string(s.SASL.Password)); err != nil {
+		m := asMistake(err)
+		v.fault("spec.sasl.password", m.message, m.fix)
+	}
+	remote := slices.ContainsFunc(s.BootstrapServers, func(server string) bool { return !isLoopback(server) })
+	if s.SASL.Mechanism == "PLAIN" && s.TLS == nil && remote {
+		v.fault("spec.sasl.mechanism", "PLAIN without TLS shows the password to the network", "add tls: {} to the spec, or use SCRAM-SHA-512")
+	}
+}
+
+// checkServer says what is wrong with an address. It does not show one that may
+// hold a password.
+func checkServer(server string) string {
+	if strings.Contains(server, "@") {
+		return "holds an @, and an address has no user"
+	}
+	shown := strconv.Quote(server)
+	if strings.Contains(server, "://") {
+		return shown + " is a URL"
+	}
+	host, port, err := net.SplitHostPort(server)
+	if err != nil || host == "" || strings.ContainsAny(host, " /,") {
+		return shown + " is not an address with a port"
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return shown + " has no port between 1 and 65535"
+	}
+	return ""
+}
+
+func isLoopback(server string) bool {
+	host, _, _ := net.SplitHostPort(server)
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+func (v *validator) flow(s *FlowSpec) {
+	v.reference("spec.source", s.Source, "Cluster")
+	v.reference("spec.destination", s.Destination, "Cluster")
+	if s.Source != "" && s.Source == s.Destination {
+		v.fault("spec.destination", fmt.Sprintf("%q is the source too", s.Destination), "name another Cluster")
+	}
+	v.selector("spec.topics", s.Topics.Selector, true)
+	if prefix := s.Topics.Rename.Prefix; !topicName.MatchString(prefix) || len(prefix) >= MaxTopicName {
+		v.fault("spec.topics.rename.prefix", fmt.Sprintf("%q cannot begin a topic's name", prefix), "use letters, digits, dot, underscore and dash")
+	} else if strings.HasPrefix(prefix, InternalPrefix) || prefix == "_" { // "_" makes one of "_x"
+		v.fault("spec.topics.rename.prefix", fmt.Sprintf("%q would make internal topics", prefix), "choose one after which no name begins with "+InternalPrefix)
+	}
+	path := "spec.topics.create.replicationFactor"
+	if rf := s.Topics.Create.ReplicationFactor; rf < 0 || rf == 0 && v.written(path) {
+		v.fault(path, fmt.Sprintf("%d is not a replication factor", rf), "write 1 or more, or remove the key for the destination's default")
+	}
+	if s.Groups != nil {
+		v.selector("spec.groups", s.Groups.Selector, false)
+		v.positive("spec.groups.interval", s.Groups.Interval)
+	}
+	if s.Offsets == "preserve" {
+		v.fault("spec.offsets", "preserve needs a destination that offers mirror topics, and none does yet", "write "+OffsetsTranslate+", or remove the key: every offset is then translated exactly")
+	} else {
+		v.oneOf("spec.offsets", s.Offsets, false, OffsetsTranslate)
+	}
+	v.oneOf("spec.start", s.Start, false, StartEarliest, StartLatest)
+}
+
+func (v *validator) selector(path string, s Selector, topics bool) {
+	if len(s.Include) == 0 {
+		v.fault(path+".include", "is empty", `write ["*"] for everything`)
+	}
+	for _, side := range []struct {
+		path     string
+		patterns []string
+	}{{path + ".include", s.Include}, {path + ".exclude", s.Exclude}} {
+		for i, text := range side.patterns {
+			at := fmt.Sprintf("%s[%d]", side.path, i)
+			if _, err := compilePattern(text); err != nil {
+				m := asMistake(err)
+				v.fault(at, m.message, m.fix)
+				continue
+			}
+			if topics && text[0] != '/' && !topicGlob.MatchString(text) {
+				v.fault(at, fmt.Sprintf("%q matches no topic: names have letters, digits, dot, underscore and dash", text), "write one pattern for each item of the list")
+			} else if strings.HasPrefix(text, InternalPrefix) && side.path == path+".include" {
+				v.fault(at, fmt.Sprintf("%q is internal; names that begin with %s are never copied", text, InternalPrefix), "remove it")
+			}
+		}
+	}
+}
+
+func (v *validator) runbook(s *RunbookSpec) {
+	v.reference("spec.flow", s.Flow, "ReplicationFlow")
+	if len(s.Steps) == 0 {
+		v.fault("spec.steps", "is empty", "write at least one step")
+	}
+	first := map[string]int{}
+	for i := range s.Steps {
+		step, path := &s.Steps[i], fmt.Sprintf("spec.steps[%d]", i)
+		if !stepID.MatchString(step.ID) {
+			v.fault(path+".id", fmt.Sprintf("%q is not an id", step.ID), `use lower case letters, digits and "-"`)
+		} else if other, ok := first[step.ID]; ok {
+			v.fault(path+".id", fmt.Sprintf("%q is the id of spec.steps[%d] too", step.ID, other), "choose another")
+		} else {
+			first[step.ID] = i
+		}
+		v.step(step, path)
+	}
+}
+
+func (v *validator) step(s *Step, path string) {
+	below := slices.ContainsFunc(v.known, func(p Problem) bool { return strings.HasPrefix(p.Path, path+".") })
+	switch verbs := s.Verbs(); {
+	case len(verbs) == 0 && !below && !v.written(path+".check") && !v.written(path+".apply"):
+		v.fault(path, "has no verb", "write one of check, wait, fence, apply, gate, switch, report")
+	case len(verbs) > 1:
+		v.fault(path, fmt.Sprintf("has the verbs %s and %s", verbs[0], verbs[1]), "make a step of each")
+	}
+	v.oneOf(path+".check", s.Check, false, CheckPreflight, CheckGroups, CheckVerify)
+	v.oneOf(path+".apply", s.Apply, false, ApplyGroupOffsets)
+	if s.Wait != nil {
+		if s.Wait.LagRecords < 0 {
+			v.fault(path+".wait.lagRecords", fmt.Sprintf("%d records cannot be waited for", s.Wait.LagRecords), "write 0 or more")
+		}
+		if s.Wait.StableFor < 0 {
+			v.positive(path+".wait.stableFor", s.Wait.StableFor)
+		}
+	}
+	if s.Fence != nil {
+		v.fence(s.Fence, path+".fence")
+	}
+	if s.Gate != nil && s.Gate.Approvals < 1 {
+		v.fault(path+".gate.approvals", fmt.Sprintf("%d approvals are no gate", s.Gate.Approvals), "write 1 or more")
+	}
+	v.positive(path+".timeout", s.Timeout)
+	v.oneOf(path+".onFailure", s.OnFailure, false, FailureStop, FailureRollback)
+}
+
+func (v *validator) fence(f *FenceStep, path string) {
+	if len(f.Principals) == 0 {
+		v.fault(path+".principals", "is empty", `write the producers' principals, like User:orders-app, or "User:*" for everybody`)
+	}
+	for i, p := range f.Principals {
+		if !principalID.MatchString(p) || !utf8.ValidString(p) {
+			v.fault(fmt.Sprintf("%s.principals[%d]", path, i), fmt.Sprintf("%q is not a principal", p), `write it like User:orders-app, or "User:*" for everybody`)
+		}
+	}
+	v.positive(path+".watch", f.Watch)
+}
