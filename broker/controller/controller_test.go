@@ -47,7 +47,7 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 	err = c.Update(func(*Image) ([]Record, error) {
 		return []Record{
 			{Topic: orders}, {Topic: gone}, {TopicDeleted: &TopicDeleted{gone.Name, gone.ID}},
-			{ACL: &deny}, {ACL: &deny}, {BrokerConfigs: map[string]string{"a": "b"}},
+			{ACL: &deny}, {ACL: &deny},
 		}, nil
 	})
 	if err != nil {

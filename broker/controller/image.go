@@ -61,8 +61,6 @@ type Image struct {
 	ACLs       []acl.Rule // sorted, each once
 	// NextProducerID is the first id of the next block.
 	NextProducerID int64
-	// BrokerConfigs are dynamic broker settings.
-	BrokerConfigs map[string]string
 }
 
 // UserKey is what a credential is found by.
@@ -85,16 +83,15 @@ func (i *Image) Credential(m auth.Mechanism, user string) (auth.Credential, bool
 
 // Record is one change. Exactly one field is set.
 type Record struct {
-	Cluster       *ClusterRecord    `json:"cluster,omitempty"`
-	Start         *StartRecord      `json:"start,omitempty"`
-	Topic         *Topic            `json:"topic,omitempty"` // new, or changed in place
-	TopicDeleted  *TopicDeleted     `json:"topicDeleted,omitempty"`
-	User          *User             `json:"user,omitempty"`
-	UserDeleted   *UserKey          `json:"userDeleted,omitempty"`
-	ACL           *acl.Rule         `json:"acl,omitempty"`
-	ACLDeleted    *acl.Rule         `json:"aclDeleted,omitempty"`
-	ProducerIDs   *ProducerIDs      `json:"producerIds,omitempty"`
-	BrokerConfigs map[string]string `json:"brokerConfigs,omitzero"` // all of them
+	Cluster      *ClusterRecord `json:"cluster,omitempty"`
+	Start        *StartRecord   `json:"start,omitempty"`
+	Topic        *Topic         `json:"topic,omitempty"` // new, or changed in place
+	TopicDeleted *TopicDeleted  `json:"topicDeleted,omitempty"`
+	User         *User          `json:"user,omitempty"`
+	UserDeleted  *UserKey       `json:"userDeleted,omitempty"`
+	ACL          *acl.Rule      `json:"acl,omitempty"`
+	ACLDeleted   *acl.Rule      `json:"aclDeleted,omitempty"`
+	ProducerIDs  *ProducerIDs   `json:"producerIds,omitempty"`
 }
 
 // ClusterRecord is the first record of a store.
@@ -183,8 +180,6 @@ func (i *Image) apply(r *Record, owned map[any]bool) error {
 			return fmt.Errorf("producer ids go back from %d to %d", i.NextProducerID, r.ProducerIDs.Next)
 		}
 		i.NextProducerID = r.ProducerIDs.Next
-	case r.BrokerConfigs != nil:
-		i.BrokerConfigs = r.BrokerConfigs
 	default:
 		return fmt.Errorf("record of an unknown kind: written by a newer version")
 	}
@@ -231,9 +226,6 @@ func (i *Image) Records() []Record {
 	}
 	for n := range i.ACLs {
 		out = append(out, Record{ACL: &i.ACLs[n]})
-	}
-	if i.BrokerConfigs != nil {
-		out = append(out, Record{BrokerConfigs: i.BrokerConfigs})
 	}
 	return out
 }

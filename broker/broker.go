@@ -1,0 +1,266 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/broker/auth"
+	"github.com/waybillhq/waybill/broker/commitlog"
+	"github.com/waybillhq/waybill/broker/controller"
+	"github.com/waybillhq/waybill/broker/replica"
+	"github.com/waybillhq/waybill/internal/vfs"
+)
+
+// concurrentSyncs bounds the operating system threads that wait for the disk.
+const concurrentSyncs = 8
+
+// Broker is a cluster of one node. Make it with [New], serve with [Broker.Run].
+type Broker struct {
+	cfg       Config
+	log       *slog.Logger
+	fs        vfs.FS
+	lock      releaser
+	ctl       *controller.Controller
+	auth      *auth.Authenticator
+	listeners map[string]*listener
+	table     dispatchTable
+
+	conns    *admission
+	inFlight *semaphore.Weighted
+	// decompress has a slot for every batch that is being decompressed.
+	decompress chan struct{}
+	syncs      *commitlog.SyncGate
+	flusher    *replica.Flusher
+
+	// topicsMu serialises changes of topics; readers take the snapshot.
+	topicsMu sync.Mutex
+	topics   atomic.Pointer[topicSet]
+
+	aclCache atomic.Pointer[aclCache]
+
+	provenance   *provenance // nil if it is off
+	coordinators *coordinators
+
+	ready chan struct{}
+	ran   atomic.Bool
+}
+
+// New opens the store, recovers every partition, replays the coordinators' state
+// and binds the listeners. The broker answers nothing before [Broker.Run]; one
+// that will not run must be closed.
+func New(cfg Config) (_ *Broker, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("broker configuration: %w", err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	b := &Broker{
+		cfg:        cfg,
+		log:        cfg.Log,
+		fs:         cfg.FS,
+		listeners:  map[string]*listener{},
+		table:      newDispatchTable(apis()),
+		conns:      newAdmission(cfg.Limits),
+		inFlight:   semaphore.NewWeighted(cfg.Limits.MaxInFlightBytes),
+		decompress: make(chan struct{}, concurrentDecompress),
+		syncs:      commitlog.NewSyncGate(concurrentSyncs),
+		flusher:    replica.NewFlusher(concurrentSyncs),
+		ready:      make(chan struct{}),
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Close())
+		}
+	}()
+	if b.fs == nil {
+		b.fs = vfs.OS{}
+		if b.lock, err = lockDir(cfg.Dir); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.openStore(); err != nil {
+		return nil, err
+	}
+	if err := b.openTopics(); err != nil {
+		return nil, err
+	}
+	if err := b.makeInternalTopics(); err != nil {
+		return nil, err
+	}
+	if b.coordinators, err = openCoordinators(b); err != nil {
+		return nil, fmt.Errorf("open coordinators: %w", err)
+	}
+	if cfg.Provenance {
+		if b.provenance, err = newProvenance(b); err != nil {
+			return nil, fmt.Errorf("open provenance: %w", err)
+		}
+	}
+	for _, l := range cfg.Listeners {
+		ln, err := listen(context.Background(), l)
+		if err != nil {
+			return nil, err
+		}
+		b.listeners[l.Name] = ln
+	}
+	return b, nil
+}
+
+// openStore opens the metadata, which a new store fills from the configuration.
+func (b *Broker) openStore() error {
+	boot := controller.Bootstrap{ClusterID: b.cfg.ClusterID, ACLs: b.cfg.BootstrapACLs}
+	for name, password := range b.cfg.BootstrapUsers {
+		for _, m := range []auth.Mechanism{auth.ScramSHA256, auth.ScramSHA512} {
+			c, err := auth.NewCredential(m, password, auth.DefaultIterations)
+			if err != nil {
+				return fmt.Errorf("bootstrap user %q: %w", name, err)
+			}
+			boot.Users = append(boot.Users, controller.User{Name: name, Mechanism: m, Credential: c})
+		}
+	}
+	for _, r := range boot.ACLs {
+		if err := r.Validate(); err != nil {
+			return fmt.Errorf("bootstrap acl %s: %w", r, err)
+		}
+	}
+	var err error
+	if b.ctl, err = controller.Open(b.fs, filepath.Join(b.cfg.Dir, "metadata"), boot); err != nil {
+		return fmt.Errorf("open metadata: %w", err)
+	}
+	b.auth, err = auth.New(users{b.ctl}, b.ctl.Image().Secret)
+	return err
+}
+
+// users answers from the newest image.
+type users struct{ ctl *controller.Controller }
+
+func (u users) Credential(m auth.Mechanism, user string) (auth.Credential, bool) {
+	return u.ctl.Image().Credential(m, user)
+}
+
+// Run serves until ctx ends or a part fails, and closes everything before it
+// returns: what is acknowledged is on disk, and what is not yet written of
+// provenance is written. It is called once.
+func (b *Broker) Run(ctx context.Context) error {
+	if b.ran.Swap(true) {
+		return errors.New("broker ran before")
+	}
+	// Clients go first; what they depend on outlives them.
+	parts, stopParts := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopParts()
+	inner, innerCtx := errgroup.WithContext(parts)
+	inner.Go(func() error { return b.flusher.Run(innerCtx) })
+	inner.Go(func() error { return b.retain(innerCtx) })
+	inner.Go(func() error { return b.coordinators.run(innerCtx) })
+	if b.provenance != nil {
+		inner.Go(func() error { return b.provenance.run(innerCtx) })
+	}
+
+	outer, outerCtx := errgroup.WithContext(ctx)
+	for _, ln := range b.listeners {
+		outer.Go(func() error { return b.accept(outerCtx, ln) })
+	}
+	outer.Go(func() error {
+		select {
+		case <-innerCtx.Done():
+			return errors.New("a part of the broker ended")
+		case <-outerCtx.Done():
+			return nil
+		}
+	})
+	close(b.ready)
+	for _, ln := range b.listeners {
+		b.log.Info("listening", "listener", ln.Name, "addr", ln.nl.Addr().String(), "protocol", string(ln.Protocol), "cluster", b.ClusterID())
+	}
+	err := outer.Wait()
+	stopParts()
+	if cause := inner.Wait(); cause != nil {
+		err = cause
+	}
+	return errors.Join(err, b.Close())
+}
+
+// Close releases what New opened. Run calls it; only a broker that never ran
+// needs it.
+func (b *Broker) Close() error {
+	var errs []error
+	for _, ln := range b.listeners {
+		ln.nl.Close()
+	}
+	if set := b.topics.Load(); set != nil {
+		errs = append(errs, set.close())
+	}
+	if b.lock != nil {
+		errs = append(errs, b.lock.release())
+		b.lock = nil
+	}
+	return errors.Join(errs...)
+}
+
+// Ready is closed when the broker answers.
+func (b *Broker) Ready() <-chan struct{} { return b.ready }
+
+// Addr is the address that clients of a listener are told, host:port, or "" if
+// there is no such listener.
+func (b *Broker) Addr(name string) string {
+	ln := b.listeners[name]
+	if ln == nil {
+		return ""
+	}
+	return joinHostPort(ln.host, ln.port)
+}
+
+// ClusterID is the cluster.id.
+func (b *Broker) ClusterID() string { return b.ctl.Image().ClusterID }
+
+// retain deletes what retention lets go.
+func (b *Broker) retain(ctx context.Context) error {
+	tick := time.NewTicker(b.cfg.RetentionInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			for _, t := range b.topics.Load().byName {
+				for _, p := range t.partitions {
+					if err := p.Retain(now); err != nil && !errors.Is(err, commitlog.ErrClosed) {
+						b.log.Error("retention", "partition", p.String(), "err", err)
+					}
+				}
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// aclCache is the rules of one image, indexed.
+type aclCache struct {
+	rules []acl.Rule
+	set   *acl.Set
+}
+
+// acls are the rules as of the newest image.
+func (b *Broker) acls() *acl.Set {
+	rules := b.ctl.Image().ACLs
+	have := b.aclCache.Load()
+	if have == nil || !sameSlice(have.rules, rules) {
+		have = &aclCache{rules, acl.NewSet(rules, b.cfg.SuperUsers)}
+		b.aclCache.Store(have)
+	}
+	return have.set
+}
+
+// sameSlice says whether two immutable slices are one.
+func sameSlice[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}

@@ -1,0 +1,270 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/internal/vfs"
+)
+
+// Protocol is how a listener secures its connections, by Kafka's ideas and
+// shorter names.
+type Protocol string
+
+// The protocols of a listener.
+const (
+	Plaintext     Protocol = "PLAINTEXT"
+	TLS           Protocol = "TLS"            // Kafka's SSL
+	SASLPlaintext Protocol = "SASL_PLAINTEXT" // SCRAM only
+	SASLTLS       Protocol = "SASL_TLS"       // Kafka's SASL_SSL
+)
+
+func (p Protocol) tls() bool  { return p == TLS || p == SASLTLS }
+func (p Protocol) sasl() bool { return p == SASLPlaintext || p == SASLTLS }
+
+// Listener is one address that the broker accepts clients on.
+type Listener struct {
+	// Name tells listeners apart; clients that come in through a listener are
+	// sent to that listener's advertised addresses.
+	Name string
+	// Addr is host:port to bind. Port 0 picks a free one: see [Broker.Addr].
+	Addr     string
+	Protocol Protocol
+	// Advertised is the host:port that Metadata tells clients; empty means the
+	// bound address.
+	Advertised string
+	TLS        ListenerTLS
+}
+
+// ListenerTLS is the server's side of TLS. The files are read when the broker
+// is made and again when they change; a pair that does not load leaves the last
+// good one in use.
+type ListenerTLS struct {
+	CertFile, KeyFile string
+	// ClientCAFile, if set, makes clients present a certificate that chains to
+	// it. On a TLS listener its subject is the principal.
+	ClientCAFile string
+}
+
+// Config is what a Broker is made of. Start from [DefaultConfig].
+type Config struct {
+	// Dir holds everything the broker stores. One process at a time.
+	Dir string
+	// ClusterID names the cluster for good when the store is created; empty
+	// generates one. A store that has another id refuses to open.
+	ClusterID string
+	NodeID    int32
+
+	Listeners []Listener
+	// AllowPlaintext permits PLAINTEXT and SASL_PLAINTEXT on addresses other
+	// than loopback.
+	AllowPlaintext bool
+
+	// BootstrapUsers (name to password) and BootstrapACLs are written when the
+	// store is created and never looked at again. Passwords are stored as SCRAM
+	// keys only.
+	BootstrapUsers map[string]string
+	BootstrapACLs  []acl.Rule
+	// Authorizer turns ACLs on: what no rule allows is denied. Without it every
+	// client that authenticated may do everything.
+	Authorizer bool
+	// SuperUsers ("User:name", matched exactly) are not subject to ACLs.
+	SuperUsers []string
+
+	// AutoCreateTopics lets Metadata requests create topics, as Kafka does.
+	AutoCreateTopics  bool
+	DefaultPartitions int32
+	// OffsetsPartitions and TransactionsPartitions are the partition counts of
+	// __consumer_offsets and __transaction_state, which must not change later.
+	OffsetsPartitions      int32
+	TransactionsPartitions int32
+	// GroupInitialRebalanceDelay is how long the first rebalance of an empty
+	// group waits for more members.
+	GroupInitialRebalanceDelay time.Duration
+
+	// Provenance makes the broker record who produced and who fetched what in
+	// its own ledger.
+	Provenance bool
+	// ProvenanceExempt are principals ("User:name") that leave no such records:
+	// the replicators, whose work the ledger has as hops.
+	ProvenanceExempt []string
+	// ProvenanceInterval is how long a run may grow before it is written.
+	ProvenanceInterval time.Duration
+
+	// RetentionInterval is how often old segments are looked for
+	// (log.retention.check.interval.ms).
+	RetentionInterval time.Duration
+
+	Limits Limits
+
+	// FS is where Dir is; nil is the operating system's.
+	FS vfs.FS
+	// Log receives what an operator should know. Nil is replaced by a logger
+	// that discards.
+	Log *slog.Logger
+}
+
+// Limits bound what clients can make the broker hold.
+type Limits struct {
+	MaxConnections        int // over all listeners
+	MaxConnectionsPerHost int // 0: as many as MaxConnections
+	// MaxRequestBytes bounds a Produce request; all others are held to 1 MiB
+	// because decoding can take 80 times the bytes of a frame.
+	MaxRequestBytes int
+	// MaxInFlightBytes bounds the large requests of all connections together;
+	// beyond it connections are not read.
+	MaxInFlightBytes int64
+	// HandshakeTimeout bounds TLS and SASL together.
+	HandshakeTimeout time.Duration
+	// IdleTimeout closes connections that have sent nothing and wait for
+	// nothing.
+	IdleTimeout time.Duration
+	// WriteTimeout closes connections that do not take an answer.
+	WriteTimeout time.Duration
+	// FetchMaxBytes bounds one Fetch answer whatever the client asks for.
+	FetchMaxBytes int32
+}
+
+// DefaultConfig is a single node on loopback, except for Dir.
+func DefaultConfig() Config {
+	return Config{
+		NodeID:                     1,
+		Listeners:                  []Listener{{Name: "client", Addr: "127.0.0.1:9092", Protocol: Plaintext}},
+		AutoCreateTopics:           true, // Kafka's default; kcat and kafkajs rely on it
+		DefaultPartitions:          1,    // Kafka's num.partitions
+		OffsetsPartitions:          8,    // Kafka's 50 is for many brokers; one group lives in one partition
+		TransactionsPartitions:     8,
+		GroupInitialRebalanceDelay: 3 * time.Second,
+		Provenance:                 true,
+		ProvenanceInterval:         500 * time.Millisecond,
+		RetentionInterval:          30 * time.Second, // Kafka looks every 5 minutes; a look costs next to nothing
+		Limits:                     DefaultLimits(),
+	}
+}
+
+// DefaultLimits are Kafka's where Kafka has them.
+func DefaultLimits() Limits {
+	return Limits{
+		MaxConnections:        10_000,           // three goroutines and 16 KiB of buffers each: 300 MB
+		MaxConnectionsPerHost: 0,                // behind a proxy all clients have one address
+		MaxRequestBytes:       100 << 20,        // socket.request.max.bytes
+		MaxInFlightBytes:      256 << 20,        // two of the largest requests and room for others
+		HandshakeTimeout:      15 * time.Second, //
+		IdleTimeout:           10 * time.Minute, // connections.max.idle.ms
+		WriteTimeout:          60 * time.Second, // a client that takes 50 MiB at 1 MB/s
+		FetchMaxBytes:         55 << 20,         // fetch.max.bytes
+	}
+}
+
+// Validate says everything that is wrong with the configuration.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Dir == "" {
+		bad("dir is not set")
+	} else if c.Dir != filepath.Clean(c.Dir) {
+		bad("dir %q is not clean, write %q", c.Dir, filepath.Clean(c.Dir))
+	}
+	if c.NodeID < 0 {
+		bad("node id %d is negative", c.NodeID)
+	}
+	if len(c.Listeners) == 0 {
+		bad("no listener")
+	}
+	names := map[string]bool{}
+	for _, l := range c.Listeners {
+		if l.Name == "" || names[l.Name] {
+			bad("listener %q: name is empty or taken", l.Name)
+		}
+		names[l.Name] = true
+		if err := l.validate(c.AllowPlaintext); err != nil {
+			bad("listener %q: %w", l.Name, err)
+		}
+	}
+	for what, n := range map[string]int64{
+		"default partitions":         int64(c.DefaultPartitions),
+		"offsets partitions":         int64(c.OffsetsPartitions),
+		"transactions partitions":    int64(c.TransactionsPartitions),
+		"limits.max connections":     int64(c.Limits.MaxConnections),
+		"limits.max request bytes":   int64(c.Limits.MaxRequestBytes),
+		"limits.max in flight bytes": c.Limits.MaxInFlightBytes,
+		"limits.handshake timeout":   int64(c.Limits.HandshakeTimeout),
+		"limits.idle timeout":        int64(c.Limits.IdleTimeout),
+		"limits.write timeout":       int64(c.Limits.WriteTimeout),
+		"limits.fetch max bytes":     int64(c.Limits.FetchMaxBytes),
+		"retention interval":         int64(c.RetentionInterval),
+		"provenance interval":        int64(c.ProvenanceInterval),
+	} {
+		if n <= 0 {
+			bad("%s must be positive", what)
+		}
+	}
+	if int64(c.Limits.MaxRequestBytes) > c.Limits.MaxInFlightBytes {
+		bad("limits: one request of %d bytes does not fit %d bytes in flight", c.Limits.MaxRequestBytes, c.Limits.MaxInFlightBytes)
+	}
+	for _, p := range append(append([]string{}, c.SuperUsers...), c.ProvenanceExempt...) {
+		if !validPrincipal(p) {
+			bad("principal %q: write User:name", p)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func validPrincipal(p string) bool { return len(p) > len("User:") && p[:len("User:")] == "User:" }
+
+func (l *Listener) validate(allowPlaintext bool) error {
+	host, _, err := net.SplitHostPort(l.Addr)
+	if err != nil {
+		return fmt.Errorf("address: %w", err)
+	}
+	if l.Advertised != "" {
+		if _, _, err := splitHostPort(l.Advertised); err != nil {
+			return fmt.Errorf("advertised address: %w", err)
+		}
+	}
+	switch l.Protocol {
+	case TLS, SASLTLS:
+		if l.TLS.CertFile == "" || l.TLS.KeyFile == "" {
+			return errors.New("certificate and key file are needed")
+		}
+	case Plaintext, SASLPlaintext:
+		if !allowPlaintext && !isLoopback(host) {
+			return fmt.Errorf("%s on %s, which is not loopback: use TLS, or allow plaintext explicitly", l.Protocol, l.Addr)
+		}
+	default:
+		return fmt.Errorf("unknown protocol %q", l.Protocol)
+	}
+	return nil
+}
+
+// isLoopback is about what a host says, not what it resolves to: only localhost
+// and loopback addresses count.
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+func splitHostPort(addr string) (string, int32, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, err
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("port %q: %w", port, err)
+	}
+	return host, int32(n), nil
+}
+
+func joinHostPort(host string, port int32) string {
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}

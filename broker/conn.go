@@ -1,0 +1,320 @@
+package broker
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// pipelineDepth is how many Produce requests of one connection may await
+	// their sync; clients send five by default.
+	pipelineDepth = 16
+	readBuffer    = 16 << 10
+	// budgetThreshold is the size from which a frame counts against
+	// Limits.MaxInFlightBytes.
+	budgetThreshold = 64 << 10
+	// keptBuffer is the greatest write buffer that a connection keeps.
+	keptBuffer = 1 << 20
+)
+
+// conn is one connection. Three goroutines share it while it is authenticated:
+//
+//	reader  frames off the socket            ─frames─▶ worker
+//	worker  decodes, handles, in order       ─answers─▶ writer
+//	writer  waits for durability, writes, in order
+//
+// The worker does not begin a request before all earlier ones are answered,
+// unless both are pipelined (Produce). The reader sees a client that goes away
+// and ends the context of whatever the worker is waiting for.
+type conn struct {
+	b      *Broker
+	nc     net.Conn
+	ln     *listener
+	frames frameReader
+	log    *slog.Logger
+
+	client Client // the worker's; set before it starts
+
+	// busy counts requests that are not answered, so that an idle connection can
+	// be told from one that waits.
+	busy atomic.Int64
+	out  []byte // the writer's buffer
+}
+
+// frame is one request's bytes and the budget that they hold.
+type frame struct {
+	bytes  []byte
+	budget int64
+}
+
+type answer struct {
+	correlation int32
+	version     int16
+	pending     pending
+}
+
+// serve runs the connection until the client leaves, misbehaves, or ctx ends.
+// It returns nil when the client left in good order.
+func (c *conn) serve(ctx context.Context) error {
+	socket := c.nc // TLS wraps it later
+	defer socket.Close()
+	stop := context.AfterFunc(ctx, func() { socket.Close() })
+	defer stop()
+
+	if err := c.open(ctx); err != nil {
+		return err
+	}
+	c.frames.limit = c.b.frameLimit
+	return c.pipeline(ctx)
+}
+
+// open does all that happens before ordinary requests are taken: TLS and SASL,
+// under one deadline.
+func (c *conn) open(ctx context.Context) error {
+	if err := c.nc.SetDeadline(time.Now().Add(c.b.cfg.Limits.HandshakeTimeout)); err != nil {
+		return fmt.Errorf("set deadline: %w", err)
+	}
+	c.client = Client{Listener: c.ln.Name, Host: hostOf(c.nc.RemoteAddr()), Principal: anonymous}
+	if c.ln.tls != nil {
+		principal, err := c.startTLS(ctx)
+		if err != nil {
+			return fmt.Errorf("tls handshake: %w", err)
+		}
+		c.client.Principal = principal
+	}
+	c.frames = frameReader{r: bufio.NewReaderSize(c.nc, readBuffer), limit: unauthenticatedFrameLimit}
+	if c.ln.Protocol.sasl() {
+		if err := c.authenticate(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.nc.SetDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("clear deadline: %w", err)
+	}
+	return nil
+}
+
+func (c *conn) pipeline(ctx context.Context) error {
+	frames := make(chan frame)
+	answers := make(chan answer, pipelineDepth)
+	var unanswered sync.WaitGroup
+
+	// A failure of any of the three closes the socket, which ends the reader,
+	// whose end ends the worker, whose end ends the writer.
+	group, groupCtx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(groupCtx, func() { c.nc.Close() })
+	defer stop()
+	clientCtx, gone := context.WithCancel(groupCtx)
+	defer gone()
+
+	group.Go(func() error {
+		defer close(frames)
+		defer gone()
+		return c.read(groupCtx, frames)
+	})
+	group.Go(func() error {
+		defer close(answers)
+		return c.work(clientCtx, frames, answers, &unanswered)
+	})
+	group.Go(func() error {
+		return c.write(clientCtx, answers, &unanswered)
+	})
+	return group.Wait()
+}
+
+// read hands frames to the worker until the client closes its side.
+func (c *conn) read(ctx context.Context, frames chan<- frame) error {
+	for {
+		if err := c.waitForFrame(); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return fmt.Errorf("read: %w", err)
+		}
+		f, err := c.readFrame(ctx)
+		if err != nil {
+			return fmt.Errorf("read: %w", err)
+		}
+		c.busy.Add(1)
+		select {
+		case frames <- f:
+		case <-ctx.Done():
+			c.release(f)
+			return nil
+		}
+	}
+}
+
+// waitForFrame returns when the next frame begins. A connection that is silent
+// while nothing is under way is closed.
+func (c *conn) waitForFrame() error {
+	for {
+		if err := c.nc.SetReadDeadline(time.Now().Add(c.b.cfg.Limits.IdleTimeout)); err != nil {
+			return err
+		}
+		_, err := c.frames.r.Peek(1)
+		if errors.Is(err, os.ErrDeadlineExceeded) && c.busy.Load() > 0 {
+			continue
+		}
+		return err
+	}
+}
+
+func (c *conn) readFrame(ctx context.Context) (frame, error) {
+	var f frame
+	limit := c.frames.limit
+	sized := frameReader{r: c.frames.r, limit: limit, reserve: func(size int) error {
+		if size < budgetThreshold {
+			return nil
+		}
+		if err := c.b.inFlight.Acquire(ctx, int64(size)); err != nil {
+			return err
+		}
+		f.budget = int64(size)
+		return nil
+	}}
+	var err error
+	if f.bytes, err = sized.next(); err != nil {
+		c.release(f)
+		return frame{}, err
+	}
+	return f, nil
+}
+
+func (c *conn) release(f frame) {
+	if f.budget > 0 {
+		c.b.inFlight.Release(f.budget)
+	}
+}
+
+// work decodes and handles requests in order. It does not stop for an ended
+// context: what was read is handled, so that a client may send and leave.
+func (c *conn) work(ctx context.Context, frames <-chan frame, answers chan<- answer, unanswered *sync.WaitGroup) error {
+	pipelined := true
+	var failed error
+	for f := range frames {
+		if failed != nil {
+			c.release(f)
+			continue
+		}
+		h := frameHeader(f.bytes)
+		row := c.b.table[h.key]
+		if row == nil || !row.pipelined || !pipelined {
+			unanswered.Wait()
+		}
+		pipelined = row != nil && row.pipelined
+		p, err := c.handle(ctx, h, row, f.bytes)
+		c.release(f)
+		if err != nil {
+			failed = err
+			c.nc.Close() // ends the reader, and with it this loop
+			continue
+		}
+		unanswered.Add(1)
+		answers <- answer{h.correlation, h.version, p}
+	}
+	return failed
+}
+
+// handle answers one frame. An error is the end of the connection.
+func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (p pending, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.log.Error("request handler panicked", "api", kmsg.NameForKey(h.key), "version", h.version, "panic", v, "stack", string(debug.Stack()))
+			p, err = nil, errPanic
+		}
+	}()
+	if row == nil {
+		return nil, fmt.Errorf("%w: unknown api key %d", errFrame, h.key)
+	}
+	if h.version < row.min || h.version > row.max {
+		if row.key == kmsg.ApiVersions {
+			resp := c.b.unsupportedApiVersions()
+			return func(context.Context) (kmsg.Response, error) { return resp, nil }, nil
+		}
+		return nil, fmt.Errorf("%w: %s v%d is not supported", errFrame, row.key.Name(), h.version)
+	}
+	body := row.key.Request()
+	body.SetVersion(h.version)
+	clientID, err := decodeRequest(frame, body)
+	if err != nil {
+		return nil, err
+	}
+	c.client.ClientID = clientID
+	if v, ok := body.(*kmsg.ApiVersionsRequest); ok {
+		c.noteSoftware(v)
+	}
+	r := &request{api: row, version: h.version, client: c.client, body: body, broker: c.b}
+	return row.handle(c.b, ctx, r), nil
+}
+
+var errPanic = errors.New("request handler panicked")
+
+// write waits for answers in order and sends them. After a failure it goes on
+// to take answers, so that the worker is not held up, and sends none.
+func (c *conn) write(ctx context.Context, answers <-chan answer, unanswered *sync.WaitGroup) error {
+	var failed error
+	for a := range answers {
+		if failed == nil {
+			if failed = c.send(ctx, a); failed != nil {
+				c.nc.Close()
+			}
+		}
+		c.busy.Add(-1)
+		unanswered.Done()
+	}
+	return failed
+}
+
+func (c *conn) send(ctx context.Context, a answer) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.log.Error("request handler panicked", "panic", v, "stack", string(debug.Stack()))
+			err = errPanic
+		}
+	}()
+	resp, err := a.pending(ctx)
+	if resp == nil || err != nil {
+		return err
+	}
+	if c.out = appendResponse(c.out[:0], a.correlation, resp); cap(c.out) > keptBuffer {
+		defer func() { c.out = nil }()
+	}
+	return c.writeOut()
+}
+
+// writeOut sends c.out. The client has the write timeout for each megabyte.
+func (c *conn) writeOut() error {
+	for rest := c.out; len(rest) > 0; {
+		if err := c.nc.SetWriteDeadline(time.Now().Add(c.b.cfg.Limits.WriteTimeout)); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		n, err := c.nc.Write(rest[:min(len(rest), 1<<20)])
+		if err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+func hostOf(addr net.Addr) string {
+	host, _, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return addr.String()
+	}
+	return host
+}

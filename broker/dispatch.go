@@ -1,0 +1,143 @@
+package broker
+
+import (
+	"context"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/acl"
+)
+
+// api is one row of the table: which versions of a request the broker speaks,
+// what a caller needs for it, and who answers.
+type api struct {
+	key      kmsg.Key
+	min, max int16
+	// resource and op are what [request.may] asks the ACLs for.
+	resource acl.ResourceType
+	op       acl.Operation
+	// handle answers. It runs on the connection's worker, in the order of the
+	// requests, and may block: the connection's later requests wait, as they do
+	// in Kafka. The context ends when the client goes away.
+	handle handler
+	// pipelined requests may be begun while earlier ones await their answer.
+	pipelined bool
+}
+
+// handler begins a request and returns how it ends. Most have nothing left to
+// wait for: see [answers].
+type handler func(b *Broker, ctx context.Context, r *request) pending
+
+// pending waits, if there is something to wait for, and returns the response;
+// nil means that none is sent, an error that the connection is closed. Pendings
+// of a connection are called one after the other in the order of the requests.
+type pending func(ctx context.Context) (kmsg.Response, error)
+
+// answers makes a handler of a typed method that does its own waiting.
+func answers[Q kmsg.Request, S kmsg.Response](h func(b *Broker, ctx context.Context, r *request, q Q) S) handler {
+	return func(b *Broker, ctx context.Context, r *request) pending {
+		resp := h(b, ctx, r, r.body.(Q))
+		return func(context.Context) (kmsg.Response, error) { return resp, nil }
+	}
+}
+
+// begins makes a handler of a typed method that returns before its effects are
+// durable, so that the next request of the connection can begin.
+func begins[Q kmsg.Request](h func(b *Broker, ctx context.Context, r *request, q Q) pending) handler {
+	return func(b *Broker, ctx context.Context, r *request) pending { return h(b, ctx, r, r.body.(Q)) }
+}
+
+// request is one request on its way through a handler.
+type request struct {
+	*api
+	version int16
+	client  Client
+	body    kmsg.Request
+	broker  *Broker
+}
+
+// Client is who sent a request, as far as the broker knows.
+type Client struct {
+	Principal string // "User:name" as authenticated
+	Host      string // address, without port
+	ClientID  string // as the request's header claims
+	Software  string // name/version as ApiVersions claims (KIP-511), or ""
+	Listener  string
+}
+
+// may reports whether the caller has the operation of the request's row on the
+// named resource of the row's type.
+func (r *request) may(name string) bool { return r.allowed(r.op, r.resource, name) }
+
+// allowed reports whether the caller may do op on a resource.
+func (r *request) allowed(op acl.Operation, rt acl.ResourceType, name string) bool {
+	return r.broker.allowed(&r.client, op, rt, name)
+}
+
+func (b *Broker) allowed(c *Client, op acl.Operation, rt acl.ResourceType, name string) bool {
+	if !b.cfg.Authorizer {
+		return true
+	}
+	return b.acls().Allowed(c.Principal, c.Host, op, rt, name)
+}
+
+// apis is the table. Rows of a family stand with its handlers; ApiVersions'
+// answer is computed from all of them.
+//
+// Produce says 0 although it refuses versions below 3, because librdkafka looks
+// for that to know which codecs a broker has (KAFKA-18659).
+func apis() []api {
+	return slices.Concat(dataAPIs(), clusterAPIs(), topicAPIs(), securityAPIs(), groupAPIs(), transactionAPIs())
+}
+
+// dispatchTable is apis by key.
+type dispatchTable map[int16]*api
+
+func newDispatchTable(rows []api) dispatchTable {
+	t := make(dispatchTable, len(rows))
+	for i := range rows {
+		t[int16(rows[i].key)] = &rows[i]
+	}
+	return t
+}
+
+// ranges is what ApiVersions reports, in the order of the keys.
+func (t dispatchTable) ranges() []kmsg.ApiVersionsResponseApiKey {
+	out := make([]kmsg.ApiVersionsResponseApiKey, 0, len(t))
+	for key, row := range t {
+		k := kmsg.NewApiVersionsResponseApiKey()
+		k.ApiKey, k.MinVersion, k.MaxVersion = key, row.min, row.max
+		out = append(out, k)
+	}
+	slices.SortFunc(out, func(a, b kmsg.ApiVersionsResponseApiKey) int { return int(a.ApiKey) - int(b.ApiKey) })
+	return out
+}
+
+// Frame limits. kmsg takes up to 80 bytes of memory per byte of a hostile frame,
+// so every API but Produce is held to what its honest uses need.
+const (
+	maxUnauthenticatedFrame = 16 << 10
+	maxFrame                = 1 << 20
+)
+
+// frameLimit is the greatest frame of an authenticated client, by API key; 0 for
+// keys that we do not speak.
+func (b *Broker) frameLimit(key int16) int {
+	switch _, known := b.table[key]; {
+	case !known:
+		return 0
+	case kmsg.Key(key) == kmsg.Produce:
+		return b.cfg.Limits.MaxRequestBytes
+	}
+	return maxFrame
+}
+
+// unauthenticatedFrameLimit is that of a client that has yet to authenticate.
+func unauthenticatedFrameLimit(key int16) int {
+	switch kmsg.Key(key) {
+	case kmsg.ApiVersions, kmsg.SASLHandshake, kmsg.SASLAuthenticate:
+		return maxUnauthenticatedFrame
+	}
+	return 0
+}

@@ -1,0 +1,54 @@
+// Package broker is the bundled broker: a Kafka broker of one node that
+// unmodified clients use. It is the embedded default of the replicator (a
+// laptop, an edge site, tests) and meets the rest of it only over the wire.
+//
+// # Life of a Produce
+//
+// A connection's reader takes the frame off the socket ([frameReader]), within
+// limits that hold before anything is allocated. Its worker decodes it, finds the
+// row of the dispatch table, and calls the handler (handle_produce.go). For each
+// partition the handler looks up the right to write, checks the batch as a leader
+// must (validate.go), and appends it as it came to the partition's log, which
+// checks producer and transaction and stamps offset and leader epoch. The worker
+// goes on to the connection's next Produce; the writer waits until the log is
+// synced, which many requests share, and then answers: what is acknowledged is on
+// disk.
+//
+// # Life of a Fetch
+//
+// The handler (handle_fetch.go) reads whole batches below the high watermark,
+// which is the durable end of the log, or below the last stable offset. If there
+// is not enough it puts a [replica.Waiter] on the partitions and sleeps until a
+// sync moves one of them, the time is over, or the client has gone.
+//
+// # What it promises
+//
+//   - An acknowledged batch (acks=1 or all) is on disk; nobody ever reads one
+//     that is not.
+//   - Batches are stored and served as they came, but for base offset and leader
+//     epoch (and timestamps where a topic asks for LogAppendTime).
+//   - Nothing listens beyond loopback without TLS unless the configuration says
+//     so. With the authorizer on, what no rule allows is denied, and a topic that
+//     a client may not describe looks the same whether it exists or not.
+//   - Bytes of a client never panic the process; a malformed frame costs its
+//     connection and one line of log.
+//   - Who produced and who fetched is in the broker's ledger within a second
+//     (provenance.go).
+//
+// # Goroutines
+//
+// [Broker.Run] owns them all: one per listener, three per connection (conn.go),
+// the flusher (for acks=0), retention, provenance, and the coordinators'. Clients
+// are stopped first, then what serves them, then the logs are closed. [New]
+// starts none but those that open logs, and waits for them.
+//
+// # What is left out
+//
+// Several nodes: one broker leads everything, replication factors above 1 are
+// refused. Compaction: compacted topics refuse records without a key and keep
+// every record. Fetch sessions (id 0 is always answered), followers, quotas,
+// re-authentication and delegation tokens, mechanisms other than SCRAM and PLAIN,
+// client telemetry, tiered storage, formats before v2, mirror topics, dynamic
+// broker settings. Deleting a user or a rule affects the next request or
+// connection; open connections of a deleted user stay.
+package broker

@@ -1,0 +1,75 @@
+package broker
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/acl"
+)
+
+func clusterAPIs() []api {
+	return []api{
+		{key: kmsg.ApiVersions, min: 0, max: 4, handle: answers((*Broker).apiVersions)},
+		{key: kmsg.Metadata, min: 0, max: 13, resource: acl.Topic, op: acl.Describe, handle: answers((*Broker).metadata)},
+		{key: kmsg.DescribeCluster, min: 0, max: 2, resource: acl.Cluster, op: acl.Describe, handle: answers((*Broker).describeCluster)},
+	}
+}
+
+// apiVersions answers ApiVersions (KIP-511), before authentication too: it tells
+// what the program speaks and nothing about the cluster. r is nil then.
+func (b *Broker) apiVersions(_ context.Context, _ *request, q *kmsg.ApiVersionsRequest) *kmsg.ApiVersionsResponse {
+	resp := q.ResponseKind().(*kmsg.ApiVersionsResponse)
+	if q.Version >= 3 && !(softwarePattern.MatchString(q.ClientSoftwareName) && softwarePattern.MatchString(q.ClientSoftwareVersion)) {
+		resp.ErrorCode = kerr.InvalidRequest.Code
+		return resp
+	}
+	resp.ApiKeys = b.table.ranges()
+	return resp
+}
+
+// unsupportedApiVersions answers an ApiVersions of a version that we do not
+// speak: in version 0, which every client reads, with the range that we do.
+func (b *Broker) unsupportedApiVersions() *kmsg.ApiVersionsResponse {
+	resp := kmsg.NewPtrApiVersionsResponse()
+	resp.ErrorCode = kerr.UnsupportedVersion.Code
+	row := b.table[int16(kmsg.ApiVersions)]
+	k := kmsg.NewApiVersionsResponseApiKey()
+	k.ApiKey, k.MinVersion, k.MaxVersion = int16(row.key), row.min, row.max
+	resp.ApiKeys = append(resp.ApiKeys, k)
+	return resp
+}
+
+// describeCluster answers DescribeCluster (KIP-700). As in Kafka everybody may
+// ask who the brokers are.
+func (b *Broker) describeCluster(_ context.Context, r *request, q *kmsg.DescribeClusterRequest) *kmsg.DescribeClusterResponse {
+	resp := q.ResponseKind().(*kmsg.DescribeClusterResponse)
+	if q.Version >= 1 && q.EndpointType != 1 {
+		resp.ErrorCode = kerr.UnsupportedEndpointType.Code
+		resp.ErrorMessage = kmsg.StringPtr("this is a broker's endpoint")
+		return resp
+	}
+	resp.EndpointType = 1
+	resp.ClusterID = b.ClusterID()
+	resp.ControllerID = b.cfg.NodeID
+	ln := b.listeners[r.client.Listener]
+	node := kmsg.NewDescribeClusterResponseBroker()
+	node.NodeID, node.Host, node.Port = b.cfg.NodeID, ln.host, ln.port
+	resp.Brokers = append(resp.Brokers, node)
+	if q.IncludeClusterAuthorizedOperations {
+		resp.ClusterAuthorizedOperations = r.operations(acl.Cluster, acl.ClusterName)
+	}
+	return resp
+}
+
+// operations is what the caller may do to a resource, as bits 1<<operation.
+func (r *request) operations(rt acl.ResourceType, name string) int32 {
+	var bits int32
+	for _, op := range rt.Operations() {
+		if r.allowed(op, rt, name) {
+			bits |= 1 << op
+		}
+	}
+	return bits
+}

@@ -1,0 +1,4 @@
+package broker
+
+// groupAPIs are the rows of consumer groups.
+func groupAPIs() []api { return nil }

@@ -1,0 +1,240 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/broker/commitlog"
+	"github.com/waybillhq/waybill/broker/controller"
+	"github.com/waybillhq/waybill/broker/replica"
+	"github.com/waybillhq/waybill/internal/record"
+)
+
+func dataAPIs() []api {
+	return []api{
+		{key: kmsg.Produce, min: 0, max: 13, resource: acl.Topic, op: acl.Write, handle: begins((*Broker).produce), pipelined: true},
+		{key: kmsg.Fetch, min: 4, max: 17, resource: acl.Topic, op: acl.Read, handle: answers((*Broker).fetch)},
+		{key: kmsg.ListOffsets, min: 1, max: 10, resource: acl.Topic, op: acl.Describe, handle: answers((*Broker).listOffsets)},
+		{key: kmsg.OffsetForLeaderEpoch, min: 2, max: 4, resource: acl.Topic, op: acl.Describe, handle: answers((*Broker).offsetForLeaderEpoch)},
+	}
+}
+
+// Produce versions that mean something here. 0 to 2 are advertised and refused:
+// see apis.
+const (
+	produceFirst   = 3 // format v2
+	produceZstd    = 7
+	produceTopicID = 13
+)
+
+// produced is what became of one partition of a Produce request.
+type produced struct {
+	resp      *kmsg.ProduceResponseTopicPartition
+	partition *replica.Partition
+	end       int64 // to be committed below; 0 if nothing was appended
+	err       error
+	failures  []recordFailure
+}
+
+// produce answers Produce: it checks and appends at once, in the order of the
+// request, and the answer waits until all of it is on disk, for acks=1 as for
+// acks=all. acks=0 has no answer; if something went wrong the connection is
+// closed instead, so that the client looks again.
+//
+// v3 brought transactions, v7 zstd, v8 which records failed (KIP-467), v13 topic
+// ids (KIP-516). Throttling is left out.
+func (b *Broker) produce(ctx context.Context, r *request, q *kmsg.ProduceRequest) pending {
+	resp := q.ResponseKind().(*kmsg.ProduceResponse)
+	refused := b.refuseProduce(r, q)
+	var all []*produced
+	resp.Topics = make([]kmsg.ProduceResponseTopic, len(q.Topics))
+	for i := range q.Topics {
+		want, out := &q.Topics[i], &resp.Topics[i]
+		out.Topic, out.TopicID = want.Topic, want.TopicID
+		out.Partitions = make([]kmsg.ProduceResponseTopicPartition, len(want.Partitions))
+		t, err := b.produceTopic(r, q, want)
+		if refused != nil {
+			err = refused
+		}
+		for j := range want.Partitions {
+			part := &out.Partitions[j]
+			part.Default()
+			part.Partition = want.Partitions[j].Partition
+			done := &produced{resp: part, err: err}
+			if err == nil {
+				b.producePartition(ctx, r, q, t, want.Partitions[j], done)
+			}
+			all = append(all, done)
+		}
+	}
+	if q.Acks == 0 {
+		return func(context.Context) (kmsg.Response, error) {
+			for _, p := range all {
+				if p.err != nil {
+					return nil, errors.Join(errors.New("produce with acks=0"), p.err)
+				}
+				b.flusher.Add(p.partition, p.end)
+			}
+			return nil, nil
+		}
+	}
+	return func(ctx context.Context) (kmsg.Response, error) {
+		b.waitProduced(ctx, q, all)
+		for _, p := range all {
+			b.finishProduce(p)
+		}
+		return resp, nil
+	}
+}
+
+// refuseProduce is why nothing of a request can be appended.
+func (b *Broker) refuseProduce(r *request, q *kmsg.ProduceRequest) error {
+	switch {
+	case q.Version < produceFirst:
+		return kerr.UnsupportedVersion
+	case q.Acks < -1 || q.Acks > 1:
+		return kerr.InvalidRequiredAcks
+	case q.TransactionID != nil && !r.allowed(acl.Write, acl.TransactionalID, *q.TransactionID):
+		return kerr.TransactionalIDAuthorizationFailed
+	}
+	return nil
+}
+
+func (b *Broker) produceTopic(r *request, q *kmsg.ProduceRequest, want *kmsg.ProduceRequestTopic) (*topic, error) {
+	if q.Version >= produceTopicID {
+		t := b.topicByID(controller.TopicID(want.TopicID))
+		switch {
+		case t == nil:
+			return nil, kerr.UnknownTopicID
+		case !r.may(t.Name):
+			return nil, kerr.TopicAuthorizationFailed
+		case isCoordinators(t.Name):
+			return nil, kerr.InvalidTopicException
+		}
+		return t, nil
+	}
+	switch {
+	case !r.may(want.Topic):
+		return nil, kerr.TopicAuthorizationFailed
+	case isCoordinators(want.Topic):
+		return nil, kerr.InvalidTopicException
+	}
+	if t := b.topic(want.Topic); t != nil {
+		return t, nil
+	}
+	return nil, kerr.UnknownTopicOrPartition
+}
+
+// producePartition appends the batch of one partition.
+func (b *Broker) producePartition(ctx context.Context, r *request, q *kmsg.ProduceRequest, t *topic, want kmsg.ProduceRequestTopicPartition, done *produced) {
+	p, err := t.partition(want.Partition)
+	if err != nil {
+		done.err = err
+		return
+	}
+	done.partition = p
+	if q.Acks == -1 && t.config.minISR > 1 {
+		done.err = kerr.NotEnoughReplicas
+		return
+	}
+	batch, failures, err := b.checkProduced(t, q, want.Records)
+	if err != nil {
+		done.err, done.failures = err, failures
+		return
+	}
+	now := time.Now().UnixMilli()
+	if t.config.appendTime {
+		batch.SetAppendTime(now)
+	}
+	appended, err := b.appendProduced(ctx, q, p, batch)
+	if err != nil {
+		done.err = err
+		return
+	}
+	done.end = appended.NextOffset()
+	done.resp.BaseOffset = appended.BaseOffset
+	done.resp.LogStartOffset = p.StartOffset()
+	done.resp.LogAppendTime = -1
+	if t.config.appendTime {
+		done.resp.LogAppendTime = now
+	}
+	if b.provenance != nil && !appended.Duplicate {
+		b.provenance.produced(&r.client, p, batch.ProducerID(), appended.BaseOffset, appended.LastOffset)
+	}
+}
+
+// appendProduced appends a checked batch. One that would open a transaction on
+// this partition needs the coordinator's word that it belongs to it (KIP-890).
+func (b *Broker) appendProduced(ctx context.Context, q *kmsg.ProduceRequest, p *replica.Partition, batch record.Batch) (commitlog.Appended, error) {
+	if !batch.Attributes().Transactional() {
+		return p.Append(batch, commitlog.FromClient)
+	}
+	if q.TransactionID == nil {
+		// The right to the transactional id was checked by the request's field,
+		// so a batch may not be transactional without it (CVE-2018-17196).
+		return commitlog.Appended{}, refuse(kerr.InvalidTxnState, "transactional batch in a request without transactional id")
+	}
+	guard, open := p.BeginVerification(batch.ProducerID(), batch.ProducerEpoch())
+	if open {
+		return p.Append(batch, commitlog.FromClient)
+	}
+	err := b.coordinators.verifyTransaction(ctx, *q.TransactionID, batch.ProducerID(), batch.ProducerEpoch(), p.Topic, p.Partition)
+	if err != nil {
+		return commitlog.Appended{}, err
+	}
+	return p.AppendVerified(batch, guard)
+}
+
+// waitProduced waits until everything that was appended is committed. It goes on
+// when the client is gone: others wait to read it.
+func (b *Broker) waitProduced(ctx context.Context, q *kmsg.ProduceRequest, all []*produced) {
+	timeout := time.Duration(max(q.TimeoutMillis, 1)) * time.Millisecond
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	defer cancel()
+	waitOne := func(p *produced) {
+		if err := p.partition.WaitCommitted(ctx, p.end); err != nil {
+			p.err = err
+			b.flusher.Add(p.partition, p.end)
+		}
+	}
+	var waiting []*produced
+	for _, p := range all {
+		if p.err == nil {
+			waiting = append(waiting, p)
+		}
+	}
+	if len(waiting) == 1 {
+		waitOne(waiting[0])
+		return
+	}
+	var group errgroup.Group
+	group.SetLimit(concurrentSyncs)
+	for _, p := range waiting {
+		group.Go(func() error {
+			waitOne(p)
+			return nil
+		})
+	}
+	_ = group.Wait() // none returns an error
+}
+
+// finishProduce turns an outcome into the partition's answer.
+func (b *Broker) finishProduce(p *produced) {
+	if p.err == nil {
+		return
+	}
+	p.resp.ErrorCode = b.code(p.err, "produce", "partition", p.partition)
+	p.resp.BaseOffset, p.resp.LogStartOffset, p.resp.LogAppendTime = -1, -1, -1
+	p.resp.ErrorMessage = message(p.err)
+	for _, f := range p.failures {
+		e := kmsg.NewProduceResponseTopicPartitionErrorRecord()
+		e.RelativeOffset, e.ErrorMessage = f.index, kmsg.StringPtr(f.reason)
+		p.resp.ErrorRecords = append(p.resp.ErrorRecords, e)
+	}
+}

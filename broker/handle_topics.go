@@ -1,0 +1,269 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/broker/controller"
+)
+
+func topicAPIs() []api {
+	return []api{
+		{key: kmsg.CreateTopics, min: 2, max: 7, resource: acl.Topic, op: acl.Create, handle: answers((*Broker).createTopics)},
+		{key: kmsg.DeleteTopics, min: 1, max: 6, resource: acl.Topic, op: acl.Delete, handle: answers((*Broker).deleteTopics)},
+		{key: kmsg.CreatePartitions, min: 0, max: 3, resource: acl.Topic, op: acl.Alter, handle: answers((*Broker).createPartitions)},
+		{key: kmsg.DeleteRecords, min: 0, max: 2, resource: acl.Topic, op: acl.Delete, handle: answers((*Broker).deleteRecords)},
+		{key: kmsg.DescribeConfigs, min: 1, max: 4, handle: answers((*Broker).describeConfigs)},
+		{key: kmsg.AlterConfigs, min: 0, max: 2, handle: answers((*Broker).alterConfigs)},
+		{key: kmsg.IncrementalAlterConfigs, min: 0, max: 1, handle: answers((*Broker).incrementalAlterConfigs)},
+	}
+}
+
+// createTopics answers CreateTopics: Create on the cluster or on the name. v4
+// takes -1 for the defaults (KIP-464), v5 tells the configuration (KIP-525), v7
+// the topic id. A topic has one replica.
+func (b *Broker) createTopics(_ context.Context, r *request, q *kmsg.CreateTopicsRequest) *kmsg.CreateTopicsResponse {
+	resp := q.ResponseKind().(*kmsg.CreateTopicsResponse)
+	count := map[string]int{}
+	for _, t := range q.Topics {
+		count[t.Topic]++
+	}
+	for i := range q.Topics {
+		want := &q.Topics[i]
+		if count[want.Topic] == 0 {
+			continue // answered already
+		}
+		out := kmsg.NewCreateTopicsResponseTopic()
+		out.Topic, out.NumPartitions, out.ReplicationFactor = want.Topic, -1, -1
+		var err error
+		if count[want.Topic] > 1 {
+			err = refuse(kerr.InvalidRequest, "topic is named twice")
+		} else {
+			err = b.createOne(r, q, want, &out)
+		}
+		count[want.Topic] = 0
+		out.ErrorCode, out.ErrorMessage = b.code(err, "create topic", "topic", want.Topic), message(err)
+		resp.Topics = append(resp.Topics, out)
+	}
+	return resp
+}
+
+func (b *Broker) createOne(r *request, q *kmsg.CreateTopicsRequest, want *kmsg.CreateTopicsRequestTopic, out *kmsg.CreateTopicsResponseTopic) error {
+	if !r.mayCreate(want.Topic) {
+		return kerr.TopicAuthorizationFailed
+	}
+	if err := checkTopicName(want.Topic); err != nil {
+		return refuse(kerr.InvalidTopicException, err.Error())
+	}
+	if b.topic(want.Topic) != nil {
+		return refuse(kerr.TopicAlreadyExists, fmt.Sprintf("topic %q already exists", want.Topic))
+	}
+	partitions, err := b.plannedPartitions(want)
+	if err != nil {
+		return err
+	}
+	configs := map[string]string{}
+	for _, c := range want.Configs {
+		if c.Value == nil {
+			return refuse(kerr.InvalidConfig, fmt.Sprintf("topic config %q has no value", c.Name))
+		}
+		configs[c.Name] = *c.Value
+	}
+	if err := checkTopicConfigs(configs); err != nil {
+		return refuse(kerr.InvalidConfig, err.Error())
+	}
+	if !q.ValidateOnly {
+		t, err := b.createTopic(want.Topic, partitions, configs)
+		if err != nil {
+			return err
+		}
+		out.TopicID = t.ID
+	}
+	if !r.allowed(acl.DescribeConfigs, acl.Topic, want.Topic) {
+		out.ConfigErrorCode = kerr.TopicAuthorizationFailed.Code
+		return nil
+	}
+	out.NumPartitions, out.ReplicationFactor = partitions, 1
+	for _, c := range describeTopicConfigs(configs) {
+		out.Configs = append(out.Configs, kmsg.CreateTopicsResponseTopicConfig{Name: c.Name, Value: c.Value, Source: int8(c.Source)})
+	}
+	return nil
+}
+
+// plannedPartitions is how many partitions a request for a topic means.
+func (b *Broker) plannedPartitions(want *kmsg.CreateTopicsRequestTopic) (int32, error) {
+	if len(want.ReplicaAssignment) > 0 {
+		if want.NumPartitions != -1 || want.ReplicationFactor != -1 {
+			return 0, refuse(kerr.InvalidRequest, "an assignment of replicas leaves no number to choose: both must be -1")
+		}
+		seen := map[int32]bool{}
+		for _, a := range want.ReplicaAssignment {
+			if !slices.Equal(a.Replicas, []int32{b.cfg.NodeID}) {
+				return 0, refuse(kerr.InvalidReplicaAssignment, fmt.Sprintf("broker %d is the only one", b.cfg.NodeID))
+			}
+			if a.Partition < 0 || int(a.Partition) >= len(want.ReplicaAssignment) || seen[a.Partition] {
+				return 0, refuse(kerr.InvalidReplicaAssignment, "partitions must count from 0 without holes")
+			}
+			seen[a.Partition] = true
+		}
+		return b.boundedPartitions(int32(len(want.ReplicaAssignment)))
+	}
+	if want.ReplicationFactor != -1 && want.ReplicationFactor != 1 {
+		return 0, refuse(kerr.InvalidReplicationFactor, fmt.Sprintf("replication factor %d, there is one broker", want.ReplicationFactor))
+	}
+	if want.NumPartitions == -1 {
+		return b.cfg.DefaultPartitions, nil
+	}
+	return b.boundedPartitions(want.NumPartitions)
+}
+
+func (b *Broker) boundedPartitions(n int32) (int32, error) {
+	if n <= 0 || n > maxPartitions {
+		return 0, refuse(kerr.InvalidPartitions, fmt.Sprintf("%d partitions are not between 1 and %d", n, maxPartitions))
+	}
+	return n, nil
+}
+
+// deleteTopics answers DeleteTopics, by name or (v6) by id.
+func (b *Broker) deleteTopics(_ context.Context, r *request, q *kmsg.DeleteTopicsRequest) *kmsg.DeleteTopicsResponse {
+	resp := q.ResponseKind().(*kmsg.DeleteTopicsResponse)
+	wanted := q.Topics
+	if q.Version < 6 {
+		wanted = nil
+		for _, name := range q.TopicNames {
+			wanted = append(wanted, kmsg.DeleteTopicsRequestTopic{Topic: kmsg.StringPtr(name)})
+		}
+	}
+	for _, want := range wanted {
+		out := kmsg.NewDeleteTopicsResponseTopic()
+		out.Topic, out.TopicID = want.Topic, want.TopicID
+		err := b.deleteOne(r, want, &out)
+		out.ErrorCode, out.ErrorMessage = b.code(err, "delete topic", "topic", out.Topic), message(err)
+		resp.Topics = append(resp.Topics, out)
+	}
+	return resp
+}
+
+func (b *Broker) deleteOne(r *request, want kmsg.DeleteTopicsRequestTopic, out *kmsg.DeleteTopicsResponseTopic) error {
+	var t *topic
+	if want.Topic == nil {
+		t = b.topicByID(controller.TopicID(want.TopicID))
+		switch {
+		case t == nil || !r.allowed(acl.Describe, acl.Topic, t.Name):
+			return kerr.UnknownTopicID
+		case !r.may(t.Name):
+			return kerr.TopicAuthorizationFailed
+		}
+		out.Topic = &t.Name
+	} else {
+		if !r.may(*want.Topic) {
+			return kerr.TopicAuthorizationFailed
+		}
+		if t = b.topic(*want.Topic); t == nil {
+			return kerr.UnknownTopicOrPartition
+		}
+		out.TopicID = t.ID
+	}
+	if b.isOwn(t.Name) {
+		return refuse(kerr.InvalidTopicException, fmt.Sprintf("%s is the broker's own", t.Name))
+	}
+	return b.deleteTopic(t)
+}
+
+// isOwn reports whether the broker itself depends on a topic.
+func (b *Broker) isOwn(name string) bool {
+	return isCoordinators(name) || name == ledgerTopic && b.cfg.Provenance
+}
+
+// createPartitions answers CreatePartitions.
+func (b *Broker) createPartitions(_ context.Context, r *request, q *kmsg.CreatePartitionsRequest) *kmsg.CreatePartitionsResponse {
+	resp := q.ResponseKind().(*kmsg.CreatePartitionsResponse)
+	for i := range q.Topics {
+		want := &q.Topics[i]
+		out := kmsg.NewCreatePartitionsResponseTopic()
+		out.Topic = want.Topic
+		err := b.growTopic(r, q, want)
+		out.ErrorCode, out.ErrorMessage = b.code(err, "create partitions", "topic", want.Topic), message(err)
+		resp.Topics = append(resp.Topics, out)
+	}
+	return resp
+}
+
+func (b *Broker) growTopic(r *request, q *kmsg.CreatePartitionsRequest, want *kmsg.CreatePartitionsRequestTopic) error {
+	if !r.may(want.Topic) {
+		return kerr.TopicAuthorizationFailed
+	}
+	t := b.topic(want.Topic)
+	if t == nil {
+		return kerr.UnknownTopicOrPartition
+	}
+	if b.isOwn(want.Topic) {
+		return refuse(kerr.InvalidTopicException, fmt.Sprintf("%s is the broker's own", want.Topic))
+	}
+	grow := func(t controller.Topic) (controller.Topic, error) {
+		if want.Count <= t.Partitions {
+			return t, refuse(kerr.InvalidPartitions, fmt.Sprintf("topic has %d partitions already", t.Partitions))
+		}
+		if _, err := b.boundedPartitions(want.Count); err != nil {
+			return t, err
+		}
+		if len(want.Assignment) > 0 && len(want.Assignment) != int(want.Count-t.Partitions) {
+			return t, refuse(kerr.InvalidReplicaAssignment, fmt.Sprintf("%d assignments for %d new partitions", len(want.Assignment), want.Count-t.Partitions))
+		}
+		for _, a := range want.Assignment {
+			if !slices.Equal(a.Replicas, []int32{b.cfg.NodeID}) {
+				return t, refuse(kerr.InvalidReplicaAssignment, fmt.Sprintf("broker %d is the only one", b.cfg.NodeID))
+			}
+		}
+		t.Partitions = want.Count
+		return t, nil
+	}
+	if q.ValidateOnly {
+		_, err := grow(*t.Topic)
+		return err
+	}
+	return b.changeTopic(want.Topic, grow)
+}
+
+// deleteRecords answers DeleteRecords: it raises the start of a log, to the high
+// watermark for -1.
+func (b *Broker) deleteRecords(_ context.Context, r *request, q *kmsg.DeleteRecordsRequest) *kmsg.DeleteRecordsResponse {
+	resp := q.ResponseKind().(*kmsg.DeleteRecordsResponse)
+	for _, t := range q.Topics {
+		out := kmsg.NewDeleteRecordsResponseTopic()
+		out.Topic = t.Topic
+		for _, want := range t.Partitions {
+			part := kmsg.NewDeleteRecordsResponseTopicPartition()
+			part.Partition, part.LowWatermark = want.Partition, -1
+			low, err := b.deleteRecordsOf(r, t.Topic, want)
+			if err == nil {
+				part.LowWatermark = low
+			}
+			part.ErrorCode = b.code(err, "delete records", "topic", t.Topic, "partition", want.Partition)
+			out.Partitions = append(out.Partitions, part)
+		}
+		resp.Topics = append(resp.Topics, out)
+	}
+	return resp
+}
+
+func (b *Broker) deleteRecordsOf(r *request, name string, want kmsg.DeleteRecordsRequestTopicPartition) (int64, error) {
+	if !r.may(name) {
+		return 0, kerr.TopicAuthorizationFailed
+	}
+	p, err := b.leader(name, want.Partition, -1, false)
+	switch {
+	case err != nil:
+		return 0, err
+	case b.isOwn(name):
+		return 0, kerr.InvalidTopicException
+	case !b.topic(name).deletes():
+		return 0, kerr.PolicyViolation
+	}
+	return p.DeleteRecordsBefore(want.Offset)
+}

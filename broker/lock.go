@@ -1,0 +1,4 @@
+package broker
+
+// releaser gives a lock back.
+type releaser interface{ release() error }

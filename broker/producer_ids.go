@@ -1,0 +1,32 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/acl"
+)
+
+// initIdempotentProducer answers InitProducerId without a transactional id: a new
+// producer id at epoch 0, whatever the producer had before. It needs
+// IdempotentWrite on the cluster or Write on any topic (KIP-679).
+func (b *Broker) initIdempotentProducer(r *request, q *kmsg.InitProducerIDRequest) *kmsg.InitProducerIDResponse {
+	resp := q.ResponseKind().(*kmsg.InitProducerIDResponse)
+	resp.ProducerID, resp.ProducerEpoch = -1, -1
+	if !r.allowed(acl.IdempotentWrite, acl.Cluster, acl.ClusterName) && !r.allowedOnAny(acl.Write, acl.Topic) {
+		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		return resp
+	}
+	id, err := b.ctl.NextProducerID()
+	if err != nil {
+		resp.ErrorCode = b.code(err, "allocate producer id")
+		return resp
+	}
+	resp.ProducerID, resp.ProducerEpoch = id, 0
+	return resp
+}
+
+// allowedOnAny reports whether the caller may do op on some resource of a type.
+func (r *request) allowedOnAny(op acl.Operation, rt acl.ResourceType) bool {
+	return !r.broker.cfg.Authorizer || r.broker.acls().AllowedOnAny(r.client.Principal, r.client.Host, op, rt)
+}

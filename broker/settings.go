@@ -1,0 +1,199 @@
+package broker
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/broker/commitlog"
+)
+
+// setting is one row of the catalogue of topic configurations. DescribeConfigs,
+// AlterConfigs and CreateTopics derive from it.
+type setting struct {
+	name  string
+	kind  kmsg.ConfigType
+	def   string
+	check func(value string) error
+	doc   string
+}
+
+const (
+	maxInt64 = "9223372036854775807"
+)
+
+// topicSettings are the topic configurations that this broker has, with Kafka's
+// names and defaults. What is not here is refused: INVALID_CONFIG.
+var topicSettings = []setting{
+	{"cleanup.policy", kmsg.ConfigTypeList, "delete", oneOf("delete", "compact", "compact,delete", "delete,compact"), "What happens to old data. A compacted topic refuses records without a key and keeps every record: this broker does not compact yet."},
+	{"compression.type", kmsg.ConfigTypeString, "producer", oneOf("producer"), "Batches are stored as producers compressed them."},
+	{"delete.retention.ms", kmsg.ConfigTypeLong, "86400000", between(0, math.MaxInt64), "How long compaction keeps tombstones. Everything is kept longer: this broker does not compact yet."},
+	{"flush.messages", kmsg.ConfigTypeLong, maxInt64, between(1, math.MaxInt64), "After how many records the log is synced at the latest. It is synced before every acknowledgement."},
+	{"flush.ms", kmsg.ConfigTypeLong, maxInt64, between(0, math.MaxInt64), "After what time the log is synced at the latest. It is synced before every acknowledgement."},
+	{"index.interval.bytes", kmsg.ConfigTypeInt, "4096", between(1, math.MaxInt32), "About how many bytes of log one index entry stands for."},
+	{"max.compaction.lag.ms", kmsg.ConfigTypeLong, maxInt64, between(1, math.MaxInt64), "How long a record may remain uncompacted. This broker does not compact yet."},
+	{"max.message.bytes", kmsg.ConfigTypeInt, "1048588", between(0, math.MaxInt32-1), "The largest batch that is accepted."},
+	{"message.timestamp.after.max.ms", kmsg.ConfigTypeLong, "3600000", between(0, math.MaxInt64), "How far in the future a record's timestamp may lie."},
+	{"message.timestamp.before.max.ms", kmsg.ConfigTypeLong, maxInt64, between(0, math.MaxInt64), "How far in the past a record's timestamp may lie."},
+	{"message.timestamp.type", kmsg.ConfigTypeString, "CreateTime", oneOf("CreateTime", "LogAppendTime"), "Whether the producer or the broker sets timestamps."},
+	{"min.cleanable.dirty.ratio", kmsg.ConfigTypeDouble, "0.5", ratio, "When compaction begins. This broker does not compact yet."},
+	{"min.compaction.lag.ms", kmsg.ConfigTypeLong, "0", between(0, math.MaxInt64), "How long a record stays uncompacted at least. This broker does not compact yet."},
+	{"min.insync.replicas", kmsg.ConfigTypeInt, "1", between(1, math.MaxInt32), "How many replicas must have a record for acks=all. There is one."},
+	{"preallocate", kmsg.ConfigTypeBoolean, "true", oneOf("true", "false"), "Segments are preallocated in any case."},
+	{"retention.bytes", kmsg.ConfigTypeLong, "-1", between(-1, math.MaxInt64), "The size of a partition beyond which old segments are deleted."},
+	{"retention.ms", kmsg.ConfigTypeLong, "604800000", between(-1, math.MaxInt64), "The age beyond which segments are deleted."},
+	{"segment.bytes", kmsg.ConfigTypeInt, "1073741824", between(14, math.MaxInt32), "The size at which a new segment begins."},
+	{"segment.ms", kmsg.ConfigTypeLong, "604800000", between(1, math.MaxInt64), "The age at which a new segment begins."},
+	{"unclean.leader.election.enable", kmsg.ConfigTypeBoolean, "false", oneOf("true", "false"), "Whether a replica that lacks records may lead. There is one replica."},
+}
+
+func topicSetting(name string) (setting, bool) {
+	at, ok := slices.BinarySearchFunc(topicSettings, name, func(s setting, name string) int { return strings.Compare(s.name, name) })
+	if !ok {
+		return setting{}, false
+	}
+	return topicSettings[at], true
+}
+
+// checkTopicConfigs says what is wrong with a topic's configuration.
+func checkTopicConfigs(configs map[string]string) error {
+	for name, value := range configs {
+		s, ok := topicSetting(name)
+		if !ok {
+			return fmt.Errorf("unknown topic config %q", name)
+		}
+		if err := s.check(value); err != nil {
+			return fmt.Errorf("topic config %s=%q: %w", name, value, err)
+		}
+	}
+	return nil
+}
+
+func oneOf(values ...string) func(string) error {
+	return func(v string) error {
+		if !slices.Contains(values, v) {
+			return fmt.Errorf("want one of %s", strings.Join(values, ", "))
+		}
+		return nil
+	}
+}
+
+func between(least, most int64) func(string) error {
+	return func(v string) error {
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || n < least || n > most {
+			return fmt.Errorf("want a number from %d to %d", least, most)
+		}
+		return nil
+	}
+}
+
+func ratio(v string) error {
+	if f, err := strconv.ParseFloat(v, 64); err != nil || f < 0 || f > 1 {
+		return fmt.Errorf("want a number from 0 to 1")
+	}
+	return nil
+}
+
+// topicConfig is a topic's configuration as the broker uses it.
+type topicConfig struct {
+	log           commitlog.Config
+	compacted     bool
+	appendTime    bool // LogAppendTime
+	beforeMax     int64
+	afterMax      int64
+	minISR        int
+	maxBatchBytes int
+}
+
+// topicConfigOf reads configs that checkTopicConfigs has passed.
+func topicConfigOf(configs map[string]string, syncs *commitlog.SyncGate) topicConfig {
+	text := func(name string) string {
+		if v, ok := configs[name]; ok {
+			return v
+		}
+		s, _ := topicSetting(name)
+		return s.def
+	}
+	number := func(name string) int64 {
+		n, err := strconv.ParseInt(text(name), 10, 64)
+		if err != nil { // the store was written by a version with other rules
+			s, _ := topicSetting(name)
+			n, _ = strconv.ParseInt(s.def, 10, 64)
+		}
+		return n
+	}
+	policy := text("cleanup.policy")
+	c := topicConfig{
+		log:           commitlog.DefaultConfig(),
+		compacted:     strings.Contains(policy, "compact"),
+		appendTime:    text("message.timestamp.type") == "LogAppendTime",
+		beforeMax:     number("message.timestamp.before.max.ms"),
+		afterMax:      number("message.timestamp.after.max.ms"),
+		minISR:        int(number("min.insync.replicas")),
+		maxBatchBytes: int(number("max.message.bytes")),
+	}
+	c.log.SegmentBytes = number("segment.bytes")
+	c.log.SegmentAge = milliseconds(number("segment.ms"))
+	c.log.IndexInterval = number("index.interval.bytes")
+	c.log.MaxBatchBytes = max(1, c.maxBatchBytes)
+	c.log.RetentionAge, c.log.RetentionBytes = -1, -1
+	if strings.Contains(policy, "delete") {
+		c.log.RetentionAge = milliseconds(number("retention.ms"))
+		c.log.RetentionBytes = number("retention.bytes")
+	}
+	c.log.Syncs = syncs
+	return c
+}
+
+// milliseconds is a duration that does not overflow.
+func milliseconds(ms int64) time.Duration {
+	if ms > math.MaxInt64/int64(time.Millisecond) {
+		return math.MaxInt64
+	}
+	return time.Duration(ms) * time.Millisecond
+}
+
+// brokerSettings are what DescribeConfigs tells of the broker itself. They are
+// read-only: the process configuration sets them.
+func (b *Broker) brokerSettings() []setting {
+	flag := strconv.FormatBool
+	number := func(n int64) string { return strconv.FormatInt(n, 10) }
+	var listeners, advertised []string
+	for _, l := range b.cfg.Listeners {
+		listeners = append(listeners, l.Name+"://"+l.Addr)
+		advertised = append(advertised, l.Name+"://"+b.Addr(l.Name))
+	}
+	row := func(name string, kind kmsg.ConfigType, value, doc string) setting {
+		return setting{name: name, kind: kind, def: value, doc: doc}
+	}
+	def := func(name string) string { s, _ := topicSetting(name); return s.def }
+	return []setting{
+		row("advertised.listeners", kmsg.ConfigTypeString, strings.Join(advertised, ","), "Where clients are sent."),
+		row("auto.create.topics.enable", kmsg.ConfigTypeBoolean, flag(b.cfg.AutoCreateTopics), "Whether asking for a topic creates it."),
+		row("broker.id", kmsg.ConfigTypeInt, number(int64(b.cfg.NodeID)), "The id of this node."),
+		row("compression.type", kmsg.ConfigTypeString, def("compression.type"), "Batches are stored as producers compressed them."),
+		row("default.replication.factor", kmsg.ConfigTypeInt, "1", "The broker is the only replica."),
+		row("group.initial.rebalance.delay.ms", kmsg.ConfigTypeInt, number(b.cfg.GroupInitialRebalanceDelay.Milliseconds()), "How long the first rebalance of a group waits for members."),
+		row("listeners", kmsg.ConfigTypeString, strings.Join(listeners, ","), "The bound addresses."),
+		row("log.cleanup.policy", kmsg.ConfigTypeList, def("cleanup.policy"), "Default of cleanup.policy."),
+		row("log.message.timestamp.type", kmsg.ConfigTypeString, def("message.timestamp.type"), "Default of message.timestamp.type."),
+		row("log.retention.bytes", kmsg.ConfigTypeLong, def("retention.bytes"), "Default of retention.bytes."),
+		row("log.retention.ms", kmsg.ConfigTypeLong, def("retention.ms"), "Default of retention.ms."),
+		row("log.segment.bytes", kmsg.ConfigTypeInt, def("segment.bytes"), "Default of segment.bytes."),
+		row("message.max.bytes", kmsg.ConfigTypeInt, def("max.message.bytes"), "Default of max.message.bytes."),
+		row("min.insync.replicas", kmsg.ConfigTypeInt, def("min.insync.replicas"), "Default of min.insync.replicas."),
+		row("node.id", kmsg.ConfigTypeInt, number(int64(b.cfg.NodeID)), "The id of this node."),
+		row("num.partitions", kmsg.ConfigTypeInt, number(int64(b.cfg.DefaultPartitions)), "Partitions of topics that are created without a number."),
+		row("offsets.topic.num.partitions", kmsg.ConfigTypeInt, number(int64(b.cfg.OffsetsPartitions)), "Partitions of __consumer_offsets."),
+		row("offsets.topic.replication.factor", kmsg.ConfigTypeShort, "1", "The broker is the only replica."),
+		row("socket.request.max.bytes", kmsg.ConfigTypeInt, number(int64(b.cfg.Limits.MaxRequestBytes)), "The largest Produce request; others are held to 1 MiB."),
+		row("transaction.state.log.num.partitions", kmsg.ConfigTypeInt, number(int64(b.cfg.TransactionsPartitions)), "Partitions of __transaction_state."),
+		row("transaction.state.log.replication.factor", kmsg.ConfigTypeShort, "1", "The broker is the only replica."),
+	}
+}

@@ -1,0 +1,304 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/waybillhq/waybill/broker/controller"
+	"github.com/waybillhq/waybill/broker/replica"
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// The broker's own topics.
+const (
+	offsetsTopic      = "__consumer_offsets"
+	transactionsTopic = "__transaction_state"
+	ledgerTopic       = ledger.Topic
+	ledgerPartitions  = 4
+)
+
+// isInternal reports whether a topic is the broker's or a fleet's own. Clients
+// create none of these by asking for metadata, and leave no provenance there.
+func isInternal(topic string) bool { return strings.HasPrefix(topic, "__") }
+
+// isCoordinators reports whether only the coordinators write to a topic.
+func isCoordinators(topic string) bool { return topic == offsetsTopic || topic == transactionsTopic }
+
+// maxTopicName is Kafka's.
+const maxTopicName = 249
+
+// maxPartitions bounds one topic: each partition is open files.
+const maxPartitions = 10_000
+
+// checkTopicName is Kafka's rule for names.
+func checkTopicName(name string) error {
+	switch {
+	case name == "" || name == "." || name == "..":
+		return fmt.Errorf("topic name %q is not allowed", name)
+	case len(name) > maxTopicName:
+		return fmt.Errorf("topic name of %d characters, %d is the limit", len(name), maxTopicName)
+	}
+	for i := range len(name) {
+		c := name[i]
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-') {
+			return fmt.Errorf("topic name %q: only letters, digits, '.', '_' and '-' are allowed", name)
+		}
+	}
+	return nil
+}
+
+// topic is one life of a topic and its partitions. It is immutable.
+type topic struct {
+	*controller.Topic
+	config     topicConfig
+	partitions []*replica.Partition
+}
+
+// topicSet is all topics at one moment. It is immutable.
+type topicSet struct {
+	byName map[string]*topic
+	byID   map[controller.TopicID]*topic
+}
+
+func (s *topicSet) close() error {
+	var errs []error
+	for _, t := range s.byName {
+		for _, p := range t.partitions {
+			if err := p.Close(); err != nil {
+				errs = append(errs, fmt.Errorf("close %s: %w", p, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// with returns the set with t in place of any topic of its name, or, if t is
+// nil, without the name.
+func (s *topicSet) with(name string, t *topic) *topicSet {
+	next := &topicSet{byName: maps.Clone(s.byName), byID: maps.Clone(s.byID)}
+	if old := next.byName[name]; old != nil {
+		delete(next.byID, old.ID)
+		delete(next.byName, name)
+	}
+	if t != nil {
+		next.byName[name], next.byID[t.ID] = t, t
+	}
+	return next
+}
+
+// topic returns a topic by name, nil if there is none.
+func (b *Broker) topic(name string) *topic { return b.topics.Load().byName[name] }
+
+// topicByID returns a topic by id, nil if there is none.
+func (b *Broker) topicByID(id controller.TopicID) *topic { return b.topics.Load().byID[id] }
+
+// partition returns a partition of a topic by name.
+func (b *Broker) partition(name string, index int32) (*replica.Partition, error) {
+	t := b.topic(name)
+	if t == nil {
+		return nil, kerr.UnknownTopicOrPartition
+	}
+	return t.partition(index)
+}
+
+func (t *topic) partition(index int32) (*replica.Partition, error) {
+	if index < 0 || int(index) >= len(t.partitions) {
+		return nil, kerr.UnknownTopicOrPartition
+	}
+	return t.partitions[index], nil
+}
+
+func (b *Broker) logsDir() string { return filepath.Join(b.cfg.Dir, "logs") }
+
+func (b *Broker) topicDir(id controller.TopicID) string {
+	return filepath.Join(b.logsDir(), id.String())
+}
+
+// openTopics recovers the log of every partition, a few at a time. Logs of
+// topics that are no more are removed: their deletion was not finished.
+func (b *Broker) openTopics() error {
+	if err := b.fs.MkdirAll(b.logsDir()); err != nil {
+		return fmt.Errorf("make logs directory: %w", err)
+	}
+	image := b.ctl.Image()
+	if err := b.removeOrphans(image); err != nil {
+		return err
+	}
+	set := &topicSet{byName: map[string]*topic{}, byID: map[controller.TopicID]*topic{}}
+	defer func() { b.topics.Store(set) }()
+	for name, t := range image.Topics {
+		opened := &topic{Topic: t, config: topicConfigOf(t.Configs, b.syncs)}
+		set.byName[name], set.byID[t.ID] = opened, opened
+		if err := b.openPartitions(opened, image.Starts); err != nil {
+			// The rest of the broker is worth having. What cannot be served says
+			// so to whoever asks for it, except the coordinators' logs: to go on
+			// without them would forget offsets and transactions.
+			if isInternal(name) {
+				return fmt.Errorf("open %s: %w", name, err)
+			}
+			b.log.Error("partition is offline", "err", err)
+		}
+	}
+	return nil
+}
+
+func (b *Broker) removeOrphans(image *controller.Image) error {
+	names, err := b.fs.ReadDir(b.logsDir())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read logs directory: %w", err)
+	}
+	for _, name := range names {
+		var id controller.TopicID
+		if id.UnmarshalText([]byte(name)) != nil || image.TopicNames[id] != "" {
+			continue
+		}
+		b.log.Info("removing the log of a deleted topic", "id", name)
+		if err := b.fs.RemoveAll(filepath.Join(b.logsDir(), name)); err != nil {
+			return fmt.Errorf("remove log of deleted topic %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// openPartitions opens those partitions of t that are not open yet. Partitions
+// that cannot be opened are there, offline, and reported together.
+func (b *Broker) openPartitions(t *topic, epoch int32) error {
+	have := len(t.partitions)
+	more := make([]*replica.Partition, int(t.Partitions)-have)
+	errs := make([]error, len(more))
+	var group errgroup.Group
+	group.SetLimit(concurrentSyncs)
+	for n := range more {
+		group.Go(func() error {
+			id := replica.Identity{Topic: t.Name, TopicID: t.ID, Partition: int32(have + n)}
+			dir := filepath.Join(b.topicDir(t.ID), strconv.Itoa(have+n))
+			more[n], errs[n] = replica.Open(b.fs, dir, id, epoch, t.config.log)
+			return nil
+		})
+	}
+	_ = group.Wait() // none returns an error
+	t.partitions = append(t.partitions[:have:have], more...)
+	return errors.Join(errs...)
+}
+
+// createTopic makes a topic durable and opens it. The name, count and configs
+// have been checked.
+func (b *Broker) createTopic(name string, partitions int32, configs map[string]string) (*topic, error) {
+	b.topicsMu.Lock()
+	defer b.topicsMu.Unlock()
+	made := &controller.Topic{Name: name, ID: controller.NewTopicID(), Partitions: partitions, Configs: configs}
+	err := b.ctl.Update(func(i *controller.Image) ([]controller.Record, error) {
+		if i.Topic(name) != nil {
+			return nil, kerr.TopicAlreadyExists
+		}
+		return []controller.Record{{Topic: made}}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	t := &topic{Topic: made, config: topicConfigOf(configs, b.syncs)}
+	err = b.openPartitions(t, b.ctl.Image().Starts)
+	b.topics.Store(b.topics.Load().with(name, t))
+	if err != nil {
+		return t, err
+	}
+	b.log.Info("topic created", "topic", name, "id", made.ID.String(), "partitions", partitions)
+	return t, nil
+}
+
+// deleteTopic ends a topic's life. Requests that are under way see their
+// partitions closed.
+func (b *Broker) deleteTopic(t *topic) error {
+	b.topicsMu.Lock()
+	defer b.topicsMu.Unlock()
+	current := b.topics.Load().byID[t.ID]
+	if current == nil {
+		return kerr.UnknownTopicOrPartition
+	}
+	err := b.ctl.Update(func(*controller.Image) ([]controller.Record, error) {
+		return []controller.Record{{TopicDeleted: &controller.TopicDeleted{Name: t.Name, ID: t.ID}}}, nil
+	})
+	if err != nil {
+		return err
+	}
+	b.topics.Store(b.topics.Load().with(t.Name, nil))
+	for _, p := range current.partitions {
+		if err := p.Close(); err != nil {
+			b.log.Warn("close log of deleted topic", "partition", p.String(), "err", err)
+		}
+	}
+	b.log.Info("topic deleted", "topic", t.Name, "id", t.ID.String())
+	if err := b.fs.RemoveAll(b.topicDir(t.ID)); err != nil {
+		// The next start tries again.
+		b.log.Error("remove log of deleted topic", "topic", t.Name, "err", err)
+	}
+	return nil
+}
+
+// changeTopic replaces a topic's record by what change makes of it, and opens
+// partitions and applies settings that are new.
+func (b *Broker) changeTopic(name string, change func(controller.Topic) (controller.Topic, error)) error {
+	b.topicsMu.Lock()
+	defer b.topicsMu.Unlock()
+	old := b.topics.Load().byName[name]
+	if old == nil {
+		return kerr.UnknownTopicOrPartition
+	}
+	changed, err := change(*old.Topic)
+	if err != nil {
+		return err
+	}
+	err = b.ctl.Update(func(*controller.Image) ([]controller.Record, error) {
+		return []controller.Record{{Topic: &changed}}, nil
+	})
+	if err != nil {
+		return err
+	}
+	next := &topic{Topic: &changed, config: topicConfigOf(changed.Configs, b.syncs), partitions: old.partitions}
+	var errs []error
+	for _, p := range old.partitions {
+		if err := p.SetConfig(next.config.log); err != nil {
+			errs = append(errs, fmt.Errorf("apply settings to %s: %w", p, err))
+		}
+	}
+	errs = append(errs, b.openPartitions(next, b.ctl.Image().Starts))
+	b.topics.Store(b.topics.Load().with(name, next))
+	return errors.Join(errs...)
+}
+
+// makeInternalTopics creates the broker's own topics where they are missing.
+func (b *Broker) makeInternalTopics() error {
+	type own struct {
+		name       string
+		partitions int32
+		configs    map[string]string
+	}
+	topics := []own{
+		{offsetsTopic, b.cfg.OffsetsPartitions, map[string]string{"cleanup.policy": "compact", "segment.bytes": "104857600"}},
+		{transactionsTopic, b.cfg.TransactionsPartitions, map[string]string{"cleanup.policy": "compact", "segment.bytes": "104857600"}},
+	}
+	if b.cfg.Provenance {
+		topics = append(topics, own{ledgerTopic, ledgerPartitions, map[string]string{"cleanup.policy": "delete", "retention.ms": "-1"}})
+	}
+	for _, t := range topics {
+		have := b.topic(t.name)
+		if have == nil {
+			if _, err := b.createTopic(t.name, t.partitions, t.configs); err != nil {
+				return fmt.Errorf("create %s: %w", t.name, err)
+			}
+			continue
+		}
+		if isCoordinators(t.name) && have.Partitions != t.partitions {
+			return fmt.Errorf("%s has %d partitions and the configuration says %d: they cannot change, a group or transaction lives in the partition of its name's hash", t.name, have.Partitions, t.partitions)
+		}
+	}
+	return nil
+}
