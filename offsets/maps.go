@@ -280,3 +280,10 @@ func (ms *Maps) Copy(id ledger.CopyID) *Map {
 	defer ms.mu.Unlock()
 	return ms.view(id.Key())
 }
+
+// attached says whether a cluster's ledger is read here.
+func (ms *Maps) attached(cluster string) bool {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	return ms.ledgers[cluster] != nil
+}

@@ -1,0 +1,143 @@
+package offsets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// Cluster is what a [Syncer] asks of the cluster at one end. A partition that has
+// no answer is missing from one.
+type Cluster interface {
+	// Groups lists the states of the consumer groups, by name.
+	Groups(ctx context.Context) (map[string]string, error)
+	// Commits are the committed positions of groups that are settled: a
+	// transaction that is about to commit some is waited for.
+	Commits(ctx context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, error)
+	// Commit writes positions of a group that has no members, without a leader
+	// epoch. It fails if the group has members after all.
+	Commit(ctx context.Context, group string, at map[flow.TopicPartition]Commit) error
+	// Topics are the ids of topics that exist.
+	Topics(ctx context.Context, names []string) (map[string]ledger.TopicID, error)
+	// Stable are last stable offsets.
+	Stable(ctx context.Context, topics []string) (map[flow.TopicPartition]int64, error)
+	// Starts are log starts, Ends high watermarks.
+	Starts(ctx context.Context, topics []string) (map[flow.TopicPartition]int64, error)
+	Ends(ctx context.Context, topics []string) (map[flow.TopicPartition]int64, error)
+}
+
+// KafkaCluster is a [Cluster] over a client, which stays the caller's.
+func KafkaCluster(cl *kgo.Client) Cluster { return kafkaCluster{kadm.NewClient(cl)} }
+
+type kafkaCluster struct{ adm *kadm.Client }
+
+func (k kafkaCluster) Groups(ctx context.Context) (map[string]string, error) {
+	groups, err := k.adm.ListGroups(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list groups: %w", err)
+	}
+	states := map[string]string{}
+	for name, g := range groups {
+		// Others (connect, share) keep no offsets that a consumer would go on from.
+		if g.ProtocolType == "consumer" || g.ProtocolType == "" {
+			states[name] = g.State
+		}
+	}
+	return states, nil
+}
+
+func (k kafkaCluster) Commits(ctx context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, error) {
+	all := map[string]map[flow.TopicPartition]Commit{}
+	for name, r := range k.adm.FetchManyOffsets(kadm.RequireStable(ctx), groups...) {
+		if r.Err != nil && !errors.Is(r.Err, kerr.GroupIDNotFound) {
+			return nil, fmt.Errorf("fetch offsets of group %s: %w", name, r.Err)
+		}
+		all[name] = map[flow.TopicPartition]Commit{}
+		for topic, ps := range r.Fetched {
+			for n, o := range ps {
+				if o.Err != nil {
+					return nil, fmt.Errorf("fetch offsets of group %s, %s/%d: %w", name, topic, n, o.Err)
+				}
+				if o.At >= 0 {
+					all[name][flow.TopicPartition{Topic: topic, Partition: n}] = Commit{o.At, o.Metadata}
+				}
+			}
+		}
+	}
+	return all, nil
+}
+
+func (k kafkaCluster) Commit(ctx context.Context, group string, at map[flow.TopicPartition]Commit) error {
+	os := kadm.Offsets{}
+	for tp, c := range at {
+		// A source's leader epoch means nothing here, and one that is too high
+		// stops Java consumers.
+		os.Add(kadm.Offset{Topic: tp.Topic, Partition: tp.Partition, At: c.Offset, LeaderEpoch: -1, Metadata: c.Metadata})
+	}
+	resp, err := k.adm.CommitOffsets(ctx, group, os)
+	if err == nil {
+		err = resp.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("commit offsets of group %s: %w", group, err)
+	}
+	return nil
+}
+
+func (k kafkaCluster) Topics(ctx context.Context, names []string) (map[string]ledger.TopicID, error) {
+	ids := map[string]ledger.TopicID{}
+	if len(names) == 0 {
+		return ids, nil
+	}
+	topics, err := k.adm.ListTopics(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("look up topics: %w", err)
+	}
+	for _, t := range topics {
+		switch {
+		case errors.Is(t.Err, kerr.UnknownTopicOrPartition):
+		case t.Err != nil:
+			return nil, fmt.Errorf("look up topic %s: %w", t.Topic, t.Err)
+		default:
+			ids[t.Topic] = ledger.TopicID(t.ID)
+		}
+	}
+	return ids, nil
+}
+
+func (k kafkaCluster) Stable(ctx context.Context, topics []string) (map[flow.TopicPartition]int64, error) {
+	return listed("last stable offsets", topics)(k.adm.ListCommittedOffsets(ctx, topics...))
+}
+
+func (k kafkaCluster) Starts(ctx context.Context, topics []string) (map[flow.TopicPartition]int64, error) {
+	return listed("log starts", topics)(k.adm.ListStartOffsets(ctx, topics...))
+}
+
+func (k kafkaCluster) Ends(ctx context.Context, topics []string) (map[flow.TopicPartition]int64, error) {
+	return listed("log ends", topics)(k.adm.ListEndOffsets(ctx, topics...))
+}
+
+func listed(what string, topics []string) func(kadm.ListedOffsets, error) (map[flow.TopicPartition]int64, error) {
+	return func(l kadm.ListedOffsets, err error) (map[flow.TopicPartition]int64, error) {
+		at := map[flow.TopicPartition]int64{}
+		if len(topics) == 0 { // asked for nothing, kadm lists everything
+			return at, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", what, err)
+		}
+		l.Each(func(o kadm.ListedOffset) {
+			if o.Err == nil {
+				at[flow.TopicPartition{Topic: o.Topic, Partition: o.Partition}] = o.Offset
+			}
+		})
+		return at, nil
+	}
+}

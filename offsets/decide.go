@@ -1,0 +1,120 @@
+package offsets
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/waybillhq/waybill/flow"
+)
+
+// Mark is the commit metadata by which a flow knows its own commits again.
+func Mark(flowName string) string { return "waybill:" + flowName }
+
+// Commit is a committed position of a group in one partition.
+type Commit struct {
+	Offset   int64
+	Metadata string
+}
+
+// Action is what becomes of one group in one partition.
+type Action string
+
+// The actions.
+const (
+	Write Action = "write" // commit the answer at the destination
+	Keep  Action = "keep"  // it stands there already, or further on
+	Wait  Action = "wait"  // not now: see Why
+	Leave Action = "leave" // not ours to write: see Why
+)
+
+// Row is one group in one partition: where it stands, where that lies at the
+// destination, and what becomes of it.
+type Row struct {
+	Group            string              `json:"group"`
+	Source           flow.TopicPartition `json:"source"`
+	Destination      flow.TopicPartition `json:"destination"`
+	SourceOffset     int64               `json:"sourceOffset"`     // as committed
+	SourceLag        int64               `json:"sourceLag"`        // to the log end; -1 if not known
+	SourceState      string              `json:"sourceState"`      // of the group
+	DestinationState string              `json:"destinationState"` // of the group, empty if there is none
+	Present          int64               `json:"present"`          // committed at the destination, -1 if nothing
+	Result           Result              `json:"result"`
+	Action           Action              `json:"action"`
+	Why              string              `json:"why,omitempty"`
+	// Written says that the answer was committed and read back.
+	Written bool `json:"written"`
+}
+
+// Case is what [Decide] decides on.
+type Case struct {
+	Row    // filled up to Result
+	Flow   string
+	Stands *Commit // at the destination, nil if nothing
+	// Moved says that the group was found to have left the source before.
+	Moved bool
+	// Final is for the last application before a switch: only exact answers, of
+	// positions that cannot go on, and a source that went back is followed.
+	Final bool
+	// Overwrite is an operator's word that what stands at the destination may
+	// be replaced although the flow did not write it.
+	Overwrite bool
+}
+
+// idle says whether a group in this state has no members. A group that is not
+// listed at all has none.
+func idle(state string) bool { return state == "" || state == "Empty" || state == "Dead" }
+
+// writtenByFlow says whether a flow wrote a position, and not its group.
+func writtenByFlow(c Commit) bool { return strings.HasPrefix(c.Metadata, Mark("")) }
+
+// Decide says what becomes of one group in one partition.
+func Decide(c Case) Row {
+	row := c.Row
+	row.Present = -1
+	if c.Stands != nil {
+		row.Present = c.Stands.Offset
+	}
+	row.Action, row.Why = decide(c, row)
+	return row
+}
+
+func decide(c Case, row Row) (Action, string) {
+	ours := c.Stands == nil || c.Stands.Metadata == Mark(c.Flow)
+	r := row.Result
+	switch {
+	case c.Overwrite:
+	case c.Moved:
+		return Leave, "the group has moved to the destination"
+	case !ours && writtenByFlow(*c.Stands):
+		return Leave, fmt.Sprintf("flow %s writes the group's position", strings.TrimPrefix(c.Stands.Metadata, Mark("")))
+	case !ours:
+		return Leave, fmt.Sprintf("the group has moved: it committed offset %d at the destination itself", row.Present)
+	}
+	switch {
+	case !idle(row.DestinationState):
+		return Wait, "the group is active at the destination: " + row.DestinationState
+	case r.Offset < 0 && r.Why == NoCopy:
+		return Leave, r.Note
+	case r.Offset < 0:
+		return Wait, because(r)
+	case c.Final && !r.Exact:
+		return Wait, "not exact: " + because(r)
+	case c.Final && !idle(row.SourceState) && row.SourceLag != 0:
+		return Wait, fmt.Sprintf("the group is active at the source and has %d records to read", row.SourceLag)
+	case row.Present == r.Offset && ours:
+		return Keep, ""
+	case row.Present > r.Offset && !c.Final:
+		return Keep, fmt.Sprintf("the source group went back: offset %d is below %d, which stands", r.Offset, row.Present)
+	case !r.Exact:
+		return Write, "not exact: " + because(r)
+	}
+	return Write, ""
+}
+
+// because says a result's case in a few words.
+func because(r Result) string {
+	if r.Note == "" {
+		return string(r.Why)
+	}
+	return string(r.Why) + ": " + r.Note
+}

@@ -1,0 +1,271 @@
+package offsets
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// memoryCluster is a Cluster of one topic, orders.
+type memoryCluster struct {
+	id      ledger.TopicID
+	groups  map[string]string
+	commits map[string]map[flow.TopicPartition]Commit
+	end     int64
+	err     error
+	writes  int
+}
+
+var orders = flow.TopicPartition{Topic: "orders"}
+
+func (c *memoryCluster) Groups(context.Context) (map[string]string, error) { return c.groups, c.err }
+
+func (c *memoryCluster) Commits(_ context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, error) {
+	all := map[string]map[flow.TopicPartition]Commit{}
+	for _, g := range groups {
+		all[g] = maps.Clone(c.commits[g])
+	}
+	return all, nil
+}
+
+func (c *memoryCluster) Commit(_ context.Context, group string, at map[flow.TopicPartition]Commit) error {
+	c.writes++
+	if !idle(c.groups[group]) {
+		return errors.New("group has members")
+	}
+	if c.commits[group] == nil {
+		c.commits[group] = map[flow.TopicPartition]Commit{}
+	}
+	maps.Copy(c.commits[group], at)
+	return nil
+}
+
+func (c *memoryCluster) Topics(_ context.Context, names []string) (map[string]ledger.TopicID, error) {
+	if !slices.Contains(names, "orders") || c.id == (ledger.TopicID{}) {
+		return nil, nil
+	}
+	return map[string]ledger.TopicID{"orders": c.id}, nil
+}
+
+func (c *memoryCluster) Stable(context.Context, []string) (map[flow.TopicPartition]int64, error) {
+	return map[flow.TopicPartition]int64{orders: c.end}, nil
+}
+
+func (c *memoryCluster) Starts(context.Context, []string) (map[flow.TopicPartition]int64, error) {
+	return map[flow.TopicPartition]int64{orders: 0}, nil
+}
+
+func (c *memoryCluster) Ends(ctx context.Context, ts []string) (map[flow.TopicPartition]int64, error) {
+	return c.Stable(ctx, ts)
+}
+
+type movedGroups map[string]string
+
+func (m movedGroups) IsMoved(f, g string) bool { return m[f+"/"+g] != "" }
+
+func (m movedGroups) Mark(_ context.Context, f, g, why string) error {
+	m[f+"/"+g] = why
+	return nil
+}
+
+// newSync is a flow whose copy has brought source offsets 0..9 to 100..109.
+func newSync(at Commit) (*Syncer, *memoryCluster, *memoryCluster, movedGroups) {
+	ms := NewMaps()
+	ms.Attach("dst", caughtUp{})
+	feed(ms, 0, begin(1, 0), hop(1, 0, 10, 100))
+	src := &memoryCluster{
+		id: testCopy.Source.TopicID, groups: map[string]string{"app": "Empty"}, end: 10,
+		commits: map[string]map[flow.TopicPartition]Commit{"app": {orders: at, {Topic: "other"}: {Offset: 5}}},
+	}
+	dst := &memoryCluster{id: testCopy.Destination.TopicID, groups: map[string]string{}, end: 111, commits: map[string]map[flow.TopicPartition]Commit{}}
+	moved := movedGroups{}
+	return NewSyncer(SyncConfig{
+		Flow: "f", SourceID: "src", DestinationID: "dst", Source: src, Destination: dst,
+		Groups: func(g string) bool { return g == "app" }, Topics: func(t string) bool { return t == "orders" },
+		Rename: func(t string) string { return t }, Maps: ms, Moved: moved, Log: slog.New(slog.DiscardHandler),
+	}), src, dst, moved
+}
+
+func TestRound(t *testing.T) {
+	ours := func(o int64) map[flow.TopicPartition]Commit {
+		return map[flow.TopicPartition]Commit{orders: {o, "waybill:f"}}
+	}
+	cases := []struct {
+		name   string
+		source int64
+		set    func(src, dst *memoryCluster, moved movedGroups)
+		action Action
+		why    string // contained
+		want   Commit // at the destination afterwards
+		moved  bool
+	}{
+		{"first time", 4, func(_, _ *memoryCluster, _ movedGroups) {}, Write, "", Commit{104, "waybill:f"}, false},
+		{"goes on", 6, func(_, d *memoryCluster, _ movedGroups) { d.commits["app"] = ours(104) }, Write, "", Commit{106, "waybill:f"}, false},
+		{"stands there", 4, func(_, d *memoryCluster, _ movedGroups) { d.commits["app"] = ours(104) }, Keep, "", Commit{104, "waybill:f"}, false},
+		{"at the end", 10, func(_, _ *memoryCluster, _ movedGroups) {}, Write, "", Commit{110, "waybill:f"}, false},
+		{"never backwards", 4, func(_, d *memoryCluster, _ movedGroups) { d.commits["app"] = ours(108) }, Keep, "went back", Commit{108, "waybill:f"}, false},
+		{"ahead of the copy", 11, func(s, _ *memoryCluster, _ movedGroups) { s.end = 12 }, Wait, "copied up to offset 10", Commit{}, false},
+		{"never past the end", 8, func(_, d *memoryCluster, _ movedGroups) { d.end = 107 }, Wait, "the log ends at 107", Commit{}, false},
+		{"active there", 4, func(_, d *memoryCluster, _ movedGroups) { d.groups["app"] = "Stable" }, Wait, "active at the destination", Commit{}, false},
+		{"committed itself", 4, func(_, d *memoryCluster, _ movedGroups) {
+			d.commits["app"] = map[flow.TopicPartition]Commit{orders: {102, ""}}
+		}, Leave, "has moved", Commit{102, ""}, true},
+		{"committed another partition itself", 4, func(_, d *memoryCluster, _ movedGroups) {
+			d.commits["app"] = map[flow.TopicPartition]Commit{orders: {102, "waybill:f"}, {Topic: "orders", Partition: 1}: {7, "x"}}
+		}, Leave, "has moved", Commit{102, "waybill:f"}, true},
+		{"moved before", 4, func(_, d *memoryCluster, m movedGroups) { d.commits["app"], m["f/app"] = ours(102), "x" }, Leave, "has moved", Commit{102, "waybill:f"}, true},
+		{"another flow's", 4, func(_, d *memoryCluster, _ movedGroups) {
+			d.commits["app"] = map[flow.TopicPartition]Commit{orders: {102, "waybill:g"}}
+		}, Leave, "flow g writes", Commit{102, "waybill:g"}, false},
+		{"recreated at the source", 4, func(s, _ *memoryCluster, _ movedGroups) { s.id[3]++ }, Leave, "no copy connects", Commit{}, false},
+		{"absent at the destination", 4, func(_, d *memoryCluster, _ movedGroups) { d.id = ledger.TopicID{} }, Leave, "does not exist", Commit{}, false},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s, src, dst, moved := newSync(Commit{Offset: c.source})
+			c.set(src, dst, moved)
+			rows, err := s.Round(t.Context())
+			if err != nil || len(rows) != 1 {
+				t.Fatalf("got %+v %v", rows, err)
+			}
+			row := rows[0]
+			if row.Action != c.action || !strings.Contains(row.Why, c.why) || row.Written != (c.action == Write) {
+				t.Errorf("got %+v, want %s %q", row, c.action, c.why)
+			}
+			if got := dst.commits["app"][orders]; got != c.want {
+				t.Errorf("got %+v at the destination, want %+v", got, c.want)
+			}
+			if moved.IsMoved("f", "app") != c.moved {
+				t.Errorf("got moved %v, want %v", moved, c.moved)
+			}
+		})
+	}
+}
+
+func TestOnePartitionMovesTheGroup(t *testing.T) {
+	s, src, dst, _ := newSync(Commit{Offset: 4})
+	second := flow.TopicPartition{Topic: "orders", Partition: 1}
+	src.commits["app"][second] = Commit{Offset: 1}
+	dst.commits["app"] = map[flow.TopicPartition]Commit{second: {5, "own"}}
+	rows, err := s.Round(t.Context())
+	if err != nil || len(rows) != 2 {
+		t.Fatalf("got %+v %v", rows, err)
+	}
+	if dst.writes != 0 || rows[0].Action != Leave || rows[1].Action != Leave {
+		t.Errorf("got %d writes, %+v", dst.writes, rows)
+	}
+}
+
+func TestApplyExact(t *testing.T) {
+	cases := []struct {
+		name      string
+		source    int64
+		set       func(src, dst *memoryCluster)
+		overwrite bool
+		err       string
+		want      Commit
+	}{
+		{"idle group", 4, func(_, _ *memoryCluster) {}, false, "", Commit{104, "waybill:f"}},
+		{"a source that went back is followed", 4, func(_, d *memoryCluster) {
+			d.commits["app"] = map[flow.TopicPartition]Commit{orders: {108, "waybill:f"}}
+		}, false, "", Commit{104, "waybill:f"}},
+		{"active at the source, everything read", 10, func(s, _ *memoryCluster) { s.groups["app"] = "Stable" }, false, "", Commit{110, "waybill:f"}},
+		{"active at the source", 4, func(s, _ *memoryCluster) { s.groups["app"] = "Stable" }, false, "has 6 records to read", Commit{}},
+		{"ahead of the copy", 11, func(s, _ *memoryCluster) { s.end = 11 }, false, "copied up to offset 10", Commit{}},
+		{"moved", 4, func(_, d *memoryCluster) {
+			d.commits["app"] = map[flow.TopicPartition]Commit{orders: {102, ""}}
+		}, false, "has moved", Commit{102, ""}},
+		{"coming home", 4, func(_, d *memoryCluster) {
+			d.commits["app"] = map[flow.TopicPartition]Commit{orders: {102, ""}}
+		}, true, "", Commit{104, "waybill:f"}},
+		{"coming home to where it stood", 4, func(_, d *memoryCluster) {
+			d.commits["app"] = map[flow.TopicPartition]Commit{orders: {104, ""}}
+		}, true, "", Commit{104, "waybill:f"}},
+		{"no position", 4, func(s, _ *memoryCluster) { delete(s.commits["app"], orders) }, false, "no position in the flow's topics", Commit{}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s, src, dst, moved := newSync(Commit{Offset: c.source})
+			c.set(src, dst)
+			for range 2 { // it may be repeated
+				rows, err := s.ApplyExact(t.Context(), []string{"app"}, c.overwrite)
+				if c.err == "" && (err != nil || len(rows) != 1 || !rows[0].Written) {
+					t.Fatalf("got %+v %v", rows, err)
+				}
+				if c.err != "" && (!errors.Is(err, ErrNotExact) || !strings.Contains(err.Error(), c.err)) {
+					t.Fatalf("got %v, want %q", err, c.err)
+				}
+			}
+			if got := dst.commits["app"][orders]; got != c.want {
+				t.Errorf("got %+v at the destination, want %+v", got, c.want)
+			}
+			if c.overwrite && len(moved) > 0 {
+				t.Errorf("a group that comes home was marked as moved: %v", moved)
+			}
+		})
+	}
+}
+
+func TestRunReportsAndGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, src, dst, _ := newSync(Commit{Offset: 4})
+		src.err = errors.New("not reachable")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		synctest.Wait()
+		if r := s.Report(); !strings.Contains(r.Err, "not reachable") {
+			t.Errorf("got %+v", r)
+		}
+		src.err = nil
+		<-time.After(1100 * time.Millisecond) // of the bubble's time: the next round is due
+		synctest.Wait()
+		if r := s.Report(); r.Err != "" || len(r.Rows) != 1 || dst.commits["app"][orders].Offset != 104 {
+			t.Errorf("got %+v", r)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestPlanGroups(t *testing.T) {
+	row := func(group string, n int32, action Action, r Result) Row {
+		return Row{Group: group, Source: flow.TopicPartition{Topic: "t", Partition: n}, Action: action, Result: r}
+	}
+	exact := Result{Offset: 5, Exact: true, Why: Copied}
+	got := PlanGroups([]Row{
+		row("ready", 0, Write, exact), row("ready", 1, Keep, exact),
+		row("behind", 0, Write, exact), row("behind", 1, Wait, Result{Offset: -1, Why: Ahead, Note: "copied up to offset 3"}),
+		row("mixed", 0, Write, Result{Offset: 5, Reread: 7, Why: Interleaved}), row("mixed", 1, Write, Result{Offset: 5, Skipped: 2, Why: InGap}),
+		row("gone", 0, Leave, exact), row("lost", 0, Wait, Result{Offset: -1, Why: Unknown, Note: "page 7 is missing"}),
+		row("busy", 0, Wait, exact),
+	})
+	want := []GroupPlan{
+		{Group: "behind", Partitions: 2, Exact: 1, Pending: 1, Verdict: Pending, Why: []string{"t/1: ahead: copied up to offset 3"}},
+		{Group: "busy", Partitions: 1, Exact: 1, Verdict: Pending, Why: []string{"t/0: copied"}},
+		{Group: "gone", Partitions: 1, Exact: 1, Verdict: Blocked, Why: []string{"t/0: copied"}},
+		{Group: "lost", Partitions: 1, Verdict: Blocked, Why: []string{"t/0: unknown: page 7 is missing"}},
+		{Group: "mixed", Partitions: 2, Reread: 7, Skipped: 2, Verdict: NotExact, Why: []string{"t/0: interleaved", "t/1: in-gap"}},
+		{Group: "ready", Partitions: 2, Exact: 2, Verdict: Ready},
+	}
+	if len(got) != len(want) {
+		t.Fatalf("got %d plans, want %d", len(got), len(want))
+	}
+	for i := range want {
+		if g, w := got[i], want[i]; g.Group != w.Group || g.Verdict != w.Verdict || g.Partitions != w.Partitions || g.Exact != w.Exact ||
+			g.Reread != w.Reread || g.Skipped != w.Skipped || g.Pending != w.Pending || !slices.Equal(g.Why, w.Why) {
+			t.Errorf("got  %+v\nwant %+v", g, w)
+		}
+	}
+}
