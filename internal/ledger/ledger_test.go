@@ -88,6 +88,20 @@ func sealEntry(k kind, body []byte) []byte {
 	return seal(1, append(binary.AppendUvarint([]byte{byte(k)}, uint64(len(body))), body...))
 }
 
+func TestEntryByItself(t *testing.T) {
+	for _, e := range entries() {
+		got, err := ReadEntry(AppendEntry(nil, e))
+		if err != nil || !reflect.DeepEqual(got, e) {
+			t.Errorf("got %+v %v, want %+v", got, err, e)
+		}
+	}
+	for _, b := range [][]byte{nil, {0}, {99, 1, 2}, {byte(kindHop), 1}} {
+		if e, err := ReadEntry(b); err == nil {
+			t.Errorf("%v: got %+v", b, e)
+		}
+	}
+}
+
 func TestDecodeOfBadBytes(t *testing.T) {
 	good := NewChain(WriterID{1}).Encode(entries())
 	flipped := append([]byte{}, good...)

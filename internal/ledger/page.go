@@ -154,3 +154,22 @@ func readEntry(k kind, r *reader) Entry {
 	e.read(r)
 	return e
 }
+
+// AppendEntry appends one entry, by itself, to dst: for readers that keep entries
+// in a store of their own.
+func AppendEntry(dst []byte, e Entry) []byte { return e.append(append(dst, byte(e.kind()))) }
+
+// ReadEntry reads what [AppendEntry] wrote. It returns a *CorruptError if the
+// bytes are no entry of a kind that this version knows.
+func ReadEntry(b []byte) (Entry, error) {
+	r := &reader{buf: b}
+	k := kind(r.byte())
+	e := readEntry(k, r)
+	if e == nil {
+		r.fail("entry of kind %d", k)
+	}
+	if r.bad != "" {
+		return nil, &CorruptError{Reason: r.bad}
+	}
+	return e, nil
+}
