@@ -130,7 +130,10 @@ func (l *lane) add(ctx context.Context, tps ...flow.TopicPartition) error {
 
 // end is one EndTxn.
 func (l *lane) end(ctx context.Context, commit bool) error {
-	resp, err := l.sendEnd(ctx, commit).Wait(ctx)
+	return endResult(l.sendEnd(ctx, commit).Wait(ctx))
+}
+
+func endResult(resp kmsg.Response, err error) error {
 	if err != nil {
 		return err
 	}

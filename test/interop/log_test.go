@@ -16,6 +16,7 @@ import (
 
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/kafka"
+	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/record"
 )
 
@@ -123,7 +124,7 @@ func readCommitted(ctx context.Context, c *flow.Cluster, tp flow.TopicPartition)
 }
 
 // createTopic makes a topic and returns its id.
-func createTopic(t testing.TB, c *flow.Cluster, topic string, partitions int32, configs map[string]string) kadm.TopicID {
+func createTopic(t testing.TB, c *flow.Cluster, topic string, partitions int32, configs map[string]string) ledger.TopicID {
 	t.Helper()
 	adm := kadm.NewClient(newClient(t, c))
 	pairs := map[string]*string{}
@@ -142,7 +143,7 @@ func createTopic(t testing.TB, c *flow.Cluster, topic string, partitions int32, 
 			return err == nil, unlessOneOf(err, kerr.NotLeaderForPartition, kerr.UnknownTopicOrPartition)
 		}))
 	}
-	return created.ID
+	return ledger.TopicID(created.ID)
 }
 
 func newClient(t testing.TB, c *flow.Cluster, opts ...kgo.Opt) *kgo.Client {
