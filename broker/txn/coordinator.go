@@ -1,0 +1,341 @@
+package txn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+	"unicode/utf16"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/waybillhq/waybill/internal/record"
+)
+
+// Topic is the name of the topic that holds the transactional ids.
+const Topic = "__transaction_state"
+
+// maxID bounds a transactional id, in bytes.
+const maxID = 1024
+
+// Log is one partition of [Topic], as its leader has it. Appends do not overlap;
+// WaitDurable is called by many.
+//
+// An append that is refused, without anything written and with a log that goes
+// on, returns an error that wraps a *kerr.Error. Any other error ends the
+// leadership.
+type Log interface {
+	// Append gives b its offsets, writes it, and returns the offset after it. It
+	// does not wait for the disk.
+	Append(b record.Batch) (next int64, err error)
+	// WaitDurable returns when every record below next is committed: durable, and
+	// on all replicas that must have it.
+	WaitDurable(ctx context.Context, next int64) error
+	// StartOffset is the first offset, EndOffset that of the next append.
+	StartOffset() int64
+	EndOffset() int64
+	// Read returns whole batches from the one that holds from, at least one and
+	// then at most maxBytes; nothing at the end.
+	Read(from int64, maxBytes int) ([]byte, error)
+	// DeleteBefore lets go of the records below an offset. It may be late or
+	// refuse: they are then read again at the next start, to the same effect.
+	DeleteBefore(offset int64) error
+}
+
+// Marker is the end of a transaction.
+type Marker struct {
+	Producer         Producer
+	Commit           bool // false is an abort
+	CoordinatorEpoch int32
+}
+
+// Partitions is where transactions write. It is used by many at once.
+type Partitions interface {
+	// WriteMarker appends a marker to a partition and returns when it is durable.
+	// It may be repeated. Two errors, by their code in package kerr, say that
+	// there is nothing left to end there: UNKNOWN_TOPIC_OR_PARTITION (it is gone
+	// for good) and INVALID_PRODUCER_EPOCH (a later marker has been written).
+	// TRANSACTION_COORDINATOR_FENCED says that somebody else leads. With any
+	// other error it is called again.
+	WriteMarker(ctx context.Context, tp TopicPartition, m Marker) error
+}
+
+// ProducerIDs hands out producer ids.
+type ProducerIDs interface {
+	// NextProducerID returns an id that was never used in the cluster.
+	NextProducerID() (int64, error)
+}
+
+// Config is how transactions are coordinated. The name in brackets is Kafka's.
+type Config struct {
+	// IDPartitions is the number of partitions of [Topic]; it must never change.
+	IDPartitions int32
+	// MaxTimeout bounds what producers may ask for [transaction.max.timeout.ms].
+	MaxTimeout time.Duration
+	// CheckInterval is how often timeouts and expiry are looked at
+	// [transaction.abort.timed.out.transaction.cleanup.interval.ms].
+	CheckInterval time.Duration
+	// IDExpiry is how long an idle transactional id is remembered
+	// [transactional.id.expiration.ms].
+	IDExpiry time.Duration
+	// EndWait is how long EndTxn waits for the markers before it answers.
+	EndWait time.Duration
+	// CheckpointRecords is by how many records a partition may grow beyond twice
+	// its live ones before it is written anew.
+	CheckpointRecords int64
+	// Log takes what an operator should know; it must be set.
+	Log *slog.Logger
+}
+
+// DefaultConfig is Kafka's where Kafka has it, except for Log.
+func DefaultConfig() Config {
+	return Config{
+		IDPartitions:      50,
+		MaxTimeout:        15 * time.Minute,
+		CheckInterval:     time.Second, // Kafka's 10 s make a timeout of 1 s one of up to 11 s
+		IDExpiry:          7 * 24 * time.Hour,
+		EndWait:           500 * time.Millisecond, // a few slow syncs; far below any request timeout
+		CheckpointRecords: 100_000,                // 20,000 transactions of five records, about 20 MB
+		Log:               slog.New(slog.DiscardHandler),
+	}
+}
+
+// Coordinator coordinates the transactional ids of the partitions that this
+// broker leads. It is safe for concurrent use.
+//
+// Its methods return errors that wrap a *kerr.Error, whose code goes to the
+// client, or the error of the caller's context.
+type Coordinator struct {
+	cfg        Config
+	partitions Partitions
+	ids        ProducerIDs
+
+	mu     sync.RWMutex
+	shards map[int32]*shard
+}
+
+// NewCoordinator returns a coordinator that leads nothing yet.
+func NewCoordinator(cfg Config, partitions Partitions, ids ProducerIDs) *Coordinator {
+	return &Coordinator{cfg: cfg, partitions: partitions, ids: ids, shards: map[int32]*shard{}}
+}
+
+// Partition is the partition of [Topic] in which a transactional id lives.
+func (c *Coordinator) Partition(id string) int32 {
+	var h int32 // String.hashCode of Java
+	for _, unit := range utf16.Encode([]rune(id)) {
+		h = 31*h + int32(unit)
+	}
+	return (h & 0x7fffffff) % c.cfg.IDPartitions
+}
+
+// Lead coordinates the transactional ids of one partition until ctx ends (nil) or
+// its log fails. It reads the log first; until then requests are answered
+// COORDINATOR_LOAD_IN_PROGRESS. epoch is the leader's, above that of every
+// earlier leader: it goes into the markers. A partition is led once at a time.
+func (c *Coordinator) Lead(ctx context.Context, partition, epoch int32, log Log) error {
+	s := newShard(c, partition, epoch, log)
+	c.mu.Lock()
+	_, led := c.shards[partition]
+	if !led {
+		c.shards[partition] = s
+	}
+	c.mu.Unlock()
+	if led {
+		return fmt.Errorf("partition %d of %s is led already", partition, Topic)
+	}
+	defer func() {
+		c.mu.Lock()
+		delete(c.shards, partition)
+		c.mu.Unlock()
+	}()
+	return s.lead(ctx)
+}
+
+// shard returns the shard of a transactional id, if it is led here and loaded.
+func (c *Coordinator) shard(id string) (*shard, error) {
+	if id == "" || len(id) > maxID {
+		return nil, kerr.InvalidRequest
+	}
+	return c.led(c.Partition(id))
+}
+
+func (c *Coordinator) led(partition int32) (*shard, error) {
+	c.mu.RLock()
+	s := c.shards[partition]
+	c.mu.RUnlock()
+	if s == nil {
+		return nil, kerr.NotCoordinator
+	}
+	select {
+	case <-s.ready:
+		return s, nil
+	default:
+		return nil, kerr.CoordinatorLoadInProgress
+	}
+}
+
+// NewProducer gives a producer without a transactional id its own.
+func (c *Coordinator) NewProducer() (Producer, error) {
+	id, err := c.ids.NextProducerID()
+	if err != nil {
+		return NoProducer, fmt.Errorf("%w: next producer id: %w", kerr.CoordinatorNotAvailable, err)
+	}
+	return Producer{id, 0}, nil
+}
+
+// InitProducer gives the producer of a transactional id its id and epoch, and
+// fences the one before it, whose transaction is aborted first: meanwhile the
+// answer is CONCURRENT_TRANSACTIONS. expected is what the producer has been, or
+// [NoProducer].
+func (c *Coordinator) InitProducer(ctx context.Context, id string, timeout time.Duration, expected Producer) (Producer, error) {
+	if timeout <= 0 || timeout > c.cfg.MaxTimeout {
+		return NoProducer, kerr.InvalidTransactionTimeout
+	}
+	e := Init{timeout, expected, -1}
+	after, err := c.apply(ctx, id, e)
+	if errors.Is(err, errNoFreshID) {
+		// Not asked for by the goroutine that leads: it may take a while.
+		fresh, err := c.NewProducer()
+		if err != nil {
+			return NoProducer, err
+		}
+		e.FreshID = fresh.ID
+		after, err = c.apply(ctx, id, e)
+		return after.Producer, err
+	}
+	return after.Producer, err
+}
+
+// AddPartitions puts partitions into the producer's transaction, which begins
+// with the first. It returns when that is durable: the producer may write then.
+func (c *Coordinator) AddPartitions(ctx context.Context, id string, p Producer, partitions []TopicPartition) error {
+	_, err := c.apply(ctx, id, Add{p, partitions})
+	return err
+}
+
+// End commits or aborts the producer's transaction. It returns when the outcome
+// is durable, and if it can when the markers are written.
+func (c *Coordinator) End(ctx context.Context, id string, p Producer, commit bool) error {
+	_, err := c.apply(ctx, id, End{p, commit})
+	return err
+}
+
+// Verify says whether partitions are in the producer's ongoing transaction, and
+// so certain to get a marker. The caller first opens its partition's guard, and
+// appends only if no marker came meanwhile. Errors are the coordinator's; to a
+// client of Produce, a Verify that could not be made (not coordinator, loading)
+// is NOT_ENOUGH_REPLICAS and PRODUCER_FENCED is INVALID_PRODUCER_EPOCH.
+func (c *Coordinator) Verify(ctx context.Context, id string, p Producer, partitions []TopicPartition) error {
+	s, err := c.shard(id)
+	if err != nil {
+		return err
+	}
+	var next int64
+	err = s.do(ctx, func() error {
+		e := s.ids[id]
+		if e == nil {
+			return kerr.InvalidProducerIDMapping
+		}
+		next = e.next
+		return e.txn.verify(p, partitions)
+	})
+	if err != nil {
+		return err
+	}
+	return s.wait(ctx, next)
+}
+
+// apply applies an event to a transactional id and returns the state after it,
+// when that may be told.
+func (c *Coordinator) apply(ctx context.Context, id string, ev Event) (Txn, error) {
+	s, err := c.shard(id)
+	if err != nil {
+		return Txn{}, err
+	}
+	var after Txn
+	var next int64
+	var settled <-chan struct{}
+	var answer error
+	err = s.do(ctx, func() error {
+		e := s.ids[id]
+		if e == nil {
+			if _, first := ev.(Init); !first {
+				return kerr.InvalidProducerIDMapping
+			}
+			e = &entry{txn: New(id)}
+		}
+		var err error
+		answer, err = s.step(e, time.Now(), ev)
+		after, next, settled = e.txn, e.next, e.settled
+		return err
+	})
+	if err != nil {
+		return Txn{}, err
+	}
+	if answer != nil {
+		return Txn{}, answer
+	}
+	if err := s.wait(ctx, next); err != nil {
+		return Txn{}, err
+	}
+	if _, ends := ev.(End); ends && settled != nil {
+		patience := time.NewTimer(c.cfg.EndWait)
+		defer patience.Stop()
+		select {
+		case <-settled:
+		case <-patience.C:
+		case <-s.done:
+		case <-ctx.Done():
+		}
+	}
+	return after, nil
+}
+
+// Get returns the state of a transactional id.
+func (c *Coordinator) Get(ctx context.Context, id string) (Txn, error) {
+	s, err := c.shard(id)
+	if err != nil {
+		return Txn{}, err
+	}
+	var t Txn
+	err = s.do(ctx, func() error {
+		e := s.ids[id]
+		if e == nil {
+			return kerr.TransactionalIDNotFound
+		}
+		t = e.txn
+		return nil
+	})
+	return t, err
+}
+
+// List returns the state of all transactional ids of the partitions that are led
+// here, in no order. A partition that is being loaded fails it: the list would
+// not be whole.
+func (c *Coordinator) List(ctx context.Context) ([]Txn, error) {
+	c.mu.RLock()
+	partitions := make([]int32, 0, len(c.shards))
+	for p := range c.shards {
+		partitions = append(partitions, p)
+	}
+	c.mu.RUnlock()
+	var all []Txn
+	for _, p := range partitions {
+		s, err := c.led(p)
+		if err != nil {
+			return nil, err
+		}
+		err = s.do(ctx, func() error {
+			for _, e := range s.ids {
+				all = append(all, e.txn)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
