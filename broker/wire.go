@@ -175,7 +175,9 @@ func skipTags(b []byte) ([]byte, error) {
 // them. Other requests are bounded by their small frames instead.
 func scanProduce(body []byte, version int16) error {
 	s := scanner{buf: body, flexible: version >= 9}
-	s.string() // transactional id
+	if version >= 3 {
+		s.string() // transactional id
+	}
 	s.skip(2 + 4)
 	for range s.array() {
 		if version >= 13 {

@@ -1,0 +1,151 @@
+package broker
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// frameOf is a request as a client sends it, length included.
+func frameOf(req kmsg.Request, version int16) []byte {
+	req.SetVersion(version)
+	return kmsg.NewRequestFormatter(kmsg.FormatterClientID("test")).AppendRequest(nil, req, 7)
+}
+
+func readerOf(b []byte, limit func(int16) int) frameReader {
+	return frameReader{r: bufio.NewReader(bytes.NewReader(b)), limit: limit}
+}
+
+func TestEveryRequestOfTheTableSurvivesTheWire(t *testing.T) {
+	for _, row := range apis() {
+		for v := row.min; v <= row.max; v++ {
+			raw, err := readerOf(frameOf(row.key.Request(), v), func(int16) int { return maxFrame }).next()
+			if err != nil {
+				t.Fatalf("%s v%d: %v", row.key.Name(), v, err)
+			}
+			if h := frameHeader(raw); h.key != int16(row.key) || h.version != v || h.correlation != 7 {
+				t.Fatalf("%s v%d: header %+v", row.key.Name(), v, h)
+			}
+			body := row.key.Request()
+			body.SetVersion(v)
+			if id, err := decodeRequest(raw, body); err != nil || id != "test" {
+				t.Fatalf("%s v%d: client id %q, %v", row.key.Name(), v, id, err)
+			}
+			resp := body.ResponseKind()
+			out := appendResponse(nil, 7, resp)
+			at := 8
+			if resp.IsFlexible() && row.key != kmsg.ApiVersions {
+				at++
+			}
+			if n := binary.BigEndian.Uint32(out); int(n) != len(out)-4 {
+				t.Fatalf("%s v%d: response length %d of %d", row.key.Name(), v, n, len(out)-4)
+			}
+			if err := body.ResponseKind().ReadFrom(out[at:]); err != nil {
+				t.Fatalf("%s v%d: response: %v", row.key.Name(), v, err)
+			}
+		}
+	}
+}
+
+func TestFramesThatAreRefused(t *testing.T) {
+	limit := func(key int16) int {
+		if kmsg.Key(key) == kmsg.ApiVersions {
+			return 100
+		}
+		return 0
+	}
+	good := frameOf(kmsg.NewPtrApiVersionsRequest(), 0)
+	huge := append([]byte{0x7f, 0xff, 0xff, 0xff}, good[4:]...)
+	negative := append([]byte{0xff, 0xff, 0xff, 0xfe}, good[4:]...)
+	for name, c := range map[string]struct {
+		bytes []byte
+		want  error
+	}{
+		"nothing":         {nil, io.EOF},
+		"negative length": {negative, errFrame},
+		"no length":       {good[:2], io.ErrUnexpectedEOF},
+		"zero length":     {[]byte{0, 0, 0, 0, 0, 0, 0, 0}, errFrame},
+		"too long":        {huge, errFrame},
+		"key not allowed": {frameOf(kmsg.NewPtrMetadataRequest(), 1), errFrame},
+		"cut off":         {good[:len(good)-1], io.ErrUnexpectedEOF},
+	} {
+		if _, err := readerOf(c.bytes, limit).next(); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+func TestALengthAloneAllocatesLittle(t *testing.T) {
+	head := make([]byte, 12)
+	binary.BigEndian.PutUint32(head, 100<<20)
+	allocated := testing.AllocsPerRun(1, func() {
+		_, err := readerOf(head, func(int16) int { return 200 << 20 }).next()
+		if !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Fatal(err)
+		}
+	})
+	if allocated > 20 {
+		t.Errorf("%v allocations", allocated)
+	}
+	result := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, _ = readerOf(head, func(int16) int { return 200 << 20 }).next()
+		}
+	})
+	if n := result.AllocedBytesPerOp(); n > 2*firstChunk {
+		t.Errorf("a length of 100 MiB allocated %d bytes", n)
+	}
+}
+
+func TestProduceArraysAreCountedBeforeTheyAreTrusted(t *testing.T) {
+	// acks, timeout, then one topic that claims as many partitions as there are
+	// bytes left.
+	for version, body := range map[int16][]byte{
+		3: append([]byte{0xff, 0xff, 0, 1, 0, 0, 0, 9, 0, 0, 0, 1, 0, 1, 't', 0x00, 0x10, 0x00, 0x00}, make([]byte, 1<<20)...),
+		9: append([]byte{0, 0, 1, 0, 0, 0, 9, 2, 2, 't', 0xff, 0xff, 0x3f}, make([]byte, 1<<20)...),
+	} {
+		if err := scanProduce(body, version); !errors.Is(err, errFrame) {
+			t.Errorf("v%d: %v, want errFrame", version, err)
+		}
+	}
+}
+
+func FuzzDecodeRequest(f *testing.F) {
+	for _, row := range apis() {
+		f.Add(frameOf(row.key.Request(), row.max)[4:])
+	}
+	table := newDispatchTable(apis())
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if len(raw) < minFrame || len(raw) > 64<<10 {
+			return
+		}
+		h := frameHeader(raw)
+		row := table[h.key]
+		if row == nil || h.version < row.min || h.version > row.max {
+			return
+		}
+		body := row.key.Request()
+		body.SetVersion(h.version)
+		if _, err := decodeRequest(raw, body); err != nil && !errors.Is(err, errFrame) {
+			t.Fatal(err)
+		}
+	})
+}
+
+func FuzzFrame(f *testing.F) {
+	f.Add(frameOf(kmsg.NewPtrApiVersionsRequest(), 3))
+	f.Fuzz(func(_ *testing.T, raw []byte) {
+		r := readerOf(raw, unauthenticatedFrameLimit)
+		for {
+			if _, err := r.next(); err != nil {
+				return
+			}
+		}
+	})
+}
