@@ -19,21 +19,21 @@
 //
 // # What it promises
 //
-//	StartOffset <= StableOffset(hw) <= hw <= EndOffset, DurableOffset <= EndOffset
+//		StartOffset <= StableOffset(hw) <= hw <= EndOffset, DurableOffset <= EndOffset
 //
-//   - What WaitDurable has covered is there after a crash, whole and in order.
-//   - What a crash tore is cut at the next [Open]. What the disk damaged is found
-//     (the active segment's checksums are all read at Open, the others' by
-//     [Log.Verify]) and reported as a [*CorruptError]; it is never cut, and never
-//     served as if the log ended there. FORMAT.md has a table of both.
-//   - The first write or sync that fails takes the log offline for good: appends
-//     and waits return [ErrOffline], reads go on. It is never retried, because
-//     after a failed sync the kernel may call lost pages clean.
-//   - Producer state outlives restarts (snapshots and replay) and retention:
-//     it expires by the time of the append, never by a record's timestamp, and
-//     not while a transaction is open. Without state any sequence is accepted.
-//   - A reader sees one moment: end, segments and transactions come from one
-//     immutable snapshot, which a writer replaces as a whole.
+//	  - What WaitDurable has covered is there after a crash, whole and in order.
+//	  - What a crash tore is cut at the next [Open]. What the disk damaged is found
+//	    (the active segment's checksums are all read at Open, the others' by
+//	    [Log.Verify]) and reported as a [*CorruptError]; it is never cut, and never
+//	    served as if the log ended there. FORMAT.md has a table of both.
+//	  - The first write or sync that fails takes the log offline for good: appends
+//	    and waits return [ErrOffline], reads go on. It is never retried, because
+//	    after a failed sync the kernel may call lost pages clean.
+//	  - Producer state outlives restarts (snapshots and replay) and retention:
+//	    it expires by the time of the append, never by a record's timestamp, and
+//	    not while a transaction is open. Without state any sequence is accepted.
+//	  - A reader sees one moment: end, segments and transactions come from one
+//	    immutable snapshot, which a writer replaces as a whole.
 //
 // # Goroutines and locks
 //

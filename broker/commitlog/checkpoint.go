@@ -1,0 +1,242 @@
+package commitlog
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/waybillhq/waybill/internal/vfs"
+)
+
+const (
+	checkpointName    = "checkpoint"
+	checkpointVersion = 1
+	// checkpointLimit bounds what is read: room for a million segments.
+	checkpointLimit = 256 << 20
+)
+
+// checkpoint is what the log knows of itself beyond its batches. It is replaced
+// as a whole, atomically. Drop, Cut and Empty are intents: they are carried out,
+// again if need be, before the log is used, and the checkpoint that follows has
+// none.
+type checkpoint struct {
+	Version int `json:"version"`
+	// Start is the first offset that may be read.
+	Start int64 `json:"start"`
+	// Active is the base of the segment that takes appends, and ActiveSince the
+	// time of its first, in ms, 0 before it.
+	Active      int64    `json:"active"`
+	ActiveSince int64    `json:"activeSince,omitempty"`
+	Sealed      []sealed `json:"sealed,omitempty"`
+	Epochs      epochs   `json:"epochs,omitempty"`
+	// Sparse says that offsets may skip: a replica of something compacted.
+	// Otherwise each batch follows the one before, and recovery insists on it.
+	Sparse bool `json:"sparse,omitempty"`
+
+	Drop  []int64 `json:"drop,omitempty"`  // remove these segments
+	Cut   *cut    `json:"cut,omitempty"`   // then cut the active segment
+	Empty bool    `json:"empty,omitempty"` // remove every segment and snapshot
+}
+
+// cut shortens a segment to a size, where the batch at offset began.
+type cut struct {
+	Size   int64 `json:"size"`
+	Offset int64 `json:"offset"`
+}
+
+// sealed is a segment that takes no more appends: what is known of it without
+// reading it. Times are in ms since 1970.
+type sealed struct {
+	Base       int64  `json:"base"`
+	Next       int64  `json:"next"` // offset after its last batch
+	Size       int64  `json:"size"`
+	MaxTime    int64  `json:"maxTime"`   // greatest timestamp of a batch, -1 if it has none
+	MaxTimeAt  int64  `json:"maxTimeAt"` // last offset of that batch
+	LastAppend int64  `json:"lastAppend"`
+	Offsets    int64  `json:"offsets"` // size of the offset index
+	Times      int64  `json:"times"`   // size of the time index
+	Aborted    int64  `json:"aborted"` // size of the aborted-transaction index
+	AbortedCRC uint32 `json:"abortedCrc"`
+}
+
+func (c checkpoint) encode() ([]byte, error) {
+	c.Version = checkpointVersion
+	body, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode checkpoint: %w", err)
+	}
+	body = append(body, '\n')
+	return fmt.Appendf(body, "%08x\n", crc32.Checksum(body, castagnoli)), nil
+}
+
+const checksumLine = 9 // eight digits and a newline
+
+func decodeCheckpoint(buf []byte) (checkpoint, error) {
+	var c checkpoint
+	if len(buf) < checksumLine {
+		return c, errors.New("it is cut off")
+	}
+	body, line := buf[:len(buf)-checksumLine], buf[len(buf)-checksumLine:]
+	sum, err := strconv.ParseUint(string(line[:8]), 16, 32)
+	if err != nil || line[8] != '\n' || crc32.Checksum(body, castagnoli) != uint32(sum) {
+		return c, errors.New("checksum does not match")
+	}
+	if err := json.Unmarshal(body, &c); err != nil {
+		return c, fmt.Errorf("decode: %w", err)
+	}
+	if c.Version != checkpointVersion {
+		return c, fmt.Errorf("version %d is not known", c.Version)
+	}
+	next := int64(0)
+	for _, s := range c.Sealed {
+		if s.Base < next || s.Next < s.Base || s.Size < 0 {
+			return c, fmt.Errorf("segment %d runs to %d with %d bytes", s.Base, s.Next, s.Size)
+		}
+		next = s.Next
+	}
+	if c.Active < next || c.Start < 0 {
+		return c, fmt.Errorf("active segment %d begins before %d", c.Active, next)
+	}
+	return c, nil
+}
+
+// readCheckpoint returns nil if there is none.
+func readCheckpoint(fsys vfs.FS, dir string) (*checkpoint, error) {
+	buf, err := vfs.ReadFile(fsys, filepath.Join(dir, checkpointName), checkpointLimit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read checkpoint: %w", err)
+	}
+	c, err := decodeCheckpoint(buf)
+	if err != nil {
+		return nil, &CorruptError{File: checkpointName, Offset: -1, Reason: err.Error()}
+	}
+	return &c, nil
+}
+
+func writeCheckpoint(fsys vfs.FS, dir string, c checkpoint) error {
+	buf, err := c.encode()
+	if err != nil {
+		return err
+	}
+	if err := vfs.WriteFile(fsys, filepath.Join(dir, checkpointName), buf); err != nil {
+		return fmt.Errorf("write checkpoint: %w", err)
+	}
+	return nil
+}
+
+// recoveryPoint is a file that says how much of the active segment is durable.
+// After a crash it tells damage to acknowledged data, which is below it, from a
+// torn tail. It is written after every sync of the segment, so it is exact when
+// only the process died; it is synced at most once in recoverySyncEvery, so after
+// a power cut it may be older, never newer.
+type recoveryPoint struct {
+	file     vfs.File
+	seq      uint64
+	lastSync time.Time
+}
+
+const (
+	recoveryName      = "recovery-point"
+	recoveryMagic     = "WBRP"
+	recoverySyncEvery = time.Second
+
+	// Two slots in sectors of their own, written in turn: a torn write leaves
+	// the other.
+	recoverySlot = 512
+	recoveryLen  = 4 + 8 + 8 + 8 + 4
+)
+
+// durablePoint is a place in the active segment: its base and the bytes that are
+// durable.
+type durablePoint struct{ base, size int64 }
+
+func encodePoint(seq uint64, p durablePoint) []byte {
+	buf := append(make([]byte, 0, recoveryLen), recoveryMagic...)
+	buf = binary.BigEndian.AppendUint64(buf, seq)
+	buf = binary.BigEndian.AppendUint64(buf, uint64(p.base))
+	buf = binary.BigEndian.AppendUint64(buf, uint64(p.size))
+	return binary.BigEndian.AppendUint32(buf, crc32.Checksum(buf, castagnoli))
+}
+
+func decodePoint(buf []byte) (seq uint64, p durablePoint, ok bool) {
+	if len(buf) < recoveryLen || string(buf[:4]) != recoveryMagic {
+		return 0, p, false
+	}
+	if crc32.Checksum(buf[:recoveryLen-4], castagnoli) != binary.BigEndian.Uint32(buf[recoveryLen-4:]) {
+		return 0, p, false
+	}
+	p.base, p.size = int64(binary.BigEndian.Uint64(buf[12:])), int64(binary.BigEndian.Uint64(buf[20:]))
+	return binary.BigEndian.Uint64(buf[4:]), p, p.base >= 0 && p.size >= 0
+}
+
+// openRecoveryPoint opens the file, made if it is not there, and returns the
+// newest point in it; the zero point if there is none.
+func openRecoveryPoint(fsys vfs.FS, dir string) (r *recoveryPoint, p durablePoint, err error) {
+	name := filepath.Join(dir, recoveryName)
+	f, err := fsys.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if f, err = fsys.Create(name); err == nil {
+			err = errors.Join(f.Preallocate(2*recoverySlot), f.Sync(), fsys.SyncDir(dir))
+		}
+	}
+	if err != nil {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+		return nil, p, fmt.Errorf("open recovery point: %w", err)
+	}
+	buf := make([]byte, 2*recoverySlot)
+	if n, err := f.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, p, errors.Join(fmt.Errorf("read recovery point: %w", err), f.Close())
+	} else {
+		buf = buf[:n]
+	}
+	r = &recoveryPoint{file: f, lastSync: time.Now()}
+	for at := 0; at < len(buf); at += recoverySlot {
+		if seq, q, ok := decodePoint(buf[at:]); ok && seq >= r.seq {
+			r.seq, p = seq, q
+		}
+	}
+	return r, p, nil
+}
+
+// advance notes a later point. The caller is the only writer.
+func (r *recoveryPoint) advance(p durablePoint) error {
+	r.seq++
+	if _, err := r.file.WriteAt(encodePoint(r.seq, p), int64(r.seq%2)*recoverySlot); err != nil {
+		return fmt.Errorf("write recovery point: %w", err)
+	}
+	if time.Since(r.lastSync) < recoverySyncEvery {
+		return nil
+	}
+	return r.sync()
+}
+
+// lower makes an earlier point durable, before the log is cut back to it.
+func (r *recoveryPoint) lower(p durablePoint) error {
+	for range 2 {
+		r.seq++
+		if _, err := r.file.WriteAt(encodePoint(r.seq, p), int64(r.seq%2)*recoverySlot); err != nil {
+			return fmt.Errorf("write recovery point: %w", err)
+		}
+	}
+	return r.sync()
+}
+
+func (r *recoveryPoint) sync() error {
+	r.lastSync = time.Now()
+	if err := r.file.DataSync(); err != nil {
+		return fmt.Errorf("sync recovery point: %w", err)
+	}
+	return nil
+}

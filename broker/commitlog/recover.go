@@ -1,0 +1,487 @@
+package commitlog
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/waybillhq/waybill/internal/record"
+	"github.com/waybillhq/waybill/internal/vfs"
+)
+
+// loader brings a directory to a state that can be worked with: it finishes what
+// a crash interrupted, reads what may be torn, and cuts or refuses it.
+type loader struct {
+	fs  vfs.FS
+	dir string
+	cfg Config
+	now int64 // ms
+
+	found     *checkpoint // as it was found, nil if there was none
+	point     durablePoint
+	bases     []int64 // of segments, ascending
+	snapshots []int64 // offsets, ascending
+	state     *state
+	opened    []vfs.File
+	rewrite   bool // the checkpoint has to be written anew
+}
+
+// load opens the files of a log. What it returns is durable.
+func load(fsys vfs.FS, dir string, cfg Config) (st *state, rec *recoveryPoint, err error) {
+	l := &loader{fs: fsys, dir: dir, cfg: cfg, now: time.Now().UnixMilli(), state: &state{}}
+	defer func() {
+		if err != nil {
+			for _, f := range l.opened {
+				err = errors.Join(err, f.Close())
+			}
+		}
+	}()
+	if err := fsys.MkdirAll(dir); err != nil {
+		return nil, nil, fmt.Errorf("make directory: %w", err)
+	}
+	if l.found, err = readCheckpoint(fsys, dir); err != nil {
+		return nil, nil, err
+	}
+	if rec, l.point, err = openRecoveryPoint(fsys, dir); err != nil {
+		return nil, nil, err
+	}
+	l.opened = append(l.opened, rec.file)
+	steps := []func() error{l.list, l.redo, l.begin, l.openSealed, l.replay, l.finish}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, nil, err
+		}
+	}
+	if now := (durablePoint{l.state.active.base, l.state.active.size}); now != l.point {
+		if err := rec.advance(now); err != nil {
+			return nil, nil, err
+		}
+	}
+	return l.state, rec, nil
+}
+
+// list finds segments and snapshots, and removes what an atomic replacement left.
+func (l *loader) list() error {
+	names, err := l.fs.ReadDir(l.dir)
+	if err != nil {
+		return fmt.Errorf("list log directory: %w", err)
+	}
+	l.bases, l.snapshots = nil, nil
+	for _, name := range names {
+		if base, ok := parseName(name, logSuffix); ok {
+			l.bases = append(l.bases, base)
+		}
+		if offset, ok := parseName(name, snapshotSuffix); ok {
+			l.snapshots = append(l.snapshots, offset)
+		}
+		if strings.HasSuffix(name, tmpSuffix) {
+			if err := l.fs.Remove(filepath.Join(l.dir, name)); err != nil {
+				return fmt.Errorf("remove leftover: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// redo carries out the intents of the checkpoint.
+func (l *loader) redo() error {
+	if l.found == nil || !l.found.intents() {
+		return nil
+	}
+	l.rewrite = true
+	drop := l.found.Drop
+	if l.found.Empty {
+		drop = l.bases
+	}
+	if err := dropSegments(l.fs, l.dir, drop); err != nil {
+		return err
+	}
+	for _, offset := range l.snapshots {
+		if l.found.Empty || l.found.Cut != nil && offset > l.found.Cut.Offset {
+			if err := removeFile(l.fs, l.dir, fileName(offset, snapshotSuffix)); err != nil {
+				return err
+			}
+		}
+	}
+	if c := l.found.Cut; c != nil {
+		if err := cutFile(l.fs, filepath.Join(l.dir, fileName(l.found.Active, logSuffix)), c.Size); err != nil {
+			return err
+		}
+	}
+	if err := l.fs.SyncDir(l.dir); err != nil {
+		return fmt.Errorf("sync log directory: %w", err)
+	}
+	return l.list()
+}
+
+func (c *checkpoint) intents() bool { return len(c.Drop) > 0 || c.Cut != nil || c.Empty }
+
+// dropSegments removes segments with all that belongs to them, youngest first so
+// that what a crash leaves is a prefix. The directory is not synced.
+func dropSegments(fsys vfs.FS, dir string, bases []int64) error {
+	for _, base := range slices.Backward(bases) {
+		for _, suffix := range []string{logSuffix, offsetSuffix, timeSuffix, abortedSuffix, snapshotSuffix} {
+			if err := removeFile(fsys, dir, fileName(base, suffix)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func removeFile(fsys vfs.FS, dir, name string) error {
+	if err := fsys.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
+
+func cutFile(fsys vfs.FS, name string, size int64) (err error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return fmt.Errorf("cut segment: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if have, err := f.Size(); err != nil || have <= size {
+		return err
+	}
+	if err := f.Truncate(size); err != nil {
+		return fmt.Errorf("cut segment: %w", err)
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("sync cut segment: %w", err)
+	}
+	return nil
+}
+
+// begin settles what the checkpoint is, and which segments there must be.
+func (l *loader) begin() error {
+	var cp checkpoint
+	switch {
+	case l.found != nil:
+		cp = *l.found
+	case len(l.bases) > 0: // Everything is read again.
+		cp = checkpoint{Start: l.bases[0], Active: l.bases[0], Sparse: true}
+	}
+	fresh := l.found == nil || cp.Empty
+	if fresh && len(l.bases) == 0 {
+		f, err := createSegment(l.fs, l.dir, cp.Active)
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return fmt.Errorf("close new segment: %w", err)
+		}
+		l.bases = []int64{cp.Active}
+	}
+	cp.Drop, cp.Cut, cp.Empty = nil, nil, false
+	l.rewrite = l.rewrite || l.found == nil
+	l.state.checkpoint = cp
+
+	for _, base := range l.bases {
+		known := slices.ContainsFunc(cp.Sealed, func(s sealed) bool { return s.Base == base })
+		if base < cp.Active && !known {
+			return &CorruptError{File: fileName(base, logSuffix), Offset: base, Reason: "the checkpoint does not know this segment"}
+		}
+	}
+	if !slices.Contains(l.bases, cp.Active) {
+		return &CorruptError{File: fileName(cp.Active, logSuffix), Offset: cp.Active, Reason: "the file is missing"}
+	}
+	if last := l.bases[len(l.bases)-1]; l.point.base > last {
+		return &CorruptError{File: fileName(l.point.base, logSuffix), Offset: l.point.base, Reason: "the file is missing"}
+	}
+	return nil
+}
+
+// createSegment makes an empty segment whose name is durable.
+func createSegment(fsys vfs.FS, dir string, base int64) (vfs.File, error) {
+	f, err := fsys.Create(filepath.Join(dir, fileName(base, logSuffix)))
+	if err != nil {
+		return nil, fmt.Errorf("create segment: %w", err)
+	}
+	if err := fsys.SyncDir(dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("sync log directory: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// openSealed opens the segments that the checkpoint vouches for. One whose
+// indexes are gone has only its file.
+func (l *loader) openSealed() error {
+	for _, s := range l.state.Sealed {
+		seg, err := openSegment(l.fs, l.dir, s)
+		if err != nil && !errors.Is(err, errIndexes) {
+			return err
+		}
+		l.opened = append(l.opened, seg.file)
+		if err != nil {
+			seg.offsets, seg.times = nil, nil
+		} else {
+			l.opened = append(l.opened, seg.offsets, seg.times)
+		}
+		l.state.segments = append(l.state.segments, seg)
+	}
+	return nil
+}
+
+// replay reads every segment that is not sealed, and any sealed one that it needs
+// to rebuild indexes or the producers' state.
+func (l *loader) replay() error {
+	st := l.state
+	need := slices.IndexFunc(st.segments, func(s *segment) bool { return s.offsets == nil })
+	needBase := st.Active
+	if need >= 0 {
+		needBase = st.segments[need].Base
+	}
+	from, err := l.restoreProducers(needBase)
+	if err != nil {
+		return err
+	}
+	first := 0
+	for first < len(st.segments) && first != need && st.segments[first].Next <= from {
+		first++
+	}
+	for i := first; i < len(st.segments); i++ {
+		if err := l.replaySealed(i, from); err != nil {
+			return err
+		}
+	}
+	rest := l.bases[slices.Index(l.bases, st.Active):]
+	for i, base := range rest {
+		last := i == len(rest)-1
+		if err := l.replayUnsealed(base, from, last); err != nil {
+			return err
+		}
+		if !last {
+			if err := l.sealRecovered(rest[i+1]); err != nil {
+				return err
+			}
+		}
+	}
+	return l.overlayProducers(from)
+}
+
+// restoreProducers takes the newest snapshot at or below an offset, and returns
+// where replaying has to begin: everywhere, if there is none.
+func (l *loader) restoreProducers(atMost int64) (from int64, err error) {
+	for _, offset := range slices.Backward(l.snapshots) {
+		if offset > atMost {
+			continue
+		}
+		s, err := l.readSnapshot(offset)
+		if err != nil {
+			return 0, err
+		}
+		if s == nil {
+			continue
+		}
+		l.state.producers = s
+		for _, txn := range s.openTransactions() {
+			l.state.txns = l.state.txns.opened(txn.ProducerID, txn.FirstOffset)
+		}
+		return offset, nil
+	}
+	l.state.producers = newProducers(l.cfg.MaxProducers)
+	return math.MinInt64, nil
+}
+
+// readSnapshot returns nil for one that is damaged: an older one and a replay do
+// its work.
+func (l *loader) readSnapshot(offset int64) (*producers, error) {
+	buf, err := vfs.ReadFile(l.fs, filepath.Join(l.dir, fileName(offset, snapshotSuffix)), math.MaxInt32)
+	if err != nil {
+		return nil, fmt.Errorf("read producer snapshot: %w", err)
+	}
+	s, at, err := decodeProducers(buf, l.cfg.MaxProducers)
+	if err != nil || at != offset {
+		return nil, nil //nolint:nilerr // damage is an expected outcome, see above
+	}
+	return s, nil
+}
+
+// overlayProducers applies what the newest snapshot knows beyond the replay.
+func (l *loader) overlayProducers(from int64) error {
+	end := l.state.active.next
+	for _, offset := range slices.Backward(l.snapshots) {
+		if offset <= from {
+			break
+		}
+		if offset > end {
+			continue
+		}
+		newer, err := l.readSnapshot(offset)
+		if err != nil {
+			return err
+		}
+		if newer != nil {
+			l.state.producers.overlay(newer, offset)
+			return nil
+		}
+	}
+	return nil
+}
+
+// read scans a segment into l.state.active, and applies what lies at or above
+// from to the producers' state.
+func (l *loader) read(base, from int64, file vfs.File, size int64) (stop int64, damage, err error) {
+	st := l.state
+	st.active = newActive(base, file)
+	st.active.allocated = size
+	return scan(file, 0, size, base, !st.Sparse, func(_ int64, b record.Batch) error {
+		if err := l.checkEpoch(b); err != nil {
+			return err
+		}
+		st.active.note(b, l.cfg.IndexInterval, l.now)
+		if b.BaseOffset() < from {
+			return nil
+		}
+		if err := st.apply(b, l.now, b.NextOffset()); err != nil {
+			return &record.CorruptError{Offset: b.BaseOffset(), Reason: err.Error()}
+		}
+		return nil
+	})
+}
+
+// checkEpoch compares a batch's leader epoch, which no checksum covers, with the
+// checkpoint, in which an epoch stands before its first batch is written.
+func (l *loader) checkEpoch(b record.Batch) error {
+	st := l.state
+	if l.found == nil {
+		if b.LeaderEpoch() > st.Epochs.latest() {
+			st.Epochs = st.Epochs.assign(b.LeaderEpoch(), b.BaseOffset())
+		}
+		return nil
+	}
+	if want := st.Epochs.at(b.BaseOffset()); b.LeaderEpoch() != want && b.BaseOffset() >= st.Start {
+		return &record.CorruptError{Offset: b.BaseOffset(), Reason: fmt.Sprintf("leader epoch %d, want %d", b.LeaderEpoch(), want)}
+	}
+	return nil
+}
+
+func (l *loader) corrupt(pos int64, reason error) error {
+	a := l.state.active
+	return &CorruptError{File: fileName(a.base, logSuffix), Position: pos, Offset: a.next, Reason: reason.Error()}
+}
+
+func (l *loader) replaySealed(i int, from int64) error {
+	seg := l.state.segments[i]
+	_, damage, err := l.read(seg.Base, from, seg.file, seg.Size)
+	if err != nil {
+		return err
+	}
+	if stop := l.state.active.size; damage != nil {
+		return l.corrupt(stop, damage)
+	}
+	if seg.offsets != nil {
+		return nil
+	}
+	rebuilt, err := l.state.active.seal(l.fs, l.dir)
+	if err != nil {
+		return err
+	}
+	l.opened = append(l.opened, rebuilt.offsets, rebuilt.times)
+	rebuilt.LastAppend = seg.LastAppend
+	l.state.segments[i], l.state.Sealed[i] = rebuilt, rebuilt.sealed
+	l.rewrite = true
+	return nil
+}
+
+// replayUnsealed reads a segment of which nothing is known. In the last one, what
+// follows the last right batch is a torn tail, unless it was durable.
+func (l *loader) replayUnsealed(base, from int64, last bool) error {
+	file, err := l.fs.Open(filepath.Join(l.dir, fileName(base, logSuffix)))
+	if err != nil {
+		return fmt.Errorf("open segment: %w", err)
+	}
+	l.opened = append(l.opened, file)
+	size, err := file.Size()
+	if err != nil {
+		return fmt.Errorf("size of segment: %w", err)
+	}
+	stop, damage, err := l.read(base, from, file, size)
+	if err != nil {
+		return err
+	}
+	if base == l.point.base && stop < l.point.size {
+		if damage == nil {
+			damage = errors.New("the file is too short")
+		}
+		return l.corrupt(stop, fmt.Errorf("%w (durable up to byte %d)", damage, l.point.size))
+	}
+	if damage != nil && !last {
+		return l.corrupt(stop, damage)
+	}
+	return nil
+}
+
+// sealRecovered seals a segment that had been followed by another when the log
+// stopped, before the checkpoint said so.
+func (l *loader) sealRecovered(next int64) error {
+	st := l.state
+	seg, err := st.active.seal(l.fs, l.dir)
+	if err != nil {
+		return err
+	}
+	l.opened = append(l.opened, seg.offsets, seg.times)
+	name := filepath.Join(l.dir, fileName(next, snapshotSuffix))
+	if err := vfs.WriteNew(l.fs, name, st.producers.encode(next)); err != nil {
+		return err
+	}
+	st.segments = append(st.segments, seg)
+	st.Sealed = append(slices.Clip(st.Sealed), seg.sealed)
+	st.Active, st.ActiveSince = next, 0
+	l.rewrite = true
+	return nil
+}
+
+// finish cuts the tail, makes the active segment durable, removes what is of no
+// more use, and writes the checkpoint if it has changed.
+func (l *loader) finish() error {
+	st, a := l.state, l.state.active
+	if a.size > 0 {
+		a.since = cmp.Or(st.ActiveSince, l.now)
+	}
+	// What a killed process wrote may be in the page cache only.
+	if (l.point != durablePoint{a.base, a.size}) || a.allocated != a.size {
+		if err := a.trim(); err != nil {
+			return err
+		}
+	}
+	end := a.next
+	if kept := st.Epochs.cutFrom(end + 1); len(kept) != len(st.Epochs) {
+		st.Epochs, l.rewrite = kept, true
+	}
+	if st.Start > end {
+		return l.corrupt(a.size, fmt.Errorf("the log ends at %d, below its start %d", end, st.Start))
+	}
+	if err := l.removeSnapshots(end); err != nil {
+		return err
+	}
+	if !l.rewrite {
+		return nil
+	}
+	if err := l.fs.SyncDir(l.dir); err != nil {
+		return fmt.Errorf("sync log directory: %w", err)
+	}
+	return writeCheckpoint(l.fs, l.dir, st.checkpoint)
+}
+
+// removeSnapshots keeps those at the segments' bases and the newest.
+func (l *loader) removeSnapshots(end int64) error {
+	for i, offset := range l.snapshots {
+		newest := offset <= end && (i == len(l.snapshots)-1 || l.snapshots[i+1] > end)
+		if newest || offset <= end && slices.Contains(l.bases, offset) {
+			continue
+		}
+		if err := removeFile(l.fs, l.dir, fileName(offset, snapshotSuffix)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
