@@ -80,14 +80,14 @@ func (x indexes) position(rel int64) (position, last int64, err error) {
 	return int64(binary.BigEndian.Uint32(entry[4:])), int64(binary.BigEndian.Uint32(entry)), nil
 }
 
-// before is an offset (counted from the base) up to which no batch has a
-// timestamp of ms or later; -1 if the index has nothing to say.
-func (x indexes) before(ms int64) (rel int64, err error) {
+// before is the last entry of the time index below a timestamp: no batch up to
+// rel (counted from the base) has a greater one. rel is -1 if there is no entry.
+func (x indexes) before(ms int64) (greatest, rel int64, err error) {
 	entry, found, err := lastWhere(x.times, x.timeCount, timeEntry, func(e []byte) bool {
 		return int64(binary.BigEndian.Uint64(e)) < ms
 	})
 	if err != nil || !found {
-		return -1, err
+		return -1, -1, err
 	}
-	return int64(binary.BigEndian.Uint32(entry[8:])), nil
+	return int64(binary.BigEndian.Uint64(entry)), int64(binary.BigEndian.Uint32(entry[8:])), nil
 }

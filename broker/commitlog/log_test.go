@@ -71,7 +71,7 @@ func must(t testing.TB, err error) {
 
 func add(t *testing.T, l *Log, p from, n int) Appended {
 	t.Helper()
-	got, err := l.Append(batch(t, p, n, 1000), 0, FromClient)
+	got, err := l.Append(batch(t, p, n, 1000), max(0, l.LatestEpoch()), FromClient)
 	must(t, err)
 	return got
 }
@@ -98,13 +98,21 @@ func readAll(t *testing.T, l *Log, at int64, maxBytes int) []byte {
 	return all
 }
 
-// offsets are the base offsets of batches.
-func offsets(t *testing.T, buf []byte) (bases []int64) {
+func splitAll(t *testing.T, buf []byte) (list []record.Batch) {
 	t.Helper()
 	for len(buf) > 0 {
 		b, rest, err := record.Next(buf)
 		must(t, err)
-		bases, buf = append(bases, b.BaseOffset()), rest
+		list, buf = append(list, b), rest
+	}
+	return list
+}
+
+// offsets are the base offsets of batches.
+func offsets(t *testing.T, buf []byte) (bases []int64) {
+	t.Helper()
+	for _, b := range splitAll(t, buf) {
+		bases = append(bases, b.BaseOffset())
 	}
 	return bases
 }
@@ -151,4 +159,21 @@ func TestWhatIsAppendedIsRead(t *testing.T) {
 			must(t, l.Close())
 		})
 	}
+}
+
+// mustBatch is batch outside of a test's goroutine.
+func mustBatch(p from, n int) record.Batch {
+	records := make([]record.Record, n)
+	for i := range records {
+		records[i] = record.Record{Timestamp: 1000, Value: fmt.Appendf(nil, "%d/%d+%d", p.id, p.seq, i)}
+	}
+	s := record.Stamp{ProducerID: p.id, ProducerEpoch: p.epoch, BaseSequence: p.seq}
+	if p.txn {
+		s.Attributes = attrTransactional
+	}
+	b, err := record.Encode(records, s)
+	if err != nil {
+		panic(err)
+	}
+	return b
 }

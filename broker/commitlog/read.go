@@ -135,11 +135,11 @@ func (l *Log) OffsetForTime(ms, upTo int64) (found Found, ok bool, err error) {
 // firstFrom finds the first record in [start, upTo) with a timestamp of ms or
 // later.
 func (x extent) firstFrom(ms, start, upTo int64) (Found, bool, error) {
-	before, err := x.before(ms)
+	from, err := x.findBefore(ms)
 	if err != nil {
 		return Found{}, false, err
 	}
-	pos, err := x.find(max(x.base+before+1, start))
+	pos, err := x.find(max(from, start))
 	if err != nil {
 		return Found{}, false, err
 	}
@@ -158,6 +158,29 @@ func (x extent) firstFrom(ms, start, upTo int64) (Found, bool, error) {
 		pos = next
 	}
 	return Found{}, false, nil
+}
+
+// findBefore is an offset below which no batch has a timestamp of ms or later.
+func (x extent) findBefore(ms int64) (int64, error) {
+	greatest, rel, err := x.before(ms)
+	if err != nil || rel < 0 {
+		return x.base, err
+	}
+	// An index has no checksum: the entry must fit the batch that it names.
+	last := x.base + rel
+	pos, err := x.find(last)
+	if err != nil || pos == x.size {
+		return x.base, err
+	}
+	h := headers{x: x}
+	b, _, err := h.batch(pos)
+	if err != nil {
+		return 0, err
+	}
+	if b.LastOffset() != last || b.MaxTimestamp() != greatest {
+		return x.base, nil
+	}
+	return last + 1, nil
 }
 
 // pick returns the first record of a batch in [start, upTo) that is wanted.
@@ -283,14 +306,19 @@ func (v *view) verify(from int64) (next int64, err error) {
 	if err != nil {
 		return from, err
 	}
-	next = max(from, x.base)
-	first := pos
+	first, next := pos, from
+	if pos == 0 {
+		next = x.base
+	}
 	stop, damage, err := scan(x.file, pos, x.size, x.base, false, func(at int64, b record.Batch) error {
 		if at-first >= verifyStep {
 			return errEnough
 		}
+		if dense := !v.sparse && (at != first || at == 0); dense && b.BaseOffset() != next {
+			return &record.CorruptError{Offset: b.BaseOffset(), Reason: fmt.Sprintf("it should have offset %d", next)}
+		}
 		next = b.NextOffset()
-		return nil
+		return checkEpoch(b, v.epochs, v.start)
 	})
 	if errors.Is(err, errEnough) {
 		return next, nil

@@ -348,18 +348,15 @@ func (l *loader) read(base, from int64, file vfs.File, size int64) (stop int64, 
 	})
 }
 
-// checkEpoch compares a batch's leader epoch, which no checksum covers, with the
-// checkpoint, in which an epoch stands before its first batch is written.
+// checkEpoch checks a batch's leader epoch, or learns the epochs from the batches
+// if there was no checkpoint.
 func (l *loader) checkEpoch(b record.Batch) error {
 	st := l.state
-	if l.found == nil {
-		if b.LeaderEpoch() > st.Epochs.latest() {
-			st.Epochs = st.Epochs.assign(b.LeaderEpoch(), b.BaseOffset())
-		}
-		return nil
+	if l.found != nil {
+		return checkEpoch(b, st.Epochs, st.Start)
 	}
-	if want := st.Epochs.at(b.BaseOffset()); b.LeaderEpoch() != want && b.BaseOffset() >= st.Start {
-		return &record.CorruptError{Offset: b.BaseOffset(), Reason: fmt.Sprintf("leader epoch %d, want %d", b.LeaderEpoch(), want)}
+	if b.LeaderEpoch() > st.Epochs.latest() {
+		st.Epochs = st.Epochs.assign(b.LeaderEpoch(), b.BaseOffset())
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/waybillhq/waybill/internal/record"
@@ -55,13 +56,24 @@ type view struct {
 	start    int64
 	txns     transactions
 	epochs   epochs
+	sparse   bool // offsets may skip
 }
 
 func (s *state) view() *view {
 	return &view{
 		segments: s.segments, active: s.active.extent(), aborted: s.active.aborted,
-		start: s.Start, txns: s.txns, epochs: s.Epochs,
+		start: s.Start, txns: s.txns, epochs: s.Epochs, sparse: s.Sparse,
 	}
+}
+
+// checkEpoch compares a batch's leader epoch, which no checksum covers, with the
+// checkpoint, in which an epoch stands before its first batch is written.
+func checkEpoch(b record.Batch, known epochs, start int64) error {
+	want := known.at(b.BaseOffset())
+	if b.LeaderEpoch() == want || b.BaseOffset() < start {
+		return nil
+	}
+	return &record.CorruptError{Offset: b.BaseOffset(), Reason: fmt.Sprintf("leader epoch %d, want %d", b.LeaderEpoch(), want)}
 }
 
 func (v *view) end() int64 { return v.active.next }
