@@ -31,7 +31,7 @@ func (s *shard) writeMarkers(t Txn, next int64) error {
 	m := Marker{t.Producer, t.State == PrepareCommit, s.epoch}
 	g, ctx := errgroup.WithContext(s.endCtx)
 	g.SetLimit(concurrentMarkers)
-	for _, tp := range t.sorted() {
+	for _, tp := range t.Sorted() {
 		g.Go(func() error { return s.writeMarker(ctx, t.ID, tp, m) })
 	}
 	return g.Wait()

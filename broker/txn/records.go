@@ -35,7 +35,7 @@ func toRecord(t Txn) record.Record {
 	if !t.Started.IsZero() {
 		v.StartTimestamp = t.Started.UnixMilli()
 	}
-	for _, tp := range t.sorted() {
+	for _, tp := range t.Sorted() {
 		if n := len(v.Topics); n == 0 || v.Topics[n-1].Topic != tp.Topic {
 			topic := kmsg.NewTxnMetadataValueTopic()
 			topic.Topic = tp.Topic

@@ -75,7 +75,7 @@ func replay(t *testing.T, script string) string {
 		fmt.Fprintf(&out, "->%s", problem(err))
 		if changed {
 			fmt.Fprintf(&out, "; now %s %d/%d", x.State, x.Producer.ID, x.Producer.Epoch)
-			for _, tp := range x.sorted() {
+			for _, tp := range x.Sorted() {
 				fmt.Fprintf(&out, " %s-%d", tp.Topic, tp.Partition)
 			}
 		}

@@ -34,6 +34,9 @@ func (s State) String() string {
 	return "Unknown"
 }
 
+// States are the names of all states.
+func States() []string { return slices.Clone(stateNames[:]) }
+
 // preparing says that the outcome is decided and not all markers are known to be
 // written.
 func (s State) preparing() bool { return s == PrepareCommit || s == PrepareAbort }
@@ -305,7 +308,7 @@ func (t Txn) timeout(now time.Time) (Txn, bool) {
 	return t.fence(now), true
 }
 
-// sorted are the partitions of the transaction, in order.
-func (t Txn) sorted() []TopicPartition {
+// Sorted are the partitions of the transaction, in order.
+func (t Txn) Sorted() []TopicPartition {
 	return slices.SortedFunc(maps.Keys(t.Partitions), TopicPartition.compare)
 }
