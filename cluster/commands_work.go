@@ -261,6 +261,7 @@ func (c *Release) apply(d *draft, _ uint64) (uint64, error) {
 		o, ok := d.Owner(w.Work)
 		if ok && o.Node == c.Node && o.Incarnation == c.Incarnation && o.Epoch == w.Epoch {
 			d.owner(w.Work).free()
+			d.owner(w.Work).Last = "" // it was to leave this node
 			freed = append(freed, w.Work)
 		}
 	}

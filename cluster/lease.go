@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"maps"
 	"time"
 )
 
@@ -83,11 +84,8 @@ func (l *leases) expired(members map[string]Member, now time.Time) map[string]ui
 			gone[name] = m.Incarnation
 		}
 	}
-	for name := range l.last {
-		if _, ok := members[name]; !ok {
-			delete(l.last, name)
-			delete(l.contact, name)
-		}
-	}
+	stranger := func(name string) bool { _, ok := members[name]; return !ok }
+	maps.DeleteFunc(l.last, func(name string, _ lease) bool { return stranger(name) })
+	maps.DeleteFunc(l.contact, func(name string, _ time.Time) bool { return stranger(name) })
 	return gone
 }

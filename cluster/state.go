@@ -67,7 +67,8 @@ type Owner struct {
 	Epoch uint64 `json:"epoch,omitempty"`
 	// Releasing asks the owner to stop and to say so.
 	Releasing bool `json:"releasing,omitempty"`
-	// Last is the node that owned it before, if nobody does: it is preferred.
+	// Last is the node that owned it when its incarnation ended, if nobody does
+	// now: it is preferred. Empty after a release.
 	Last string `json:"last,omitempty"`
 }
 

@@ -81,6 +81,13 @@ func (r *Replica[S]) Current() (S, uint64) {
 	return p.state, p.index
 }
 
+// Watch returns the current state, the index of the last command in it, and a
+// channel that is closed when there is a newer one.
+func (r *Replica[S]) Watch() (state S, index uint64, newer <-chan struct{}) {
+	p := r.current.Load()
+	return p.state, p.index, p.newer
+}
+
 // Next blocks until there is a state newer than index after, and returns the
 // newest. States in between are skipped.
 func (r *Replica[S]) Next(ctx context.Context, after uint64) (S, uint64, error) {

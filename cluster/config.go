@@ -1,0 +1,132 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/waybillhq/waybill/internal/raftnode"
+)
+
+// Config configures a Node. Start from DefaultConfig.
+type Config struct {
+	// Name of the node, for all time; its certificate must carry it.
+	Name string
+	// Dir holds its raft log and snapshots; empty keeps them in memory, for tests.
+	Dir string
+	// Listen is the address for its peers, Advertise the one that they dial
+	// (default: what Listen resolves to). An empty Listen is a fleet of one that
+	// nobody can join, and needs no credentials.
+	Listen, Advertise string
+	Credentials       *raftnode.Credentials
+	// Network is nil for TCP; tests give a raftnode.MemoryNetwork's host.
+	Network raftnode.Network
+	// Bootstrap begins a new fleet if the node has no state; Join are peer
+	// addresses of a fleet to join in that case.
+	Bootstrap bool
+	Join      []string
+
+	// APIAddr, Zone and Version are published in the state, for others.
+	APIAddr, Zone, Version string
+
+	// PeerHandler, if set, answers requests of other nodes' PeerClient: all paths
+	// but /raftnode/ and /fleet/.
+	PeerHandler http.Handler
+	Logger      *slog.Logger
+
+	// HeartbeatInterval is between a node's heartbeats, HeartbeatTimeout how long
+	// it waits for the answer to one.
+	HeartbeatInterval, HeartbeatTimeout time.Duration
+	// SessionLease is how long after the last answered heartbeat was sent a node's
+	// session lasts.
+	SessionLease time.Duration
+	// IncarnationTimeout is how long after the last heartbeat arrived the leader
+	// ends the incarnation.
+	IncarnationTimeout time.Duration
+	// LeaderGrace is how long a new leader waits for heartbeats before it ends the
+	// incarnations of those who have sent none, and before it hands out free work
+	// although members are missing.
+	LeaderGrace time.Duration
+	// ElectionTimeout is how long a node waits for its leader before it stands for
+	// election: between once and twice this value.
+	ElectionTimeout time.Duration
+	// StatusInterval is between reports of work status to the leader.
+	StatusInterval time.Duration
+	// RebalanceInterval is between looks at whether load is uneven.
+	RebalanceInterval time.Duration
+	// MaxMoves bounds how many copies are being moved at once to even out load.
+	MaxMoves int
+	// DrainTimeout bounds how long a stopping node waits for its work to be
+	// released.
+	DrainTimeout time.Duration
+	// ProposeTimeout bounds a proposal whose context has no deadline.
+	ProposeTimeout time.Duration
+}
+
+// DefaultConfig returns a Config with every duration and count set. The
+// arithmetic, in seconds:
+//
+//	A node dies:      2.0 silence (IncarnationTimeout) + 0.1 tick + two commits.
+//	The leader dies:  0.5 to 1.0 until an election (ElectionTimeout, randomised)
+//	                  + 1.0 grace + 0.1 tick + two commits = 1.6 to 2.2.
+//	A split vote adds another 0.5 to 1.0.
+//
+// Both end before 3.0. A node's own lease ends earlier than anybody ends its
+// incarnation: 1.5 after it sent, against 2.0 after the leader heard it; and under
+// a new leader at the earliest 0.5 (no election before) + 1.0 (grace) = 1.5 after
+// the old leader answered. A heartbeat every 0.3, given up after 0.5, leaves three
+// attempts within a lease, and a usual election within it too.
+func DefaultConfig() Config {
+	return Config{
+		HeartbeatInterval:  300 * time.Millisecond,
+		HeartbeatTimeout:   500 * time.Millisecond,
+		SessionLease:       1500 * time.Millisecond,
+		IncarnationTimeout: 2 * time.Second,
+		LeaderGrace:        time.Second,
+		ElectionTimeout:    500 * time.Millisecond,
+		StatusInterval:     time.Second,
+		RebalanceInterval:  30 * time.Second,
+		MaxMoves:           32,
+		DrainTimeout:       10 * time.Second,
+		ProposeTimeout:     10 * time.Second,
+	}
+}
+
+// Validate returns what is wrong with c. What concerns raft and credentials is
+// checked by Open.
+func (c *Config) Validate() error {
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"heartbeat interval", c.HeartbeatInterval},
+		{"heartbeat timeout", c.HeartbeatTimeout},
+		{"session lease", c.SessionLease},
+		{"incarnation timeout", c.IncarnationTimeout},
+		{"leader grace", c.LeaderGrace},
+		{"election timeout", c.ElectionTimeout},
+		{"status interval", c.StatusInterval},
+		{"rebalance interval", c.RebalanceInterval},
+		{"drain timeout", c.DrainTimeout},
+		{"propose timeout", c.ProposeTimeout},
+	} {
+		if d.value <= 0 {
+			return fmt.Errorf("%s must be positive", d.name)
+		}
+	}
+	switch {
+	case c.Logger == nil:
+		return errors.New("no logger")
+	case c.MaxMoves < 1:
+		return errors.New("at least one copy must be allowed to move")
+	case c.SessionLease >= c.IncarnationTimeout:
+		return fmt.Errorf("session lease %s must be shorter than the incarnation timeout %s", c.SessionLease, c.IncarnationTimeout)
+	case c.SessionLease > c.ElectionTimeout+c.LeaderGrace:
+		return fmt.Errorf("session lease %s must not exceed election timeout and leader grace, %s", c.SessionLease, c.ElectionTimeout+c.LeaderGrace)
+	case c.HeartbeatInterval+c.HeartbeatTimeout > c.SessionLease:
+		return fmt.Errorf("a heartbeat (every %s, timeout %s) must fit into the session lease %s", c.HeartbeatInterval, c.HeartbeatTimeout, c.SessionLease)
+	}
+	return nil
+}

@@ -1,0 +1,234 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// Peer requests of the fleet, besides raftnode's:
+//
+//	POST /fleet/heartbeat   heartbeat -> heartbeatAnswer
+//	GET  /fleet/status      -> FleetStatus
+//
+// Both are for the leader; another node answers 421.
+const (
+	heartbeatPath = "/fleet/heartbeat"
+	statusPath    = "/fleet/status"
+	// maxPeerBody bounds a heartbeat and a status: about 100 000 works of 300 bytes.
+	maxPeerBody = 32 << 20
+)
+
+// heartbeat is what a node tells the leader.
+type heartbeat struct {
+	Node string `json:"node"`
+	// Incarnation of its session, 0 if it has none.
+	Incarnation uint64 `json:"incarnation,omitempty"`
+	// Works is the status of all its work, if Report is set; else it stands as it
+	// was.
+	Report bool         `json:"report,omitempty"`
+	Works  []WorkStatus `json:"works,omitempty"`
+}
+
+// heartbeatAnswer is what the leader answers.
+type heartbeatAnswer struct {
+	// Ended: the incarnation is over.
+	Ended bool `json:"ended,omitempty"`
+	// Removed: the fleet does not have the node.
+	Removed bool `json:"removed,omitempty"`
+}
+
+// WorkStatus is how a piece of work is doing.
+type WorkStatus struct {
+	Work  Work   `json:"work"`
+	Epoch uint64 `json:"epoch"`
+	// Node is filled in by the leader.
+	Node string `json:"node,omitempty"`
+	// BytesPerSecond of a copy weighs in its placement.
+	BytesPerSecond float64 `json:"bytesPerSecond,omitempty"`
+	State          string  `json:"state,omitempty"`
+	Problem        string  `json:"problem,omitempty"`
+	// Detail is for whoever asks for the fleet's status.
+	Detail json.RawMessage `json:"detail,omitempty"`
+}
+
+// beat sends heartbeats to the leader until ctx ends, or the node has been
+// removed.
+func (n *Node) beat(ctx context.Context) error {
+	ticker := time.NewTicker(n.cfg.HeartbeatInterval)
+	defer ticker.Stop()
+	b := beater{node: n}
+	for {
+		select {
+		case <-ticker.C:
+		case <-n.beatNow:
+		case <-ctx.Done():
+			return nil
+		}
+		removed, err := b.beat(ctx)
+		if removed {
+			n.endSession(ErrRemoved)
+			return ErrRemoved
+		}
+		b.note(err)
+	}
+}
+
+// beater sends heartbeats. Only the goroutine of Node.beat uses it.
+type beater struct {
+	node       *Node
+	leader     string // the last one known
+	reportedTo string
+	reportedAt time.Time
+	failing    bool
+}
+
+// beat sends one heartbeat and renews the session's lease if it is answered.
+func (b *beater) beat(ctx context.Context) (removed bool, err error) {
+	n := b.node
+	if l := n.Leader(); l != "" {
+		b.leader = l
+	}
+	if b.leader == "" {
+		return false, nil // not a member yet, or nobody has been elected
+	}
+	if _, registered := n.State().Members[n.cfg.Name]; !registered && b.reportedTo == "" {
+		return false, nil
+	}
+	hb := heartbeat{Node: n.cfg.Name}
+	s := n.openSession()
+	if s != nil {
+		hb.Incarnation = s.incarnation
+		if b.reportedTo != b.leader || time.Since(b.reportedAt) >= n.cfg.StatusInterval {
+			var fresh bool
+			if hb.Works, fresh = s.report(); fresh || b.reportedTo != b.leader {
+				hb.Report = true
+			} else {
+				hb.Works = nil
+			}
+		}
+	}
+	sent := time.Now()
+	answer, err := b.send(ctx, hb)
+	if err != nil {
+		b.reportedTo = "lost" // send the whole report again
+		return false, err
+	}
+	b.reportedTo = b.leader
+	if hb.Report {
+		b.reportedAt = sent
+	}
+	switch {
+	case answer.Removed:
+		return true, nil
+	case s != nil && answer.Ended:
+		s.cancel(ErrIncarnationEnded)
+	case s != nil:
+		s.renew(sent)
+	}
+	return false, nil
+}
+
+func (b *beater) send(ctx context.Context, hb heartbeat) (a heartbeatAnswer, err error) {
+	n := b.node
+	if l := n.leading.Load(); l != nil {
+		return l.hear(hb), nil
+	}
+	body, err := json.Marshal(hb)
+	if err != nil {
+		return a, fmt.Errorf("encode heartbeat: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.HeartbeatTimeout)
+	defer cancel()
+	err = n.call(ctx, http.MethodPost, b.leader, heartbeatPath, body, &a)
+	return a, err
+}
+
+// note logs when heartbeats begin to fail, and when they succeed again.
+func (b *beater) note(err error) {
+	switch {
+	case err != nil && !b.failing:
+		b.node.log.Warn("heartbeat is not answered", "leader", b.leader, "error", err)
+	case err == nil && b.failing:
+		b.node.log.Info("heartbeats are answered again", "leader", b.leader)
+	}
+	b.failing = err != nil
+}
+
+// call sends a request to a peer and reads its JSON answer.
+func (n *Node) call(ctx context.Context, method, peer, path string, body []byte, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+peer+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := n.raft.Client().Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxPeerBody))
+	if err != nil {
+		return fmt.Errorf("read answer of %s: %w", peer, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s: %s", peer, resp.Status, bytes.TrimSpace(b[:min(len(b), 512)]))
+	}
+	if err := json.Unmarshal(b, answer); err != nil {
+		return fmt.Errorf("answer of %s: %w", peer, err)
+	}
+	return nil
+}
+
+// handler answers the peers.
+func (n *Node) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+heartbeatPath, n.serveHeartbeat)
+	mux.HandleFunc("GET "+statusPath, n.serveStatus)
+	if n.cfg.PeerHandler != nil {
+		mux.Handle("/", n.cfg.PeerHandler)
+	}
+	return mux
+}
+
+func (n *Node) serveHeartbeat(w http.ResponseWriter, req *http.Request) {
+	hb, err := decodeHeartbeat(http.MaxBytesReader(w, req.Body, maxPeerBody))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if !PeerIs(req.Context(), hb.Node) {
+		http.Error(w, fmt.Sprintf("the certificate does not name %q", hb.Node), http.StatusForbidden)
+		return
+	}
+	l := n.leading.Load()
+	if l == nil {
+		http.Error(w, "not the leader", http.StatusMisdirectedRequest)
+		return
+	}
+	answerJSON(w, l.hear(hb))
+}
+
+func decodeHeartbeat(r io.Reader) (hb heartbeat, err error) {
+	if err := json.NewDecoder(r).Decode(&hb); err != nil {
+		return hb, fmt.Errorf("decode heartbeat: %w", err)
+	}
+	return hb, nil
+}
+
+func (n *Node) serveStatus(w http.ResponseWriter, _ *http.Request) {
+	l := n.leading.Load()
+	if l == nil {
+		http.Error(w, "not the leader", http.StatusMisdirectedRequest)
+		return
+	}
+	answerJSON(w, l.fleetStatus())
+}
+
+func answerJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // to a peer that may have gone
+}
