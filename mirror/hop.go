@@ -63,10 +63,8 @@ func (f *hopFolder) add(c placed) {
 		gaps = gaps[1:]
 	}
 	h := f.hops[len(f.hops)-1]
-	h.Bytes += int64(len(c.batch))
-	if c.leaderEpoch >= 0 {
-		h.SourceLeaderEpoch = c.leaderEpoch
-	}
+	h.Bytes += int64(c.size)
+	h.SourceLeaderEpoch = c.leaderEpoch
 }
 
 func (f *hopFolder) run(h *ledger.Hop, path ledger.Path, r sourceRun, dest int64) {

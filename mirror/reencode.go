@@ -39,7 +39,7 @@ func reencode(b record.Batch, from int64, lim limits) ([]chunk, error) {
 		records = records[1:]
 	}
 	if len(records) == 0 { // only the compacted tail of the batch is left
-		return []chunk{gapChunk(from, b.NextOffset(), ledger.Compacted)}, nil
+		return []chunk{gapChunk(from, b.NextOffset(), ledger.Compacted, b.LeaderEpoch())}, nil
 	}
 	return encodeWithin(records, from, b.NextOffset(), b, lim.maxBatch)
 }

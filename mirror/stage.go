@@ -40,8 +40,9 @@ type chunk struct {
 	runs       []sourceRun // what the batch's records are, in its order
 	gaps       []ledger.Gap
 
-	leaderEpoch int32 // of the source's leader when the batch was appended
+	leaderEpoch int32 // of the source's leader when it appended what is at next-1, -1 if not known
 	own         int   // bytes that this chunk holds besides those of its response
+	size        int   // bytes of the batch as written, once it is written
 }
 
 // sourceRun is a stretch of source offsets with one record each.
@@ -115,14 +116,14 @@ func (s *stager) batch(b record.Batch) error {
 		return nil // fetched again because a fetch returns whole batches
 	}
 	if b.BaseOffset() > s.next {
-		s.gap(b.BaseOffset(), ledger.Compacted)
+		s.gap(b.BaseOffset(), ledger.Compacted, b.LeaderEpoch())
 	}
 	switch {
 	case kind != 0:
-		s.gap(b.NextOffset(), kind)
+		s.gap(b.NextOffset(), kind, b.LeaderEpoch())
 		return nil
 	case b.Count() == 0: // what the cleaner keeps of a batch to remember its producer
-		s.gap(b.NextOffset(), ledger.Compacted)
+		s.gap(b.NextOffset(), ledger.Compacted, b.LeaderEpoch())
 		return nil
 	case needsRecordPath(b, s.next, s.lim):
 		chunks, err := reencode(b, s.next, s.lim)
@@ -146,19 +147,19 @@ func (s *stager) batch(b record.Batch) error {
 }
 
 // gap declares [s.next, next) as having no copy.
-func (s *stager) gap(next int64, why ledger.Reason) {
+func (s *stager) gap(next int64, why ledger.Reason, leaderEpoch int32) {
 	if n := len(s.chunks); n > 0 && s.chunks[n-1].batch == nil {
 		last := &s.chunks[n-1]
 		last.gaps = appendGap(last.gaps, s.next, next, why)
-		last.next = next
+		last.next, last.leaderEpoch = next, leaderEpoch
 	} else {
-		s.chunks = append(s.chunks, gapChunk(s.next, next, why))
+		s.chunks = append(s.chunks, gapChunk(s.next, next, why, leaderEpoch))
 	}
 	s.next = next
 }
 
-func gapChunk(from, next int64, why ledger.Reason) chunk {
-	return chunk{from: from, next: next, gaps: appendGap(nil, from, next, why), leaderEpoch: -1}
+func gapChunk(from, next int64, why ledger.Reason, leaderEpoch int32) chunk {
+	return chunk{from: from, next: next, gaps: appendGap(nil, from, next, why), leaderEpoch: leaderEpoch}
 }
 
 // appendGap adds [from, next) to gaps that end at or before from.

@@ -1,0 +1,174 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// Assignment is one copy that this node is to run.
+type Assignment struct {
+	Flow                string // name of Spec
+	Spec                *flow.ReplicationFlow
+	Source, Destination *flow.Cluster
+
+	SourceTopic      string
+	DestinationTopic string
+	Partition        int32
+	// SourceTopicID is the life of the source topic that discovery found. A topic
+	// of the same name with another id is not copied. Zero: any life.
+	SourceTopicID ledger.TopicID
+	// Epoch grows with every owner that the copy has had.
+	Epoch uint64
+}
+
+// Lane is a transactional id in use, as raft remembers it.
+type Lane struct {
+	TransactionalID string
+	ClusterID       string // destination's cluster.id
+	ProducerID      int64
+	ProducerEpoch   int16
+}
+
+// Lanes is the register of lanes, which raft keeps: what makes a takeover find
+// every producer that a dead node may still have. It is safe for concurrent use.
+type Lanes interface {
+	// Register records that this node's incarnation uses a lane, before the lane
+	// is used; it replaces what was recorded under the same transactional id. It
+	// returns an error that wraps [ErrEnded] once the incarnation has ended, and
+	// from then on always.
+	Register(ctx context.Context, l Lane) error
+	// Ended lists the lanes of ended incarnations in a cluster that nobody has
+	// fenced yet. It sees every incarnation that had ended when the caller's
+	// assignments were made.
+	Ended(ctx context.Context, clusterID string) ([]Lane, error)
+	// Fenced records that lanes are fenced and what they left open is settled.
+	Fenced(ctx context.Context, lanes []Lane) error
+}
+
+// Position is how far a copy has come, as the ledger tells it.
+type Position struct {
+	// Exists says that the ledger knows the copy; if not, the rest means nothing.
+	Exists bool
+	Epoch  uint64 // of its latest Begin
+	Fleet  string // that wrote it
+	Next   int64  // source offset after its last hop
+	// Destination is the offset after the last record that was written, -1 if none.
+	Destination int64
+	// SourceLeaderEpoch is that of the source at Next-1, -1 if not known.
+	SourceLeaderEpoch int32
+}
+
+// Positions answers from the ledger.
+type Positions interface {
+	// Position is where a copy goes on. It reads the ledger of the destination
+	// cluster, which it is given by name, read_committed and to where it ended at
+	// the moment of the call, and waits for transactions that are open below that.
+	Position(ctx context.Context, destination string, id ledger.CopyID) (Position, error)
+}
+
+// Config is what a [Manager] needs. All fields without a default must be set.
+type Config struct {
+	Fleet, Node string // labels in the ledger and parts of transactional ids
+	Incarnation uint64 // granted by raft; a Manager lives within one
+	Lanes       Lanes
+	Positions   Positions
+	Log         *slog.Logger
+
+	// Released is told of each copy that has left the assigned set once nothing
+	// of it is under way any more: from then on another node may own it. It is
+	// not told when the Manager itself stops. It must not block.
+	Released func(Assignment)
+
+	ClientID string // on connections to the clusters
+
+	// LanesPerFlow is how many transactions of a flow may be under way at once:
+	// with two, one fills while the other commits.
+	LanesPerFlow int
+	// CommitInterval is how long a transaction collects data, at least. 20 ms adds
+	// at most that to the latency of a record, and makes 50 commits a second with
+	// three small requests each: some percent of a broker's request rate.
+	CommitInterval time.Duration
+	// MaxCommitInterval bounds it where commits are slow: a transaction collects
+	// for twice as long as the last commit took, so that commits take at most a
+	// third of the time.
+	MaxCommitInterval time.Duration
+	// TransactionTimeout is after what time a broker aborts a transaction of a
+	// node that does not answer. A takeover does not wait for it: it fences. A
+	// transaction that takes half of it is given up by the lane itself.
+	TransactionTimeout time.Duration
+
+	// BufferBytes bounds what is fetched and not yet written on this node, shared
+	// evenly between flows. 256 MiB is a quarter second at 1 GB/s.
+	BufferBytes int64
+	// MaxDecode bounds one decompressed batch on the record path. Honest batches
+	// of 1 MiB compress up to a hundredfold.
+	MaxDecode int
+	// MetadataInterval is how old a cluster's metadata gets. Errors refresh it at
+	// once, so this bounds only how long a recreated topic stays unnoticed.
+	MetadataInterval time.Duration
+
+	// at lets a test stop a lane at a point of a transaction, or make it fail
+	// there. It is nil otherwise.
+	at func(p point) error
+}
+
+// point is a place in a transaction at which a node may die.
+type point string
+
+const (
+	beforeAdd    point = "before its partitions are added"
+	afterAdd     point = "after its partitions are added"
+	afterData    point = "after its data"
+	afterHops    point = "after its hops"
+	afterEndSent point = "after its commit was asked for"
+)
+
+func (c *Config) reach(p point) error {
+	if c.at == nil {
+		return nil
+	}
+	return c.at(p)
+}
+
+// DefaultConfig has everything that has a default.
+func DefaultConfig() Config {
+	return Config{
+		ClientID:           "waybill",
+		LanesPerFlow:       2,
+		CommitInterval:     20 * time.Millisecond,
+		MaxCommitInterval:  500 * time.Millisecond,
+		TransactionTimeout: time.Minute,
+		BufferBytes:        256 << 20,
+		MaxDecode:          128 << 20,
+		MetadataInterval:   5 * time.Second,
+		Released:           func(Assignment) {},
+	}
+}
+
+// Validate says what is wrong with a Config, all of it.
+func (c *Config) Validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(c.Fleet != "" && c.Node != "", "fleet and node must be named")
+	check(c.Lanes != nil && c.Positions != nil && c.Log != nil && c.Released != nil, "lanes, positions, log and released must be set")
+	check(c.LanesPerFlow > 0, "lanes per flow is %d, must be at least 1", c.LanesPerFlow)
+	check(c.CommitInterval > 0 && c.CommitInterval <= c.MaxCommitInterval, "commit interval is %v, must be above 0 and at most %v", c.CommitInterval, c.MaxCommitInterval)
+	check(c.TransactionTimeout >= 10*time.Second && c.MaxCommitInterval <= c.TransactionTimeout/4, "transaction timeout is %v, must be at least 10s and four times the commit interval", c.TransactionTimeout)
+	check(c.BufferBytes >= minFlowBytes, "buffer is %d bytes, must be at least %d", c.BufferBytes, minFlowBytes)
+	check(c.MaxDecode >= 1<<20, "decode limit is %d bytes, must be at least 1 MiB", c.MaxDecode)
+	check(c.MetadataInterval >= minRefresh, "metadata interval is %v, must be at least %v", c.MetadataInterval, minRefresh)
+	return errors.Join(errs...)
+}
+
+// minFlowBytes is what a flow gets even if there are many: two full fetches.
+const minFlowBytes = 2 * fetchBytes

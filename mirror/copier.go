@@ -1,0 +1,399 @@
+package mirror
+
+import (
+	"cmp"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// copier is one copy on this node: the queue between a fetcher and a lane, and
+// what is known of its progress. A fetcher pushes staged chunks, the lane takes
+// them into transactions and tells what became of them.
+//
+//	committed <= taken by the lane <= fetchNext
+//
+// While inTxn it belongs to its lane: nobody moves its position.
+type copier struct {
+	a       Assignment
+	lane    *lane
+	metrics *Metrics
+	changed func() // tells the flow that the copier needs its attention
+	backoff backoff
+
+	listed bool // in the lane's ready list; guarded by the lane
+
+	mu         sync.Mutex
+	id         ledger.CopyID
+	key        ledger.CopyKey
+	state      State
+	reason     string
+	fix        string
+	final      bool      // failed for good
+	retryAt    time.Time // when Waiting or Failed
+	trouble    string    // what keeps the source from answering, while Running
+	notBefore  time.Time // no fetch until then
+	generation uint64    // changes with every rewind: what was fetched before is void
+	fetchNext  int64
+	queue      []queued
+	queuedSize int64
+	inTxn      bool
+	preparing  bool // being started
+	stopping   bool
+	beginDue   bool
+	verify     bool // check checksums on the raw path: the destination found one wrong
+	limits     limits
+	epoch      int32 // source leader epoch at fetchNext-1, -1 if not known
+	checked    int32 // source leader epoch under which epoch was found in the log
+
+	latestAt int64 // where a copy that starts at the latest offset began, -1
+
+	committed  int64 // -1: not known
+	destNext   int64 // least offset that the next batch can get, 0: not known
+	start, end int64 // of the source, -1
+	stable     int64
+	lag        lagClock
+	records    int64
+	bytes      int64
+	foreign    int64
+	recordRate meter
+	byteRate   meter
+	lastCommit time.Time
+	lastHop    time.Time
+}
+
+type queued struct {
+	chunk
+	frame *frame // nil if the chunk shares no response's memory
+}
+
+// roomFor bounds what one copy may have queued. With two full fetches of a busy
+// partition there is always a batch ready while the next fetch is under way.
+const roomFor = 2 << 20
+
+func newCopier(a Assignment, changed func(), m *Metrics) *copier {
+	return &copier{
+		a: a, changed: changed, metrics: m, state: Starting,
+		backoff:  backoff{min: 100 * time.Millisecond, max: 15 * time.Second},
+		latestAt: -1, committed: -1, fetchNext: -1, start: -1, end: -1, stable: -1, epoch: -1, checked: -1,
+	}
+}
+
+func (c *copier) source() flow.TopicPartition {
+	return flow.TopicPartition{Topic: c.a.SourceTopic, Partition: c.a.Partition}
+}
+
+func (c *copier) destination() flow.TopicPartition {
+	return flow.TopicPartition{Topic: c.a.DestinationTopic, Partition: c.a.Partition}
+}
+
+// prepare says whether the copier is due to be started, and if so marks it as
+// being started.
+func (c *copier) prepare(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inTxn || c.preparing || c.stopping || c.final || c.state == Running || len(c.queue) > 0 || now.Before(c.retryAt) {
+		return false
+	}
+	c.preparing = true
+	return true
+}
+
+func (c *copier) setID(id ledger.CopyID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.id, c.key = id, id.Key()
+}
+
+// begin makes a prepared copier run from a position, which is zero for a copy
+// without history.
+func (c *copier) begin(at Position, lim limits) {
+	c.mu.Lock()
+	c.preparing = false
+	c.limits = lim
+	c.state, c.reason, c.fix = Running, "", ""
+	c.beginDue = true
+	c.moveTo(at.Next)
+	if at.Exists {
+		c.epoch = at.SourceLeaderEpoch
+	}
+	if at.Destination > 0 {
+		c.destNext = at.Destination + 1 // the commit marker
+	}
+	stopping := c.stopping
+	c.mu.Unlock()
+	if stopping {
+		c.changed()
+		return
+	}
+	c.lane.ready(c)
+}
+
+// postpone records why a start did not succeed.
+func (c *copier) postpone(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.preparing = false
+	c.fault(err)
+}
+
+func (c *copier) currentGeneration() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.generation
+}
+
+// moveTo drops what is queued and goes on from position. c.mu is held.
+func (c *copier) moveTo(position int64) {
+	for i := range c.queue {
+		c.queue[i].release()
+	}
+	c.queue, c.queuedSize = nil, 0
+	c.generation++
+	c.committed, c.fetchNext = position, position
+	c.destNext = 0 // an aborted transaction leaves batches behind
+	c.epoch, c.checked = -1, -1
+}
+
+func (q *queued) release() {
+	q.frame.release()
+	q.frame, q.batch = nil, nil
+}
+
+// want says what to fetch next, if anything: crowded says that the queue is full.
+func (c *copier) want() (w wanted, crowded, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != Running || c.stopping || time.Now().Before(c.notBefore) {
+		return wanted{}, false, false
+	}
+	if c.queuedSize >= roomFor {
+		return wanted{}, true, false
+	}
+	lim := c.limits
+	lim.verify = c.verify
+	return wanted{c: c, generation: c.generation, offset: c.fetchNext, epoch: c.epoch, checked: c.checked, limits: lim}, false, true
+}
+
+// confirm says that the source's log, under a leader epoch, still has what was
+// fetched from it.
+func (c *copier) confirm(generation uint64, leaderEpoch int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.generation == generation {
+		c.checked = leaderEpoch
+	}
+}
+
+// wanted is one partition of a fetch.
+type wanted struct {
+	c           *copier
+	generation  uint64
+	offset      int64
+	leaderEpoch int32 // of the present leader
+	epoch       int32 // of the leader that appended what is at offset-1, -1
+	checked     int32 // leader epoch for which that was found to be so
+	limits      limits
+}
+
+// sourceTrouble says that the source does not answer for now.
+func (c *copier) sourceTrouble(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.trouble = "source: " + err.Error()
+	c.notBefore = time.Now().Add(c.backoff.min)
+}
+
+// watermarks takes note of the source's offsets.
+func (c *copier) watermarks(start, end, stable int64, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if start >= 0 {
+		c.start = start
+	}
+	c.end, c.stable = end, stable
+	c.trouble, c.notBefore = "", time.Time{}
+	if end > c.committed {
+		c.lag.observe(end, now)
+	}
+}
+
+// push queues chunks that were staged from a fetch of generation.
+func (c *copier) push(generation uint64, chunks []chunk, next int64, f *frame) {
+	if len(chunks) == 0 {
+		return
+	}
+	c.mu.Lock()
+	if generation != c.generation || c.state != Running {
+		c.mu.Unlock()
+		return
+	}
+	for _, k := range chunks {
+		q := queued{chunk: k}
+		switch {
+		case k.own > 0:
+			q.frame = f.budget.newFrame(int64(k.own))
+		case k.batch != nil:
+			q.frame = f.retain()
+		}
+		c.epoch = k.leaderEpoch
+		c.queue = append(c.queue, q)
+		c.queuedSize += int64(len(k.batch))
+	}
+	c.fetchNext = next
+	c.mu.Unlock()
+	c.lane.ready(c)
+}
+
+// enter puts the copier into a transaction, as its part of it; nil says that it
+// has nothing to say there.
+func (c *copier) enter() *part {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopping || len(c.queue) == 0 && !(c.beginDue && c.state == Running) {
+		return nil
+	}
+	c.inTxn = true
+	return &part{c: c, id: c.id, key: c.key, from: c.committed, next: c.committed, expect: c.destNext, begin: c.beginDue, hopAt: c.lastHop}
+}
+
+// take gives the lane the next chunk of a copier in its transaction; more says
+// that the queue holds another one.
+func (c *copier) take() (q queued, ok, more bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue) == 0 || c.stopping {
+		return queued{}, false, false
+	}
+	q, c.queue = c.queue[0], c.queue[1:]
+	c.queuedSize -= int64(len(q.batch))
+	return q, true, len(c.queue) > 0
+}
+
+// commit says that the transaction with part p is committed.
+func (c *copier) commit(p *part, now time.Time) {
+	c.mu.Lock()
+	c.committed = p.next
+	if p.wrote {
+		c.destNext = p.expect + 1 // the commit marker takes one offset
+	}
+	if p.begin {
+		c.beginDue = false
+	}
+	c.records += p.records
+	c.bytes += p.bytes
+	c.foreign += p.foreign
+	c.recordRate.add(p.records, now)
+	c.byteRate.add(p.bytes, now)
+	c.lastCommit, c.lastHop = now, p.hopAt
+	c.lag.reach(c.committed)
+	c.backoff.n = 0
+	c.inTxn = false
+	again, stopping := len(c.queue) > 0, c.stopping
+	c.mu.Unlock()
+	c.metrics.Records.Add(p.records)
+	c.metrics.Bytes.Add(p.bytes)
+	c.metrics.Foreign.Add(p.foreign)
+	if again && !stopping {
+		c.lane.ready(c)
+	}
+	if stopping {
+		c.changed()
+	}
+}
+
+// settle ends a failed transaction: the copy goes on from position, or, with a
+// fault of its own, stands back.
+func (c *copier) settle(position int64, fault error) {
+	c.mu.Lock()
+	c.moveTo(position)
+	c.lag.reach(position)
+	c.inTxn = false
+	if fault != nil {
+		c.fault(fault)
+	}
+	again := c.state == Running && c.beginDue
+	c.mu.Unlock()
+	if again {
+		c.lane.ready(c)
+	}
+	c.changed()
+}
+
+// fail stops fetching for a fault that was found outside of a transaction. What
+// is queued before it is still copied.
+func (c *copier) fail(generation uint64, err error) {
+	c.mu.Lock()
+	if c.generation == generation && c.state == Running {
+		c.fault(err)
+	}
+	c.mu.Unlock()
+	c.changed()
+}
+
+// fault records an error and when to try again. c.mu is held.
+func (c *copier) fault(err error) {
+	v := classify(err)
+	c.reason, c.fix = err.Error(), v.fix
+	if errors.Is(err, kerr.CorruptMessage) {
+		c.verify = true
+	}
+	wait := c.backoff.next()
+	switch v.action {
+	case rewind:
+		c.state = Waiting
+	case hold:
+		c.state = Failed
+		wait = max(wait, holdRetry)
+	case stop:
+		c.state, c.final = Failed, true
+	}
+	c.retryAt = time.Now().Add(wait)
+}
+
+// holdRetry is how often a failed copy looks whether it has been helped.
+const holdRetry = 2 * time.Second
+
+// stop makes the copier take nothing more; idle tells when its last transaction
+// is decided.
+func (c *copier) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopping = true
+	if !c.inTxn && !c.preparing {
+		c.moveTo(c.committed)
+	}
+}
+
+func (c *copier) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.inTxn && !c.preparing
+}
+
+func (c *copier) status(now time.Time) CopyStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := CopyStatus{
+		Flow: c.a.Flow, SourceTopic: c.a.SourceTopic, DestinationTopic: c.a.DestinationTopic,
+		Partition: c.a.Partition, Epoch: c.a.Epoch,
+		State: c.state, Reason: c.reason, Fix: c.fix,
+		Position: c.committed, SourceEnd: c.end, SourceStable: c.stable, SourceStart: c.start,
+		Lag: c.lag.lag(now), Records: c.records, Bytes: c.bytes, ForeignRecords: c.foreign,
+		RecordsPerSecond: c.recordRate.perSecond(now), BytesPerSecond: c.byteRate.perSecond(now), LastCommit: c.lastCommit,
+	}
+	if s.Position >= 0 {
+		s.LagRecords = max(0, s.SourceEnd-s.Position)
+	}
+	if c.state == Running {
+		if problem := cmp.Or(c.lane.problem(), c.trouble); problem != "" {
+			s.State, s.Reason = Waiting, problem
+		}
+	}
+	return s
+}

@@ -1,0 +1,63 @@
+// Package mirror is the data plane: it copies the records of topics from one
+// cluster to another, as bytes where that is possible, exactly once, and writes
+// down in the ledger where every source offset went.
+//
+// # The life of a record
+//
+// A [Manager] is told which copies this node owns: an [Assignment] is one source
+// partition of one flow, at an epoch. For each flow it runs fetchers, one for
+// each source broker, and lanes, each with a transactional id at the destination.
+//
+//	fetcher          one Fetch, read_committed, for all copies that a broker leads
+//	   │ stage       (pure) batches become chunks: a batch to write, or gaps
+//	copier           one copy: its queue, its position, its state
+//	   │ ready
+//	lane             a transaction: AddPartitionsToTxn, data of many copies packed
+//	   │             one batch of each into a request, five requests in flight,
+//	   │             acknowledgements checked, hops to the ledger, EndTxn
+//	destination
+//
+// Most batches travel as bytes: their header is stamped with the lane's producer
+// id, epoch, sequence and the transactional flag, their checksum patched, their
+// records never decoded. What a broker would refuse or change goes through the
+// record path (reencode.go): batches that compaction has left holes in, a resume
+// in the middle of a batch, LogAppendTime into a CreateTime topic, and batches
+// that are larger than the destination takes.
+//
+// # What it promises
+//
+//   - A read_committed reader of the destination sees every record of the source
+//     once, in order, with its timestamp, headers, key and value, whoever dies
+//     when. DESIGN.md has the argument.
+//   - Every source offset is accounted for in the ledger: it is in a run of a hop,
+//     or in a gap with its reason. What cannot be copied stops the copy with a
+//     state that says which offset and what to do; nothing is skipped.
+//   - A topic that was deleted and created again is another topic: the copy stops.
+//     So does a copy whose source, or destination, has lost what was copied.
+//   - What is held in memory is bounded by [Config].BufferBytes; a slow destination
+//     slows the fetch.
+//
+// # Who owns what
+//
+// Manager.Run owns every goroutine: one per flow, and in it one loop, its lanes
+// and its fetchers. A copier has none. When Run has returned nothing is written
+// any more. It returns [ErrFenced] when the incarnation of the node is over; the
+// caller gets a new incarnation and makes a new Manager.
+//
+// A Discoverer finds the topics of a flow and makes their counterparts. One
+// node of the fleet runs it for each flow, wherever the copies are.
+//
+// # What is left out
+//
+//   - Two flows that copy the same topics in both directions: the loop is not
+//     detected here. Objects with such a cycle are refused when they are planned.
+//   - Mirror topics, which keep the source's offsets.
+//   - Destinations without transactions, and a ledger in another cluster than the
+//     destination.
+//   - Filters, transforms and headers of provenance in the records.
+//   - Record formats before v2: a copy that meets such a batch fails and says so.
+//   - After a loss at the destination the copy stops; no retraction is written.
+//   - A partition that goes offline between its data and its commit marker holds
+//     up the other copies of its lane until it is back: the coordinator lets the
+//     lane begin no transaction before.
+package mirror

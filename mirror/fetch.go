@@ -1,0 +1,347 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+const (
+	// fetchVersion is the newest that names topics; later ones want topic ids,
+	// which not every source has.
+	fetchVersion = 12
+
+	// fetchBytes bounds a response, except for a single larger batch.
+	fetchBytes = 8 << 20
+	// A partition's share of a fetch. Around 256 KiB a batch is still in the
+	// processor's cache when it is written; a lone partition gets more, so that a
+	// round trip moves enough.
+	minPartitionBytes = 256 << 10
+	maxPartitionBytes = 1 << 20
+
+	// fetchWait is how long an idle source holds a fetch open. It is also what a
+	// copy that joins waits at most before it is fetched.
+	fetchWait = 250 * time.Millisecond
+	// crowdedWait is that time while some copies are left out because their queue
+	// is full: they will have room soon.
+	crowdedWait = 10 * time.Millisecond
+)
+
+// fetcher reads from one broker of the source for all copies that it leads: one
+// fetch at a time, the next one as soon as the last is staged, while the lanes
+// still write what it brought.
+type fetcher struct {
+	broker   int32
+	source   *peer
+	clientID string
+	budget   *budget
+	metrics  *Metrics
+	log      *slog.Logger
+	copiers  func(broker int32) []*copier // those that the broker leads, a snapshot
+	wake     chan struct{}                // there may be more to fetch
+
+	conn  *kafka.Conn
+	first int // rotates the order of partitions, so that each is first in turn
+}
+
+func (f *fetcher) run(ctx context.Context) error {
+	defer f.close()
+	wait := backoff{min: 50 * time.Millisecond, max: 5 * time.Second}
+	for ctx.Err() == nil {
+		err := f.once(ctx)
+		if err == nil {
+			wait.n = 0
+			continue
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		f.log.Warn("fetch from source broker", "broker", f.broker, "err", err)
+		f.close()
+		f.source.wantRefresh()
+		for _, c := range f.copiers(f.broker) {
+			c.sourceTrouble(err)
+		}
+		if wait.sleep(ctx) != nil {
+			break
+		}
+	}
+	return nil
+}
+
+func (f *fetcher) close() {
+	if f.conn != nil {
+		_ = f.conn.Close()
+		f.conn = nil
+	}
+}
+
+// once fetches what there is room for.
+func (f *fetcher) once(ctx context.Context) error {
+	if err := f.budget.wait(ctx); err != nil {
+		return err
+	}
+	list, crowded := f.plan()
+	if len(list) == 0 {
+		wait := fetchWait
+		if crowded {
+			wait = crowdedWait
+		}
+		select {
+		case <-f.wake:
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+		return nil
+	}
+	if err := f.connect(ctx); err != nil {
+		return err
+	}
+	list, err := f.checkHistory(ctx, list)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	req, index := f.request(list, crowded)
+	answer, err := f.conn.Request(ctx, req, fetchVersion)
+	if err != nil {
+		return err
+	}
+	resp := answer.(*kmsg.FetchResponse)
+	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+		return fmt.Errorf("fetch: %w", err)
+	}
+	f.metrics.Fetches.Add(1)
+	f.deliver(ctx, resp, index)
+	return nil
+}
+
+func (f *fetcher) connect(ctx context.Context) (err error) {
+	if f.conn != nil && f.conn.Usable() {
+		return nil
+	}
+	f.close()
+	addr, ok := f.source.view().brokers[f.broker]
+	if !ok {
+		return fmt.Errorf("source broker %d: %w", f.broker, kerr.BrokerNotAvailable)
+	}
+	f.conn, err = kafka.Dial(ctx, f.source.cluster, addr, f.clientID)
+	return err
+}
+
+func (f *fetcher) plan() (list []wanted, crowded bool) {
+	v := f.source.view()
+	for _, c := range f.copiers(f.broker) {
+		w, full, ok := c.want()
+		crowded = crowded || full
+		if !ok {
+			continue
+		}
+		leader, epoch, err := v.leader(c.a.SourceTopic, c.a.Partition)
+		if err != nil || leader != f.broker {
+			continue
+		}
+		w.leaderEpoch = epoch
+		list = append(list, w)
+	}
+	if len(list) > 1 {
+		f.first = (f.first + 1) % len(list)
+		list = append(list[f.first:len(list):len(list)], list[:f.first]...)
+	}
+	return list, crowded
+}
+
+func (f *fetcher) request(list []wanted, crowded bool) (*kmsg.FetchRequest, map[flow.TopicPartition]wanted) {
+	req := kmsg.NewPtrFetchRequest()
+	req.ReplicaID, req.SessionEpoch = -1, -1 // a consumer, without a session
+	req.MinBytes, req.MaxBytes = 1, fetchBytes
+	req.IsolationLevel = 1 // read_committed
+	req.MaxWaitMillis = int32(fetchWait.Milliseconds())
+	if crowded {
+		req.MaxWaitMillis = int32(crowdedWait.Milliseconds())
+	}
+	share := int32(min(max(fetchBytes/len(list), minPartitionBytes), maxPartitionBytes))
+	index := make(map[flow.TopicPartition]wanted, len(list))
+	for _, w := range list {
+		tp := w.c.source()
+		index[tp] = w
+		// Neighbours of one topic share an entry; the order of partitions stays.
+		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != tp.Topic {
+			t := kmsg.NewFetchRequestTopic()
+			t.Topic = tp.Topic
+			req.Topics = append(req.Topics, t)
+		}
+		p := kmsg.NewFetchRequestTopicPartition()
+		p.Partition, p.FetchOffset, p.PartitionMaxBytes = tp.Partition, w.offset, share
+		p.CurrentLeaderEpoch = w.leaderEpoch
+		t := &req.Topics[len(req.Topics)-1]
+		t.Partitions = append(t.Partitions, p)
+	}
+	return req, index
+}
+
+// deliver stages what came for each partition and queues it with its copier.
+func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, index map[flow.TopicPartition]wanted) {
+	var size int64
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			size += int64(len(p.RecordBatches))
+		}
+	}
+	fr := f.budget.newFrame(size)
+	defer fr.release()
+	now := time.Now()
+	for _, t := range resp.Topics {
+		for i := range t.Partitions {
+			p := &t.Partitions[i]
+			w, ok := index[flow.TopicPartition{Topic: t.Topic, Partition: p.Partition}]
+			if !ok {
+				continue // a partition that was not asked for
+			}
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				f.fault(ctx, w, err)
+				continue
+			}
+			w.c.watermarks(p.LogStartOffset, p.HighWatermark, p.LastStableOffset, now)
+			got := fetched{position: w.offset, records: p.RecordBatches}
+			for _, a := range p.AbortedTransactions {
+				got.aborted = append(got.aborted, abortedTxn{a.ProducerID, a.FirstOffset})
+			}
+			chunks, next, err := stage(got, w.limits)
+			w.c.push(w.generation, chunks, next, fr)
+			if err != nil {
+				w.c.fail(w.generation, err)
+			}
+		}
+	}
+}
+
+func (f *fetcher) fault(ctx context.Context, w wanted, err error) {
+	switch {
+	case errors.Is(err, kerr.OffsetOutOfRange):
+		if err := f.outOfRange(ctx, w); err != nil {
+			w.c.fail(w.generation, err)
+		}
+	case errors.Is(err, kerr.NotLeaderForPartition), errors.Is(err, kerr.FencedLeaderEpoch), errors.Is(err, kerr.UnknownLeaderEpoch),
+		errors.Is(err, kerr.LeaderNotAvailable), errors.Is(err, kerr.OffsetNotAvailable),
+		errors.Is(err, kerr.ReplicaNotAvailable), errors.Is(err, kerr.KafkaStorageError):
+		// The leader moves: nothing is wrong with the position.
+		f.source.wantRefresh()
+		w.c.sourceTrouble(err)
+	default:
+		w.c.fail(w.generation, fmt.Errorf("fetch %v at offset %d: %w", w.c.source(), w.offset, err))
+	}
+}
+
+// outOfRange finds out on which side of the log a position lies. Below its start
+// the missing stretch is declared and the copy goes on; above its end the source
+// has lost what was copied, and the copy stops.
+func (f *fetcher) outOfRange(ctx context.Context, w wanted) error {
+	start, err := listOffset(ctx, f.conn, w.c.source(), earliestTimestamp)
+	if err != nil {
+		return err
+	}
+	if w.offset < start {
+		w.c.push(w.generation, []chunk{gapChunk(w.offset, start, ledger.Expired, -1)}, start, nil)
+		return nil
+	}
+	end, err := listOffset(ctx, f.conn, w.c.source(), latestTimestamp)
+	if err != nil {
+		return err
+	}
+	if w.offset > end {
+		return fmt.Errorf("%v: %w: it ends at %d, the copy is at %d", w.c.source(), errTruncated, end, w.offset)
+	}
+	return nil // the log has moved in between
+}
+
+// checkHistory asks a new leader, before the first fetch from it, whether its log
+// still has what was fetched last (KIP-320): where the log of the epoch that
+// appended it ends. It leaves out of list what cannot be fetched.
+func (f *fetcher) checkHistory(ctx context.Context, list []wanted) ([]wanted, error) {
+	req := kmsg.NewPtrOffsetForLeaderEpochRequest()
+	req.ReplicaID = -1
+	asked := map[flow.TopicPartition]wanted{}
+	for _, w := range list {
+		if w.checked == w.leaderEpoch {
+			continue
+		}
+		if w.epoch < 0 || w.epoch == w.leaderEpoch {
+			w.c.confirm(w.generation, w.leaderEpoch)
+			continue
+		}
+		tp := w.c.source()
+		asked[tp] = w
+		t := kmsg.NewOffsetForLeaderEpochRequestTopic()
+		t.Topic = tp.Topic
+		p := kmsg.NewOffsetForLeaderEpochRequestTopicPartition()
+		p.Partition, p.CurrentLeaderEpoch, p.LeaderEpoch = tp.Partition, w.leaderEpoch, w.epoch
+		t.Partitions = append(t.Partitions, p)
+		req.Topics = append(req.Topics, t)
+	}
+	if len(asked) == 0 {
+		return list, nil
+	}
+	answer, err := f.conn.Request(ctx, req, 4)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range answer.(*kmsg.OffsetForLeaderEpochResponse).Topics {
+		for _, p := range t.Partitions {
+			w, ok := asked[flow.TopicPartition{Topic: t.Topic, Partition: p.Partition}]
+			if !ok {
+				continue
+			}
+			switch err := kerr.ErrorForCode(p.ErrorCode); {
+			case err != nil:
+				f.fault(ctx, w, err)
+			case p.EndOffset >= 0 && p.EndOffset < w.offset:
+				w.c.fail(w.generation, fmt.Errorf("%v: %w: leader epoch %d ends at %d now, the copy is at %d",
+					w.c.source(), errTruncated, w.epoch, p.EndOffset, w.offset))
+			default:
+				w.c.confirm(w.generation, w.leaderEpoch)
+				delete(asked, w.c.source())
+			}
+		}
+	}
+	return slices.DeleteFunc(list, func(w wanted) bool { _, open := asked[w.c.source()]; return open }), nil
+}
+
+const (
+	latestTimestamp   = -1
+	earliestTimestamp = -2
+)
+
+// listOffset asks a leader where a log starts or, up to the high watermark, ends.
+func listOffset(ctx context.Context, conn *kafka.Conn, tp flow.TopicPartition, timestamp int64) (int64, error) {
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID = -1
+	t := kmsg.NewListOffsetsRequestTopic()
+	t.Topic = tp.Topic
+	p := kmsg.NewListOffsetsRequestTopicPartition()
+	p.Partition, p.Timestamp = tp.Partition, timestamp
+	t.Partitions = append(t.Partitions, p)
+	req.Topics = append(req.Topics, t)
+	answer, err := conn.Request(ctx, req, 5)
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range answer.(*kmsg.ListOffsetsResponse).Topics {
+		for _, p := range t.Partitions {
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				return 0, fmt.Errorf("list offsets of %v: %w", tp, err)
+			}
+			return p.Offset, nil
+		}
+	}
+	return 0, fmt.Errorf("list offsets of %v: %w", tp, kerr.UnknownServerError)
+}

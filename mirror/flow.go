@@ -1,0 +1,345 @@
+package mirror
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// tickInterval is how often a flow looks at its copies without being told to.
+const tickInterval = 250 * time.Millisecond
+
+// flowRun runs the copies of one flow that this node owns: it keeps the views of
+// both clusters fresh, starts and stops copiers, and owns the goroutines of the
+// flow's fetchers and lanes.
+type flowRun struct {
+	cfg      Config
+	name     string
+	spec     *flow.ReplicationFlow
+	takeover *takeover
+	numbers  *numbers
+	metrics  *Metrics
+	log      *slog.Logger
+	budget   *budget
+	kick     chan struct{}
+	emptied  func() // called when the last copier has gone
+
+	source, destination *peer
+	lanes               []*lane
+	settings            topicSettings // of the destination
+	start               starter
+	fetchers            map[int32]*fetcher
+	byLeader            atomic.Pointer[map[int32][]*copier]
+
+	mu      sync.Mutex
+	want    map[flow.TopicPartition]Assignment
+	copiers map[flow.TopicPartition]*copier
+	trouble string
+}
+
+func newFlowRun(cfg Config, a Assignment, t *takeover, n *numbers, m *Metrics) *flowRun {
+	f := &flowRun{
+		cfg: cfg, name: a.Flow, spec: a.Spec, takeover: t, numbers: n, metrics: m, log: cfg.Log.With("flow", a.Flow),
+		budget: newBudget(cfg.BufferBytes), kick: make(chan struct{}, 1),
+		fetchers: map[int32]*fetcher{}, copiers: map[flow.TopicPartition]*copier{},
+	}
+	f.source = &peer{cluster: a.Source, poke: f.poke}
+	f.destination = &peer{cluster: a.Destination, poke: f.poke}
+	f.byLeader.Store(&map[int32][]*copier{})
+	return f
+}
+
+func (f *flowRun) poke() {
+	select {
+	case f.kick <- struct{}{}:
+	default:
+	}
+}
+
+// assign replaces what the flow is to copy.
+func (f *flowRun) assign(list []Assignment) {
+	want := make(map[flow.TopicPartition]Assignment, len(list))
+	for _, a := range list {
+		want[flow.TopicPartition{Topic: a.SourceTopic, Partition: a.Partition}] = a
+	}
+	f.mu.Lock()
+	for tp, a := range f.want {
+		if next, ok := want[tp]; f.copiers[tp] == nil && (!ok || next.Epoch != a.Epoch) {
+			f.cfg.Released(a) // it had not come to be a copier
+		}
+	}
+	f.want = want
+	f.mu.Unlock()
+	f.poke()
+}
+
+// empty says that the flow has no copy, and is to have none.
+func (f *flowRun) empty() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.want) == 0 && len(f.copiers) == 0
+}
+
+func (f *flowRun) say(trouble string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if trouble != "" && trouble != f.trouble {
+		f.log.Warn("flow waits", "reason", trouble)
+	}
+	f.trouble = trouble
+}
+
+// run runs the flow until the context ends, or until this node is fenced.
+func (f *flowRun) run(ctx context.Context) error {
+	defer f.closeClients()
+	if err := f.reach(ctx); err != nil {
+		return nil // the context has ended
+	}
+	for range f.cfg.LanesPerFlow {
+		n := f.numbers.take(f.destination.id)
+		defer f.numbers.give(f.destination.id, n)
+		f.lanes = append(f.lanes, newLane(f.cfg, laneID(&f.cfg, f.destination.id, n), f.destination, f.metrics, f.log))
+	}
+	f.settings = topicSettings{peer: f.destination}
+	g, gctx := errgroup.WithContext(ctx)
+	for _, l := range f.lanes {
+		g.Go(func() error { return l.run(gctx) })
+	}
+	g.Go(func() error { return f.loop(gctx, g) })
+	err := g.Wait()
+	if errors.Is(err, ErrFenced) {
+		return err
+	}
+	return nil
+}
+
+func (f *flowRun) closeClients() {
+	for _, p := range []*peer{f.source, f.destination} {
+		if p.client != nil {
+			p.client.Close()
+		}
+	}
+}
+
+// reach identifies both clusters and sees to the ledger. It tries until the
+// context ends.
+func (f *flowRun) reach(ctx context.Context) error {
+	wait := backoff{min: 200 * time.Millisecond, max: 10 * time.Second}
+	for {
+		err := f.tryReach(ctx)
+		if err == nil {
+			f.say("")
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		f.say(err.Error())
+		if err := wait.sleep(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (f *flowRun) tryReach(ctx context.Context) (err error) {
+	for _, p := range []*peer{f.source, f.destination} {
+		if p.client == nil {
+			if p.client, err = kafka.NewClient(p.cluster, f.cfg.ClientID); err != nil {
+				return err
+			}
+		}
+		if p.id == "" {
+			if p.id, err = kafka.Identify(ctx, p.cluster, p.client); err != nil {
+				return err
+			}
+		}
+	}
+	if f.source.id == f.destination.id {
+		return fmt.Errorf("source and destination are the same cluster (cluster.id %s)", f.source.id)
+	}
+	return ensureLedger(ctx, f.destination)
+}
+
+// loop keeps the copies of the flow as they are wanted.
+func (f *flowRun) loop(ctx context.Context, g *errgroup.Group) error {
+	tick := time.NewTicker(tickInterval)
+	defer tick.Stop()
+	for {
+		f.step(ctx, g)
+		select {
+		case <-f.kick:
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (f *flowRun) step(ctx context.Context, g *errgroup.Group) {
+	joined := f.reconcile()
+	if joined || f.source.isStale(f.cfg.MetadataInterval) || f.destination.isStale(f.cfg.MetadataInterval) {
+		if err := f.refresh(ctx); err != nil {
+			if ctx.Err() == nil {
+				f.say(err.Error())
+			}
+			return
+		}
+		f.say("")
+		f.checkLives()
+	}
+	f.route(ctx, g)
+	f.start.kick(ctx, g, f)
+}
+
+// reconcile stops copiers that are not wanted, forgets those that have stopped,
+// and makes new ones. joined says that there are new ones.
+func (f *flowRun) reconcile() (joined bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for tp, c := range f.copiers {
+		if a, ok := f.want[tp]; ok && a.Epoch == c.a.Epoch && a.DestinationTopic == c.a.DestinationTopic {
+			continue
+		}
+		c.stop()
+		if c.idle() {
+			delete(f.copiers, tp)
+			f.cfg.Released(c.a)
+			if len(f.copiers) == 0 {
+				f.emptied()
+			}
+		}
+	}
+	for tp, a := range f.want {
+		if f.copiers[tp] != nil {
+			continue
+		}
+		c := newCopier(a, f.poke, f.metrics)
+		c.lane = f.lanes[laneOf(tp, len(f.lanes))]
+		f.copiers[tp] = c
+		joined = true
+	}
+	return joined
+}
+
+// laneOf spreads the partitions of a topic over the lanes, so that no lane has
+// one topic's share of the flow's load alone.
+func laneOf(tp flow.TopicPartition, n int) int {
+	return int(uint32(tp.Partition)+uint32(len(tp.Topic))) % n
+}
+
+// refresh reads the metadata of every topic on both sides.
+func (f *flowRun) refresh(ctx context.Context) error {
+	f.mu.Lock()
+	want := f.want // replaced, never changed
+	f.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	sources, destinations := map[string]bool{}, map[string]bool{ledger.Topic: true}
+	for _, a := range want {
+		sources[a.SourceTopic] = true
+		destinations[a.DestinationTopic] = true
+	}
+	if err := f.source.refresh(ctx, slices.Sorted(maps.Keys(sources))); err != nil {
+		return err
+	}
+	return f.destination.refresh(ctx, slices.Sorted(maps.Keys(destinations)))
+}
+
+// checkLives stops copies whose topics have been created anew: what a copy's
+// offsets mean belongs to one life of both topics.
+func (f *flowRun) checkLives() {
+	for _, c := range f.snapshot() {
+		c.checkLife(f.source.view(), f.destination.view())
+	}
+}
+
+func (f *flowRun) snapshot() []*copier {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Values(f.copiers))
+}
+
+// route groups the copiers by the broker that leads their source partition and
+// sees to it that each such broker has a fetcher.
+func (f *flowRun) route(ctx context.Context, g *errgroup.Group) {
+	v := f.source.view()
+	by := map[int32][]*copier{}
+	for _, c := range f.snapshot() {
+		if leader, _, err := v.leader(c.a.SourceTopic, c.a.Partition); err == nil {
+			by[leader] = append(by[leader], c)
+		} else {
+			c.sourceTrouble(err)
+			f.source.markStale()
+		}
+	}
+	for _, list := range by {
+		slices.SortFunc(list, func(a, b *copier) int {
+			return cmp.Or(strings.Compare(a.a.SourceTopic, b.a.SourceTopic), cmp.Compare(a.a.Partition, b.a.Partition))
+		})
+	}
+	f.byLeader.Store(&by)
+	for broker := range by {
+		fe := f.fetchers[broker]
+		if fe == nil {
+			fe = &fetcher{
+				broker: broker, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, metrics: f.metrics, log: f.log,
+				copiers: func(b int32) []*copier { return (*f.byLeader.Load())[b] }, wake: make(chan struct{}, 1),
+			}
+			f.fetchers[broker] = fe
+			g.Go(func() error { return fe.run(ctx) })
+		}
+		select {
+		case fe.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (f *flowRun) status(now time.Time) []CopyStatus {
+	f.mu.Lock()
+	trouble, want := f.trouble, f.want
+	copiers := maps.Clone(f.copiers)
+	f.mu.Unlock()
+	var out []CopyStatus
+	for tp, c := range copiers {
+		s := c.status(now)
+		if trouble != "" && s.State != Failed {
+			s.State, s.Reason = Waiting, trouble
+		}
+		if _, assigned := want[tp]; assigned {
+			out = append(out, s)
+		}
+	}
+	for tp, a := range want {
+		if copiers[tp] == nil {
+			out = append(out, pendingStatus(a, trouble))
+		}
+	}
+	return out
+}
+
+// pendingStatus is that of a copy that the flow has not come to yet.
+func pendingStatus(a Assignment, trouble string) CopyStatus {
+	s := CopyStatus{
+		Flow: a.Flow, SourceTopic: a.SourceTopic, DestinationTopic: a.DestinationTopic, Partition: a.Partition, Epoch: a.Epoch,
+		State: Starting, Position: -1, SourceEnd: -1, SourceStable: -1, SourceStart: -1,
+	}
+	if trouble != "" {
+		s.State, s.Reason, s.Fix = Waiting, trouble, ""
+	}
+	return s
+}

@@ -1,0 +1,277 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// lane is one transactional id and the loop that writes with it: for all copies
+// that are ready, transaction after transaction. run is the only goroutine that
+// touches anything below mu.
+type lane struct {
+	Config
+	id          string // transactional id
+	destination *peer
+	metrics     *Metrics
+	log         *slog.Logger
+
+	mu      sync.Mutex
+	list    []*copier // ready: each has a chunk or an epoch to declare
+	wake    chan struct{}
+	trouble atomic.Pointer[string]
+
+	coordinator *coordinator
+	conns       map[int32]*kafka.Conn
+	pid         int64
+	epoch       int16
+	announced   int64 // the producer id that the ledger has as ours, -1
+	sequence    map[flow.TopicPartition]int32
+	writer      ledger.WriterID
+	chains      map[int32]*ledger.Chain
+
+	doubt    []*part // of the transaction that failed; nil when none did
+	unclear  bool    // its commit was asked for and not answered
+	interval time.Duration
+}
+
+func newLane(cfg Config, id string, destination *peer, m *Metrics, log *slog.Logger) *lane {
+	l := &lane{
+		Config: cfg, id: id, destination: destination, metrics: m, log: log.With("lane", id),
+		wake: make(chan struct{}, 1), conns: map[int32]*kafka.Conn{}, announced: -1, interval: cfg.CommitInterval,
+	}
+	l.coordinator = &coordinator{peer: destination, clientID: cfg.ClientID, id: id, timeout: cfg.TransactionTimeout, waiting: l.say}
+	return l
+}
+
+// say publishes what the lane waits for, "" when for nothing.
+func (l *lane) say(problem string) { l.trouble.Store(&problem) }
+
+func (l *lane) problem() string {
+	if p := l.trouble.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+// ready puts a copier on the list of those that have something to write.
+func (l *lane) ready(c *copier) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.listed {
+		return
+	}
+	c.listed = true
+	l.list = append(l.list, c)
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// takeReady empties the list.
+func (l *lane) takeReady() []*copier {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := l.list
+	l.list = nil
+	for _, c := range list {
+		c.listed = false
+	}
+	return list
+}
+
+// run writes until the context ends. It returns ErrFenced when the incarnation
+// of this node is over, and nil after a stop that left nothing undecided or,
+// failing that, gave up after the time that a stop may take.
+func (l *lane) run(ctx context.Context) error {
+	defer l.close()
+	wait := backoff{min: 50 * time.Millisecond, max: 5 * time.Second}
+	for {
+		err := l.open(ctx)
+		if err == nil {
+			wait.n = 0
+			err = l.serve(ctx)
+		}
+		switch {
+		case errors.Is(err, ErrFenced):
+			return err
+		case ctx.Err() != nil:
+			return l.leave()
+		}
+		l.log.Warn("lane starts again", "err", err)
+		l.say("lane: " + err.Error())
+		if wait.sleep(ctx) != nil {
+			return l.leave()
+		}
+	}
+}
+
+// leave settles what a transaction that failed during a stop has left behind, so
+// that its copies may be given away.
+func (l *lane) leave() error {
+	if l.doubt == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	if err := l.open(ctx); err != nil && !errors.Is(err, ErrFenced) {
+		l.log.Warn("lane left a transaction behind", "err", err)
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// leaveTimeout bounds what a stop may take: a transaction that is under way is
+// finished, or the one that failed is settled.
+const leaveTimeout = 5 * time.Second
+
+func (l *lane) close() {
+	l.coordinator.close()
+	for id, conn := range l.conns {
+		_ = conn.Close()
+		delete(l.conns, id)
+	}
+}
+
+// open makes the lane usable: it fences what used the transactional id before,
+// has this registered, settles the transaction that failed, and announces its
+// producer id. The order is the fencing argument: registered after it is known,
+// used after it is registered.
+func (l *lane) open(ctx context.Context) error {
+	for id, conn := range l.conns { // what was in flight on them is void now
+		_ = conn.Close()
+		delete(l.conns, id)
+	}
+	pid, epoch, err := l.coordinator.init(ctx)
+	if err != nil {
+		return fmt.Errorf("open lane: %w", err)
+	}
+	err = l.Lanes.Register(ctx, Lane{TransactionalID: l.id, ClusterID: l.destination.id, ProducerID: pid, ProducerEpoch: epoch})
+	if errors.Is(err, ErrEnded) {
+		return fmt.Errorf("register lane %s: %w: %w", l.id, ErrFenced, err)
+	}
+	if err != nil {
+		return fmt.Errorf("register lane: %w", err)
+	}
+	l.metrics.LaneOpens.Add(1)
+	l.pid, l.epoch = pid, epoch
+	l.sequence = map[flow.TopicPartition]int32{}
+	l.writer = ledger.WriterID(uuid.New())
+	l.chains = map[int32]*ledger.Chain{}
+	if err := l.settle(ctx); err != nil {
+		return fmt.Errorf("settle: %w", err)
+	}
+	if l.announced != pid {
+		if err := l.announce(ctx); err != nil {
+			return fmt.Errorf("announce producer id %d: %w", pid, err)
+		}
+		l.announced = pid
+	}
+	l.say("")
+	return nil
+}
+
+// settle gives the copies of the failed transaction their positions back. That
+// transaction is decided since init has returned: aborted, unless its commit was
+// asked for; then the ledger tells.
+func (l *lane) settle(ctx context.Context) error {
+	for len(l.doubt) > 0 {
+		p := l.doubt[0]
+		position := p.from
+		if l.unclear {
+			at, err := l.Positions.Position(ctx, l.destination.cluster.Metadata.Name, p.id)
+			if err != nil {
+				return err
+			}
+			if at.Exists {
+				position = at.Next
+			}
+			if err := ownedBy(at, &l.Config, p.c.a.Epoch); err != nil {
+				p.fault = err
+			}
+		}
+		p.c.settle(position, p.fault)
+		l.doubt = l.doubt[1:]
+	}
+	l.doubt, l.unclear = nil, false
+	return nil
+}
+
+// serve runs transactions until one fails or the context ends.
+func (l *lane) serve(ctx context.Context) error {
+	for {
+		select {
+		case <-l.wake:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		l.retire()
+		// A stop lets the transaction end that is under way.
+		hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.TransactionTimeout/2)
+		t := newTransaction(l)
+		err := t.run(ctx, hard)
+		cancel()
+		if err != nil {
+			l.metrics.Aborts.Add(1)
+			l.doubt, l.unclear = t.parts, t.unclear
+			if t.unclear {
+				l.metrics.Unclear.Add(1)
+			}
+			if isFencing(err) {
+				l.log.Warn("producer epoch is no longer ours: the registration decides", "err", err)
+			}
+			return err
+		}
+	}
+}
+
+// announce registers the producer id in the ledger, in a transaction of its own:
+// a reader that meets a batch of ours finds its writer there already.
+func (l *lane) announce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, l.TransactionTimeout/2)
+	defer cancel()
+	t := newTransaction(l)
+	t.announcement = &ledger.Writer{
+		Cluster: l.destination.id, ProducerID: l.pid, ProducerEpoch: l.epoch, Lane: l.id,
+		Fleet: l.Fleet, Node: l.Node, At: time.Now().UTC(),
+	}
+	return t.finish(ctx)
+}
+
+// connection is the lane's connection to a broker of the destination: one, so
+// that the batches of a partition stay in order.
+func (l *lane) connection(ctx context.Context, broker int32, v *view) (*kafka.Conn, error) {
+	if conn := l.conns[broker]; conn != nil {
+		return conn, nil // a broken one says so itself
+	}
+	conn, err := kafka.Dial(ctx, l.destination.cluster, v.brokers[broker], l.ClientID)
+	if err != nil {
+		return nil, err
+	}
+	l.conns[broker] = conn
+	return conn, nil
+}
+
+// retire closes connections that should not begin another transaction.
+func (l *lane) retire() {
+	for id, conn := range l.conns {
+		if !conn.Usable() {
+			_ = conn.Close()
+			delete(l.conns, id)
+		}
+	}
+}

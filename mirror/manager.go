@@ -1,0 +1,188 @@
+package mirror
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Manager runs the copies that are assigned to this node, within one incarnation
+// of it. Its methods are safe for concurrent use.
+type Manager struct {
+	cfg      Config
+	metrics  *Metrics
+	takeover *takeover
+	numbers  *numbers
+	kick     chan struct{}
+
+	wanted atomic.Pointer[map[copyName]uint64] // epochs of want
+
+	mu    sync.Mutex
+	want  []Assignment
+	flows map[string]*running
+}
+
+// copyName tells copies apart.
+type copyName struct {
+	flow, topic string
+	partition   int32
+}
+
+func (a *Assignment) name() copyName { return copyName{a.Flow, a.SourceTopic, a.Partition} }
+
+// running is a flow that runs or is being stopped.
+type running struct {
+	*flowRun
+	stop  context.CancelFunc
+	ended bool // guarded by Manager.mu
+}
+
+// NewManager makes a Manager; Run runs it.
+func NewManager(cfg Config) (*Manager, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("mirror: %w", err)
+	}
+	m := &Manager{cfg: cfg, metrics: &Metrics{}, numbers: &numbers{}, kick: make(chan struct{}, 1), flows: map[string]*running{}}
+	m.wanted.Store(&map[copyName]uint64{})
+	m.cfg.Released = func(a Assignment) {
+		// A flow that starts again under new declarations stops its copies, too.
+		if epoch, ok := (*m.wanted.Load())[a.name()]; !ok || epoch != a.Epoch {
+			cfg.Released(a)
+		}
+	}
+	m.takeover = &takeover{cfg: cfg, metrics: m.metrics, log: cfg.Log}
+	return m, nil
+}
+
+// Assign replaces the whole set of copies. Copies that are in both sets, with
+// the same epoch and the same declarations, go on undisturbed.
+func (m *Manager) Assign(all []Assignment) {
+	wanted := make(map[copyName]uint64, len(all))
+	for i := range all {
+		wanted[all[i].name()] = all[i].Epoch
+	}
+	m.wanted.Store(&wanted)
+	m.mu.Lock()
+	m.want = slices.Clone(all)
+	m.mu.Unlock()
+	m.poke()
+}
+
+func (m *Manager) poke() {
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Metrics are the counters of everything that the Manager does.
+func (m *Manager) Metrics() *Metrics { return m.metrics }
+
+// Run runs what is assigned until the context ends: then every transaction that
+// is under way is finished, or left to be fenced if that takes longer than some
+// seconds. It returns an error that wraps [ErrFenced], with all copies stopped,
+// when the incarnation of this node is over.
+func (m *Manager) Run(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		for {
+			m.reconcile(gctx, g)
+			select {
+			case <-m.kick:
+			case <-gctx.Done():
+				return nil
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// reconcile starts and stops flows, and tells each what it is to copy.
+func (m *Manager) reconcile(ctx context.Context, g *errgroup.Group) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	byFlow := map[string][]Assignment{}
+	for _, a := range m.want {
+		byFlow[a.Flow] = append(byFlow[a.Flow], a)
+	}
+	for name, r := range m.flows {
+		list := byFlow[name]
+		if len(list) > 0 && r.sameDeclarations(list[0]) {
+			r.assign(list)
+			continue
+		}
+		// Its copies are released when they have stopped; if they are wanted
+		// under new declarations the flow starts again after that.
+		r.assign(nil)
+		if r.empty() {
+			r.stop()
+		}
+		if r.ended {
+			delete(m.flows, name)
+		}
+	}
+	for name, list := range byFlow {
+		if m.flows[name] == nil {
+			m.start(ctx, g, list)
+		}
+	}
+	for _, r := range m.flows {
+		r.budget.setLimit(max(m.cfg.BufferBytes/int64(len(m.flows)), minFlowBytes))
+	}
+}
+
+// start runs a flow. m.mu is held.
+func (m *Manager) start(ctx context.Context, g *errgroup.Group, list []Assignment) {
+	fctx, stop := context.WithCancel(ctx)
+	r := &running{flowRun: newFlowRun(m.cfg, list[0], m.takeover, m.numbers, m.metrics), stop: stop}
+	r.emptied = m.poke
+	r.assign(list)
+	m.flows[r.name] = r
+	g.Go(func() error {
+		defer stop()
+		err := r.run(fctx)
+		m.mu.Lock()
+		r.ended = true
+		m.mu.Unlock()
+		m.poke()
+		return err
+	})
+}
+
+func (r *running) sameDeclarations(a Assignment) bool {
+	return reflect.DeepEqual(r.spec, a.Spec) && reflect.DeepEqual(r.source.cluster, a.Source) && reflect.DeepEqual(r.destination.cluster, a.Destination)
+}
+
+// Status is every assigned copy, by flow, source topic and partition.
+func (m *Manager) Status() []CopyStatus {
+	m.mu.Lock()
+	flows := make([]*running, 0, len(m.flows))
+	known := map[string]bool{}
+	for name, r := range m.flows {
+		flows = append(flows, r)
+		known[name] = true
+	}
+	var out []CopyStatus
+	for _, a := range m.want {
+		if !known[a.Flow] {
+			out = append(out, pendingStatus(a, ""))
+		}
+	}
+	m.mu.Unlock()
+	now := time.Now()
+	for _, r := range flows {
+		out = append(out, r.status(now)...)
+	}
+	slices.SortFunc(out, func(a, b CopyStatus) int {
+		return cmp.Or(strings.Compare(a.Flow, b.Flow), strings.Compare(a.SourceTopic, b.SourceTopic), cmp.Compare(a.Partition, b.Partition))
+	})
+	return out
+}

@@ -1,0 +1,179 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/record"
+)
+
+// pageBytes is what a ledger page may take by estimate: far below the 1 MB that
+// a topic takes by default, since a hop of two thousand tiles is up to 60 kB.
+const pageBytes = 256 << 10
+
+// writeLedger sends what the transaction has to say to the ledger: for each of
+// its partitions the entries of the copies there, in pages.
+func (t *transaction) writeLedger(ctx context.Context) error {
+	topic := t.view.topic(ledger.Topic)
+	n := int32(len(topic.partitions))
+	if topic.err != nil || n == 0 {
+		t.l.destination.wantRefresh()
+		return fmt.Errorf("topic %s: %w", ledger.Topic, orElse(topic.err, kerr.UnknownTopicOrPartition))
+	}
+	pages := map[int32][][]ledger.Entry{}
+	if t.announcement != nil {
+		pages[int32(uint64(t.announcement.ProducerID)%uint64(n))] = [][]ledger.Entry{{t.announcement}}
+	}
+	now := time.Now().UTC()
+	for _, p := range t.parts {
+		at := ledger.PartitionOf(p.id, n)
+		pages[at] = appendEntries(pages[at], t.entriesOf(p, now))
+	}
+	var fresh []flow.TopicPartition
+	for at := range pages {
+		if tp := (flow.TopicPartition{Topic: ledger.Topic, Partition: at}); !t.added[tp] {
+			fresh = append(fresh, tp)
+			t.added[tp] = true
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	if err := t.add(ctx, fresh); err != nil {
+		return err
+	}
+	for len(pages) > 0 { // one batch of a partition in a request
+		if err := t.sendPages(ctx, pages); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendPages sends the first page of each partition and takes it off.
+func (t *transaction) sendPages(ctx context.Context, pages map[int32][][]ledger.Entry) error {
+	requests := map[int32]*requestBuilder{}
+	for at, list := range pages {
+		tp := flow.TopicPartition{Topic: ledger.Topic, Partition: at}
+		leader, _, err := t.view.leader(tp.Topic, tp.Partition)
+		if err != nil {
+			t.l.destination.wantRefresh()
+			return err
+		}
+		batch, err := t.page(at, list[0])
+		if err != nil {
+			return err
+		}
+		if requests[leader] == nil {
+			requests[leader] = newRequestBuilder()
+		}
+		requests[leader].add(tp, batch, entry{count: 1})
+		if pages[at] = list[1:]; len(list) == 1 {
+			delete(pages, at)
+		}
+	}
+	for leader, r := range requests {
+		if err := t.dispatch(ctx, leader, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// page encodes entries as the next page of the lane's chain in a partition of
+// the ledger.
+func (t *transaction) page(at int32, entries []ledger.Entry) (record.Batch, error) {
+	for _, e := range entries {
+		if h, ok := e.(*ledger.Hop); ok {
+			if err := h.Check(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	chain := t.l.chains[at]
+	if chain == nil {
+		chain = ledger.NewChain(t.l.writer)
+		t.l.chains[at] = chain
+	}
+	rec := record.Record{Timestamp: time.Now().UnixMilli(), Value: chain.Encode(entries)}
+	batch, err := record.Encode([]record.Record{rec}, record.NoProducer(record.None))
+	if err != nil {
+		return nil, err
+	}
+	t.stamp(batch, flow.TopicPartition{Topic: ledger.Topic, Partition: at}, 1)
+	return batch, nil
+}
+
+// entriesOf is what the ledger is told about a part: that the copy's epoch has
+// begun, if this is new, and where its source offsets went.
+func (t *transaction) entriesOf(p *part, now time.Time) []ledger.Entry {
+	var entries []ledger.Entry
+	if p.begin {
+		a := &p.c.a
+		entries = append(entries, &ledger.Begin{
+			Copy: p.id, Epoch: a.Epoch, Resume: p.from, At: now,
+			SourceCluster: a.Source.Metadata.Name, DestinationCluster: a.Destination.Metadata.Name,
+			SourceTopic: a.SourceTopic, DestinationTopic: a.DestinationTopic,
+			Flow: a.Flow, Fleet: t.l.Fleet, Node: t.l.Node, Lane: t.l.id,
+		})
+	}
+	// Times within a copy never go backwards, whatever the clock does.
+	if p.hopAt.Before(now) {
+		p.hopAt = now
+	}
+	proto := ledger.Hop{Copy: p.key, Epoch: p.c.a.Epoch, At: p.hopAt, DestinationLeaderEpoch: -1}
+	if p.wrote {
+		proto.DestinationLeaderEpoch = p.leaderEpoch
+	}
+	for _, h := range hopsOf(proto, p.chunks) {
+		entries = append(entries, h)
+	}
+	return entries
+}
+
+// appendEntries adds entries to the last page, or to new ones where they do not
+// fit.
+func appendEntries(pages [][]ledger.Entry, entries []ledger.Entry) [][]ledger.Entry {
+	size := 0
+	if len(pages) > 0 {
+		for _, e := range pages[len(pages)-1] {
+			size += estimate(e)
+		}
+	} else if len(entries) > 0 {
+		pages = append(pages, nil)
+	}
+	for _, e := range entries {
+		if n := estimate(e); size > 0 && size+n > pageBytes {
+			pages, size = append(pages, nil), n
+		} else {
+			size += n
+		}
+		last := &pages[len(pages)-1]
+		*last = append(*last, e)
+	}
+	return pages
+}
+
+// estimate is at least what an entry takes on a page.
+func estimate(e ledger.Entry) int {
+	switch e := e.(type) {
+	case *ledger.Hop:
+		return 100 + 30*(len(e.Runs)+len(e.Gaps))
+	case *ledger.Begin:
+		return 200 + len(e.SourceCluster) + len(e.DestinationCluster) + len(e.SourceTopic) + len(e.DestinationTopic) +
+			len(e.Flow) + len(e.Fleet) + len(e.Node) + len(e.Lane)
+	}
+	return 500
+}
+
+func orElse(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}

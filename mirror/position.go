@@ -1,0 +1,199 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// starter gives copiers their positions, one batch of them at a time and beside
+// the flow's loop: a ledger with an open transaction may take a while to read.
+type starter struct {
+	busy atomic.Bool
+}
+
+// kick starts what is due, unless a batch is under way.
+func (s *starter) kick(ctx context.Context, g *errgroup.Group, f *flowRun) {
+	if s.busy.Load() {
+		return
+	}
+	now := time.Now()
+	var due []*copier
+	for _, c := range f.snapshot() {
+		if c.prepare(now) {
+			due = append(due, c)
+		}
+	}
+	if len(due) == 0 {
+		return
+	}
+	s.busy.Store(true)
+	g.Go(func() error {
+		defer f.poke()
+		defer s.busy.Store(false)
+		f.startAll(ctx, due)
+		return nil
+	})
+}
+
+// maxReads bounds how many positions are asked for at once.
+const maxReads = 32
+
+// startAll brings copiers from nothing to running: their topics are as they
+// should be, dead owners are fenced, the ledger says where to go on.
+func (f *flowRun) startAll(ctx context.Context, due []*copier) {
+	var ready []*copier
+	for _, c := range due {
+		id, err := c.identify(f.source, f.destination)
+		if err != nil {
+			c.postpone(err)
+			f.destination.markStale()
+			f.source.markStale()
+			continue
+		}
+		c.setID(id)
+		ready = append(ready, c)
+	}
+	if len(ready) == 0 {
+		return
+	}
+	err := f.takeover.fence(ctx, f.destination, f.say)
+	if err == nil {
+		err = f.settings.load(ctx, ready)
+	}
+	if err != nil {
+		for _, c := range ready {
+			c.postpone(err)
+		}
+		return
+	}
+	var g errgroup.Group
+	g.SetLimit(maxReads)
+	for _, c := range ready {
+		g.Go(func() error {
+			if err := f.startOne(ctx, c); err != nil {
+				c.postpone(err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // every error is a copier's own
+}
+
+func (f *flowRun) startOne(ctx context.Context, c *copier) error {
+	lim := f.settings.limits(c.a.DestinationTopic, f.cfg.MaxDecode)
+	at, err := f.cfg.Positions.Position(ctx, c.a.Destination.Metadata.Name, c.id)
+	if err != nil {
+		return fmt.Errorf("%w: read the ledger: %w", errUnresolved, err)
+	}
+	if err := ownedBy(at, &f.cfg, c.a.Epoch); err != nil {
+		return err
+	}
+	if end, known := f.settings.end(c.destination()); known && at.Exists && end < at.Destination {
+		return fmt.Errorf("%v: %w: it ends at %d, the copy wrote up to %d", c.destination(), errLost, end, at.Destination)
+	}
+	if at.Exists || f.spec.Spec.Start != flow.StartLatest {
+		// Without history a copy begins at 0; what the source no longer has then
+		// shows as expired, as it does for one that has been overtaken.
+		c.begin(at, lim)
+		return nil
+	}
+	end, err := c.latest(ctx, f.source)
+	if err != nil {
+		return err
+	}
+	c.begin(at, lim)
+	if end > 0 {
+		c.push(c.currentGeneration(), []chunk{gapChunk(0, end, ledger.NotAsked, -1)}, end, nil)
+	}
+	return nil
+}
+
+// latest is where a copy begins that wants nothing of the past. It is asked for
+// once: a second try must not move it.
+func (c *copier) latest(ctx context.Context, source *peer) (int64, error) {
+	if c.latestAt >= 0 {
+		return c.latestAt, nil
+	}
+	ends, err := kadm.NewClient(source.client).ListCommittedOffsets(ctx, c.a.SourceTopic)
+	if err != nil {
+		return 0, fmt.Errorf("list end of %v: %w", c.source(), err)
+	}
+	end, ok := ends.Lookup(c.a.SourceTopic, c.a.Partition)
+	if !ok || end.Err != nil {
+		return 0, fmt.Errorf("list end of %v: %w", c.source(), orElse(end.Err, errors.New("the source does not tell")))
+	}
+	c.latestAt = end.Offset
+	return end.Offset, nil
+}
+
+// identify finds the ids of both topics and checks that the copy is possible.
+func (c *copier) identify(source, destination *peer) (ledger.CopyID, error) {
+	from, to := source.view().topic(c.a.SourceTopic), destination.view().topic(c.a.DestinationTopic)
+	if from.err != nil {
+		return ledger.CopyID{}, fmt.Errorf("source topic %s: %w", c.a.SourceTopic, from.err)
+	}
+	if int(c.a.Partition) >= len(from.partitions) {
+		return ledger.CopyID{}, fmt.Errorf("source topic %s has no partition %d", c.a.SourceTopic, c.a.Partition)
+	}
+	if pinned := c.a.SourceTopicID; pinned != (ledger.TopicID{}) && pinned != from.id {
+		return ledger.CopyID{}, fmt.Errorf("source topic %s: %w: its id is %v, the copy is of %v", c.a.SourceTopic, errRecreated, from.id, pinned)
+	}
+	if to.err != nil {
+		return ledger.CopyID{}, fmt.Errorf("%w: %s: %w", errNoDestination, c.a.DestinationTopic, to.err)
+	}
+	if int(c.a.Partition) >= len(to.partitions) {
+		return ledger.CopyID{}, fmt.Errorf("%w: %s has %d, the source has %d", errFewPartitions, c.a.DestinationTopic, len(to.partitions), len(from.partitions))
+	}
+	id := ledger.CopyID{
+		Source:      ledger.End{Cluster: source.id, TopicID: from.id, Partition: c.a.Partition},
+		Destination: ledger.End{Cluster: destination.id, TopicID: to.id, Partition: c.a.Partition},
+	}
+	return id, c.sameLife(id)
+}
+
+// sameLife refuses ids that are not those with which this copier has begun.
+func (c *copier) sameLife(id ledger.CopyID) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.id == (ledger.CopyID{}):
+		return nil
+	case c.id.Source != id.Source:
+		return fmt.Errorf("source topic %s: %w: its id is %v, the copy is of %v", c.a.SourceTopic, errRecreated, id.Source.TopicID, c.id.Source.TopicID)
+	case c.id.Destination != id.Destination:
+		return fmt.Errorf("destination topic %s: %w: its id is %v, the copy is to %v", c.a.DestinationTopic, errRecreated, id.Destination.TopicID, c.id.Destination.TopicID)
+	}
+	return nil
+}
+
+// checkLife stops a running copier whose topics are no longer the same.
+func (c *copier) checkLife(source, destination *view) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != Running {
+		return
+	}
+	from, to := source.topic(c.a.SourceTopic), destination.topic(c.a.DestinationTopic)
+	var err error
+	switch {
+	case from.err == nil && from.id != c.id.Source.TopicID:
+		err = fmt.Errorf("source topic %s: %w: its id is %v, the copy is of %v", c.a.SourceTopic, errRecreated, from.id, c.id.Source.TopicID)
+	case to.err == nil && to.id != c.id.Destination.TopicID:
+		err = fmt.Errorf("destination topic %s: %w: its id is %v, the copy is to %v", c.a.DestinationTopic, errRecreated, to.id, c.id.Destination.TopicID)
+	default:
+		return
+	}
+	c.fault(err)
+	if !c.inTxn {
+		c.moveTo(c.committed)
+	}
+}

@@ -1,0 +1,128 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+// ErrFenced says that this node's incarnation is over: another node has taken
+// over its copies, or is about to. All copies of the Manager have stopped, and
+// only a Manager of a new incarnation may start them again.
+var ErrFenced = errors.New("fenced: the incarnation of this node has ended")
+
+// ErrEnded is what [Lanes] answers for an incarnation that has ended.
+var ErrEnded = errors.New("incarnation has ended")
+
+// Faults of a copy that no Kafka error code names.
+var (
+	errRecreated     = errors.New("topic was deleted and created again")
+	errTruncated     = errors.New("source log was cut back below what has been copied")
+	errLost          = errors.New("destination log ends below what has been copied")
+	errIntruder      = errors.New("destination log is shorter than what was written to it")
+	errSuperseded    = errors.New("the ledger has a newer epoch of this copy")
+	errClaimed       = errors.New("the ledger says that the copy belongs to another fleet")
+	errNoDestination = errors.New("destination topic does not exist")
+	errFewPartitions = errors.New("destination topic has fewer partitions than the source")
+	errUnresolved    = errors.New("position is not known")
+)
+
+// action is what an error makes of a copy.
+type action int
+
+const (
+	rewind action = iota // abort, wait a little, go on from the last hop
+	hold                 // as rewind, but somebody has to do something: wait long, show it
+	stop                 // never by itself: going on would splice or skip
+)
+
+// verdict is an error as a copy sees it: what to do now, and what a person is
+// told to do.
+type verdict struct {
+	action action
+	fix    string
+}
+
+// classify decides about an error of one copy. Everything inside a transaction
+// that goes wrong ends that transaction, so "retry the request" is no choice.
+func classify(err error) verdict {
+	for _, c := range verdicts {
+		if errors.Is(err, c.err) {
+			return c.verdict
+		}
+	}
+	var be *BatchError
+	if errors.As(err, &be) {
+		return verdict{hold, "inspect the batch at the source; delete it there (DeleteRecords) to go on behind it, which is then declared as a gap"}
+	}
+	// Connections break, brokers elect and throttle: the next try meets another
+	// state. That includes codes this table does not know.
+	return verdict{rewind, ""}
+}
+
+var verdicts = []struct {
+	err error
+	verdict
+}{
+	{errRecreated, verdict{stop, "the topic's old life and new life are different topics: remove the destination topic or rename it in the flow, then apply the flow again"}},
+	{errTruncated, verdict{stop, "the source lost records that the destination has (unclean election): compare both, then recreate the destination topic or give the flow another one"}},
+	{errIntruder, verdict{stop, "the destination lost records or somebody else writes with this copy's producer id: compare with verify, then recreate the destination topic"}},
+	{errSuperseded, verdict{stop, "another node or fleet owns this copy; see who in the ledger's latest begin entry"}},
+	{errLost, verdict{stop, "the destination lost records (unclean election): compare both with verify, then recreate the destination topic"}},
+	{errClaimed, verdict{stop, "two fleets are given the same copy: take it out of one of them"}},
+	{errNoDestination, verdict{hold, "create the topic, or let the flow create it: the principal needs CREATE on it"}},
+	{errFewPartitions, verdict{hold, "add partitions to the destination topic, or allow ALTER on it"}},
+	{errRecordTooLarge, verdict{hold, "raise max.message.bytes of the destination topic"}},
+	{errUnresolved, verdict{rewind, ""}},
+
+	{kerr.TopicAuthorizationFailed, verdict{hold, "allow READ and DESCRIBE on the source topic, WRITE and DESCRIBE on the destination topic"}},
+	{kerr.ClusterAuthorizationFailed, verdict{hold, "allow IDEMPOTENT_WRITE on the destination cluster"}},
+	{kerr.TransactionalIDAuthorizationFailed, verdict{hold, "allow WRITE and DESCRIBE on transactional ids with the prefix waybill."}},
+	{kerr.SaslAuthenticationFailed, verdict{hold, "check the user and the secret that the Cluster object refers to"}},
+	{kerr.MessageTooLarge, verdict{hold, "raise max.message.bytes of the destination topic"}},
+	{kerr.RecordListTooLarge, verdict{hold, "raise segment.bytes of the destination topic"}},
+	// The time bounds of a destination topic must not decide what is copied.
+	{kerr.InvalidTimestamp, verdict{hold, "set message.timestamp.before.max.ms and message.timestamp.after.max.ms of the destination topic to the largest value"}},
+	{kerr.InvalidRecord, verdict{hold, "a compacted destination takes no record without a key: make cleanup.policy that of the source"}},
+	{kerr.PolicyViolation, verdict{hold, "a policy of the destination cluster refuses the records"}},
+	{kerr.UnsupportedCompressionType, verdict{hold, "the destination does not know the codec of these batches"}},
+	// The source's checksum travels with a raw batch: staged again with a check,
+	// the copy either finds the batch corrupt at the source or goes on.
+	{kerr.CorruptMessage, verdict{rewind, ""}},
+}
+
+// isFencing says that an answer means a newer epoch of our transactional id.
+// That may be another node, or the coordinator that aborted a transaction which
+// took too long: only raft can tell, when the lane is registered again.
+func isFencing(err error) bool {
+	return errors.Is(err, kerr.ProducerFenced) || errors.Is(err, kerr.InvalidProducerEpoch) || errors.Is(err, kerr.InvalidProducerIDMapping)
+}
+
+// backoff grows from min to max, doubled each time and spread by a quarter.
+type backoff struct {
+	min, max time.Duration
+	n        int
+}
+
+func (b *backoff) next() time.Duration {
+	d := min(b.min<<min(b.n, 30), b.max)
+	b.n++
+	return d - d/8 + rand.N(d/4+1)
+}
+
+// grown says that waiting has become long enough to be worth a reason.
+func (b *backoff) grown() bool { return b.n >= 5 }
+
+func (b *backoff) sleep(ctx context.Context) error {
+	t := time.NewTimer(b.next())
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,116 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/waybillhq/waybill/flow"
+)
+
+// What a topic does when nothing else is said (Kafka's defaults).
+const (
+	defaultMaxMessageBytes = 1048588
+	keyMaxMessageBytes     = "max.message.bytes"
+	keyTimestampType       = "message.timestamp.type"
+)
+
+// settingsAge is how long what is known of destination topics is used for
+// starting copies. A copy that fails on a limit starts again and asks again.
+const settingsAge = time.Second
+
+// topicSettings are what starting copies need to know of destination topics.
+type topicSettings struct {
+	peer *peer
+
+	mu     sync.Mutex
+	at     time.Time
+	topics map[string]limits
+	ends   map[flow.TopicPartition]int64
+}
+
+// load reads the settings and log ends of the destination topics of copiers.
+// Where the destination does not let us read its configuration, Kafka's defaults
+// are assumed: a batch that is too large then shows when it is refused.
+func (s *topicSettings) load(ctx context.Context, copiers []*copier) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.at) > settingsAge {
+		s.topics, s.ends = map[string]limits{}, map[flow.TopicPartition]int64{}
+	}
+	var missing []string
+	seen := map[string]bool{}
+	for _, c := range copiers {
+		topic := c.a.DestinationTopic
+		if _, ok := s.topics[topic]; !ok && !seen[topic] {
+			seen[topic] = true
+			missing = append(missing, topic)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	adm := kadm.NewClient(s.peer.client)
+	ends, err := adm.ListEndOffsets(ctx, missing...)
+	if err != nil {
+		return fmt.Errorf("list ends of destination topics: %w", err)
+	}
+	ends.Each(func(o kadm.ListedOffset) {
+		if o.Err == nil {
+			s.ends[flow.TopicPartition{Topic: o.Topic, Partition: o.Partition}] = o.Offset
+		}
+	})
+	configs, err := adm.DescribeTopicConfigs(ctx, missing...)
+	if err != nil {
+		return fmt.Errorf("describe destination topics: %w", err)
+	}
+	for _, topic := range missing {
+		s.topics[topic] = limits{maxBatch: defaultMaxMessageBytes}
+	}
+	for _, rc := range configs {
+		if _, asked := s.topics[rc.Name]; asked && rc.Err == nil {
+			s.topics[rc.Name] = limitsOf(rc.Configs)
+		}
+	}
+	s.at = time.Now()
+	return nil
+}
+
+func limitsOf(configs []kadm.Config) limits {
+	lim := limits{maxBatch: defaultMaxMessageBytes}
+	for _, c := range configs {
+		switch value := c.MaybeValue(); c.Key {
+		case keyMaxMessageBytes:
+			if n, err := strconv.Atoi(value); err == nil && n > 0 {
+				lim.maxBatch = n
+			}
+		case keyTimestampType:
+			lim.appendTime = value == "LogAppendTime"
+		}
+	}
+	return lim
+}
+
+func (s *topicSettings) limits(topic string, maxDecode int) limits {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lim, ok := s.topics[topic]
+	if !ok {
+		lim.maxBatch = defaultMaxMessageBytes
+	}
+	lim.maxDecode = maxDecode
+	return lim
+}
+
+// end is where a destination log ended when the settings were read, which was
+// before any batch of the copies that are being started.
+func (s *topicSettings) end(tp flow.TopicPartition) (end int64, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	end, known = s.ends[tp]
+	return end, known
+}

@@ -1,0 +1,156 @@
+package mirror
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// State is what a copy is doing.
+type State string
+
+// The states of a copy.
+const (
+	// Starting: it looks for its position and has not fetched yet.
+	Starting State = "starting"
+	// Running: it copies, or has nothing to copy.
+	Running State = "running"
+	// Waiting: something is in the way that passes by itself; it tries again.
+	Waiting State = "waiting"
+	// Failed: a person has to do what Fix says. Except where going on would
+	// splice or skip, it tries again from time to time and recovers by itself.
+	Failed State = "failed"
+)
+
+// CopyStatus is one copy as an operator sees it.
+type CopyStatus struct {
+	Flow             string `json:"flow"`
+	SourceTopic      string `json:"sourceTopic"`
+	DestinationTopic string `json:"destinationTopic"`
+	Partition        int32  `json:"partition"`
+	Epoch            uint64 `json:"epoch"`
+
+	State  State  `json:"state"`
+	Reason string `json:"reason,omitempty"`
+	Fix    string `json:"fix,omitempty"`
+
+	// Position is the source offset that comes next: everything below it is
+	// committed at the destination or declared as a gap. -1: not known yet.
+	Position int64 `json:"position"`
+	// SourceEnd is the source's high watermark, SourceStable its last stable
+	// offset: what lies between belongs to open transactions and cannot be copied
+	// yet. SourceStart is the source's first offset. -1: not known yet.
+	SourceEnd    int64 `json:"sourceEnd"`
+	SourceStable int64 `json:"sourceStable"`
+	SourceStart  int64 `json:"sourceStart"`
+	// LagRecords is SourceEnd - Position, never negative.
+	LagRecords int64 `json:"lagRecords"`
+	// Lag is how long ago the source's end first was beyond Position; 0 when
+	// nothing is missing. It is measured here and not taken from records, whose
+	// timestamps say when somebody claims that something happened.
+	Lag time.Duration `json:"lagNanoseconds"`
+
+	// Records and Bytes were committed, ForeignRecords found between them in the
+	// destination, since this node took the copy over.
+	Records        int64 `json:"records"`
+	Bytes          int64 `json:"bytes"`
+	ForeignRecords int64 `json:"foreignRecords"`
+	// Rates over the last ten seconds.
+	RecordsPerSecond float64 `json:"recordsPerSecond"`
+	BytesPerSecond   float64 `json:"bytesPerSecond"`
+	// LastCommit is when a transaction of this copy was last committed.
+	LastCommit time.Time `json:"lastCommit,omitzero"`
+}
+
+// lagClock tells how long a position has been behind an end: it remembers when
+// each of some ends was first seen.
+type lagClock struct {
+	seen []endSeen // ends ascend, and so do times
+}
+
+type endSeen struct {
+	end int64
+	at  time.Time
+}
+
+// maxEnds bounds what is remembered. When it is reached every second sighting is
+// dropped, so a long lag is known less finely than a short one.
+const maxEnds = 64
+
+func (l *lagClock) observe(end int64, at time.Time) {
+	if n := len(l.seen); n > 0 && end <= l.seen[n-1].end {
+		return
+	}
+	if len(l.seen) == maxEnds {
+		half := l.seen[:0]
+		for i := 0; i < maxEnds; i += 2 {
+			half = append(half, l.seen[i])
+		}
+		l.seen = half
+	}
+	l.seen = append(l.seen, endSeen{end, at})
+}
+
+// reach forgets the ends that a position has come to.
+func (l *lagClock) reach(position int64) {
+	i := 0
+	for i < len(l.seen) && l.seen[i].end <= position {
+		i++
+	}
+	l.seen = append(l.seen[:0], l.seen[i:]...)
+}
+
+func (l *lagClock) lag(now time.Time) time.Duration {
+	if len(l.seen) == 0 {
+		return 0
+	}
+	return now.Sub(l.seen[0].at)
+}
+
+// meter counts over the last ten seconds, in buckets of one second.
+type meter struct {
+	buckets [rateSeconds]int64
+	at      int64 // second of the newest bucket
+}
+
+const rateSeconds = 10
+
+func (m *meter) turn(now time.Time) {
+	s := now.Unix()
+	for ; m.at < s; m.at++ {
+		if s-m.at > rateSeconds {
+			m.at = s - rateSeconds
+		}
+		m.buckets[(m.at+1)%rateSeconds] = 0
+	}
+}
+
+func (m *meter) add(n int64, now time.Time) {
+	m.turn(now)
+	m.buckets[m.at%rateSeconds] += n
+}
+
+func (m *meter) perSecond(now time.Time) float64 {
+	m.turn(now)
+	var sum int64
+	for _, n := range m.buckets {
+		sum += n
+	}
+	return float64(sum) / rateSeconds
+}
+
+// Metrics counts what a Manager has done. All fields may be read at any time.
+type Metrics struct {
+	Records        atomic.Int64 // committed
+	Bytes          atomic.Int64 // of committed batches as written
+	RawBatches     atomic.Int64 // produced as bytes; aborted ones count too
+	EncodedBatches atomic.Int64 // produced by the record path; aborted ones count too
+	GapOffsets     atomic.Int64 // source offsets declared as gaps and committed
+	Foreign        atomic.Int64 // destination offsets that are not ours, found between ours
+	Commits        atomic.Int64 // transactions committed
+	Aborts         atomic.Int64 // transactions given up, whatever became of them
+	Unclear        atomic.Int64 // of these, with a commit that was not answered
+	LaneOpens      atomic.Int64 // InitProducerId and registration
+	LanesFenced    atomic.Int64 // lanes of ended incarnations fenced by this node
+	Fetches        atomic.Int64 // answered fetch requests
+	CommitNanos    atomic.Int64 // time from the last acknowledged batch to the answered commit
+}

@@ -1,0 +1,452 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/record"
+)
+
+const (
+	// maxInFlight is Kafka's own bound: a broker remembers the last five batches
+	// of a producer.
+	maxInFlight = 5
+
+	// requestBytes is what a request holds before the next one is begun. With
+	// five in flight it keeps 20 MB on the wire: 1.6 Gbit/s at 100 ms.
+	requestBytes = 4 << 20
+
+	// transactionBytes ends a transaction before its time: readers of the
+	// destination see nothing of it until then, and its hops are bounded.
+	transactionBytes = 64 << 20
+
+	// ackTimeout is how long a broker may wait for its replicas.
+	ackTimeout = 10 * time.Second
+)
+
+// transaction is one transaction of a lane: what it holds and what is in flight.
+type transaction struct {
+	l    *lane
+	view *view // of the destination, one for the whole transaction
+
+	began   time.Time
+	parts   []*part
+	of      map[*copier]*part
+	added   map[flow.TopicPartition]bool
+	flights map[int32][]flight // by broker, in the order sent
+	bytes   int64
+	unclear bool  // the commit has been asked for
+	fault   error // the first fault; nothing is sent after it
+
+	announcement *ledger.Writer
+}
+
+// part is what a transaction holds of one copy.
+type part struct {
+	c     *copier
+	id    ledger.CopyID
+	key   ledger.CopyKey
+	begin bool
+
+	from, next int64 // source offsets
+	chunks     []placed
+	expect     int64 // least base offset of the next acknowledgement, 0: not known
+	wrote      bool
+
+	records, bytes, foreign int64
+	hopAt                   time.Time
+	leaderEpoch             int32 // destination's
+	fault                   error // the copy's own fault
+}
+
+// flight is a produce request under way.
+type flight struct {
+	call    *kafka.Call
+	entries map[flow.TopicPartition]entry
+}
+
+// entry is one batch in a request: number i of a part, or a ledger page.
+type entry struct {
+	part  *part // nil: ledger
+	i     int
+	count int64
+}
+
+func newTransaction(l *lane) *transaction {
+	return &transaction{
+		l: l, view: l.destination.view(), began: time.Now(),
+		of: map[*copier]*part{}, added: map[flow.TopicPartition]bool{}, flights: map[int32][]flight{},
+	}
+}
+
+// run collects what is ready until the commit interval is over, or the lane is
+// asked to stop, and commits. After an error the transaction is not committed,
+// except that it may be if unclear is set; its parts are the lane's to settle.
+func (t *transaction) run(ctx, hard context.Context) error {
+	deadline := time.NewTimer(t.l.interval)
+	defer deadline.Stop()
+	ready := t.l.takeReady()
+	for {
+		var err error
+		if ready, err = t.round(hard, ready); err != nil {
+			return t.abandon(hard, err)
+		}
+		over := t.bytes >= transactionBytes || ctx.Err() != nil || len(t.parts) == 0
+		if len(ready) == 0 && !over {
+			select {
+			case <-t.l.wake:
+			case <-deadline.C:
+				over = true
+			case <-ctx.Done():
+				over = true
+			}
+		} else {
+			select {
+			case <-deadline.C:
+				over = true
+			default:
+			}
+		}
+		if over {
+			break
+		}
+		ready = append(ready, t.l.takeReady()...)
+	}
+	for _, c := range ready {
+		t.l.ready(c)
+	}
+	if len(t.parts) == 0 {
+		return nil
+	}
+	return t.finish(hard)
+}
+
+// round takes one chunk of each ready copier and sends them. It returns those
+// that have more.
+func (t *transaction) round(ctx context.Context, ready []*copier) (more []*copier, err error) {
+	var batches []outgoingBatch
+	var fresh []flow.TopicPartition
+	for _, c := range ready {
+		p := t.of[c]
+		if p == nil {
+			if p = c.enter(); p == nil {
+				continue
+			}
+			t.of[c] = p
+			t.parts = append(t.parts, p)
+		}
+		q, ok, again := c.take()
+		if !ok {
+			continue
+		}
+		if again {
+			more = append(more, c)
+		}
+		p.next = q.next
+		p.chunks = append(p.chunks, placed{chunk: q.chunk})
+		if q.batch == nil {
+			continue
+		}
+		if tp := c.destination(); !t.added[tp] {
+			fresh = append(fresh, tp)
+			t.added[tp] = true
+		}
+		batches = append(batches, outgoingBatch{tp: c.destination(), queued: q, part: p, i: len(p.chunks) - 1})
+	}
+	defer func() {
+		for i := range batches {
+			batches[i].release()
+		}
+	}()
+	if len(fresh) > 0 {
+		if err := t.l.reach(beforeAdd); err != nil {
+			return nil, err
+		}
+		if err := t.add(ctx, fresh); err != nil {
+			return nil, err
+		}
+		if err := t.l.reach(afterAdd); err != nil {
+			return nil, err
+		}
+	}
+	return more, t.send(ctx, batches)
+}
+
+func (t *transaction) add(ctx context.Context, tps []flow.TopicPartition) error {
+	err := t.l.coordinator.add(ctx, t.l.pid, t.l.epoch, tps)
+	var faults partitionErrors
+	if errors.As(err, &faults) {
+		for _, p := range t.parts {
+			if err := faults[p.c.destination()]; err != nil {
+				p.fault = fmt.Errorf("add %v to transaction: %w", p.c.destination(), err)
+			}
+		}
+	}
+	return err
+}
+
+// outgoingBatch is a batch on its way to its leader.
+type outgoingBatch struct {
+	tp flow.TopicPartition
+	queued
+	part *part
+	i    int
+}
+
+// send stamps batches and sends each to the leader of its partition, in as few
+// requests as their size allows. No partition is in batches twice.
+func (t *transaction) send(ctx context.Context, batches []outgoingBatch) error {
+	requests := map[int32]*requestBuilder{}
+	for i := range batches {
+		b := &batches[i]
+		leader, epoch, err := t.view.leader(b.tp.Topic, b.tp.Partition)
+		if err != nil {
+			t.l.destination.wantRefresh()
+			return t.blame(b.part, err)
+		}
+		b.part.leaderEpoch = epoch
+		r := requests[leader]
+		if r == nil {
+			r = newRequestBuilder()
+			requests[leader] = r
+		}
+		count := b.records()
+		t.stamp(b.batch, b.tp, count)
+		if b.path == ledger.Raw {
+			t.l.metrics.RawBatches.Add(1)
+		} else {
+			t.l.metrics.EncodedBatches.Add(1)
+		}
+		r.add(b.tp, b.batch, entry{b.part, b.i, count})
+		b.part.bytes += int64(len(b.batch))
+		t.bytes += int64(len(b.batch))
+		if r.size >= requestBytes {
+			if err := t.dispatch(ctx, leader, r); err != nil {
+				return err
+			}
+			delete(requests, leader)
+		}
+	}
+	for leader, r := range requests {
+		if err := t.dispatch(ctx, leader, r); err != nil {
+			return err
+		}
+	}
+	// The socket has its copy: the memory is not ours to keep.
+	for i := range batches {
+		c := &batches[i].part.chunks[batches[i].i]
+		c.size, c.batch = len(c.batch), nil
+	}
+	return nil
+}
+
+// stamp makes a batch the lane's: its producer id, epoch and next sequence.
+func (t *transaction) stamp(b record.Batch, tp flow.TopicPartition, count int64) {
+	seq := t.l.sequence[tp]
+	t.l.sequence[tp] = record.AddSequence(seq, int32(count))
+	b.SetBaseOffset(0)
+	b.SetLeaderEpoch(-1)
+	b.Restamp(record.Stamp{ProducerID: t.l.pid, ProducerEpoch: t.l.epoch, BaseSequence: seq, Attributes: outgoing(b.Attributes())})
+}
+
+// dispatch sends a request, after the oldest in flight to that broker if there
+// are as many as there may be.
+func (t *transaction) dispatch(ctx context.Context, broker int32, r *requestBuilder) error {
+	for len(t.flights[broker]) >= maxInFlight {
+		if err := t.land(ctx, broker); err != nil {
+			return err
+		}
+	}
+	conn, err := t.l.connection(ctx, broker, t.view)
+	if err != nil {
+		t.l.destination.wantRefresh()
+		return t.blameAll(r.entries, err)
+	}
+	bounded, cancel := context.WithTimeout(ctx, 2*ackTimeout)
+	defer cancel()
+	call := conn.SendProduce(bounded, r.request(t.l.id))
+	t.flights[broker] = append(t.flights[broker], flight{call, r.entries})
+	return nil
+}
+
+// land waits for the oldest request in flight to a broker and checks what was
+// acknowledged.
+func (t *transaction) land(ctx context.Context, broker int32) error {
+	f := t.flights[broker][0]
+	t.flights[broker] = t.flights[broker][1:]
+	answer, err := f.call.Wait(ctx)
+	if err != nil {
+		t.l.destination.wantRefresh()
+		return t.blameAll(f.entries, err)
+	}
+	for _, topic := range answer.(*kmsg.ProduceResponse).Topics {
+		for i := range topic.Partitions {
+			p := &topic.Partitions[i]
+			tp := flow.TopicPartition{Topic: topic.Topic, Partition: p.Partition}
+			e, ok := f.entries[tp]
+			if !ok {
+				continue
+			}
+			delete(f.entries, tp)
+			if ackErr := t.acknowledge(tp, e, p); ackErr != nil && err == nil {
+				err = ackErr
+			}
+		}
+	}
+	if len(f.entries) > 0 && err == nil {
+		err = t.blameAll(f.entries, errors.New("produce: the answer leaves partitions out"))
+	}
+	return err
+}
+
+func (t *transaction) acknowledge(tp flow.TopicPartition, e entry, p *kmsg.ProduceResponseTopicPartition) error {
+	if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+		if kerr.IsRetriable(err) {
+			t.l.destination.wantRefresh()
+		}
+		if p.ErrorMessage != nil {
+			err = fmt.Errorf("%w (%s)", err, *p.ErrorMessage)
+		}
+		return t.blame(e.part, fmt.Errorf("produce to %v: %w", tp, err))
+	}
+	if e.part == nil {
+		return nil
+	}
+	if p.BaseOffset < e.part.expect {
+		return t.blame(e.part, fmt.Errorf("%v: %w: acknowledged at offset %d, expected %d or above", tp, errIntruder, p.BaseOffset, e.part.expect))
+	}
+	if e.part.expect > 0 {
+		e.part.foreign += p.BaseOffset - e.part.expect
+	}
+	e.part.expect = p.BaseOffset + e.count
+	e.part.wrote = true
+	e.part.records += e.count
+	e.part.chunks[e.i].base = p.BaseOffset
+	return nil
+}
+
+// blame makes an error that of one copy, so that only that copy stands back, and
+// ends the transaction. For a page of the ledger nobody is to blame.
+func (t *transaction) blame(p *part, err error) error {
+	if p != nil && p.fault == nil && !isFencing(err) {
+		p.fault = err
+	}
+	return err
+}
+
+func (t *transaction) blameAll(entries map[flow.TopicPartition]entry, err error) error {
+	for _, e := range entries {
+		_ = t.blame(e.part, err) // err itself is returned, once
+	}
+	return err
+}
+
+// drain waits for everything in flight. After a fault it goes on, so that each
+// copy learns its own.
+func (t *transaction) drain(ctx context.Context) (first error) {
+	for broker := range t.flights {
+		for len(t.flights[broker]) > 0 {
+			if err := t.land(ctx, broker); err != nil && first == nil {
+				first = err
+			}
+		}
+	}
+	return first
+}
+
+// abandon ends a transaction that met a fault before its commit.
+func (t *transaction) abandon(ctx context.Context, err error) error {
+	ctx, cancel := context.WithTimeout(ctx, abandonTimeout)
+	defer cancel()
+	_ = t.drain(ctx) // err came first
+	return err
+}
+
+// abandonTimeout is how long a failed transaction waits for the answers of what
+// it has in flight; they only tell who else is at fault.
+const abandonTimeout = 2 * time.Second
+
+// finish writes the hops, after every acknowledgement, and commits.
+func (t *transaction) finish(ctx context.Context) error {
+	if err := t.drain(ctx); err != nil {
+		return err
+	}
+	if err := t.l.reach(afterData); err != nil {
+		return err
+	}
+	drained := time.Now()
+	if err := t.writeLedger(ctx); err != nil {
+		return t.abandon(ctx, fmt.Errorf("ledger: %w", err))
+	}
+	if err := t.drain(ctx); err != nil {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	if err := t.l.reach(afterHops); err != nil {
+		return err
+	}
+	if len(t.added) > 0 {
+		t.unclear = true
+		if err := t.l.coordinator.commit(ctx, t.l.pid, t.l.epoch); err != nil {
+			return err
+		}
+		if err := t.l.reach(afterEndSent); err != nil {
+			return err
+		}
+	}
+	t.committed(drained)
+	return nil
+}
+
+func (t *transaction) committed(drained time.Time) {
+	now := time.Now()
+	m := t.l.metrics
+	m.Commits.Add(1)
+	m.CommitNanos.Add(int64(now.Sub(drained)))
+	for _, p := range t.parts {
+		for _, c := range p.chunks {
+			for _, g := range c.gaps {
+				m.GapOffsets.Add(g.Count)
+			}
+		}
+		p.c.commit(p, now)
+	}
+	// The time that a commit costs is spent at most every third time over, and
+	// never for less than CommitInterval of data.
+	t.l.interval = min(max(t.l.CommitInterval, 2*now.Sub(drained)), t.l.MaxCommitInterval)
+}
+
+// requestBuilder packs one batch of each of some partitions into a request.
+type requestBuilder struct {
+	topics  []kafka.ProduceTopic
+	index   map[string]int
+	entries map[flow.TopicPartition]entry
+	size    int
+}
+
+func newRequestBuilder() *requestBuilder {
+	return &requestBuilder{index: map[string]int{}, entries: map[flow.TopicPartition]entry{}}
+}
+
+func (r *requestBuilder) add(tp flow.TopicPartition, b record.Batch, e entry) {
+	i, ok := r.index[tp.Topic]
+	if !ok {
+		i = len(r.topics)
+		r.index[tp.Topic] = i
+		r.topics = append(r.topics, kafka.ProduceTopic{Topic: tp.Topic})
+	}
+	r.topics[i].Partitions = append(r.topics[i].Partitions, kafka.ProducePartition{Partition: tp.Partition, Batch: b})
+	r.entries[tp] = e
+	r.size += len(b)
+}
+
+func (r *requestBuilder) request(transactionalID string) *kafka.Produce {
+	return &kafka.Produce{TransactionalID: transactionalID, Timeout: ackTimeout, Topics: r.topics}
+}

@@ -1,0 +1,304 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/waybillhq/waybill/broker"
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/ledger/tail"
+	"github.com/waybillhq/waybill/internal/vfs"
+	"github.com/waybillhq/waybill/offsets"
+)
+
+// world is two bundled brokers, west and east, a reader of east's ledger, and a
+// register of lanes as raft would keep it.
+type world struct {
+	t          *testing.T
+	west, east *site
+	maps       *offsets.Maps
+	fleet      *fleet
+	log        *slog.Logger
+}
+
+// site is one cluster of the world.
+type site struct {
+	*flow.Cluster
+	client *kgo.Client
+	admin  *kadm.Client
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	level := slog.LevelError + 1
+	if os.Getenv("MIRROR_LOG") != "" {
+		level = slog.LevelDebug
+	}
+	w := &world{
+		t: t, maps: offsets.NewMaps(), fleet: &fleet{ended: map[uint64]bool{}, lanes: map[string]registered{}},
+		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+	}
+	w.west, w.east = w.site("west"), w.site("east")
+	reader, err := tail.New(tail.Config{
+		Dial:  func(opts ...kgo.Opt) (*kgo.Client, error) { return kafka.NewClient(w.east.Cluster, "test", opts...) },
+		Sinks: []tail.Sink{w.maps}, Log: slog.New(slog.DiscardHandler), Refresh: 500 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.maps.Attach("east", reader)
+	w.background(reader.Run)
+	return w
+}
+
+// background runs f until the test ends, and waits for it then.
+func (w *world) background(f func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := f(ctx); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrFenced) {
+			w.t.Errorf("background: %v", err)
+		}
+	}()
+	stop = func() { cancel(); <-done }
+	w.t.Cleanup(stop)
+	return stop
+}
+
+func (w *world) site(name string) *site {
+	w.t.Helper()
+	cfg := broker.DefaultConfig()
+	cfg.Dir, cfg.FS, cfg.Provenance, cfg.AutoCreateTopics = "data", vfs.NewMem(), false, false
+	cfg.Listeners = []broker.Listener{{Name: "plain", Addr: "127.0.0.1:0", Protocol: broker.Plaintext}}
+	b, err := broker.New(cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.background(b.Run)
+	<-b.Ready()
+	s := &site{Cluster: &flow.Cluster{Metadata: flow.Metadata{Name: name}, Spec: flow.ClusterSpec{BootstrapServers: []string{b.Addr("plain")}}}}
+	if s.client, err = kafka.NewClient(s.Cluster, "test", kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(s.client.Close)
+	s.admin = kadm.NewClient(s.client)
+	return s
+}
+
+func (s *site) create(t *testing.T, topic string, partitions int32, configs ...string) {
+	t.Helper()
+	set := map[string]*string{}
+	for i := 0; i < len(configs); i += 2 {
+		set[configs[i]] = &configs[i+1]
+	}
+	if _, err := s.admin.CreateTopic(t.Context(), partitions, 1, set, topic); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// produce writes records with values from to next-1 to a partition, in order.
+func (s *site) produce(t *testing.T, topic string, partition int32, from, next int) {
+	t.Helper()
+	for i := from; i < next; i++ {
+		r := &kgo.Record{
+			Topic: topic, Partition: partition, Key: fmt.Appendf(nil, "k%d", i%7), Value: fmt.Appendf(nil, "%d", i),
+			Headers: []kgo.RecordHeader{{Key: "n", Value: fmt.Appendf(nil, "%d", i)}},
+		}
+		s.client.Produce(t.Context(), r, func(_ *kgo.Record, err error) {
+			if err != nil {
+				t.Errorf("produce: %v", err)
+			}
+		})
+	}
+	if err := s.client.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// read returns n records of a topic's partition, read_committed from its start.
+func (s *site) read(t *testing.T, topic string, partition int32, n int) []*kgo.Record {
+	t.Helper()
+	cl, err := kafka.NewClient(s.Cluster, "reader",
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().AtStart()}}),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(50*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var out []*kgo.Record
+	for len(out) < n && ctx.Err() == nil {
+		out = append(out, cl.PollFetches(ctx).Records()...)
+	}
+	return out
+}
+
+// expect reads a partition and checks that it holds exactly the values from 0 on.
+func (s *site) expect(t *testing.T, topic string, partition int32, n int) {
+	t.Helper()
+	got := s.read(t, topic, partition, n)
+	for i, r := range got {
+		if want := fmt.Sprint(i); string(r.Value) != want {
+			t.Fatalf("%s/%d: record %d (offset %d) has value %s: lost, doubled or out of order", topic, partition, i, r.Offset, r.Value)
+		}
+	}
+	if len(got) != n {
+		t.Fatalf("%s/%d: %d records, want %d", topic, partition, len(got), n)
+	}
+}
+
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+// Position makes the offsets' maps answer as the ledger of the mirror.
+func (w *world) Position(ctx context.Context, destination string, id ledger.CopyID) (Position, error) {
+	p, err := w.maps.Position(ctx, destination, id)
+	return Position{p.Exists, p.Epoch, p.Fleet, p.Next, p.Destination, p.SourceLeaderEpoch}, err
+}
+
+// fleet is what raft knows: incarnations and lanes.
+type fleet struct {
+	mu     sync.Mutex
+	number uint64
+	ended  map[uint64]bool
+	lanes  map[string]registered
+}
+
+type registered struct {
+	Lane
+	incarnation uint64
+}
+
+func (f *fleet) begin() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.number++
+	return f.number
+}
+
+func (f *fleet) end(incarnation uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended[incarnation] = true
+}
+
+// member is the fleet as one incarnation of a node sees it.
+type member struct {
+	*fleet
+	incarnation uint64
+}
+
+func (m member) Register(_ context.Context, l Lane) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ended[m.incarnation] {
+		return fmt.Errorf("register: %w", ErrEnded)
+	}
+	m.lanes[l.TransactionalID] = registered{l, m.incarnation}
+	return nil
+}
+
+func (m member) Ended(_ context.Context, clusterID string) ([]Lane, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []Lane
+	for _, l := range m.lanes {
+		if m.ended[l.incarnation] && l.ClusterID == clusterID {
+			out = append(out, l.Lane)
+		}
+	}
+	return out, nil
+}
+
+func (m member) Fenced(_ context.Context, lanes []Lane) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range lanes {
+		delete(m.lanes, l.TransactionalID)
+	}
+	return nil
+}
+
+// node is a Manager in the world.
+type node struct {
+	*Manager
+	incarnation uint64
+	stop        func()
+	fenced      chan struct{}
+	released    chan Assignment
+}
+
+func (w *world) node(name string, change func(*Config)) *node {
+	w.t.Helper()
+	n := &node{incarnation: w.fleet.begin(), fenced: make(chan struct{}), released: make(chan Assignment, 1000)}
+	cfg := DefaultConfig()
+	cfg.Fleet, cfg.Node, cfg.Incarnation = "test", name, n.incarnation
+	cfg.Lanes, cfg.Positions = member{w.fleet, n.incarnation}, w
+	cfg.Log = w.log.With("node", name)
+	cfg.Released = func(a Assignment) { n.released <- a }
+	if change != nil {
+		change(&cfg)
+	}
+	var err error
+	if n.Manager, err = NewManager(cfg); err != nil {
+		w.t.Fatal(err)
+	}
+	n.stop = w.background(func(ctx context.Context) error {
+		err := n.Run(ctx)
+		if errors.Is(err, ErrFenced) {
+			close(n.fenced)
+		}
+		return err
+	})
+	return n
+}
+
+// copies are assignments of all partitions of topics.
+func (w *world) copies(epoch uint64, partitions int32, topics ...string) []Assignment {
+	spec := &flow.ReplicationFlow{Metadata: flow.Metadata{Name: "west-east"}, Spec: flow.FlowSpec{Source: "west", Destination: "east", Start: flow.StartEarliest}}
+	var out []Assignment
+	for _, topic := range topics {
+		for p := range partitions {
+			out = append(out, Assignment{
+				Flow: "west-east", Spec: spec, Source: w.west.Cluster, Destination: w.east.Cluster,
+				SourceTopic: topic, DestinationTopic: topic, Partition: p, Epoch: epoch,
+			})
+		}
+	}
+	return out
+}
+
+// caughtUp says that every copy runs and has nothing left to do.
+func (n *node) caughtUp(copies int) bool {
+	all := n.Status()
+	return len(all) == copies && !slices.ContainsFunc(all, func(s CopyStatus) bool {
+		return s.State != Running || s.SourceEnd < 0 || s.Position != s.SourceEnd
+	})
+}
