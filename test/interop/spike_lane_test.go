@@ -33,6 +33,7 @@ func TestSpikeLane(t *testing.T) {
 		{"pipeline-with-a-refusal", pipelineWithRefusal},
 		{"first-batch-refused", firstBatchRefused},
 		{"without-add-partitions", withoutAddPartitions},
+		{"mixed-requests", mixedRequests},
 		{"markers", markers},
 		{"own-reinit", ownReinit},
 		{"reinit-after-being-fenced", reinitFenced},
@@ -98,9 +99,9 @@ func duplicates(t *testing.T, c *flow.Cluster, l *lane, p flow.TopicPartition) {
 	expect(t, "fifth batch from the end again, with other content", err, "NONE")
 	wantBase(t, "repeated batch", base, 3)
 	_, err = again.produce(ctx, p, l.stampedAt(three(t, "a"), 0))
-	expect(t, "sixth batch from the end again", err, "DUPLICATE_SEQUENCE_NUMBER", "OUT_OF_ORDER_SEQUENCE_NUMBER")
+	expect(t, "sixth batch from the end again", err, "OUT_OF_ORDER_SEQUENCE_NUMBER")
 	_, err = again.produce(ctx, p, l.stampedAt(batch(t, "a", 2, time.Now()), 15))
-	expect(t, "last sequence with another count", err)
+	expect(t, "last sequence with another count", err, "OUT_OF_ORDER_SEQUENCE_NUMBER")
 	must(t, "commit", l.end(ctx, true))
 }
 
@@ -167,7 +168,7 @@ func lateBatch(t *testing.T, c *flow.Cluster, l *lane, p flow.TopicPartition) {
 	must(t, "add", l.add(ctx, p))
 	must(t, "abort", l.end(ctx, false))
 	_, err := l.produce(ctx, p, late)
-	expect(t, "late batch while no transaction is open", err)
+	expect(t, "late batch while no transaction is open, or its end is under way", err, "TRANSACTION_ABORTABLE", "NOT_ENOUGH_REPLICAS")
 
 	must(t, "add", l.add(ctx, p))
 	_, err = l.produce(ctx, p, late)
@@ -226,37 +227,70 @@ func firstBatchRefused(t *testing.T, c *flow.Cluster, l *lane, p flow.TopicParti
 	ctx := t.Context()
 	must(t, "add", l.add(ctx, p))
 	_, err := l.produce(ctx, p, l.stampedAt(three(t, "b"), 3))
-	expect(t, "sequence 3 is the first that a partition hears of a producer", err)
+	expect(t, "sequence 3 is the first that a partition hears of a producer", err, "NONE")
 	_, err = l.produce(ctx, p, l.stampedAt(three(t, "a"), 0))
-	expect(t, "then sequence 0", err)
+	expect(t, "then sequence 0", err, "OUT_OF_ORDER_SEQUENCE_NUMBER")
 	expect(t, "abort", l.end(ctx, false), "NONE")
 }
 
 func withoutAddPartitions(t *testing.T, c *flow.Cluster, l *lane, p flow.TopicPartition) {
 	ctx := t.Context()
-	for _, v := range []int16{3, 8, 10, 11} {
+	refusal := map[int16]string{3: "INVALID_TXN_STATE", 8: "INVALID_TXN_STATE", 10: "INVALID_TXN_STATE", 11: "TRANSACTION_ABORTABLE"}
+	for v, want := range refusal {
 		l.produceVersion = v
 		_, err := l.produce(ctx, p, l.stampedAt(three(t, "a"), 0))
-		expect(t, fmt.Sprintf("produce v%d without a transaction", v), err)
+		expect(t, fmt.Sprintf("produce v%d without a transaction", v), err, want)
 	}
 	must(t, "add other partition", l.add(ctx, tp(p.Topic, 1)))
-	for _, v := range []int16{8, 11} {
+	for v, want := range refusal {
 		l.produceVersion = v
 		_, err := l.produce(ctx, p, l.stampedAt(three(t, "a"), 0))
-		expect(t, fmt.Sprintf("produce v%d to a partition that is not in the transaction", v), err)
+		expect(t, fmt.Sprintf("produce v%d to a partition that is not in the transaction", v), err, want)
 	}
 	expect(t, "abort", l.end(ctx, false), "NONE")
 	_, err := l.open(ctx)
 	must(t, "open", err)
-	expect(t, "commit of nothing, when the last was an abort", l.end(ctx, true))
+	expect(t, "commit of nothing", l.end(ctx, true), "INVALID_TXN_STATE")
 	l.produceVersion = 11
 	wrong := "not-" + l.id
 	resp, err := acks(ctx, l.conn.Send(ctx, produceRequest(&wrong, map[flow.TopicPartition]record.Batch{p: l.stampedAt(three(t, "a"), 0)}), 11))
 	must(t, "produce", err)
-	expect(t, "produce under another transactional id", resp[p].Err)
+	expect(t, "produce under another transactional id", resp[p].Err, "INVALID_PRODUCER_ID_MAPPING")
 	resp, err = acks(ctx, l.conn.Send(ctx, produceRequest(nil, map[flow.TopicPartition]record.Batch{p: l.stampedAt(three(t, "a"), 0)}), 11))
 	must(t, "produce", err)
-	expect(t, "transactional batch in a request without a transactional id", resp[p].Err)
+	expect(t, "transactional batch in a request without a transactional id", resp[p].Err, "TRANSACTIONAL_ID_AUTHORIZATION_FAILED")
+}
+
+// mixedRequests: what a request may hold besides a lane's own batches.
+func mixedRequests(t *testing.T, c *flow.Cluster, l *lane, p flow.TopicPartition) {
+	ctx := t.Context()
+	other := newLane(t, c, l.id+"-other")
+	q := tp(p.Topic, 1)
+	bare := func(seq int32) record.Batch {
+		b := three(t, "bare")
+		b.Restamp(record.Stamp{ProducerID: l.pid, ProducerEpoch: l.epoch, BaseSequence: seq})
+		return b
+	}
+	must(t, "add", l.add(ctx, p, q))
+	must(t, "add", other.add(ctx, q))
+	_, err := l.produce(ctx, p, l.stamped(p, three(t, "a")))
+	must(t, "produce", err)
+	_, err = l.produce(ctx, p, bare(3))
+	expect(t, "batch under the lane's id without the transactional bit, after one with it", err, "INVALID_TXN_STATE")
+
+	// Nobody asks an intruder for more than the right to write to the topic.
+	base, err := l.produce(ctx, q, bare(0))
+	expect(t, "the same, before the lane has written to the partition", err, "NONE")
+	wantBase(t, "an intruder is let in", base, 0)
+	base, err = l.produce(ctx, q, l.stamped(q, three(t, "a")))
+	expect(t, "the lane's own batch with the intruder's sequence", err, "NONE")
+	wantBase(t, "it is taken for the intruder's and dropped", base, 0)
+
+	both, err := acks(ctx, l.send(ctx, map[flow.TopicPartition]record.Batch{p: l.stamped(p, three(t, "b")), q: other.stamped(q, three(t, "b"))}))
+	must(t, "produce", err)
+	for at, got := range both {
+		expect(t, fmt.Sprintf("batches of two lanes in one request, partition %d", at.Partition), got.Err, "INVALID_PRODUCER_ID_MAPPING")
+	}
 }
 
 // markers: every partition that was added gets one marker, with data or without,
@@ -338,22 +372,22 @@ func reinitFenced(t *testing.T, c *flow.Cluster, a *lane, p flow.TopicPartition)
 	transaction(t, a, p, a.stamped(p, three(t, "a")), true)
 	b := newLane(t, c, a.id)
 	t.Logf("a has epoch %d, b has %d", a.epoch, b.epoch)
-	expect(t, "once fenced: init with own id and epoch", a.init(ctx, a.pid, a.epoch))
+	expect(t, "once fenced: init with own id and epoch", a.init(ctx, a.pid, a.epoch), "PRODUCER_FENCED")
 	b = newLane(t, c, a.id)
 	t.Logf("a has epoch %d, b has %d", a.epoch, b.epoch)
-	expect(t, "twice fenced: init with own id and epoch", a.init(ctx, a.pid, a.epoch))
-	expect(t, "fenced: add", a.add(ctx, p))
-	expect(t, "fenced: end", a.end(ctx, true))
+	expect(t, "twice fenced: init with own id and epoch", a.init(ctx, a.pid, a.epoch), "PRODUCER_FENCED")
+	expect(t, "fenced: add", a.add(ctx, p), "PRODUCER_FENCED")
+	expect(t, "fenced: end", a.end(ctx, true), "PRODUCER_FENCED")
 	_, err := a.produce(ctx, p, a.stamped(p, three(t, "z")))
-	expect(t, "fenced: produce", err)
+	expect(t, "fenced: produce", err, "INVALID_PRODUCER_EPOCH")
 	must(t, "add by b", b.add(ctx, p))
-	expect(t, "fenced: end while b has a transaction open", a.end(ctx, true))
+	expect(t, "fenced: end while b has a transaction open", a.end(ctx, true), "PRODUCER_FENCED")
 	_, err = a.produce(ctx, p, a.stampedAt(three(t, "z"), 3))
-	expect(t, "fenced: produce while b has the partition in a transaction", err)
+	expect(t, "fenced: produce while b has the partition in a transaction", err, "INVALID_PRODUCER_EPOCH")
 	expect(t, "abort by b", b.end(ctx, false), "NONE")
 	_, err = a.open(ctx)
-	expect(t, "fenced: init without id and epoch", err)
-	expect(t, "and so b is fenced", b.add(ctx, p))
+	expect(t, "fenced: init without id and epoch", err, "NONE")
+	expect(t, "and so b is fenced", b.add(ctx, p), "PRODUCER_FENCED")
 }
 
 // pidCollision: a batch passed on with its source's producer id, sequence and
@@ -384,17 +418,17 @@ func pidCollision(t *testing.T, c *flow.Cluster, _ *lane, p flow.TopicPartition)
 func endTwice(t *testing.T, c *flow.Cluster, l *lane, p flow.TopicPartition) {
 	ctx := t.Context()
 	transaction(t, l, p, l.stamped(p, three(t, "a")), true)
-	expect(t, "commit again at once", l.end(ctx, true))
+	expect(t, "commit again at once", l.end(ctx, true), "CONCURRENT_TRANSACTIONS", "NONE")
 	_, err := readCommitted(ctx, c, p)
 	must(t, "read", err)
 	err = poll(ctx, func() (bool, error) {
 		err = l.end(ctx, true)
 		return err == nil, unlessOneOf(err, kerr.ConcurrentTransactions)
 	})
-	expect(t, "commit again when it is complete", err)
-	expect(t, "abort after the commit", l.end(ctx, false))
+	expect(t, "commit again when it is complete", err, "NONE")
+	expect(t, "abort after the commit", l.end(ctx, false), "INVALID_TXN_STATE")
 	transaction(t, l, p, l.stamped(p, three(t, "b")), false)
-	expect(t, "commit after the abort", l.end(ctx, true))
+	expect(t, "commit after the abort", l.end(ctx, true), "INVALID_TXN_STATE", "CONCURRENT_TRANSACTIONS")
 }
 
 // newestVersions asks what changes for who takes the newest version of each.
