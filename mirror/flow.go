@@ -171,7 +171,10 @@ func (f *flowRun) tryReach(ctx context.Context) (err error) {
 	if f.source.id == f.destination.id {
 		return fmt.Errorf("source and destination are the same cluster (cluster.id %s)", f.source.id)
 	}
-	return ensureLedger(ctx, f.destination)
+	if err := ensureLedger(ctx, f.destination); err != nil {
+		return err
+	}
+	return f.refresh(ctx) // lanes and fetchers find a view from the start
 }
 
 // loop keeps the copies of the flow as they are wanted.
