@@ -225,7 +225,7 @@ func (l *lane) produce(ctx context.Context, tp flow.TopicPartition, b record.Bat
 
 // poll calls f until it says yes or fails, with a pause between.
 func poll(ctx context.Context, f func() (bool, error)) error {
-	retry := time.NewTicker(20 * time.Millisecond)
+	retry := time.NewTicker(2 * time.Millisecond)
 	defer retry.Stop()
 	for {
 		if ok, err := f(); ok || err != nil {

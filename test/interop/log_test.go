@@ -32,7 +32,7 @@ type fetched struct {
 // fetch reads raw batches of tp from an offset on, at most maxBytes of them.
 func fetch(ctx context.Context, conn *kafka.Conn, tp flow.TopicPartition, from int64, committed bool, maxBytes int32) (*fetched, error) {
 	req := kmsg.NewPtrFetchRequest()
-	req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.SessionEpoch = 100, 1, maxBytes, -1
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.SessionEpoch = 0, 0, maxBytes, -1
 	if committed {
 		req.IsolationLevel = 1
 	}

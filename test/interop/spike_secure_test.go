@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/ledger"
@@ -47,6 +49,7 @@ func rights(t *testing.T, b *apachekafka.Broker) {
 	allow(t, adm, kadm.NewACLs().Topics("data", ledger.Topic).ResourcePatternType(kadm.ACLPatternLiteral).Operations(kadm.OpWrite), func(ctx context.Context) error {
 		return l.add(ctx, p, book)
 	})
+	expect(t, "AddPartitionsToTxn v4, which is for brokers", addAsBroker(ctx, l, p), "CLUSTER_AUTHORIZATION_FAILED")
 	for _, q := range []flow.TopicPartition{p, book} {
 		_, err := l.produce(ctx, q, l.stamped(q, three(t, "a")))
 		expect(t, "Write on the topic: produce to "+q.Topic, err, "NONE")
@@ -70,4 +73,19 @@ func allow(t *testing.T, adm *kadm.Client, b *kadm.ACLBuilder, works func(contex
 		must(t, "create ACL", r.Err)
 	}
 	must(t, "use the right", poll(t.Context(), func() (bool, error) { return works(t.Context()) == nil, nil }))
+}
+
+func addAsBroker(ctx context.Context, l *lane, q flow.TopicPartition) error {
+	req := kmsg.NewPtrAddPartitionsToTxnRequest()
+	txn := kmsg.NewAddPartitionsToTxnRequestTransaction()
+	txn.TransactionalID, txn.ProducerID, txn.ProducerEpoch = l.id, l.pid, l.epoch
+	topic := kmsg.NewAddPartitionsToTxnRequestTransactionTopic()
+	topic.Topic, topic.Partitions = q.Topic, []int32{q.Partition}
+	txn.Topics = append(txn.Topics, topic)
+	req.Transactions = append(req.Transactions, txn)
+	resp, err := l.conn.Request(ctx, req, 4)
+	if err != nil {
+		return err
+	}
+	return kerr.ErrorForCode(resp.(*kmsg.AddPartitionsToTxnResponse).ErrorCode)
 }
