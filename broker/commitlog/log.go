@@ -28,7 +28,8 @@ type Log struct {
 
 	// files is held for reading while segment files are in use, and for writing
 	// to close or cut them.
-	files sync.RWMutex
+	files    sync.RWMutex
+	released bool // the files are closed; guarded by files
 
 	view      atomic.Pointer[view]
 	syncs     atomic.Pointer[SyncGate]
@@ -57,7 +58,7 @@ func (l *Log) reload() error {
 	if err != nil {
 		return err
 	}
-	l.state, l.recovery = st, recovery
+	l.state, l.recovery, l.released = st, recovery, false
 	l.view.Store(st.view())
 	l.durable.reset(st.active.next)
 	return nil
@@ -80,7 +81,13 @@ func (l *Log) Close() error {
 	l.durable.fail(ErrClosed)
 	l.files.Lock()
 	defer l.files.Unlock()
-	return errors.Join(err, l.closeFiles())
+	if cerr := l.closeFiles(); err == nil && cerr != nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("close log: %w", err)
+	}
+	return nil
 }
 
 // settle writes what makes the next Open quick and exact.
@@ -105,6 +112,10 @@ func (l *Log) settle() error {
 }
 
 func (l *Log) closeFiles() error {
+	if l.released {
+		return nil
+	}
+	l.released = true
 	errs := []error{l.state.active.file.Close(), l.recovery.file.Close()}
 	for _, s := range l.state.segments {
 		errs = append(errs, s.close())

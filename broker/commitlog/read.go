@@ -24,8 +24,8 @@ const decodeLimit = 128 << 20
 func (l *Log) reading(fn func(v *view) error) error {
 	l.files.RLock()
 	defer l.files.RUnlock()
-	if err := l.durable.failure(); errors.Is(err, ErrClosed) {
-		return err
+	if l.released { // Closed, or a truncation has failed half-way.
+		return l.durable.failure()
 	}
 	return fn(l.view.Load())
 }

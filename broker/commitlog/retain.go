@@ -158,7 +158,7 @@ func (l *Log) TruncateTo(offset int64) (end int64, err error) {
 		return 0, fmt.Errorf("truncate to %d: %w", offset, err)
 	}
 	if err := l.rewrite(durablePoint{cp.Active, cp.Cut.Size}, cp); err != nil {
-		return 0, l.fail(fmt.Errorf("truncate to %d: %w", offset, err))
+		return 0, fmt.Errorf("truncate to %d: %w", offset, err)
 	}
 	return l.state.active.next, nil
 }
@@ -207,14 +207,15 @@ func (l *Log) Reset(offset int64) error {
 	}
 	cp := checkpoint{Start: offset, Active: offset, Empty: true}
 	if err := l.rewrite(durablePoint{}, cp); err != nil {
-		return l.fail(fmt.Errorf("reset to %d: %w", offset, err))
+		return fmt.Errorf("reset to %d: %w", offset, err)
 	}
 	return nil
 }
 
 // rewrite makes an intent durable and then does what a start after a crash would:
-// carries it out and reads the directory again. point is what stays durable.
-func (l *Log) rewrite(point durablePoint, cp checkpoint) error {
+// carries it out and reads the directory again. point is what stays durable. An
+// error takes the log offline.
+func (l *Log) rewrite(point durablePoint, cp checkpoint) (err error) {
 	l.syncing <- struct{}{}
 	defer func() { <-l.syncing }()
 	if err := l.writable(); err != nil {
@@ -222,6 +223,11 @@ func (l *Log) rewrite(point durablePoint, cp checkpoint) error {
 	}
 	l.files.Lock()
 	defer l.files.Unlock()
+	defer func() {
+		if err != nil {
+			err = l.fail(err) // before a reader can find the files closed
+		}
+	}()
 	if err := l.recovery.lower(point); err != nil {
 		return err
 	}
