@@ -83,7 +83,8 @@ func (c *conn) serve(ctx context.Context) error {
 
 // open does all that happens before ordinary requests are taken: TLS and SASL,
 // under one deadline.
-func (c *conn) open(ctx context.Context) error {
+func (c *conn) open(ctx context.Context) (err error) {
+	defer c.recoverPanic(&err)
 	if err := c.nc.SetDeadline(time.Now().Add(c.b.cfg.Limits.HandshakeTimeout)); err != nil {
 		return fmt.Errorf("set deadline: %w", err)
 	}
@@ -231,12 +232,7 @@ func (c *conn) work(ctx context.Context, frames <-chan frame, answers chan<- ans
 
 // handle answers one frame. An error is the end of the connection.
 func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (p pending, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			c.log.Error("request handler panicked", "api", kmsg.NameForKey(h.key), "version", h.version, "panic", v, "stack", string(debug.Stack()))
-			p, err = nil, errPanic
-		}
-	}()
+	defer c.recoverPanic(&err)
 	if row == nil {
 		return nil, fmt.Errorf("%w: unknown api key %d", errFrame, h.key)
 	}
@@ -261,7 +257,15 @@ func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (p 
 	return row.handle(c.b, ctx, r), nil
 }
 
-var errPanic = errors.New("request handler panicked")
+var errPanic = errors.New("request panicked")
+
+// recoverPanic, deferred, makes a panic the end of this connection only.
+func (c *conn) recoverPanic(err *error) {
+	if v := recover(); v != nil {
+		c.log.Error("request panicked", "panic", v, "stack", string(debug.Stack()))
+		*err = errPanic
+	}
+}
 
 // write waits for answers in order and sends them. After a failure it goes on
 // to take answers, so that the worker is not held up, and sends none.
@@ -280,12 +284,7 @@ func (c *conn) write(ctx context.Context, answers <-chan answer, unanswered *syn
 }
 
 func (c *conn) send(ctx context.Context, a answer) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			c.log.Error("request handler panicked", "panic", v, "stack", string(debug.Stack()))
-			err = errPanic
-		}
-	}()
+	defer c.recoverPanic(&err)
 	resp, err := a.pending(ctx)
 	if resp == nil || err != nil {
 		return err
