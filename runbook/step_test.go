@@ -195,8 +195,8 @@ func TestEvidenceIsBounded(t *testing.T) {
 	for i := range 1000 {
 		entries = appendEntry(entries, noon, "node n1", fmt.Sprintf("entry %d %s", i, strings.Repeat("x", 10_000)), make([]Fact, 500))
 	}
-	if len(entries) != maxEntries || len(entries[0].Facts) != maxFacts+1 || len(entries[0].Text) > maxText+len("…") {
-		t.Errorf("got %d entries of %d facts", len(entries), len(entries[0].Facts))
+	if len(entries) != maxEntries || len(entries[maxEntries-1].Facts) != maxFacts+1 || len(entries[0].Text) > maxText+len("…") {
+		t.Errorf("got %d entries of %d facts", len(entries), len(entries[maxEntries-1].Facts))
 	}
 	facts := 0
 	for _, e := range entries {
