@@ -1,0 +1,312 @@
+package lineage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/ledger/tail"
+)
+
+// Apply stores a page and the position after it together.
+func (x *Index) Apply(pos tail.Position, p *ledger.Page) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.failed != nil {
+		return
+	}
+	if err := x.apply(pos, p); err != nil {
+		x.fail(fmt.Errorf("store ledger page %s: %w", pos, err))
+	}
+}
+
+// Corrupt remembers the last damage of a ledger partition: answers that it may
+// concern say so.
+func (x *Index) Corrupt(pos tail.Position, err error) {
+	if corrupt, ok := errors.AsType[*ledger.CorruptError](err); ok && corrupt.Foreign {
+		return
+	}
+	if chain, ok := errors.AsType[*ledger.ChainError](err); ok && chain.Old() {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.failed != nil {
+		return
+	}
+	l, lerr := x.ledgerOf(pos.Cluster, pos.TopicID)
+	if lerr == nil {
+		lerr = x.note(l, pos.Partition, pos.Offset, err.Error())
+	}
+	if lerr != nil {
+		x.fail(lerr)
+	}
+}
+
+// note stores a damage at once: it is rare. mu is held.
+func (x *Index) note(l *ledgerState, partition int32, offset int64, why string) error {
+	l.damage[partition] = damage{offset, why}
+	if err := x.db.Set(key(l.no, kindDamage, u32(partition), u64(offset)), []byte(why), pebble.NoSync); err != nil {
+		return fmt.Errorf("store damage: %w", err)
+	}
+	return nil
+}
+
+// page is one page on its way into the store.
+type page struct {
+	*Index
+	l     *ledgerState
+	pos   tail.Position
+	batch *pebble.Batch
+	entry int // index in the page
+	dirty map[ledger.CopyKey]*copyState
+}
+
+func (x *Index) apply(pos tail.Position, p *ledger.Page) error {
+	l, err := x.ledgerOf(pos.Cluster, pos.TopicID)
+	if err != nil {
+		return err
+	}
+	// Hops of one copy may follow each other in a page and undo each other, so
+	// the batch is read as well.
+	pg := &page{Index: x, l: l, pos: pos, batch: x.db.NewIndexedBatch(), dirty: map[ledger.CopyKey]*copyState{}}
+	defer pg.batch.Close()
+	for i, e := range p.Entries {
+		pg.entry = i
+		if err := pg.add(e); err != nil {
+			return err
+		}
+	}
+	for k, c := range pg.dirty {
+		if err := pg.batch.Set(key(l.no, kindCopy, k[:]), c.encode(), nil); err != nil {
+			return err
+		}
+	}
+	if err := pg.batch.Set(key(l.no, kindNext, u32(pos.Partition)), u64(pos.Offset+1), nil); err != nil {
+		return err
+	}
+	// Not synchronised: what a crash takes is read from the ledger again.
+	return pg.batch.Commit(pebble.NoSync)
+}
+
+func (p *page) add(e ledger.Entry) error {
+	switch e := e.(type) {
+	case *ledger.Begin:
+		return p.begin(e)
+	case *ledger.Hop:
+		return p.hop(e)
+	case *ledger.Retraction:
+		return p.retraction(e)
+	case *ledger.Writer:
+		return p.batch.Set(key(p.l.no, kindWriter, u64(e.ProducerID)), ledger.AppendEntry(nil, e), nil)
+	case *ledger.Production:
+		if err := p.client(0, &e.Place, &e.Client, "", e.FirstAt, e.At); err != nil {
+			return err
+		}
+		return p.run(kindProduction, &e.Place, e, e.At.UnixMilli())
+	case *ledger.Access:
+		if err := p.client(e.Kind, &e.Place, &e.Client, e.Group, e.FirstAt, e.At); err != nil {
+			return err
+		}
+		return p.run(kindAccess, &e.Place, e, e.At.UnixMilli())
+	}
+	return nil
+}
+
+// copy is the state of a copy, for change.
+func (p *page) copy(k ledger.CopyKey) *copyState {
+	c := p.copies[k]
+	if c == nil {
+		c = &copyState{ledger: p.l.no, partition: p.pos.Partition, key: k, start: -1, destNext: -1, proved: -1}
+		p.copies[k] = c
+	}
+	p.dirty[k] = c
+	return c
+}
+
+func (p *page) begin(b *ledger.Begin) error {
+	c := p.copy(b.Copy.Key())
+	if b.Epoch < c.epoch {
+		return nil
+	}
+	if c.start < 0 {
+		c.start, c.next, c.proved = b.Resume, b.Resume, p.pos.Offset
+	}
+	c.epoch = b.Epoch
+	c.begin, c.beginEpoch = b, b.Epoch
+	p.label(c)
+	c.began = true
+	return p.batch.Set(key(p.l.no, kindBegin, c.key[:], u64(int64(b.Epoch))), ledger.AppendEntry(nil, b), nil)
+}
+
+func (p *page) hop(h *ledger.Hop) error {
+	c := p.copy(h.Copy)
+	if h.Epoch < c.epoch {
+		return nil
+	}
+	c.epoch = h.Epoch
+	switch {
+	case c.start < 0:
+		c.start, c.next = h.From, h.From
+	case h.From != c.next:
+		c.holeFrom, c.holeTo = min(c.next, h.From), max(c.next, h.From)
+		// What the older one says of the same offsets gives way.
+		if err := p.cut(c, h.From); err != nil {
+			return err
+		}
+	default:
+		c.proved = p.pos.Offset
+	}
+	c.next, c.lastAt = h.Next, h.At.UnixMilli()
+	c.bytes += h.Bytes
+	c.count(h, 1)
+	return p.putHop(c, h)
+}
+
+func (p *page) putHop(c *copyState, h *ledger.Hop) error {
+	if n := len(h.Runs); n > 0 {
+		c.destNext = h.Runs[n-1].Destination + h.Runs[n-1].Count
+		if err := p.batch.Set(key(p.l.no, kindByDest, c.key[:], u64(h.Runs[0].Destination)), u64(h.From), nil); err != nil {
+			return err
+		}
+	}
+	return p.batch.Set(key(p.l.no, kindHop, c.key[:], u64(h.From)), ledger.AppendEntry(nil, h), nil)
+}
+
+func (p *page) retraction(r *ledger.Retraction) error {
+	c := p.copy(r.Copy)
+	if r.Epoch < c.epoch || c.start < 0 {
+		return nil
+	}
+	c.epoch = r.Epoch
+	return p.cut(c, r.Source)
+}
+
+// cut takes away what a copy's hops say of source offsets from x on.
+func (p *page) cut(c *copyState, x int64) error {
+	lo := key(p.l.no, kindHop, c.key[:])
+	it, err := p.batch.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: after(lo)})
+	if err != nil {
+		return err
+	}
+	var hops []*ledger.Hop
+	for ok := it.Last(); ok; ok = it.Prev() {
+		e, err := ledger.ReadEntry(it.Value())
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		h, ok := e.(*ledger.Hop)
+		if !ok || h.Next <= x {
+			break
+		}
+		hops = append(hops, h)
+	}
+	if err := it.Close(); err != nil {
+		return err
+	}
+	c.destNext = -1
+	for _, h := range hops {
+		c.count(h, -1)
+		if err := p.batch.Delete(key(p.l.no, kindHop, c.key[:], u64(h.From)), nil); err != nil {
+			return err
+		}
+		if len(h.Runs) > 0 {
+			if err := p.batch.Delete(key(p.l.no, kindByDest, c.key[:], u64(h.Runs[0].Destination)), nil); err != nil {
+				return err
+			}
+		}
+		if h.From < x {
+			kept := clip(h, x)
+			c.count(kept, 1)
+			if err := p.putHop(c, kept); err != nil {
+				return err
+			}
+		}
+	}
+	c.next = min(c.next, x)
+	c.start = min(c.start, x)
+	return p.findDestNext(c)
+}
+
+// findDestNext sets where a copy's destination ends after a cut.
+func (p *page) findDestNext(c *copyState) error {
+	if c.destNext >= 0 {
+		return nil
+	}
+	lo := key(p.l.no, kindByDest, c.key[:])
+	it, err := p.batch.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: after(lo)})
+	if err != nil {
+		return err
+	}
+	found := it.Last()
+	var from int64
+	if found {
+		from = last64(it.Value())
+	}
+	if err := it.Close(); err != nil || !found {
+		return err
+	}
+	h, err := readBack[*ledger.Hop](p.batch.Get(key(p.l.no, kindHop, c.key[:], u64(from))))
+	if err != nil {
+		return err
+	}
+	last := h.Runs[len(h.Runs)-1]
+	c.destNext = last.Destination + last.Count
+	return nil
+}
+
+// clip is the part of a hop below source offset x.
+func clip(h *ledger.Hop, x int64) *ledger.Hop {
+	kept := *h
+	kept.Runs, kept.Gaps, kept.Next = nil, nil, x
+	for _, r := range h.Runs {
+		if r.Source < x {
+			if r.Count > x-r.Source {
+				r.Count, r.Digest = x-r.Source, 0 // it was of all of them
+			}
+			kept.Runs = append(kept.Runs, r)
+		}
+	}
+	for _, g := range h.Gaps {
+		if g.Source < x {
+			g.Count = min(g.Count, x-g.Source)
+			kept.Gaps = append(kept.Gaps, g)
+		}
+	}
+	return &kept
+}
+
+// run stores a production or an access, and that its topic was spoken of.
+func (p *page) run(k keyKind, at *ledger.Place, e ledger.Entry, ms int64) error {
+	p.l.tells = true
+	page := binary.BigEndian.AppendUint16(append(u32(p.pos.Partition), u64(p.pos.Offset)...), uint16(p.entry))
+	kk := key(p.l.no, k, at.TopicID[:], u32(at.Partition), []byte{level(at.Last - at.First + 1)}, u64(at.First), page)
+	if err := p.batch.Set(kk, ledger.AppendEntry(nil, e), nil); err != nil {
+		return err
+	}
+	p.noteTopic(topicKey{p.l.cluster, at.TopicID}, at.Topic, ms)
+	seen := p.topics[topicKey{p.l.cluster, at.TopicID}].seen
+	return p.batch.Set(key(p.l.no, kindTopic, at.TopicID[:]), append(u64(seen), at.Topic...), nil)
+}
+
+// client sums up what one client did to one topic.
+func (p *page) client(k ledger.AccessKind, at *ledger.Place, c *ledger.Client, group string, firstAt, lastAt time.Time) error {
+	id := appendStrings(nil, group, c.Principal, c.ClientID)
+	kk := key(p.l.no, kindClient, at.TopicID[:], []byte{byte(k)}, id)
+	sum := clientSum{firstAt: firstAt.UnixMilli()}
+	v, closer, err := p.batch.Get(kk)
+	if err == nil {
+		err = errors.Join(sum.decode(v), closer.Close())
+	}
+	if err != nil && !errors.Is(err, pebble.ErrNotFound) {
+		return err
+	}
+	sum.lastAt = max(sum.lastAt, lastAt.UnixMilli())
+	sum.offsets += at.Last - at.First + 1
+	sum.software, sum.address = c.Software, c.Address
+	return p.batch.Set(kk, sum.encode(), nil)
+}

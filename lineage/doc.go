@@ -1,0 +1,33 @@
+// Package lineage answers, for one event or one topic, where it came from, where
+// its copies lie, who produced it and who read it.
+//
+// The one path: pages of every ledger come in through [Index.Apply] and are kept
+// in a store on the node's own disk; a query walks hops from partition to
+// partition, upstream and downstream, over any number of clusters, and adds what
+// each cluster's ledger says about productions and accesses.
+//
+// What it promises:
+//
+//   - The index is a cache: it says after a restart where each ledger is to be read
+//     on from ([Index.Resume]), and it is built anew when a ledger is not the one it
+//     was. A page and its position are stored together. Losing the directory costs
+//     time, nothing else.
+//   - A walk visits each place once, so a loop of flows ends, and it is bounded in
+//     depth and size: what was cut off is said.
+//   - An answer shows only what the caller may see, asked at each cluster with that
+//     cluster's rights: Describe on the topic for an event and its copies; Describe
+//     on the cluster for other principals' names and addresses, and for the earlier
+//     life of a topic that was recreated. What is hidden stays in the answer as
+//     redacted, so that nobody takes a part for the whole; one's own accesses are
+//     always shown.
+//   - What is not known is said to be unknown, and why: most clusters do not tell
+//     who produced or read. Fetched is not read: an access says which it is.
+//
+// Cost of one event: a few point look-ups for each hop that it made.
+//
+// What is left out: search by key or trace id, which needs the records; export to
+// OpenLineage; folding old hops into coarser ones.
+//
+// Goroutines: none of its own beyond the store's compactions, which Close ends.
+// An Index is safe for concurrent use.
+package lineage

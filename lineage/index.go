@@ -1,0 +1,358 @@
+package lineage
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/ledger/tail"
+)
+
+// Config is what an Index needs.
+type Config struct {
+	Dir string // of the store, this Index's alone
+	// InMemory keeps the store in memory; Dir is then a name only.
+	InMemory bool
+	// CacheBytes bounds the block cache; 0 is 64 MB.
+	CacheBytes int64
+	Authorizer Authorizer
+	Directory  Directory // may be nil
+	Limits     Limits
+	Log        *slog.Logger
+}
+
+// Index is the store of hops, productions and accesses, and what answers from it.
+// It is a [tail.Sink] and [tail.Resumer] of every ledger's tail.
+type Index struct {
+	cfg Config
+	db  *pebble.DB
+
+	mu       sync.RWMutex
+	failed   error // a store that cannot be written takes nothing more
+	ledgers  map[string]*ledgerState
+	byNo     map[ledgerNo]*ledgerState
+	copies   map[ledger.CopyKey]*copyState
+	from     map[ledger.End][]*copyState
+	into     map[ledger.End][]*copyState
+	clusters map[string]string // cluster.id by name, from labels
+	names    map[string]string // name by cluster.id
+	topics   map[topicKey]*topicState
+	lives    map[nameKey][]*topicState
+}
+
+// ledgerState is one ledger as it is in the store.
+type ledgerState struct {
+	no      ledgerNo
+	cluster string
+	topicID ledger.TopicID
+	damage  map[int32]damage // the last, by partition
+	tells   bool             // it has had a production or an access
+}
+
+type damage struct {
+	offset int64
+	why    string
+}
+
+type topicKey struct {
+	cluster string // cluster.id
+	id      ledger.TopicID
+}
+
+type nameKey struct{ cluster, topic string }
+
+// topicState is one life of a topic.
+type topicState struct {
+	topicKey
+	name string
+	seen int64 // milliseconds
+}
+
+var (
+	_ tail.Sink    = (*Index)(nil)
+	_ tail.Resumer = (*Index)(nil)
+)
+
+// Open opens the store, or makes it, and loads what every query needs. A store
+// that cannot be read is an error: it may be deleted, and will be built anew.
+func Open(cfg Config) (*Index, error) {
+	if cfg.CacheBytes <= 0 {
+		cfg.CacheBytes = 64 << 20
+	}
+	cfg.Limits = cfg.Limits.withDefaults()
+	cache := pebble.NewCache(cfg.CacheBytes)
+	defer cache.Unref()
+	opts := &pebble.Options{Cache: cache, Logger: storeLog{cfg.Log}, FormatMajorVersion: pebble.FormatNewest}
+	if cfg.InMemory {
+		opts.FS = vfs.NewMem()
+	}
+	db, err := pebble.Open(cfg.Dir, opts)
+	if err != nil {
+		return nil, fmt.Errorf("open lineage index: %w", err)
+	}
+	x := &Index{
+		cfg: cfg, db: db, ledgers: map[string]*ledgerState{}, byNo: map[ledgerNo]*ledgerState{},
+		copies: map[ledger.CopyKey]*copyState{}, from: map[ledger.End][]*copyState{}, into: map[ledger.End][]*copyState{},
+		clusters: map[string]string{}, names: map[string]string{}, topics: map[topicKey]*topicState{}, lives: map[nameKey][]*topicState{},
+	}
+	if err := x.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open lineage index: %w", err), db.Close())
+	}
+	return x, nil
+}
+
+// Close closes the store. Nothing may use the Index any more.
+func (x *Index) Close() error {
+	if err := x.db.Close(); err != nil {
+		return fmt.Errorf("close lineage index: %w", err)
+	}
+	return nil
+}
+
+// Err is why the index takes nothing more in, nil if it does. Queries answer from
+// what it has.
+func (x *Index) Err() error {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.failed
+}
+
+// load reads the small tables into memory.
+func (x *Index) load() error {
+	err := x.scan(key(0, kindLedger), func(k, v []byte) error {
+		if len(v) != 2+16 {
+			return errStored
+		}
+		l := &ledgerState{no: ledgerNo(binary.BigEndian.Uint16(v)), cluster: string(k[3:]), damage: map[int32]damage{}}
+		copy(l.topicID[:], v[2:])
+		x.ledgers[l.cluster], x.byNo[l.no] = l, l
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, l := range x.ledgers {
+		if err := x.loadLedger(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *Index) loadLedger(l *ledgerState) error {
+	err := x.scan(key(l.no, kindCopy), func(k, v []byte) error {
+		c := &copyState{ledger: l.no, key: ledger.CopyKey(k[3:])}
+		if err := c.decode(v); err != nil {
+			return err
+		}
+		if c.began {
+			begin, err := readBack[*ledger.Begin](x.db.Get(key(l.no, kindBegin, c.key[:], u64(int64(c.beginEpoch)))))
+			if err != nil {
+				return err
+			}
+			c.begin = begin
+			x.label(c)
+		}
+		x.copies[c.key] = c
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = x.scan(key(l.no, kindTopic), func(k, v []byte) error {
+		if len(k) != 3+16 || len(v) < 8 {
+			return errStored
+		}
+		x.noteTopic(topicKey{l.cluster, ledger.TopicID(k[3:])}, string(v[8:]), int64(binary.BigEndian.Uint64(v)))
+		l.tells = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return x.scan(key(l.no, kindDamage), func(k, v []byte) error {
+		l.damage[int32(binary.BigEndian.Uint32(k[3:]))] = damage{last64(k), string(v)}
+		return nil
+	})
+}
+
+// scan calls f for every key with a prefix, in order.
+func (x *Index) scan(prefix []byte, f func(k, v []byte) error) error {
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return fmt.Errorf("read store: %w", err)
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		if err := f(it.Key(), it.Value()); err != nil {
+			return errors.Join(fmt.Errorf("key %x: %w", it.Key(), err), it.Close())
+		}
+	}
+	if err := it.Close(); err != nil {
+		return fmt.Errorf("read store: %w", err)
+	}
+	return nil
+}
+
+// readBack decodes a stored entry from what Get returned.
+func readBack[E ledger.Entry](v []byte, closer interface{ Close() error }, err error) (E, error) {
+	var none E
+	if err != nil {
+		return none, fmt.Errorf("read store: %w", err)
+	}
+	e, err := ledger.ReadEntry(v)
+	if err := errors.Join(err, closer.Close()); err != nil {
+		return none, fmt.Errorf("read store: %w", err)
+	}
+	got, ok := e.(E)
+	if !ok {
+		return none, errStored
+	}
+	return got, nil
+}
+
+// label makes a copy findable by its ends, and its names. mu is held.
+func (x *Index) label(c *copyState) {
+	b := c.begin
+	if !slices.Contains(x.from[b.Copy.Source], c) {
+		x.from[b.Copy.Source] = append(x.from[b.Copy.Source], c)
+		x.into[b.Copy.Destination] = append(x.into[b.Copy.Destination], c)
+	}
+	at := b.At.UnixMilli()
+	for _, side := range []struct {
+		end         ledger.End
+		name, topic string
+	}{{b.Copy.Source, b.SourceCluster, b.SourceTopic}, {b.Copy.Destination, b.DestinationCluster, b.DestinationTopic}} {
+		if side.name != "" {
+			x.clusters[side.name], x.names[side.end.Cluster] = side.end.Cluster, side.name
+		}
+		x.noteTopic(topicKey{side.end.Cluster, side.end.TopicID}, side.topic, at)
+	}
+}
+
+// noteTopic remembers that a topic's life was spoken of. mu is held.
+func (x *Index) noteTopic(k topicKey, name string, at int64) {
+	t := x.topics[k]
+	if t == nil {
+		t = &topicState{topicKey: k, name: name}
+		x.topics[k] = t
+		n := nameKey{k.cluster, name}
+		x.lives[n] = append(x.lives[n], t)
+	}
+	t.seen = max(t.seen, at)
+}
+
+// Resume is where a ledger partition is to be read on from. A ledger that is not
+// the one that the store knows takes everything with it that came from the old.
+func (x *Index) Resume(cluster string, id ledger.TopicID, partition int32) int64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	l, err := x.ledgerOf(cluster, id)
+	if err != nil {
+		x.fail(err)
+		return 0
+	}
+	v, closer, err := x.db.Get(key(l.no, kindNext, u32(partition)))
+	if err != nil {
+		if !errors.Is(err, pebble.ErrNotFound) {
+			x.fail(fmt.Errorf("read ledger position: %w", err))
+		}
+		return 0
+	}
+	next := last64(v)
+	if err := closer.Close(); err != nil {
+		x.fail(fmt.Errorf("read ledger position: %w", err))
+	}
+	return next
+}
+
+// ledgerOf finds or makes a ledger's number. mu is held.
+func (x *Index) ledgerOf(cluster string, id ledger.TopicID) (*ledgerState, error) {
+	old := x.ledgers[cluster]
+	if old != nil && old.topicID == id {
+		return old, nil
+	}
+	no := ledgerNo(1)
+	for x.byNo[no] != nil {
+		no++
+	}
+	l := &ledgerState{no: no, cluster: cluster, topicID: id, damage: map[int32]damage{}}
+	b := x.db.NewBatch()
+	defer b.Close()
+	if err := b.Set(key(0, kindLedger, []byte(cluster)), append(binary.BigEndian.AppendUint16(nil, uint16(no)), id[:]...), nil); err != nil {
+		return nil, fmt.Errorf("store ledger id: %w", err)
+	}
+	if old != nil {
+		lo, hi := binary.BigEndian.AppendUint16(nil, uint16(old.no)), binary.BigEndian.AppendUint16(nil, uint16(old.no)+1)
+		if err := b.DeleteRange(lo, hi, nil); err != nil {
+			return nil, fmt.Errorf("remove old ledger: %w", err)
+		}
+		x.cfg.Log.Warn("lineage: the ledger is another one, built anew", "cluster", cluster, "was", old.topicID.String(), "is", id.String())
+	}
+	if err := b.Commit(pebble.Sync); err != nil {
+		return nil, fmt.Errorf("store ledger id: %w", err)
+	}
+	if old != nil {
+		x.forget(old)
+	}
+	x.ledgers[cluster], x.byNo[no] = l, l
+	return l, nil
+}
+
+// forget drops from memory what came from a ledger. mu is held.
+func (x *Index) forget(l *ledgerState) {
+	delete(x.byNo, l.no)
+	drop := func(m map[ledger.End][]*copyState, e ledger.End, c *copyState) {
+		var keep []*copyState
+		for _, have := range m[e] {
+			if have != c {
+				keep = append(keep, have)
+			}
+		}
+		m[e] = keep
+	}
+	for k, c := range x.copies {
+		if c.ledger != l.no {
+			continue
+		}
+		delete(x.copies, k)
+		if c.begin != nil {
+			drop(x.from, c.begin.Copy.Source, c)
+			drop(x.into, c.begin.Copy.Destination, c)
+		}
+	}
+}
+
+// fail stops the index for good. mu is held.
+func (x *Index) fail(err error) {
+	if x.failed == nil {
+		x.failed = err
+		x.cfg.Log.Error("lineage index takes nothing more in", "err", err)
+	}
+}
+
+// storeLog passes on what the store has to say.
+type storeLog struct{ log *slog.Logger }
+
+func (l storeLog) Infof(format string, args ...any) {
+	if l.log.Enabled(context.Background(), slog.LevelDebug) {
+		l.log.Debug("lineage store: " + fmt.Sprintf(format, args...))
+	}
+}
+
+func (l storeLog) Errorf(format string, args ...any) {
+	l.log.Error("lineage store: " + fmt.Sprintf(format, args...))
+}
+
+// Fatalf is called when the store's disk fails in the background; the store
+// requires that it does not return.
+func (l storeLog) Fatalf(format string, args ...any) {
+	panic("lineage store: " + fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,202 @@
+package lineage
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// copiesAt are the copies out of and into a partition, as they are now.
+func (x *Index) copiesAt(e ledger.End) (from, into []copyState) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return sortedCopies(x.from[e]), sortedCopies(x.into[e])
+}
+
+// sortedCopies are copies by value, in the order of their destinations' and then
+// their sources' names.
+func sortedCopies(cs []*copyState) []copyState {
+	out := make([]copyState, 0, len(cs))
+	for _, c := range cs {
+		out = append(out, *c)
+	}
+	slices.SortFunc(out, func(a, b copyState) int {
+		return cmp.Or(
+			cmp.Compare(a.begin.DestinationCluster, b.begin.DestinationCluster), cmp.Compare(a.begin.DestinationTopic, b.begin.DestinationTopic),
+			cmp.Compare(a.begin.SourceCluster, b.begin.SourceCluster), cmp.Compare(a.begin.SourceTopic, b.begin.SourceTopic),
+			slices.Compare(a.key[:], b.key[:]))
+	})
+	return out
+}
+
+// hopBySource is the hop of a copy that holds a source offset, nil if none does.
+func (x *Index) hopBySource(c *copyState, offset int64) (*ledger.Hop, error) {
+	prefix := key(c.ledger, kindHop, c.key[:])
+	_, v, err := x.floor(prefix, offset)
+	if err != nil || v == nil {
+		return nil, err
+	}
+	e, err := ledger.ReadEntry(v)
+	if err != nil {
+		return nil, fmt.Errorf("read hop: %w", err)
+	}
+	if h, ok := e.(*ledger.Hop); ok && offset < h.Next {
+		return h, nil
+	}
+	return nil, nil
+}
+
+// hopByDest is the hop of a copy that wrote a destination offset, and the source
+// offset that went there; nil if none did.
+func (x *Index) hopByDest(c *copyState, offset int64) (*ledger.Hop, int64, error) {
+	_, v, err := x.floor(key(c.ledger, kindByDest, c.key[:]), offset)
+	if err != nil || v == nil {
+		return nil, 0, err
+	}
+	h, err := readBack[*ledger.Hop](x.db.Get(key(c.ledger, kindHop, c.key[:], v)))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, 0, nil // taken back in between
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, r := range h.Runs {
+		if r.Destination <= offset && offset < r.Destination+r.Count {
+			return h, r.Source + offset - r.Destination, nil
+		}
+	}
+	return nil, 0, nil
+}
+
+// floor is the last key with a prefix whose number is at most n.
+func (x *Index) floor(prefix []byte, n int64) (k, v []byte, err error) {
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return nil, nil, fmt.Errorf("read store: %w", err)
+	}
+	if it.SeekLT(append(append([]byte(nil), prefix...), u64(n+1)...)) {
+		k, v = bytes.Clone(it.Key()), bytes.Clone(it.Value())
+	}
+	if err := it.Close(); err != nil {
+		return nil, nil, fmt.Errorf("read store: %w", err)
+	}
+	return k, v, nil
+}
+
+// runs are the productions or accesses of a partition that touch the offsets from
+// first to last, of one principal if one is given, in order of time, at most limit;
+// more says that there are others.
+func (x *Index) runs(k keyKind, t topicKey, partition int32, first, last int64, principal string, limit int) (deeds []Deed, more bool, err error) {
+	x.mu.RLock()
+	l := x.ledgers[t.cluster]
+	x.mu.RUnlock()
+	if l == nil {
+		return nil, false, nil
+	}
+	prefix := key(l.no, k, t.id[:], u32(partition))
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return nil, false, fmt.Errorf("read store: %w", err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.First(); ok; {
+		// The next level that has anything, from where it can touch first on.
+		lv := it.Key()[len(prefix)]
+		at := append(append([]byte(nil), prefix...), lv)
+		for ok = it.SeekGE(append(at, u64(max(0, first-int64(1)<<lv+1))...)); ok && it.Key()[len(prefix)] == lv; ok = it.Next() {
+			e, err := ledger.ReadEntry(it.Value())
+			if err != nil {
+				return nil, false, fmt.Errorf("read store: %w", err)
+			}
+			d := deed(e)
+			if d.First > last {
+				break
+			}
+			if d.Last < first || principal != "" && d.Principal != principal {
+				continue
+			}
+			if len(deeds) == limit {
+				more = true
+				break
+			}
+			deeds = append(deeds, d)
+		}
+		if lv == 255 {
+			break
+		}
+		ok = it.SeekGE(append(at[:len(prefix)], lv+1))
+	}
+	slices.SortStableFunc(deeds, func(a, b Deed) int { return cmp.Or(a.FirstAt.Compare(b.FirstAt), cmp.Compare(a.First, b.First)) })
+	return deeds, more, nil
+}
+
+func deed(e ledger.Entry) Deed {
+	make := func(kind string, p ledger.Place, c ledger.Client) Deed {
+		return Deed{
+			Kind: kind, Principal: c.Principal, ClientID: c.ClientID, Software: c.Software, Address: c.Address,
+			Partition: p.Partition, First: p.First, Last: p.Last,
+		}
+	}
+	var d Deed
+	switch e := e.(type) {
+	case *ledger.Production:
+		d = make(produced, e.Place, e.Client)
+		d.FirstAt, d.At = e.FirstAt, e.At
+	case *ledger.Access:
+		d = make(e.Kind.String(), e.Place, e.Client)
+		d.Group, d.FirstAt, d.At = e.Group, e.FirstAt, e.At
+	}
+	return d
+}
+
+const produced = "produced"
+
+// show takes out of deeds at a cluster what the caller may not see.
+func (v *viewer) show(cluster string, deeds []Deed) []Deed {
+	if len(deeds) == 0 || v.everything(cluster) {
+		return deeds
+	}
+	for i, d := range deeds {
+		if !v.own(cluster, d.Principal) {
+			deeds[i] = Deed{Redacted: true, Kind: d.Kind, Partition: d.Partition, First: d.First, Last: d.Last, FirstAt: d.FirstAt, At: d.At}
+		}
+	}
+	return deeds
+}
+
+// doubts are why what the index says of copies may not be all: a page of their
+// ledger was lost after their last sound hop, or their hops do not follow each
+// other.
+func (x *Index) doubts(copies []copyState) []string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var why []string
+	for _, c := range copies {
+		l := x.byNo[c.ledger]
+		if l == nil {
+			continue
+		}
+		if d, ok := l.damage[c.partition]; ok && d.offset > c.proved {
+			why = append(why, fmt.Sprintf("the ledger of %s is damaged (partition %d, offset %d): %s", x.clusterName(l.cluster), c.partition, d.offset, d.why))
+		}
+		if c.holeFrom < c.holeTo {
+			why = append(why, fmt.Sprintf("the ledger of %s is silent or contradicts itself about source offsets %d to %d", x.clusterName(l.cluster), c.holeFrom, c.holeTo-1))
+		}
+	}
+	slices.Sort(why)
+	return slices.Compact(why)
+}
+
+// tells says whether a cluster's ledger records productions and accesses.
+func (x *Index) tells(cluster string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	l := x.ledgers[cluster]
+	return l != nil && l.tells
+}

@@ -1,0 +1,265 @@
+package lineage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// Event says everything that is known of one event: where it was produced, where
+// its copies lie, who produced it and who read it. It returns ErrDenied,
+// ErrNotFound or ErrInvalid, wrapped, for an address that it cannot answer.
+//
+// It answers from what was read of the ledgers so far; who wants what was written
+// a moment ago lets their tails catch up first.
+func (x *Index) Event(ctx context.Context, caller Caller, at Address) (*Answer, error) {
+	v := x.viewer(ctx, caller)
+	l, err := v.find(at)
+	if err != nil {
+		return nil, fmt.Errorf("lineage of an event: %w", err)
+	}
+	w := &walk{viewer: v, seen: map[place]int{}}
+	w.meet(place{l.topicKey, at.Partition, at.Offset}, 0)
+	for i := 0; i < len(w.queue); i++ {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("lineage of an event: %w", err)
+		}
+		if err := w.visit(i); err != nil {
+			return nil, fmt.Errorf("lineage of an event: %w", err)
+		}
+	}
+	w.redact()
+	return &w.answer, nil
+}
+
+// place is where an event lies.
+type place struct {
+	topicKey
+	partition int32
+	offset    int64
+}
+
+func (p place) end() ledger.End {
+	return ledger.End{Cluster: p.cluster, TopicID: p.id, Partition: p.partition}
+}
+
+func placeAt(e ledger.End, offset int64) place {
+	return place{topicKey{e.Cluster, e.TopicID}, e.Partition, offset}
+}
+
+// walk goes from place to place, each once, in the order of their distance. It
+// sees everything; what the caller may not see is taken out at the end, so that
+// a hidden place does not hide what lies behind it.
+type walk struct {
+	*viewer
+	answer Answer
+	seen   map[place]int
+	queue  []visit
+}
+
+type visit struct {
+	place
+	life  life
+	depth int
+}
+
+// meet is the index of a place in the answer, -1 if it is one too many.
+func (w *walk) meet(p place, depth int) int {
+	if i, ok := w.seen[p]; ok {
+		return i
+	}
+	switch limits := w.x.cfg.Limits; {
+	case len(w.queue) >= limits.Nodes:
+		w.answer.Truncated = fmt.Sprintf("after %d places", limits.Nodes)
+		return -1
+	case depth > limits.Depth:
+		w.answer.Truncated = fmt.Sprintf("after %d hops", limits.Depth)
+		return -1
+	}
+	w.x.mu.RLock()
+	l := w.x.life(p.topicKey)
+	w.x.mu.RUnlock()
+	i := len(w.queue)
+	w.seen[p] = i
+	w.queue = append(w.queue, visit{p, l, depth})
+	w.answer.Nodes = append(w.answer.Nodes, Node{
+		Cluster: l.clusterName, ClusterID: p.cluster, Topic: l.name, TopicID: p.id.String(), Partition: p.partition, Offset: p.offset,
+		EarlierLife: l.earlier,
+	})
+	return i
+}
+
+// visit finds out what is known of the i-th place, and meets its neighbours.
+func (w *walk) visit(i int) error {
+	at := w.queue[i]
+	from, into := w.x.copiesAt(at.end())
+	came, err := w.upstream(i, into)
+	if err != nil {
+		return err
+	}
+	node := &w.answer.Nodes[i]
+	node.Unknown = w.x.doubts(append(into, from...))
+	node.Origin = !came && len(w.x.doubts(into)) == 0
+	if err := w.downstream(i, from); err != nil {
+		return err
+	}
+	return w.deeds(i)
+}
+
+// upstream meets where the event came from.
+func (w *walk) upstream(i int, into []copyState) (came bool, err error) {
+	at := w.queue[i]
+	for _, c := range into {
+		h, source, err := w.x.hopByDest(&c, at.offset)
+		if err != nil {
+			return false, err
+		}
+		if h == nil {
+			continue
+		}
+		came = true
+		if j := w.meet(placeAt(c.begin.Copy.Source, source), at.depth+1); j >= 0 {
+			if err := w.edge(j, i, &c, h, source); err != nil {
+				return false, err
+			}
+		}
+	}
+	return came, nil
+}
+
+// downstream meets where copies of the event went, and notes who has none.
+func (w *walk) downstream(i int, from []copyState) error {
+	at := w.queue[i]
+	for _, c := range from {
+		h, err := w.x.hopBySource(&c, at.offset)
+		if err != nil {
+			return err
+		}
+		reason, why := "", ""
+		switch {
+		case h != nil:
+			dest, gap, copied := imageOf(h, at.offset)
+			if copied {
+				if j := w.meet(placeAt(c.begin.Copy.Destination, dest), at.depth+1); j >= 0 {
+					if err := w.edge(i, j, &c, h, at.offset); err != nil {
+						return err
+					}
+				}
+				continue
+			}
+			reason = gap.String()
+		case at.offset >= c.next:
+			reason, why = "pending", fmt.Sprintf("copied up to offset %d", c.next)
+		case at.offset < c.start:
+			reason, why = "before-start", fmt.Sprintf("the copy began at offset %d", c.start)
+		default:
+			reason, why = "unknown", "the ledger says nothing about the offset"
+		}
+		dest := c.begin.Copy.Destination
+		w.x.mu.RLock()
+		there := w.x.life(topicKey{dest.Cluster, dest.TopicID})
+		w.x.mu.RUnlock()
+		n := NotCopied{Flow: c.begin.Flow, Cluster: there.clusterName, Topic: there.name, Reason: reason, Why: why}
+		if !w.topic(there) {
+			n = NotCopied{Redacted: true}
+		}
+		w.answer.Nodes[i].NotCopied = append(w.answer.Nodes[i].NotCopied, n)
+	}
+	return nil
+}
+
+// imageOf is what a hop says of a source offset that it holds.
+func imageOf(h *ledger.Hop, offset int64) (dest int64, gap ledger.Reason, copied bool) {
+	for _, r := range h.Runs {
+		if r.Source <= offset && offset < r.Source+r.Count {
+			return r.Destination + offset - r.Source, 0, true
+		}
+	}
+	for _, g := range h.Gaps {
+		if g.Source <= offset && offset < g.Source+g.Count {
+			return 0, g.Reason, false
+		}
+	}
+	return 0, 0, false
+}
+
+// edge notes one copying, once.
+func (w *walk) edge(from, to int, c *copyState, h *ledger.Hop, source int64) error {
+	for _, e := range w.answer.Edges {
+		if e.From == from && e.To == to {
+			return nil
+		}
+	}
+	b, err := readBack[*ledger.Begin](w.x.db.Get(key(c.ledger, kindBegin, c.key[:], u64(int64(h.Epoch)))))
+	if errors.Is(err, pebble.ErrNotFound) {
+		b, err = c.begin, nil // the epoch's own was lost: the last one's labels do
+	}
+	if err != nil {
+		return err
+	}
+	e := Edge{From: from, To: to, Flow: b.Flow, Fleet: b.Fleet, ReplicaNode: b.Node, Epoch: h.Epoch}
+	if !h.At.IsZero() {
+		e.At = new(time.Time)
+		*e.At = h.At
+	}
+	for _, r := range h.Runs {
+		if r.Source <= source && source < r.Source+r.Count {
+			e.Path = pathName(r.Path)
+		}
+	}
+	w.answer.Edges = append(w.answer.Edges, e)
+	return nil
+}
+
+func pathName(p ledger.Path) string {
+	switch p {
+	case ledger.Raw:
+		return "raw"
+	case ledger.Reencoded:
+		return "re-encoded"
+	}
+	return fmt.Sprintf("path(%d)", uint8(p))
+}
+
+// deeds notes who produced the event at the i-th place and who read it there.
+func (w *walk) deeds(i int) error {
+	at, node, limit := w.queue[i], &w.answer.Nodes[i], w.x.cfg.Limits.Deeds
+	var morePs, moreAs bool
+	var err error
+	if node.Produced, morePs, err = w.x.runs(kindProduction, at.topicKey, at.partition, at.offset, at.offset, "", limit); err != nil {
+		return err
+	}
+	if node.Accesses, moreAs, err = w.x.runs(kindAccess, at.topicKey, at.partition, at.offset, at.offset, "", limit); err != nil {
+		return err
+	}
+	node.More = morePs || moreAs
+	switch tells := w.x.tells(at.cluster); {
+	case !tells:
+		node.Unknown = append(node.Unknown, "who produced and who read here: the cluster records neither")
+	case node.Origin && len(node.Produced) == 0:
+		node.Unknown = append(node.Unknown, "who produced here: the cluster's ledger has no record of it")
+	}
+	node.Produced, node.Accesses = w.show(at.cluster, node.Produced), w.show(at.cluster, node.Accesses)
+	return nil
+}
+
+// redact takes out the places whose topics the caller may not see.
+func (w *walk) redact() {
+	hidden := make([]bool, len(w.queue))
+	for i, at := range w.queue {
+		if i > 0 && !w.topic(at.life) {
+			hidden[i] = true
+			w.answer.Nodes[i] = Node{Redacted: true}
+		}
+	}
+	for i, e := range w.answer.Edges {
+		if hidden[e.From] || hidden[e.To] {
+			w.answer.Edges[i] = Edge{From: e.From, To: e.To}
+		}
+	}
+}

@@ -1,0 +1,265 @@
+package lineage
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// Topic says where a topic comes from and where it goes, over any number of
+// clusters, and who produces to it and reads it. Errors are those of Event.
+func (x *Index) Topic(ctx context.Context, caller Caller, at Address) (*Graph, error) {
+	v := x.viewer(ctx, caller)
+	l, err := v.find(at)
+	if err != nil {
+		return nil, fmt.Errorf("lineage of a topic: %w", err)
+	}
+	g := &graph{viewer: v, seen: map[topicKey]int{}}
+	g.walk(l.topicKey)
+	g.redact()
+	if err := g.clients(l); err != nil {
+		return nil, fmt.Errorf("lineage of a topic: %w", err)
+	}
+	return &g.answer, nil
+}
+
+// graph walks topics in memory; nothing of it is as large as events are.
+type graph struct {
+	*viewer
+	answer Graph
+	seen   map[topicKey]int
+	lives  []life
+	depths []int
+}
+
+func (g *graph) walk(start topicKey) {
+	x := g.x
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	g.meet(start, 0)
+	type pair struct{ from, to topicKey }
+	links := map[pair][]*copyState{}
+	next := map[topicKey][]pair{}
+	for _, c := range x.copies {
+		if c.begin == nil {
+			continue
+		}
+		s, d := c.begin.Copy.Source, c.begin.Copy.Destination
+		p := pair{topicKey{s.Cluster, s.TopicID}, topicKey{d.Cluster, d.TopicID}}
+		if links[p] == nil {
+			next[p.from], next[p.to] = append(next[p.from], p), append(next[p.to], p)
+		}
+		links[p] = append(links[p], c)
+	}
+	drawn := map[pair]bool{}
+	for i := 0; i < len(g.lives); i++ {
+		ps := next[g.lives[i].topicKey]
+		slices.SortFunc(ps, func(a, b pair) int {
+			return cmp.Or(cmp.Compare(a.from.cluster, b.from.cluster), cmp.Compare(a.to.cluster, b.to.cluster),
+				slices.Compare(a.from.id[:], b.from.id[:]), slices.Compare(a.to.id[:], b.to.id[:]))
+		})
+		for _, p := range ps {
+			from, to := g.meet(p.from, g.depths[i]+1), g.meet(p.to, g.depths[i]+1)
+			if from < 0 || to < 0 || drawn[p] {
+				continue
+			}
+			drawn[p] = true
+			g.answer.Copies = append(g.answer.Copies, topicCopy(from, to, links[p]))
+		}
+	}
+}
+
+// meet is the index of a topic in the answer, -1 if it is one too many.
+func (g *graph) meet(k topicKey, depth int) int {
+	if i, ok := g.seen[k]; ok {
+		return i
+	}
+	switch limits := g.x.cfg.Limits; {
+	case len(g.lives) >= limits.Nodes:
+		g.answer.Truncated = fmt.Sprintf("after %d topics", limits.Nodes)
+		return -1
+	case depth > limits.Depth:
+		g.answer.Truncated = fmt.Sprintf("after %d hops", limits.Depth)
+		return -1
+	}
+	l := g.x.life(k)
+	g.seen[k] = len(g.lives)
+	g.lives, g.depths = append(g.lives, l), append(g.depths, depth)
+	g.answer.Topics = append(g.answer.Topics, TopicNode{
+		Cluster: l.clusterName, ClusterID: k.cluster, Topic: l.name, TopicID: k.id.String(), EarlierLife: l.earlier,
+	})
+	return g.seen[k]
+}
+
+func topicCopy(from, to int, copies []*copyState) TopicCopy {
+	last := slices.MaxFunc(copies, func(a, b *copyState) int { return a.begin.At.Compare(b.begin.At) })
+	t := TopicCopy{From: from, To: to, Flow: last.begin.Flow, Fleet: last.begin.Fleet}
+	for _, c := range copies {
+		p := PartitionCopy{
+			Source: c.begin.Copy.Source.Partition, Destination: c.begin.Copy.Destination.Partition, Start: c.start, Next: c.next,
+			DestinationNext: c.destNext, Records: c.records, Bytes: c.bytes, Epoch: c.epoch, LastAt: millis(c.lastAt),
+		}
+		for r, n := range c.gaps {
+			if n > 0 {
+				if p.Gaps == nil {
+					p.Gaps = map[string]int64{}
+				}
+				p.Gaps[ledger.Reason(r).String()] = n
+			}
+		}
+		t.Partitions = append(t.Partitions, p)
+	}
+	slices.SortFunc(t.Partitions, func(a, b PartitionCopy) int { return cmp.Compare(a.Source, b.Source) })
+	return t
+}
+
+func (g *graph) redact() {
+	hidden := make([]bool, len(g.lives))
+	for i, l := range g.lives {
+		if i > 0 && !g.topic(l) {
+			hidden[i] = true
+			g.answer.Topics[i] = TopicNode{Redacted: true}
+		}
+	}
+	for i, c := range g.answer.Copies {
+		if hidden[c.From] || hidden[c.To] {
+			g.answer.Copies[i] = TopicCopy{From: c.From, To: c.To}
+		}
+	}
+}
+
+var errEnough = errors.New("enough")
+
+// clients adds who produced to the topic and who read it.
+func (g *graph) clients(l life) error {
+	if !g.x.tells(l.cluster) {
+		g.answer.Unknown = append(g.answer.Unknown, "who produces and who reads: the cluster records neither")
+		return nil
+	}
+	g.x.mu.RLock()
+	no := g.x.ledgers[l.cluster].no
+	g.x.mu.RUnlock()
+	prefix := key(no, kindClient, l.id[:])
+	err := g.x.scan(prefix, func(k, v []byte) error {
+		if len(g.answer.Clients) == g.x.cfg.Limits.Deeds {
+			g.answer.More = true
+			return errEnough
+		}
+		var sum clientSum
+		c := Client{Kind: produced}
+		if kind := ledger.AccessKind(k[len(prefix)]); kind != 0 {
+			c.Kind = kind.String()
+		}
+		if err := errors.Join(readStrings(k[len(prefix)+1:], &c.Group, &c.Principal, &c.ClientID), sum.decode(v)); err != nil {
+			return err
+		}
+		c.Software, c.Address, c.Offsets = sum.software, sum.address, sum.offsets
+		c.FirstAt, c.At = millis(sum.firstAt), millis(sum.lastAt)
+		if !g.everything(l.cluster) && !g.own(l.cluster, c.Principal) {
+			c = Client{Redacted: true, Kind: c.Kind, FirstAt: c.FirstAt, At: c.At}
+		}
+		g.answer.Clients = append(g.answer.Clients, c)
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	return nil
+}
+
+// Accesses lists who fetched or committed any of the offsets from at.Offset to last,
+// at most the limit for deeds; more says that there are others. A principal, if
+// given, picks its own. Errors are those of Event.
+func (x *Index) Accesses(ctx context.Context, caller Caller, at Address, last int64, principal string) (deeds []Deed, more bool, err error) {
+	v := x.viewer(ctx, caller)
+	l, err := v.find(at)
+	if err != nil {
+		return nil, false, fmt.Errorf("accesses: %w", err)
+	}
+	if principal != "" && !v.everything(l.cluster) && !v.own(l.cluster, principal) {
+		return nil, false, fmt.Errorf("accesses of %s: %w", principal, ErrDenied)
+	}
+	deeds, more, err = x.runs(kindAccess, l.topicKey, at.Partition, at.Offset, last, principal, x.cfg.Limits.Deeds)
+	if err != nil {
+		return nil, false, fmt.Errorf("accesses: %w", err)
+	}
+	return v.show(l.cluster, deeds), more, nil
+}
+
+// Gaps lists the source offsets from at.Offset to last, of a partition, that a flow
+// has no copy of and why, at most the limit for deeds. Flows into topics that the
+// caller may not see are left without names. Errors are those of Event.
+func (x *Index) Gaps(ctx context.Context, caller Caller, at Address, last int64) (gaps []Gap, more bool, err error) {
+	v := x.viewer(ctx, caller)
+	l, err := v.find(at)
+	if err != nil {
+		return nil, false, fmt.Errorf("gaps: %w", err)
+	}
+	from, _ := x.copiesAt(place{topicKey: l.topicKey, partition: at.Partition}.end())
+	for _, c := range from {
+		if more, err = v.gapsOf(&c, at.Offset, last, &gaps); err != nil {
+			return nil, false, fmt.Errorf("gaps: %w", err)
+		}
+		if more {
+			break
+		}
+	}
+	return gaps, more, nil
+}
+
+func (v *viewer) gapsOf(c *copyState, first, last int64, gaps *[]Gap) (more bool, err error) {
+	x := v.x
+	dest := c.begin.Copy.Destination
+	x.mu.RLock()
+	there := x.life(topicKey{dest.Cluster, dest.TopicID})
+	x.mu.RUnlock()
+	label := Gap{Flow: c.begin.Flow, Cluster: there.clusterName, Topic: there.name}
+	if !v.topic(there) {
+		label = Gap{}
+	}
+	prefix := key(c.ledger, kindHop, c.key[:])
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	ok := it.SeekLT(append(append([]byte(nil), prefix...), u64(first+1)...)) || it.First()
+	begin := len(*gaps)
+	for ; ok && last64(it.Key()) <= last; ok = it.Next() {
+		if err := v.ctx.Err(); err != nil {
+			return false, err
+		}
+		e, err := ledger.ReadEntry(it.Value())
+		if err != nil {
+			return false, err
+		}
+		h, isHop := e.(*ledger.Hop)
+		if !isHop {
+			return false, errStored
+		}
+		for _, g := range h.Gaps {
+			if g.Source > last || g.Source+g.Count <= first {
+				continue
+			}
+			if n := len(*gaps); n > begin {
+				if p := &(*gaps)[n-1]; p.Source+p.Count == g.Source && p.Reason == g.Reason.String() {
+					p.Count += g.Count
+					continue
+				}
+			}
+			if len(*gaps) == x.cfg.Limits.Deeds {
+				return true, nil
+			}
+			gap := label
+			gap.Source, gap.Count, gap.Reason = g.Source, g.Count, g.Reason.String()
+			*gaps = append(*gaps, gap)
+		}
+	}
+	return false, nil
+}
