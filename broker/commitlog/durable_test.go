@@ -221,22 +221,31 @@ func TestAppendersReadersAndJanitorsTogether(t *testing.T) {
 }
 
 func BenchmarkAppendDurable(b *testing.B) {
-	l, err := Open(vfs.OS{}, b.TempDir(), DefaultConfig())
-	must(b, err)
-	defer func() { must(b, l.Close()) }()
-	batch := batch(b, nobody, 20, 0)
-	b.SetBytes(int64(len(batch)))
-	b.RunParallel(func(pb *testing.PB) {
-		own := append(batch[:0:0], batch...)
-		for pb.Next() {
-			got, err := l.Append(own, 0, FromClient)
-			if err == nil {
-				err = l.WaitDurable(context.Background(), got.NextOffset())
+	for _, waiters := range []int{1, 16, 256} {
+		b.Run(fmt.Sprintf("waiters=%d", waiters), func(b *testing.B) {
+			l, err := Open(vfs.OS{}, b.TempDir(), DefaultConfig())
+			must(b, err)
+			defer func() { must(b, l.Close()) }()
+			batch := batch(b, nobody, 20, 0)
+			b.SetBytes(int64(len(batch)))
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for range waiters {
+				wg.Go(func() {
+					own := append(batch[:0:0], batch...)
+					for range b.N/waiters + 1 {
+						got, err := l.Append(own, 0, FromClient)
+						if err == nil {
+							err = l.WaitDurable(context.Background(), got.NextOffset())
+						}
+						if err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
 			}
-			if err != nil {
-				b.Error(err)
-				return
-			}
-		}
-	})
+			wg.Wait()
+		})
+	}
 }
