@@ -343,12 +343,12 @@ type storeLog struct{ log *slog.Logger }
 
 func (l storeLog) Infof(format string, args ...any) {
 	if l.log.Enabled(context.Background(), slog.LevelDebug) {
-		l.log.Debug("lineage store: " + fmt.Sprintf(format, args...))
+		l.log.Debug("lineage store", "says", fmt.Sprintf(format, args...))
 	}
 }
 
 func (l storeLog) Errorf(format string, args ...any) {
-	l.log.Error("lineage store: " + fmt.Sprintf(format, args...))
+	l.log.Error("lineage store", "says", fmt.Sprintf(format, args...))
 }
 
 // Fatalf is called when the store's disk fails in the background; the store
