@@ -69,23 +69,25 @@ type Config struct {
 // arithmetic, in seconds:
 //
 //	A node dies:      2.0 silence (IncarnationTimeout) + 0.1 tick + two commits.
-//	The leader dies:  0.5 to 1.0 until an election (ElectionTimeout, randomised)
-//	                  + 1.0 grace + 0.1 tick + two commits = 1.6 to 2.2.
-//	A split vote adds another 0.5 to 1.0.
+//	The leader dies:  0.4 to 1.6 until another is elected, mostly 0.8
+//	                  (ElectionTimeout; see raftnode.Config.HeartbeatTimeout)
+//	                  + 1.1 grace + 0.1 tick + two commits = 1.6 to 2.8.
 //
-// Both end before 3.0. A node's own lease ends earlier than anybody ends its
-// incarnation: 1.5 after it sent, against 2.0 after the leader heard it; and under
-// a new leader at the earliest 0.5 (no election before) + 1.0 (grace) = 1.5 after
-// the old leader answered. A heartbeat every 0.3, given up after 0.5, leaves three
-// attempts within a lease, and a usual election within it too.
+// So takeovers are decided within 3.0, but for a split vote. A node's own lease
+// ends before anybody ends its incarnation: 1.5 after it sent, against 2.0 after
+// the leader heard it. When the leader changes, 1.5 after it sent, against 0.4 +
+// 1.1: the leader answers a heartbeat only when it has just heard a majority,
+// which then elects nobody for 0.4 (ElectionTimeout), and a new leader ends
+// nothing for 1.1 (LeaderGrace). A heartbeat every 0.25, given up after 0.5 or
+// when there is another leader, leaves a lease of at least 1.25 for an election.
 func DefaultConfig() Config {
 	return Config{
-		HeartbeatInterval:  300 * time.Millisecond,
+		HeartbeatInterval:  250 * time.Millisecond,
 		HeartbeatTimeout:   500 * time.Millisecond,
 		SessionLease:       1500 * time.Millisecond,
 		IncarnationTimeout: 2 * time.Second,
-		LeaderGrace:        time.Second,
-		ElectionTimeout:    500 * time.Millisecond,
+		LeaderGrace:        1100 * time.Millisecond,
+		ElectionTimeout:    400 * time.Millisecond,
 		StatusInterval:     time.Second,
 		RebalanceInterval:  30 * time.Second,
 		MaxMoves:           32,

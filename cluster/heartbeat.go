@@ -63,9 +63,14 @@ func (n *Node) beat(ctx context.Context) error {
 	defer ticker.Stop()
 	b := beater{node: n}
 	for {
+		_, until := n.raft.Following()
 		select {
 		case <-ticker.C:
 		case <-n.beatNow:
+		case <-until.Done():
+			if n.Leader() == "" {
+				continue // until there is another
+			}
 		case <-ctx.Done():
 			return nil
 		}
@@ -90,8 +95,9 @@ type beater struct {
 // beat sends one heartbeat and renews the session's lease if it is answered.
 func (b *beater) beat(ctx context.Context) (removed bool, err error) {
 	n := b.node
-	if l := n.Leader(); l != "" {
-		b.leader = l
+	leader, until := n.raft.Following()
+	if leader != "" {
+		b.leader = leader
 	}
 	if b.leader == "" {
 		return false, nil // not a member yet, or nobody has been elected
@@ -113,7 +119,7 @@ func (b *beater) beat(ctx context.Context) (removed bool, err error) {
 		}
 	}
 	sent := time.Now()
-	answer, err := b.send(ctx, hb)
+	answer, err := b.send(ctx, until, hb)
 	if err != nil {
 		b.reportedTo = "lost" // send the whole report again
 		return false, err
@@ -133,17 +139,20 @@ func (b *beater) beat(ctx context.Context) (removed bool, err error) {
 	return false, nil
 }
 
-func (b *beater) send(ctx context.Context, hb heartbeat) (a heartbeatAnswer, err error) {
+// send gives up after HeartbeatTimeout, or when the leader has changed: the next
+// one has not heard of this node yet.
+func (b *beater) send(ctx, until context.Context, hb heartbeat) (a heartbeatAnswer, err error) {
 	n := b.node
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.HeartbeatTimeout)
+	defer cancel()
+	defer context.AfterFunc(until, cancel)()
 	if l := n.leading.Load(); l != nil {
-		return l.hear(hb), nil
+		return l.hear(ctx, hb)
 	}
 	body, err := json.Marshal(hb)
 	if err != nil {
 		return a, fmt.Errorf("encode heartbeat: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.HeartbeatTimeout)
-	defer cancel()
 	err = n.call(ctx, http.MethodPost, b.leader, heartbeatPath, body, &a)
 	return a, err
 }
@@ -209,7 +218,12 @@ func (n *Node) serveHeartbeat(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "not the leader", http.StatusMisdirectedRequest)
 		return
 	}
-	answerJSON(w, l.hear(hb))
+	answer, err := l.hear(req.Context(), hb)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusMisdirectedRequest)
+		return
+	}
+	answerJSON(w, answer)
 }
 
 func decodeHeartbeat(r io.Reader) (hb heartbeat, err error) {

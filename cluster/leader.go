@@ -162,11 +162,15 @@ func (l *leader) loads(s *State) Loads {
 	return loads
 }
 
-// hear takes a heartbeat.
-func (l *leader) hear(hb heartbeat) heartbeatAnswer {
+// hear takes a heartbeat. It answers only if this node still leads: an answer
+// renews a lease, and a deposed leader has none to give.
+func (l *leader) hear(ctx context.Context, hb heartbeat) (heartbeatAnswer, error) {
+	if err := l.node.raft.VerifyLeader(ctx); err != nil {
+		return heartbeatAnswer{}, err
+	}
 	s := l.node.State()
 	if _, ok := s.Members[hb.Node]; !ok {
-		return heartbeatAnswer{Removed: true}
+		return heartbeatAnswer{Removed: true}, nil
 	}
 	ended := hb.Incarnation != 0 && s.Ended(hb.Node, hb.Incarnation)
 	incarnation := hb.Incarnation
@@ -179,7 +183,7 @@ func (l *leader) hear(hb heartbeat) heartbeatAnswer {
 	if hb.Report && !ended {
 		l.reports[hb.Node] = report{incarnation: hb.Incarnation, works: hb.Works}
 	}
-	return heartbeatAnswer{Ended: ended}
+	return heartbeatAnswer{Ended: ended}, nil
 }
 
 // FleetStatus is the fleet as its leader sees it.

@@ -71,6 +71,19 @@ func (n *Node) Barrier(ctx context.Context) error {
 	return n.cfg.Replica.wait(ctx, index)
 }
 
+// VerifyLeader returns nil if this node leads: a majority has answered it since
+// the call. So nobody else is elected for HeartbeatTimeout from the call on.
+func (n *Node) VerifyLeader(ctx context.Context) error {
+	r, err := n.wait(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.VerifyLeader().Error(); err != nil {
+		return fmt.Errorf("verify leadership: %w", err)
+	}
+	return nil
+}
+
 // errNotLeader says that nothing happened because this node does not lead, or
 // that the one that was asked does not.
 var errNotLeader = errors.New("not the leader")

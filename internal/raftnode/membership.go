@@ -69,7 +69,10 @@ func (n *Node) Status() Status {
 }
 
 // Leader returns the id of the leader, or "" if this node knows of none.
-func (n *Node) Leader() string { return n.Status().Leader }
+func (n *Node) Leader() string {
+	leader, _ := n.Following()
+	return leader
+}
 
 // memberRequest names a member, for join and remove.
 type memberRequest struct {

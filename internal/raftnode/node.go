@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -28,6 +29,15 @@ type Node struct {
 	stopped chan struct{} // closed when Run is over
 	once    sync.Once     // the stores and the port are closed once
 	raft    *raft.Raft
+
+	following atomic.Pointer[following]
+}
+
+// following is whom the node takes for the leader, and until when.
+type following struct {
+	leader string
+	until  context.Context
+	end    context.CancelFunc
 }
 
 // Open opens and verifies the node's stores and binds its address, but starts
@@ -48,6 +58,7 @@ func Open(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), stopped: make(chan struct{})}
+	n.follow("")
 	var err error
 	if n.stores, err = openStores(cfg.Dir, cfg.Logger); err != nil {
 		return nil, err
@@ -134,7 +145,16 @@ func (n *Node) runRaft(ctx context.Context, transport *raft.NetworkTransport) er
 	n.raft = r
 	close(n.ready)
 
+	changes := make(chan raft.Observation, 16)
+	observer := raft.NewObserver(changes, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	})
+	r.RegisterObserver(observer)
+	defer r.DeregisterObserver(observer)
+
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.observe(ctx, changes) })
 	server := n.newServer()
 	g.Go(func() error {
 		if err := server.Serve(n.port.peer); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
@@ -191,6 +211,36 @@ func (n *Node) start(transport raft.Transport) (*raft.Raft, error) {
 	}
 	s.started()
 	return r, nil
+}
+
+// observe keeps following up to date. An observation only says that there is
+// something to see: one that was dropped is made up for by the next.
+func (n *Node) observe(ctx context.Context, changes <-chan raft.Observation) error {
+	for {
+		if _, leader := n.raft.LeaderWithID(); string(leader) != n.following.Load().leader {
+			n.follow(string(leader))
+		}
+		select {
+		case <-changes:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (n *Node) follow(leader string) {
+	f := &following{leader: leader}
+	f.until, f.end = context.WithCancel(context.Background())
+	if old := n.following.Swap(f); old != nil {
+		old.end()
+	}
+}
+
+// Following returns the id of the leader, or "" if none is known, and a context
+// that ends when that changes.
+func (n *Node) Following() (leader string, until context.Context) {
+	f := n.following.Load()
+	return f.leader, f.until
 }
 
 // runLeadership runs Lead whenever the node leads, until ctx ends.

@@ -1,0 +1,340 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/waybillhq/waybill/internal/raftnode"
+)
+
+func TestFleetSharesWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		nodes := f.three()
+		f.sameState(nodes)
+		if s := nodes[0].State(); s.FleetID == "" || s.Members["b"].APIAddr != "b:8080" {
+			t.Errorf("state is %+v", s)
+		}
+		f.await("reports of 12 copies", func() bool {
+			for _, n := range nodes {
+				fs, err := n.FleetStatus(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				copies := 0
+				for _, w := range fs.Works {
+					if w.Work.Kind == WorkCopy && w.State == "running" && w.Node != "" {
+						copies++
+					}
+				}
+				if copies != 12 || len(fs.Nodes) != 3 || !fs.Nodes[0].Alive {
+					return false
+				}
+			}
+			return true
+		})
+		for _, n := range nodes {
+			if ends := n.ended(); len(ends) != 0 {
+				t.Errorf("%s lost sessions: %v", n.Name(), ends)
+			}
+		}
+	})
+}
+
+// A killed node's process is gone at once; a cut one goes on believing. Here both
+// are told apart only by what the node itself does.
+func testTakeover(t *testing.T, chooseLeader bool) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		nodes := f.three()
+		victim := f.leader(nodes)
+		if !chooseLeader {
+			victim = without(nodes, victim)[0]
+		}
+		rest := without(nodes, victim)
+		incarnation := victim.session().Incarnation()
+		if err := victim.session().RegisterLane(t.Context(), Lane{ID: "l", ClusterID: "dst", ProducerID: 1}); err != nil {
+			t.Fatal(err)
+		}
+
+		f.net.Isolate(victim.Name())
+		cut := time.Now()
+		f.await("a takeover", func() bool {
+			for _, n := range rest {
+				s := n.State()
+				if !s.Ended(victim.Name(), incarnation) || len(s.AssignmentsOf(victim.Name(), incarnation)) > 0 {
+					return false
+				}
+			}
+			return f.shared(rest, 12)
+		})
+		took := time.Since(cut)
+		t.Logf("takeover took %s", took)
+		limit := 3 * time.Second
+		if chooseLeader {
+			limit += 2 * victim.cfg.ElectionTimeout // a split vote, once in a hundred
+		}
+		if took > limit {
+			t.Errorf("takeover took %s, want at most %s", took, limit)
+		}
+		for _, n := range rest {
+			if got := n.State().LanesToFence("dst"); len(got) != 1 {
+				t.Errorf("%s: lanes to fence %v, want the victim's", n.Name(), got)
+			}
+			if ends := n.ended(); len(ends) != 0 && took < 2500*time.Millisecond {
+				t.Errorf("%s lost its session in the takeover: %v", n.Name(), ends)
+			}
+		}
+		ends := victim.ended()
+		if len(ends) != 1 || !errors.Is(ends[0].cause, ErrLeaseLost) {
+			t.Fatalf("the victim's sessions ended: %+v, want one by ErrLeaseLost", ends)
+		}
+		if after := ends[0].at.Sub(cut); after > victim.cfg.SessionLease || after > took {
+			t.Errorf("the victim stopped after %s, want at most its lease, and before the takeover", after)
+		}
+
+		f.net.Heal()
+		f.await("the victim to be back", func() bool { return f.shared(nodes, 12) })
+		if got := victim.session().Incarnation(); got <= incarnation {
+			t.Errorf("its incarnation is %d, was %d", got, incarnation)
+		}
+		f.sameState(nodes)
+	})
+}
+
+func TestTakeoverOfFollower(t *testing.T) { testTakeover(t, false) }
+func TestTakeoverOfLeader(t *testing.T)   { testTakeover(t, true) }
+
+func TestMinorityGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		nodes := f.three()
+		for _, n := range nodes {
+			f.net.Isolate(n.Name())
+		}
+		f.await("everybody to stop", func() bool {
+			for _, n := range nodes {
+				if len(n.ended()) == 0 {
+					return false
+				}
+			}
+			return true
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if _, err := nodes[0].Propose(ctx, &MoveGroup{Flow: "orders", Group: "g", Moved: true}); err == nil {
+			t.Error("a fleet without a majority agreed to something")
+		}
+		f.net.Heal()
+		f.await("everybody to be back", func() bool { return f.shared(nodes, 12) })
+	})
+}
+
+func TestCleanStopEndsNoForeignIncarnation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		nodes := f.three()
+		leaving := f.leader(nodes)
+		rest := without(nodes, leaving)
+		began := time.Now()
+		if err := leaving.end(); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("stopping took %s", took)
+		}
+		if !f.shared(rest, 12) {
+			// The last placements may still be on their way.
+			f.await("the others to have its work", func() bool { return f.shared(rest, 12) })
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the handover took %s, as long as a failure", took)
+		}
+		if ends := leaving.ended(); len(ends) != 1 || !errors.Is(ends[0].cause, ErrStopped) {
+			t.Errorf("its sessions ended: %+v", ends)
+		}
+		for _, n := range rest {
+			if ends := n.ended(); len(ends) != 0 {
+				t.Errorf("%s lost its session: %+v", n.Name(), ends)
+			}
+			if m := n.State().Members[leaving.Name()]; m.Incarnation != 0 || m.Stopping {
+				t.Errorf("%s knows it as %+v", n.Name(), m)
+			}
+		}
+		if _, err := leaving.Session(t.Context()); !errors.Is(err, ErrStopped) {
+			t.Errorf("a session of a stopped node: %v", err)
+		}
+	})
+}
+
+func TestDrainAndRemove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		nodes := f.three()
+		leaving := without(nodes, f.leader(nodes))[0]
+		rest := without(nodes, leaving)
+		if err := rest[0].Drain(t.Context(), leaving.Name(), true); err != nil {
+			t.Fatal(err)
+		}
+		f.await("it to own nothing", func() bool { return len(leaving.held()) == 0 && f.shared(rest, 12) })
+		if ends := leaving.ended(); len(ends) != 0 {
+			t.Errorf("draining ended its session: %+v", ends)
+		}
+		if err := rest[1].Remove(t.Context(), leaving.Name()); err != nil {
+			t.Fatal(err)
+		}
+		<-leaving.done
+		if !errors.Is(leaving.err, ErrRemoved) {
+			t.Errorf("the removed node ended with %v", leaving.err)
+		}
+		if ends := leaving.ended(); len(ends) != 1 || !errors.Is(ends[0].cause, ErrRemoved) && !errors.Is(ends[0].cause, ErrIncarnationEnded) {
+			t.Errorf("its sessions ended: %+v", ends)
+		}
+		if len(rest[0].State().Members) != 2 {
+			t.Errorf("members: %v", rest[0].State().Members)
+		}
+	})
+}
+
+func TestOneSessionAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, nil)
+		c := f.config("alone", nil)
+		c.Listen, c.Credentials = "", nil
+		n, err := Open(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- n.Run(ctx) }()
+		s, err := n.Session(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Session(t.Context()); !errors.Is(err, ErrSessionOpen) {
+			t.Errorf("a second session: %v", err)
+		}
+		if first := <-s.Assignments(); len(first) != 0 {
+			t.Errorf("first assignments: %v", first)
+		}
+		if err := s.CloseLanes(t.Context(), "none"); err != nil {
+			t.Error(err)
+		}
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := s.RegisterLane(t.Context(), Lane{ID: "l", ClusterID: "c"}); !errors.Is(err, ErrIncarnationEnded) {
+			t.Errorf("a lane of a closed session: %v", err)
+		}
+		again, err := n.Session(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again.Incarnation() <= s.Incarnation() {
+			t.Errorf("incarnation %d after %d", again.Incarnation(), s.Incarnation())
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if got := context.Cause(again.Context()); !errors.Is(got, ErrStopped) {
+			t.Errorf("the session ended by %v", got)
+		}
+	})
+}
+
+func TestExecutionMovesToAnotherNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		nodes := f.three()
+		r, err := nodes[0].Propose(t.Context(), &PutExecution{ID: "run-1", Runbook: "cutover"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := Work{Kind: WorkRunbook, Name: "run-1"}
+		owner := func() *testNode {
+			for _, n := range nodes {
+				if _, ok := n.held()[w]; ok {
+					return n
+				}
+			}
+			return nil
+		}
+		f.await("an owner", func() bool { return owner() != nil })
+		first := owner()
+		epoch := first.held()[w].Epoch
+		f.net.Isolate(first.Name())
+		f.await("another owner", func() bool { return owner() != nil && owner() != first })
+		second := owner()
+		f.net.Heal()
+		f.await("the first one to know", func() bool { return first.State().Executions["run-1"].Owner.Node == second.Name() })
+		_, err = first.Propose(t.Context(), &PutExecution{ID: "run-1", Runbook: "cutover", Expect: r.Number, Epoch: epoch})
+		if !errors.Is(err, ErrNotOwner) {
+			t.Errorf("the first owner goes on: %v", err)
+		}
+		if _, err := second.Propose(t.Context(), &PutExecution{ID: "run-1", Runbook: "cutover", Expect: r.Number, Epoch: second.held()[w].Epoch, Done: true}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestOverLoopback(t *testing.T) {
+	f := newFleet(t, nil)
+	cords := make(map[string]*cord)
+	f.edit = func(c *Config) {
+		c.Dir = t.TempDir()
+		c.DrainTimeout = 200 * time.Millisecond // for the one that nobody answers
+		cords[c.Name] = new(cord)
+		c.Network = cords[c.Name]
+		c.PeerHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !PeerIs(r.Context(), "c") {
+				http.Error(w, "not c", http.StatusForbidden)
+			}
+		})
+	}
+	nodes := f.three()
+	f.sameState(nodes)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://a/anything", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := nodes[2].PeerClient().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("c asks a: %s", resp.Status)
+	}
+
+	// The leader stops answering from one moment to the next.
+	victim := f.leader(nodes)
+	rest := without(nodes, victim)
+	incarnation := victim.session().Incarnation()
+	began := time.Now()
+	cords[victim.Name()].pull()
+	f.await("a takeover", func() bool {
+		return rest[0].State().Ended(victim.Name(), incarnation) && f.shared(rest, 12)
+	})
+	t.Logf("takeover took %s", time.Since(began))
+	if took := time.Since(began); took > 6*time.Second { // 3 s, on a machine that does nothing else
+		t.Errorf("takeover took %s", took)
+	}
+
+	// From its directory it is back with all that was agreed on.
+	if err := victim.end(); err != nil {
+		t.Fatal(err)
+	}
+	c := f.config(victim.Name(), nil)
+	c.Bootstrap = false
+	c.Dir = victim.cfg.Dir
+	back := f.start(c)
+	nodes = append(rest, back)
+	f.await("it to be back", func() bool { return f.shared(nodes, 12) })
+	f.sameState(nodes)
+}
