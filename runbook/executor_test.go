@@ -65,13 +65,6 @@ func (s *stage) execution() Execution {
 	return x
 }
 
-func (s *stage) submit(e Event) {
-	s.t.Helper()
-	if _, err := Submit(s.t.Context(), s.store, "x1", e); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
 // run lets a node run the execution until it ends, the node dies, or the limit
 // passes; people are asked what to do whenever the execution waits for somebody.
 func (s *stage) run(node string, people func(Execution) Event) {
