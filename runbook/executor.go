@@ -54,8 +54,6 @@ func (e *Executor) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case errors.Is(err, ErrNotOwner) || errors.Is(err, ErrNotFound):
 			return err
-		case errors.Is(err, ErrConflict): // a person was faster; look again
-			continue
 		case err != nil:
 			e.c.Log.Warn("runbook cannot go on now", "execution", e.c.ID, "err", err)
 			pause = true
@@ -63,12 +61,7 @@ func (e *Executor) Run(ctx context.Context) error {
 			return nil
 		}
 		if pause {
-			timer := time.NewTimer(e.c.Poll)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-			}
+			sleep(ctx, e.c.Poll) // the next round sees whether ctx has ended
 		}
 	}
 }
@@ -134,7 +127,7 @@ func (e *Executor) record(ctx context.Context, event Event) error {
 			e.x, e.revision = next, revision
 			return nil
 		}
-		if !errors.Is(err, ErrConflict) {
+		if !errors.Is(err, ErrConflict) || !sleep(ctx, conflictPause) {
 			return err
 		}
 		if e.x, e.revision, err = load(ctx, e.c.Store, e.c.ID); err != nil {

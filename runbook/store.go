@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Sentinels of a [Store].
@@ -83,10 +84,25 @@ func Submit(ctx context.Context, store Store, id string, e Event) (Execution, er
 		if err == nil {
 			return next, nil
 		}
-		// The executor stores often: look again.
-		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
+		// The executor stores often, or this node is a little behind: look again.
+		if !errors.Is(err, ErrConflict) || !sleep(ctx, conflictPause) {
 			return x, err
 		}
+	}
+}
+
+// conflictPause lets a node that is behind catch up: a round of heartbeats.
+const conflictPause = 20 * time.Millisecond
+
+// sleep waits; false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
