@@ -17,7 +17,8 @@ func TestParseRule(t *testing.T) {
 	}{
 		{
 			"User:alice Allow Read Topic:orders* from *",
-			acl.Rule{acl.Topic, "orders", acl.Prefixed, "User:alice", "*", acl.Read, acl.Allow}, "",
+			acl.Rule{acl.Topic, "orders", acl.Prefixed, "User:alice", "*", acl.Read, acl.Allow},
+			"",
 		},
 		{
 			"User:* deny ALL topic:* ",
@@ -31,15 +32,18 @@ func TestParseRule(t *testing.T) {
 		},
 		{
 			`User:a Allow Write TransactionalId:a\*b\\* from 10.0.0.1`,
-			acl.Rule{acl.TransactionalID, `a*b\`, acl.Prefixed, "User:a", "10.0.0.1", acl.Write, acl.Allow}, "",
+			acl.Rule{acl.TransactionalID, `a*b\`, acl.Prefixed, "User:a", "10.0.0.1", acl.Write, acl.Allow},
+			"",
 		},
 		{
 			"User:a Allow ClusterAction Cluster:kafka-cluster from *",
-			acl.Rule{acl.Cluster, "kafka-cluster", acl.Literal, "User:a", "*", acl.ClusterAction, acl.Allow}, "",
+			acl.Rule{acl.Cluster, "kafka-cluster", acl.Literal, "User:a", "*", acl.ClusterAction, acl.Allow},
+			"",
 		},
 		{
 			`User:a Allow Read "Group:my group\x00*" from *`,
-			acl.Rule{acl.Group, "my group\x00", acl.Prefixed, "User:a", "*", acl.Read, acl.Allow}, "",
+			acl.Rule{acl.Group, "my group\x00", acl.Prefixed, "User:a", "*", acl.Read, acl.Allow},
+			"",
 		},
 	}
 	for _, tt := range tests {

@@ -62,7 +62,7 @@ type ReplicationFlow struct {
 }
 
 // FlowSpec says what a flow copies, and how.
-type FlowSpec struct {
+type FlowSpec struct { //nolint:revive // Spec alone would hide that clusters and runbooks have one too
 	Source      string         `yaml:"source" json:"source"`           // name of a Cluster
 	Destination string         `yaml:"destination" json:"destination"` // name of a Cluster
 	Paused      bool           `yaml:"paused,omitempty" json:"paused,omitempty"`

@@ -229,7 +229,7 @@ func TestDecodeIsStrict(t *testing.T) {
 		{good + good, "more follows"},
 		{strings.Repeat("[", 100), "nested deeper"},
 		{strings.Replace(good, "v1", "v9", 1), `"waybill/v9" is not known`},
-		{strings.Replace(good, `"name":"a"`, `"name":"a","nmae":"b"`, 1), `metadata.nmae: unknown key`},
+		{strings.Replace(good, `"name":"a"`, `"name":"a","labls":"b"`, 1), `metadata.labls: unknown key`},
 		{strings.Replace(good, `"name":"a"`, `"name":"a","name":"b"`, 1), `metadata.name: is written twice`},
 		{strings.Replace(good, `"a"`, `5`, 1), "is a number where a text is wanted"},
 		{strings.Replace(good, `"a"`, `null`, 1), "has no value"},

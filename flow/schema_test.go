@@ -49,8 +49,22 @@ func TestSchemaHasEveryKey(t *testing.T) {
 		}
 	}
 	for _, v := range []any{
-		Metadata{}, ClusterSpec{}, TLS{}, SASL{}, FlowSpec{}, TopicSelector{}, Naming{}, TopicCreate{}, GroupSelector{},
-		RunbookSpec{}, Step{}, WaitStep{}, FenceStep{}, GateStep{}, SwitchStep{}, ReportStep{},
+		Metadata{},
+		ClusterSpec{},
+		TLS{},
+		SASL{},
+		FlowSpec{},
+		TopicSelector{},
+		Naming{},
+		TopicCreate{},
+		GroupSelector{},
+		RunbookSpec{},
+		Step{},
+		WaitStep{},
+		FenceStep{},
+		GateStep{},
+		SwitchStep{},
+		ReportStep{},
 	} {
 		name := reflect.TypeOf(v).Name()
 		def, ok := schema.Defs[name]
