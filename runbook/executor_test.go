@@ -242,7 +242,6 @@ func TestFenceTakenAwayIsBuiltAgain(t *testing.T) {
 					}
 					return agree(x)
 				})
-				x := s.execution()
 				// It stopped at the switch with the flow paused: there a person decides.
 				damage(s.world)
 				s.run("n2", func(x Execution) Event {
@@ -251,7 +250,7 @@ func TestFenceTakenAwayIsBuiltAgain(t *testing.T) {
 					}
 					return agree(x)
 				})
-				x = s.execution()
+				x := s.execution()
 				if x.State != RolledBack { // as the step says
 					t.Fatalf("got %s: %s", x.State, x.Markdown())
 				}
