@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,13 +22,18 @@ type memoryCluster struct {
 	groups  map[string]string
 	commits map[string]map[flow.TopicPartition]Commit
 	end     int64
-	err     error
+	down    atomic.Bool
 	writes  int
 }
 
 var orders = flow.TopicPartition{Topic: "orders"}
 
-func (c *memoryCluster) Groups(context.Context) (map[string]string, error) { return c.groups, c.err }
+func (c *memoryCluster) Groups(context.Context) (map[string]string, error) {
+	if c.down.Load() {
+		return nil, errors.New("not reachable")
+	}
+	return c.groups, nil
+}
 
 func (c *memoryCluster) Commits(_ context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, error) {
 	all := map[string]map[flow.TopicPartition]Commit{}
@@ -218,7 +224,7 @@ func TestApplyExact(t *testing.T) {
 func TestRunReportsAndGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, src, dst, _ := newSync(Commit{Offset: 4})
-		src.err = errors.New("not reachable")
+		src.down.Store(true)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- s.Run(ctx) }()
@@ -226,7 +232,7 @@ func TestRunReportsAndGoesOn(t *testing.T) {
 		if r := s.Report(); !strings.Contains(r.Err, "not reachable") {
 			t.Errorf("got %+v", r)
 		}
-		src.err = nil
+		src.down.Store(false)
 		<-time.After(1100 * time.Millisecond) // of the bubble's time: the next round is due
 		synctest.Wait()
 		if r := s.Report(); r.Err != "" || len(r.Rows) != 1 || dst.commits["app"][orders].Offset != 104 {

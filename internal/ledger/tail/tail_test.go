@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,17 +21,24 @@ import (
 
 // fakeCluster answers Metadata and ListOffsets.
 type fakeCluster struct {
+	mu      sync.Mutex
 	id      string
 	topicID ledger.TopicID // zero: no topic
 	starts  []int64
 	ends    []int64
 	err     error
 	code    int16 // of ListOffsets
-	asked   int
+}
+
+func (c *fakeCluster) set(change func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change()
 }
 
 func (c *fakeCluster) Request(_ context.Context, req kmsg.Request) (kmsg.Response, error) {
-	c.asked++
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -248,7 +256,7 @@ func TestCatchUpOutlivesOutages(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- tl.CatchUp(t.Context()) }()
 		synctest.Wait()
-		c.code = 0
+		c.set(func() { c.code = 0 })
 		if err := tl.refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -257,7 +265,7 @@ func TestCatchUpOutlivesOutages(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		c.err = errors.New("connection refused")
+		c.set(func() { c.err = errors.New("connection refused") })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		err := tl.CatchUp(ctx)
