@@ -36,7 +36,7 @@ type flowRun struct {
 	log      *slog.Logger
 	budget   *budget
 	kick     chan struct{}
-	emptied  func() // called when the last copier has gone
+	gone     func() // called when a copier has stopped for good; must not block
 
 	source, destination *peer
 	lanes               []*lane
@@ -77,11 +77,6 @@ func (f *flowRun) assign(list []Assignment) {
 		want[flow.TopicPartition{Topic: a.SourceTopic, Partition: a.Partition}] = a
 	}
 	f.mu.Lock()
-	for tp, a := range f.want {
-		if next, ok := want[tp]; f.copiers[tp] == nil && (!ok || next.Epoch != a.Epoch) {
-			f.cfg.Released(a) // it had not come to be a copier
-		}
-	}
 	f.want = want
 	f.mu.Unlock()
 	f.poke()
@@ -92,6 +87,14 @@ func (f *flowRun) empty() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.want) == 0 && len(f.copiers) == 0
+}
+
+// holds says that the flow has a copier for an assignment, which may still write.
+func (f *flowRun) holds(a *Assignment) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.copiers[flow.TopicPartition{Topic: a.SourceTopic, Partition: a.Partition}]
+	return c != nil && c.a.Epoch == a.Epoch
 }
 
 func (f *flowRun) say(trouble string) {
@@ -220,10 +223,7 @@ func (f *flowRun) reconcile() (joined bool) {
 		c.stop()
 		if c.idle() {
 			delete(f.copiers, tp)
-			f.cfg.Released(c.a)
-			if len(f.copiers) == 0 {
-				f.emptied()
-			}
+			f.gone()
 		}
 	}
 	for tp, a := range f.want {

@@ -40,6 +40,7 @@ type lane struct {
 	writer      ledger.WriterID
 	chains      map[int32]*ledger.Chain
 
+	open     bool    // a transaction may be open
 	doubt    []*part // of the transaction that failed; nil when none did
 	unclear  bool    // its commit was asked for and not answered
 	interval time.Duration
@@ -98,7 +99,7 @@ func (l *lane) run(ctx context.Context) error {
 	defer l.close()
 	wait := backoff{min: 50 * time.Millisecond, max: 5 * time.Second}
 	for {
-		err := l.open(ctx)
+		err := l.start(ctx)
 		if err == nil {
 			wait.n = 0
 			err = l.serve(ctx)
@@ -117,18 +118,22 @@ func (l *lane) run(ctx context.Context) error {
 	}
 }
 
-// leave settles what a transaction that failed during a stop has left behind, so
-// that its copies may be given away.
+// leave ends what a stop has interrupted, so that readers of the destination do
+// not wait for a transaction that nobody will end, and its copies may be given
+// away. Nothing is written after it, so the lane is not registered again.
 func (l *lane) leave() error {
-	if l.doubt == nil {
+	if !l.open {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
-	if err := l.open(ctx); err != nil && !errors.Is(err, ErrFenced) {
+	_, _, err := l.coordinator.init(ctx)
+	if err == nil {
+		l.open = false
+		err = l.settle(ctx)
+	}
+	if err != nil {
 		l.log.Warn("lane left a transaction behind", "err", err)
-	} else if err != nil {
-		return err
 	}
 	return nil
 }
@@ -145,11 +150,11 @@ func (l *lane) close() {
 	}
 }
 
-// open makes the lane usable: it fences what used the transactional id before,
+// start makes the lane usable: it fences what used the transactional id before,
 // has this registered, settles the transaction that failed, and announces its
 // producer id. The order is the fencing argument: registered after it is known,
 // used after it is registered.
-func (l *lane) open(ctx context.Context) error {
+func (l *lane) start(ctx context.Context) error {
 	for id, conn := range l.conns { // what was in flight on them is void now
 		_ = conn.Close()
 		delete(l.conns, id)
@@ -158,6 +163,7 @@ func (l *lane) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open lane: %w", err)
 	}
+	l.open = false // what was is settled
 	err = l.Lanes.Register(ctx, Lane{TransactionalID: l.id, ClusterID: l.destination.id, ProducerID: pid, ProducerEpoch: epoch})
 	if errors.Is(err, ErrEnded) {
 		return fmt.Errorf("register lane %s: %w: %w", l.id, ErrFenced, err)
@@ -242,7 +248,7 @@ func (l *lane) serve(ctx context.Context) error {
 // announce registers the producer id in the ledger, in a transaction of its own:
 // a reader that meets a batch of ours finds its writer there already.
 func (l *lane) announce(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, l.TransactionTimeout/2)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.TransactionTimeout/2)
 	defer cancel()
 	t := newTransaction(l)
 	t.announcement = &ledger.Writer{

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,26 +22,27 @@ type Manager struct {
 	numbers  *numbers
 	kick     chan struct{}
 
-	wanted atomic.Pointer[map[copyName]uint64] // epochs of want
-
 	mu    sync.Mutex
 	want  []Assignment
 	flows map[string]*running
+	owed  map[copyName]Assignment // assigned once and not released yet
 }
 
-// copyName tells copies apart.
+// copyName tells the owners of copies apart.
 type copyName struct {
 	flow, topic string
 	partition   int32
+	epoch       uint64
 }
 
-func (a *Assignment) name() copyName { return copyName{a.Flow, a.SourceTopic, a.Partition} }
+func (a *Assignment) name() copyName { return copyName{a.Flow, a.SourceTopic, a.Partition, a.Epoch} }
 
 // running is a flow that runs or is being stopped.
 type running struct {
 	*flowRun
-	stop  context.CancelFunc
-	ended bool // guarded by Manager.mu
+	stop context.CancelFunc
+	// Guarded by Manager.mu: stop has been called, run has returned.
+	stopping, ended bool
 }
 
 // NewManager makes a Manager; Run runs it.
@@ -50,14 +50,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("mirror: %w", err)
 	}
-	m := &Manager{cfg: cfg, metrics: &Metrics{}, numbers: &numbers{}, kick: make(chan struct{}, 1), flows: map[string]*running{}}
-	m.wanted.Store(&map[copyName]uint64{})
-	m.cfg.Released = func(a Assignment) {
-		// A flow that starts again under new declarations stops its copies, too.
-		if epoch, ok := (*m.wanted.Load())[a.name()]; !ok || epoch != a.Epoch {
-			cfg.Released(a)
-		}
-	}
+	m := &Manager{cfg: cfg, metrics: &Metrics{}, numbers: &numbers{}, kick: make(chan struct{}, 1), flows: map[string]*running{}, owed: map[copyName]Assignment{}}
 	m.takeover = &takeover{cfg: cfg, metrics: m.metrics, log: cfg.Log}
 	return m, nil
 }
@@ -65,13 +58,11 @@ func NewManager(cfg Config) (*Manager, error) {
 // Assign replaces the whole set of copies. Copies that are in both sets, with
 // the same epoch and the same declarations, go on undisturbed.
 func (m *Manager) Assign(all []Assignment) {
-	wanted := make(map[copyName]uint64, len(all))
-	for i := range all {
-		wanted[all[i].name()] = all[i].Epoch
-	}
-	m.wanted.Store(&wanted)
 	m.mu.Lock()
 	m.want = slices.Clone(all)
+	for _, a := range m.want {
+		m.owed[a.name()] = a
+	}
 	m.mu.Unlock()
 	m.poke()
 }
@@ -110,28 +101,38 @@ func (m *Manager) reconcile(ctx context.Context, g *errgroup.Group) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	byFlow := map[string][]Assignment{}
+	wanted := make(map[copyName]bool, len(m.want))
 	for _, a := range m.want {
 		byFlow[a.Flow] = append(byFlow[a.Flow], a)
+		wanted[a.name()] = true
 	}
 	for name, r := range m.flows {
 		list := byFlow[name]
-		if len(list) > 0 && r.sameDeclarations(list[0]) {
-			r.assign(list)
-			continue
-		}
-		// Its copies are released when they have stopped; if they are wanted
-		// under new declarations the flow starts again after that.
-		r.assign(nil)
-		if r.empty() {
-			r.stop()
-		}
-		if r.ended {
+		switch {
+		case r.ended:
 			delete(m.flows, name)
+		case r.stopping:
+			// Its end pokes us; if it is wanted again it starts anew then.
+		case len(list) > 0 && r.sameDeclarations(list[0]):
+			r.assign(list)
+		default:
+			// Its copies stop first, each after its last transaction.
+			r.assign(nil)
+			if r.empty() {
+				r.stopping = true
+				r.stop()
+			}
 		}
 	}
 	for name, list := range byFlow {
 		if m.flows[name] == nil {
 			m.start(ctx, g, list)
+		}
+	}
+	for name, a := range m.owed {
+		if r := m.flows[a.Flow]; !wanted[name] && (r == nil || !r.holds(&a)) {
+			delete(m.owed, name)
+			m.cfg.Released(a)
 		}
 	}
 	for _, r := range m.flows {
@@ -143,7 +144,7 @@ func (m *Manager) reconcile(ctx context.Context, g *errgroup.Group) {
 func (m *Manager) start(ctx context.Context, g *errgroup.Group, list []Assignment) {
 	fctx, stop := context.WithCancel(ctx)
 	r := &running{flowRun: newFlowRun(m.cfg, list[0], m.takeover, m.numbers, m.metrics), stop: stop}
-	r.emptied = m.poke
+	r.gone = m.poke
 	r.assign(list)
 	m.flows[r.name] = r
 	g.Go(func() error {

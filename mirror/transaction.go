@@ -181,6 +181,7 @@ func (t *transaction) round(ctx context.Context, ready []*copier) (more []*copie
 }
 
 func (t *transaction) add(ctx context.Context, tps []flow.TopicPartition) error {
+	t.l.open = true
 	err := t.l.coordinator.add(ctx, t.l.pid, t.l.epoch, tps)
 	var faults partitionErrors
 	if errors.As(err, &faults) {
@@ -406,6 +407,7 @@ func (t *transaction) finish(ctx context.Context) error {
 }
 
 func (t *transaction) committed(drained time.Time) {
+	t.l.open = false
 	now := time.Now()
 	m := t.l.metrics
 	m.Commits.Add(1)

@@ -270,6 +270,7 @@ func (w *world) node(name string, change func(*Config)) *node {
 	if n.Manager, err = NewManager(cfg); err != nil {
 		w.t.Fatal(err)
 	}
+	defer func() { w.t.Cleanup(func() { w.dumpIfFailed(n) }) }()
 	n.stop = w.background(func(ctx context.Context) error {
 		err := n.Run(ctx)
 		if errors.Is(err, ErrFenced) {
@@ -295,6 +296,19 @@ func (w *world) copies(epoch uint64, partitions int32, topics ...string) []Assig
 	return out
 }
 
+// dumpIfFailed prints the state of everything when the test has failed.
+func (w *world) dumpIfFailed(n *node) {
+	if !w.t.Failed() {
+		return
+	}
+	for _, s := range n.Status() {
+		w.t.Logf("%+v", s)
+	}
+	ends, _ := w.east.admin.ListEndOffsets(context.Background(), "orders", ledger.Topic)
+	stable, _ := w.east.admin.ListCommittedOffsets(context.Background(), "orders", ledger.Topic)
+	w.t.Logf("ends %v\nstable %v", ends.Offsets(), stable.Offsets())
+}
+
 // caughtUp says that every copy runs and has nothing left to do.
 func (n *node) caughtUp(copies int) bool {
 	all := n.Status()
@@ -302,3 +316,5 @@ func (n *node) caughtUp(copies int) bool {
 		return s.State != Running || s.SourceEnd < 0 || s.Position != s.SourceEnd
 	})
 }
+
+var errTest = errors.New("fault made by the test")

@@ -1,0 +1,139 @@
+package mirror
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// gate stops lanes at one point of a transaction until it is opened.
+type gate struct {
+	at      point
+	armed   atomic.Bool
+	reached chan struct{}
+	open    chan struct{}
+	once    sync.Once
+}
+
+func newGate(at point) *gate {
+	return &gate{at: at, reached: make(chan struct{}), open: make(chan struct{})}
+}
+
+func (g *gate) pass(p point) error {
+	if p != g.at || !g.armed.Load() {
+		return nil
+	}
+	g.once.Do(func() { close(g.reached) })
+	<-g.open
+	return nil
+}
+
+// TestAnOwnerThatSleptWritesNothing stops a node at each step of a transaction,
+// has another node take its copies over, wakes it up, and looks for records that
+// are lost, doubled or out of order.
+func TestAnOwnerThatSleptWritesNothing(t *testing.T) {
+	for _, at := range []point{beforeAdd, afterAdd, afterData, afterHops, afterEndSent} {
+		t.Run(string(at), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			const partitions = 3
+			w.west.create(t, "orders", partitions)
+			w.east.create(t, "orders", partitions)
+			produce := func(from, next int) {
+				for p := range int32(partitions) {
+					w.west.produce(t, "orders", p, from, next)
+				}
+			}
+			g := newGate(at)
+			old := w.node("old", func(c *Config) { c.at = g.pass })
+			old.Assign(w.copies(1, partitions, "orders"))
+			produce(0, 100)
+			eventually(t, "the old owner has caught up", func() bool { return old.caughtUp(partitions) })
+			g.armed.Store(true)
+			produce(100, 200)
+			<-g.reached
+
+			w.fleet.end(old.incarnation)
+			heir := w.node("heir", nil)
+			heir.Assign(w.copies(2, partitions, "orders"))
+			eventually(t, "the new owner has caught up", func() bool { return heir.caughtUp(partitions) })
+			produce(200, 300)
+			close(g.open) // the old owner goes on as if nothing had happened
+			produce(300, 400)
+			<-old.fenced
+			for p := range int32(partitions) {
+				w.east.expect(t, "orders", p, 400)
+			}
+			eventually(t, "the new owner has caught up again", func() bool { return heir.caughtUp(partitions) })
+			if ended, _ := (member{w.fleet, heir.incarnation}).Ended(t.Context(), ""); len(ended) != 0 {
+				t.Errorf("lanes left to fence: %v", ended)
+			}
+		})
+	}
+}
+
+// TestAnUnansweredStepIsDecidedByTheLedger makes a lane fail once at each step
+// and checks that it goes on by itself.
+func TestAnUnansweredStepIsDecidedByTheLedger(t *testing.T) {
+	for _, at := range []point{beforeAdd, afterAdd, afterData, afterHops, afterEndSent} {
+		t.Run(string(at), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			const partitions = 2
+			w.west.create(t, "orders", partitions)
+			w.east.create(t, "orders", partitions)
+			var faults atomic.Int32
+			n := w.node("a", func(c *Config) {
+				c.at = func(p point) error {
+					if p == at && faults.Add(1)%2 == 1 { // again and again
+						return errTest
+					}
+					return nil
+				}
+			})
+			n.Assign(w.copies(1, partitions, "orders"))
+			for i := range 10 {
+				for p := range int32(partitions) {
+					w.west.produce(t, "orders", p, 50*i, 50*i+50)
+				}
+			}
+			for p := range int32(partitions) {
+				w.east.expect(t, "orders", p, 500)
+			}
+			eventually(t, "caught up", func() bool { return n.caughtUp(partitions) })
+			if m := n.Metrics(); m.Aborts.Load() == 0 || (at == afterEndSent) != (m.Unclear.Load() > 0) {
+				t.Errorf("%d transactions given up, %d of them unclear", m.Aborts.Load(), m.Unclear.Load())
+			}
+		})
+	}
+}
+
+// TestAPlannedMoveEndsNoIncarnation gives copies away and back while data flows.
+func TestAPlannedMoveEndsNoIncarnation(t *testing.T) {
+	w := newWorld(t)
+	const partitions = 4
+	w.west.create(t, "orders", partitions)
+	w.east.create(t, "orders", partitions)
+	nodes := []*node{w.node("a", nil), w.node("b", nil)}
+	sent, epoch := 0, uint64(1)
+	nodes[0].Assign(w.copies(epoch, partitions, "orders"))
+	for move := range 4 {
+		for p := range int32(partitions) {
+			w.west.produce(t, "orders", p, sent, sent+200)
+		}
+		sent += 200
+		from, to := nodes[move%2], nodes[(move+1)%2]
+		from.Assign(nil)
+		for range partitions {
+			if a := <-from.released; a.Epoch != epoch {
+				t.Fatalf("released epoch %d, want %d", a.Epoch, epoch)
+			}
+		}
+		epoch++
+		to.Assign(w.copies(epoch, partitions, "orders"))
+	}
+	eventually(t, "caught up", func() bool { return nodes[0].caughtUp(partitions) })
+	for p := range int32(partitions) {
+		w.east.expect(t, "orders", p, sent)
+	}
+}
