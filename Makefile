@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build test race lint fuzz demo schema interop interop-spike kcat clean
+.PHONY: help build test race lint fuzz demo schema interop interop-spike kcat suite-franz-go clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -31,6 +31,11 @@ demo: ## the whole job, checking itself, then it ends
 
 kcat: ## kcat (librdkafka) against the bundled broker; installs kcat with apt-get if it is missing
 	@$(timed) test/interop/kcat.sh
+
+SUITE_RUN ?=
+SUITE_RECORDS ?= 500000
+suite-franz-go: ## franz-go's own integration tests against the bundled broker (SUITE_RUN, SUITE_RECORDS)
+	@$(timed) RUN='$(SUITE_RUN)' RECORDS=$(SUITE_RECORDS) test/interop/franz-go.sh
 
 interop-spike: ## raw batches, lanes and takeovers against Apache Kafka 3.9 and 4.x (needs Java 17 and Maven)
 	@$(timed) $(GO) test -tags interop -count=1 -timeout 20m -v -run Spike ./test/interop/...

@@ -1,0 +1,18 @@
+// Package api is the HTTP API of a fleet: everything that the command line can
+// do, described by an OpenAPI 3.1 document at /api/openapi.json.
+//
+// A request passes one path: its bearer token names a caller ([Caller]), the
+// operation says which role it needs, the handler turns parameters into a call
+// of one of the interfaces that this package declares ([Objects], [Flows],
+// [Groups], [Lineage], [Runbooks]), and its answer or error becomes JSON. Errors
+// are problem details (RFC 9457) on every route, unknown ones included.
+//
+// Who may see what: changing anything needs the role admin. Answers about events
+// pass the ACLs of the cluster that each part of the answer is about, under the
+// principal that the caller is mapped to there; the interfaces get the caller
+// for that. There is no anonymous access besides /livez and /readyz, which say
+// nothing about the fleet but whether it works.
+//
+// The package keeps no state and starts no goroutine; [New] returns a handler
+// that is safe for concurrent use. Bodies are limited to [MaxBody].
+package api

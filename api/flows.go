@@ -1,0 +1,89 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// Flows answers how the fleet and its flows are doing.
+type Flows interface {
+	Status(ctx context.Context) (Status, error)
+}
+
+// Status is the fleet and its flows at one moment.
+type Status struct {
+	Fleet FleetStatus  `json:"fleet"`
+	Flows []FlowStatus `json:"flows"`
+}
+
+// FleetStatus is the nodes.
+type FleetStatus struct {
+	Leader   string       `json:"leader" doc:"Name of the raft leader, empty while there is none"`
+	Revision uint64       `json:"revision"`
+	Nodes    []NodeStatus `json:"nodes"`
+}
+
+// NodeStatus is one node.
+type NodeStatus struct {
+	Name        string `json:"name"`
+	Address     string `json:"address" doc:"Of its HTTP API"`
+	Alive       bool   `json:"alive"`
+	Incarnation uint64 `json:"incarnation,omitempty" doc:"0 while it owns nothing"`
+	Copies      int    `json:"copies" doc:"Partitions that it is to copy"`
+}
+
+// FlowStatus sums up a flow; its state is the worst of its topics'.
+type FlowStatus struct {
+	Name        string        `json:"name"`
+	Source      string        `json:"source"`
+	Destination string        `json:"destination"`
+	Delivery    string        `json:"delivery" doc:"exactly-once, or what the destination allows"`
+	State       string        `json:"state"`
+	Reason      string        `json:"reason,omitempty"`
+	ToDo        string        `json:"toDo,omitempty" doc:"What the operator can do about it"`
+	LagRecords  int64         `json:"lagRecords" doc:"Source offsets not copied yet; -1 if not known"`
+	LagSeconds  float64       `json:"lagSeconds" doc:"For how long that has been so; -1 if not known"`
+	Records     int64         `json:"records" doc:"Copied since the present owners started"`
+	Bytes       int64         `json:"bytes" doc:"Of batches as written, likewise"`
+	Topics      []TopicStatus `json:"topics"`
+}
+
+// TopicStatus is one topic of a flow.
+type TopicStatus struct {
+	SourceTopic      string       `json:"sourceTopic"`
+	DestinationTopic string       `json:"destinationTopic"`
+	State            string       `json:"state"`
+	Reason           string       `json:"reason,omitempty"`
+	ToDo             string       `json:"toDo,omitempty"`
+	Partitions       []CopyStatus `json:"partitions"`
+}
+
+// CopyStatus is one partition of a topic.
+type CopyStatus struct {
+	Partition  int32   `json:"partition"`
+	Node       string  `json:"node,omitempty" doc:"Its owner"`
+	Epoch      uint64  `json:"epoch,omitempty" doc:"Of that ownership"`
+	State      string  `json:"state"`
+	Reason     string  `json:"reason,omitempty"`
+	ToDo       string  `json:"toDo,omitempty"`
+	Position   int64   `json:"position" doc:"Next source offset to copy; -1 if not known"`
+	SourceEnd  int64   `json:"sourceEnd" doc:"First source offset that a read_committed reader does not see yet; -1 if not known"`
+	LagRecords int64   `json:"lagRecords" doc:"-1 if not known"`
+	LagSeconds float64 `json:"lagSeconds" doc:"-1 if not known"`
+	Records    int64   `json:"records"`
+	Bytes      int64   `json:"bytes"`
+}
+
+func registerFlows(h huma.API, f Flows) {
+	huma.Register(h, operation(http.MethodGet, "/api/v1/status", "status", "The fleet and its flows"),
+		func(ctx context.Context, _ *struct{}) (*statusOutput, error) {
+			s, err := f.Status(ctx)
+			return &statusOutput{Body: s}, err
+		})
+}
+
+type statusOutput struct {
+	Body Status
+}

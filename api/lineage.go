@@ -1,0 +1,93 @@
+package api
+
+import (
+	"context"
+	"math"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/waybillhq/waybill/lineage"
+)
+
+// Lineage answers where events came from, where their copies lie and who read
+// them, as far as the caller may see it.
+type Lineage interface {
+	Event(ctx context.Context, caller Caller, at lineage.Address) (*lineage.Answer, error)
+	Topic(ctx context.Context, caller Caller, at lineage.Address) (*lineage.Graph, error)
+	// Gaps lists those between two source offsets, last inclusive; more says that
+	// there are others.
+	Gaps(ctx context.Context, caller Caller, from lineage.Address, last int64) (gaps []lineage.Gap, more bool, err error)
+}
+
+type lifeQuery struct {
+	TopicID string `query:"topicId" doc:"An earlier life of the topic; the present one if empty"`
+}
+
+func registerLineage(h huma.API, l Lineage) {
+	denied := []int{http.StatusForbidden, http.StatusNotFound}
+	huma.Register(h, operation(http.MethodGet, "/api/v1/lineage/events/{cluster}/{topic}/{partition}/{offset}", "event-lineage", "One event: who produced it, where its copies lie, who read it", denied...),
+		func(ctx context.Context, in *struct {
+			PositionPath
+			lifeQuery
+		},
+		) (*eventOutput, error) {
+			a, err := l.Event(ctx, CallerOf(ctx), lineage.Address{Cluster: in.Cluster, Topic: in.Topic, Partition: in.Partition, Offset: in.Offset, TopicID: in.TopicID})
+			if err != nil {
+				return nil, err
+			}
+			return &eventOutput{Body: a}, nil
+		})
+	huma.Register(h, operation(http.MethodGet, "/api/v1/lineage/topics/{cluster}/{topic}", "topic-lineage", "One topic: what it is copied from and to, and its clients", denied...),
+		func(ctx context.Context, in *topicPath) (*graphOutput, error) {
+			g, err := l.Topic(ctx, CallerOf(ctx), in.address())
+			if err != nil {
+				return nil, err
+			}
+			return &graphOutput{Body: g}, nil
+		})
+	huma.Register(h, operation(http.MethodGet, "/api/v1/lineage/gaps/{cluster}/{topic}/{partition}", "topic-gaps", "Offsets of a partition that have no copy, and why", denied...),
+		func(ctx context.Context, in *struct {
+			topicPath
+			Partition int32 `path:"partition" minimum:"0"`
+			From      int64 `query:"from" minimum:"0" doc:"First source offset"`
+			To        int64 `query:"to" minimum:"-1" default:"-1" doc:"Last source offset; -1 is the end"`
+		},
+		) (*gapsOutput, error) {
+			at := in.address()
+			at.Partition, at.Offset = in.Partition, in.From
+			if in.To < 0 {
+				in.To = math.MaxInt64 - 1
+			}
+			gaps, more, err := l.Gaps(ctx, CallerOf(ctx), at, in.To)
+			if err != nil {
+				return nil, err
+			}
+			if gaps == nil {
+				gaps = []lineage.Gap{}
+			}
+			return &gapsOutput{Body: GapList{gaps, more}}, nil
+		})
+}
+
+// GapList is offsets without a copy.
+type GapList struct {
+	Gaps []lineage.Gap `json:"gaps"`
+	More bool          `json:"more" doc:"There are others: ask again from behind the last"`
+}
+
+type topicPath struct {
+	Cluster string `path:"cluster" doc:"Name of a declared cluster, or its cluster.id"`
+	Topic   string `path:"topic"`
+	lifeQuery
+}
+
+func (p *topicPath) address() lineage.Address {
+	return lineage.Address{Cluster: p.Cluster, Topic: p.Topic, TopicID: p.TopicID}
+}
+
+type eventOutput struct{ Body *lineage.Answer }
+
+type graphOutput struct{ Body *lineage.Graph }
+
+type gapsOutput struct{ Body GapList }

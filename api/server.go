@@ -1,0 +1,105 @@
+package api
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+)
+
+// MaxBody is the most bytes that a request's body may have: a few thousand
+// objects of YAML.
+const MaxBody = 4 << 20
+
+// Config is what a server answers from. All fields are needed.
+type Config struct {
+	Version string
+	Users   []User
+
+	Objects  Objects
+	Flows    Flows
+	Groups   Groups
+	Lineage  Lineage
+	Runbooks Runbooks
+
+	// Metrics serves /metrics.
+	Metrics http.Handler
+	// Ready says why the node is not ready to serve, nil if it is.
+	Ready func() error
+}
+
+// New builds the handler of everything under /.
+func New(c Config) http.Handler {
+	mux := http.NewServeMux()
+	hc := huma.DefaultConfig("Waybill", c.Version)
+	hc.OpenAPIPath = "/api/openapi"
+	hc.DocsPath = ""    // the viewer would load from a foreign host
+	hc.SchemasPath = "" // and answers would carry $schema links
+	hc.CreateHooks = nil
+	hc.RejectUnknownQueryParameters = true
+	hc.Info.Description = "Mirrors topics between Kafka clusters, translates consumer offsets exactly and answers where every event came from."
+	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"token": {Type: "http", Scheme: "bearer", Description: "An API token of the node's configuration."},
+	}
+	h := humago.New(mux, hc)
+	auth := newAuthenticator(c.Users)
+	h.UseMiddleware(auth.middleware(h))
+
+	registerObjects(h, c.Objects)
+	registerFlows(h, c.Flows)
+	registerGroups(h, c.Groups)
+	registerLineage(h, c.Lineage)
+	registerRunbooks(h, c.Runbooks)
+
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := c.Ready(); err != nil {
+			writeProblem(w, Errorf(http.StatusServiceUnavailable, "%v", err))
+		}
+	})
+	mux.Handle("GET /metrics", auth.protect(c.Metrics))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, Errorf(http.StatusNotFound, "%s %s is not part of the API: see /api/openapi.json", r.Method, r.URL.Path))
+	})
+	return http.MaxBytesHandler(problemsFor405(mux), MaxBody)
+}
+
+// problemsFor405 turns the mux's plain text for a wrong method into a problem.
+func problemsFor405(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, pattern := mux.Handler(r); pattern == "/" || pattern == "" {
+			allowed := allowedMethods(mux, r)
+			if len(allowed) > 0 {
+				w.Header().Set("Allow", strings.Join(allowed, ", "))
+				writeProblem(w, Errorf(http.StatusMethodNotAllowed, "%s takes %s, not %s", r.URL.Path, strings.Join(allowed, ", "), r.Method))
+				return
+			}
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func allowedMethods(mux *http.ServeMux, r *http.Request) []string {
+	var allowed []string
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		probe := r.Clone(r.Context())
+		probe.Method = m
+		if _, pattern := mux.Handler(probe); pattern != "/" && pattern != "" {
+			allowed = append(allowed, m)
+		}
+	}
+	return allowed
+}
+
+func writeProblem(w http.ResponseWriter, e *Error) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(e.Status)
+	_ = json.NewEncoder(w).Encode(e) // the client may have gone
+}
+
+// secretEqual compares without telling how much is equal.
+func secretEqual(a, b [sha256.Size]byte) bool { return subtle.ConstantTimeCompare(a[:], b[:]) == 1 }

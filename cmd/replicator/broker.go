@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/broker"
+	"github.com/waybillhq/waybill/cmd/replicator/demo"
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
+)
+
+// brokerFile is the plain file that 'replicator broker --config' reads. Its
+// keys are documented in docs/broker.md.
+type brokerFile struct {
+	DataDir          string           `yaml:"dataDir"`
+	ClusterID        string           `yaml:"clusterId"`
+	NodeID           int32            `yaml:"nodeId"`
+	Listeners        []brokerListener `yaml:"listeners"`
+	AllowPlaintext   bool             `yaml:"allowPlaintext"`
+	Authorizer       bool             `yaml:"authorizer"`
+	SuperUsers       []string         `yaml:"superUsers"`
+	Users            []brokerUser     `yaml:"users"`
+	ACLs             []string         `yaml:"acls"`
+	AutoCreateTopics *bool            `yaml:"autoCreateTopics"`
+	Partitions       int32            `yaml:"defaultPartitions"`
+	RebalanceDelay   *flow.Duration   `yaml:"groupInitialRebalanceDelay"`
+	Provenance       struct {
+		Off    bool     `yaml:"off"`
+		Exempt []string `yaml:"exempt"`
+	} `yaml:"provenance"`
+}
+
+type brokerListener struct {
+	Name       string `yaml:"name"`
+	Address    string `yaml:"address"`
+	Protocol   string `yaml:"protocol"`
+	Advertised string `yaml:"advertised"`
+	CertFile   string `yaml:"certFile"`
+	KeyFile    string `yaml:"keyFile"`
+	ClientCA   string `yaml:"clientCaFile"`
+}
+
+type brokerUser struct {
+	Name     string      `yaml:"name"`
+	Password flow.Secret `yaml:"password"`
+}
+
+func newBroker() *cobra.Command {
+	var file, dir, addr, addressFile string
+	var logs logging
+	var life lifetime
+	cmd := &cobra.Command{
+		Use:   "broker",
+		Short: "Run the bundled broker: one node, one disk",
+		Long: `Run the bundled broker: one node that speaks the Kafka protocol.
+
+Without a configuration file it listens on loopback without TLS or users, for
+trying things out. What it acknowledges is on disk; one node means one disk, so
+keep copies of what matters in another datacenter.`,
+		Example: `  replicator broker --dir ./data
+  replicator broker --config broker.yaml`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			conf, err := brokerConfig(file, dir, addr)
+			if err != nil {
+				return err
+			}
+			conf.Log = logs.logger(cmd.ErrOrStderr())
+			ctx, stop := life.context(cmd.Context(), cmd.InOrStdin())
+			defer stop()
+			return runBroker(ctx, conf, addressFile)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&file, "config", "", "YAML file (see docs/broker.md)")
+	f.StringVar(&dir, "dir", "", "data folder, instead of the file's dataDir")
+	f.StringVar(&addr, "listen", "127.0.0.1:9092", "address to listen on when there is no file")
+	f.StringVar(&addressFile, "address-file", "", "write the bound addresses there when ready, one a line: NAME HOST:PORT")
+	logs.flags(cmd)
+	life.flags(cmd)
+	return cmd
+}
+
+// brokerConfig is the file, or the defaults for loopback, and the flags.
+func brokerConfig(file, dir, addr string) (broker.Config, error) {
+	conf := broker.DefaultConfig()
+	if file == "" {
+		conf.Listeners[0].Addr = addr
+		conf.Dir = filepath.Clean(dir)
+		if dir == "" {
+			return conf, withCode(exitInvalid, errors.New("broker: --dir or --config is needed"))
+		}
+		return conf, withCode(exitInvalid, conf.Validate())
+	}
+	f := brokerFile{NodeID: conf.NodeID, Partitions: conf.DefaultPartitions}
+	if err := loadConfig(file, &f); err != nil {
+		return conf, err
+	}
+	if dir != "" {
+		f.DataDir = dir
+	}
+	if err := f.into(&conf); err != nil {
+		return conf, withCode(exitInvalid, fmt.Errorf("configuration %s: %w", file, err))
+	}
+	return conf, nil
+}
+
+func (f *brokerFile) into(conf *broker.Config) error {
+	var errs []error
+	conf.Dir = f.DataDir
+	conf.ClusterID, conf.NodeID = f.ClusterID, f.NodeID
+	conf.AllowPlaintext, conf.Authorizer = f.AllowPlaintext, f.Authorizer
+	conf.SuperUsers, conf.DefaultPartitions = f.SuperUsers, f.Partitions
+	conf.Provenance, conf.ProvenanceExempt = !f.Provenance.Off, f.Provenance.Exempt
+	if f.AutoCreateTopics != nil {
+		conf.AutoCreateTopics = *f.AutoCreateTopics
+	}
+	if f.RebalanceDelay != nil {
+		conf.GroupInitialRebalanceDelay = f.RebalanceDelay.Std()
+	}
+	conf.Listeners = nil
+	for _, l := range f.Listeners {
+		conf.Listeners = append(conf.Listeners, broker.Listener{
+			Name: l.Name, Addr: l.Address, Protocol: broker.Protocol(l.Protocol), Advertised: l.Advertised,
+			TLS: broker.ListenerTLS{CertFile: l.CertFile, KeyFile: l.KeyFile, ClientCAFile: l.ClientCA},
+		})
+	}
+	conf.BootstrapUsers = map[string]string{}
+	for _, u := range f.Users {
+		password, err := kafka.ResolveSecret(u.Password)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("users: %s: %w", u.Name, err))
+			continue
+		}
+		conf.BootstrapUsers[u.Name] = password
+	}
+	for _, text := range f.ACLs {
+		rule, err := acl.ParseRule(text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("acls: %q: %w", text, err))
+			continue
+		}
+		conf.BootstrapACLs = append(conf.BootstrapACLs, rule)
+	}
+	return errors.Join(append(errs, conf.Validate())...)
+}
+
+func runBroker(ctx context.Context, conf broker.Config, addressFile string) error {
+	b, err := broker.New(conf)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.Ready():
+		}
+		var lines strings.Builder
+		for _, l := range conf.Listeners {
+			fmt.Fprintf(&lines, "%s %s\n", l.Name, b.Addr(l.Name))
+			conf.Log.Info("listening", "listener", l.Name, "address", b.Addr(l.Name), "protocol", l.Protocol)
+		}
+		if addressFile == "" {
+			return nil
+		}
+		return writeFile(addressFile, []byte(lines.String()))
+	})
+	return g.Wait()
+}
+
+// lifetime ends a server process with its standard input, for a parent that
+// must not leave children behind.
+type lifetime struct{ withStdin bool }
+
+func (l *lifetime) flags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&l.withStdin, demo.WatchStdinFlag, false, "stop when standard input ends")
+}
+
+func (l *lifetime) context(ctx context.Context, stdin io.Reader) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	if l.withStdin {
+		go func() { // ends with the process: a read of stdin cannot be interrupted
+			_, _ = io.Copy(io.Discard, stdin)
+			cancel()
+		}()
+	}
+	return ctx, cancel
+}
+
+// logging is the flags of a server process's log, which goes to standard error.
+type logging struct {
+	level  slog.Level
+	asJSON bool
+}
+
+func (l *logging) flags(cmd *cobra.Command) {
+	cmd.Flags().TextVar(&l.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	cmd.Flags().BoolVar(&l.asJSON, "log-json", false, "log as JSON, one object a line")
+}
+
+func (l *logging) logger(w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: l.level}
+	if l.asJSON {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}

@@ -1,0 +1,11 @@
+// Package demo plays the whole job of the product as a story that checks itself.
+//
+// [Run] builds a world (two bundled brokers that stand for two datacenters, and
+// a fleet of three replicators, each a child process of this binary), plays the
+// acts in order and compares what came out with what went in. The comparison
+// ([Compare]) reads both clusters with an ordinary client and shares no code
+// with the mirror. Every figure of the [Report] is measured in this run.
+//
+// The children end when this process does, however it ends: each one watches a
+// pipe that only this process holds open.
+package demo

@@ -1,0 +1,196 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/waybillhq/waybill/api"
+)
+
+const (
+	loadRate   = 6000 // events/s, above the 5,000 that the story promises
+	loadTime   = 5 * time.Second
+	loadTick   = 10 * time.Millisecond
+	killAfter  = 1500 * time.Millisecond
+	minLoad    = 5000
+	watchEvery = 25 * time.Millisecond
+)
+
+// killUnderLoad writes at a steady rate and meanwhile kills, with SIGKILL, the
+// node that owns most copies.
+func (s *story) killUnderLoad(ctx context.Context) (string, string, error) {
+	cl, err := s.world.us.client(userSensors, "live-feed", kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerLinger(5*time.Millisecond))
+	if err != nil {
+		return "", "", err
+	}
+	defer cl.Close()
+	before, err := s.api.flow(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	load := startLoad(ctx, cl, s.events)
+	select {
+	case <-time.After(killAfter):
+	case <-ctx.Done():
+		return "", "", context.Cause(ctx)
+	}
+	victim := s.world.owner(before)
+	killed := time.Now()
+	victim.process.kill()
+	s.report.Killed = victim.name
+	moved, last, err := s.watchMove(ctx, before, victim.name)
+	if err != nil {
+		return "", "", err
+	}
+	acked, err := load()
+	if err != nil {
+		return "", "", err
+	}
+	s.report.Produced += acked
+	s.report.LoadPerSecond = int(float64(acked) / loadTime.Seconds())
+	s.report.CopiesMoved = moved
+	s.report.FailoverSeconds = last.Sub(killed).Seconds()
+	if _, err := s.api.lagZero(ctx); err != nil {
+		return "", "", err
+	}
+	source, _, v, err := s.compareTopic(ctx, topicLive)
+	if err != nil {
+		return "", "", err
+	}
+	if err := s.checkOwners(ctx, source, before, victim.name); err != nil {
+		return "", "", err
+	}
+	s.check(v.OK(), "us/%s and eu/%s differ after the kill: %+v", topicLive, topicLive, v)
+	s.check(s.report.LoadPerSecond >= minLoad, "only %d events/s were acknowledged", s.report.LoadPerSecond)
+	return fmt.Sprintf("%d events/s; %s killed, its %d copies went on elsewhere within %.1f s", s.report.LoadPerSecond, victim.name, moved, s.report.FailoverSeconds),
+		fmt.Sprintf("%d compared: %d missing, %d doubled, %d reordered, %d altered", v.Compared, v.Missing, v.Duplicated, v.Reordered, v.Mismatched+v.Phantom), nil
+}
+
+// checkOwners asks the lineage of the last event of each partition that the
+// killed node copied: another node's hop must show.
+func (s *story) checkOwners(ctx context.Context, source Log, before api.FlowStatus, victim string) error {
+	for _, t := range before.Topics {
+		for _, c := range t.Partitions {
+			records := source[c.Partition]
+			if t.SourceTopic != topicLive || c.Node != victim || len(records) == 0 {
+				continue
+			}
+			by, err := s.api.copiedBy(ctx, records[len(records)-1])
+			if err != nil {
+				return err
+			}
+			s.check(by != "" && by != victim, "the last event of %s/%d was copied by %q", topicLive, c.Partition, by)
+		}
+	}
+	return nil
+}
+
+// startLoad produces until loadTime is over; the returned function waits for
+// that and says how many records were acknowledged.
+func startLoad(ctx context.Context, cl *kgo.Client, events []Event) func() (int, error) {
+	var acked atomic.Int64
+	var failed atomic.Pointer[error]
+	done := make(chan struct{})
+	go func() { // ends with loadTime or ctx; the caller waits for done
+		defer close(done)
+		tick := time.NewTicker(loadTick)
+		defer tick.Stop()
+		began := time.Now()
+		for n := 0; time.Since(began) < loadTime; {
+			due := int(time.Since(began).Seconds() * loadRate) // catches up when a tick comes late
+			for ; n < due; n++ {
+				e := events[n%len(events)]
+				cl.Produce(ctx, &kgo.Record{
+					Topic: topicLive, Key: fmt.Appendf(nil, "%s-%d", e.Key, n%64), Value: e.Value,
+					Headers: []kgo.RecordHeader{{Key: "n", Value: fmt.Appendf(nil, "%d", n)}},
+				}, func(_ *kgo.Record, err error) {
+					if err != nil {
+						failed.CompareAndSwap(nil, &err)
+						return
+					}
+					acked.Add(1)
+				})
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() (int, error) {
+		<-done
+		if err := cl.Flush(ctx); err != nil {
+			return 0, fmt.Errorf("produce: %w", err)
+		}
+		if err := failed.Load(); err != nil {
+			return 0, fmt.Errorf("produce: %w", *err)
+		}
+		return int(acked.Load()), nil
+	}
+}
+
+// owner is the node that owns most copies of a flow.
+func (w *world) owner(f api.FlowStatus) *replicator {
+	owned := map[string]int{}
+	for _, t := range f.Topics {
+		for _, c := range t.Partitions {
+			owned[c.Node]++
+		}
+	}
+	most := w.fleet[0]
+	for _, r := range w.fleet {
+		if owned[r.name] > owned[most.name] {
+			most = r
+		}
+	}
+	return most
+}
+
+// watchMove waits until every copy of the killed node has been carried on by
+// another one: it has a higher epoch there, and its position has moved on. It
+// returns how many there were, and when the last of them was seen to move.
+func (s *story) watchMove(ctx context.Context, before api.FlowStatus, victim string) (moved int, last time.Time, err error) {
+	type place struct {
+		topic     string
+		partition int32
+	}
+	orphans := map[place]uint64{} // -> epoch at the killed node
+	for _, t := range before.Topics {
+		for _, c := range t.Partitions {
+			if c.Node == victim {
+				orphans[place{t.SourceTopic, c.Partition}] = c.Epoch
+			}
+		}
+	}
+	moved = len(orphans)
+	if moved == 0 {
+		return 0, last, errors.New("the killed node owned no copy")
+	}
+	err = poll(ctx, watchEvery, func() (bool, error) {
+		now, err := s.api.flow(ctx)
+		if err != nil {
+			return false, nil //nolint:nilerr // a node was just killed: ask again
+		}
+		for _, t := range now.Topics {
+			for _, c := range t.Partitions {
+				epoch, ok := orphans[place{t.SourceTopic, c.Partition}]
+				// A copy that has nothing to do is carried on once it says so.
+				if ok && c.Node != victim && c.Epoch > epoch && (c.Records > 0 || c.LagRecords == 0) {
+					delete(orphans, place{t.SourceTopic, c.Partition})
+					last = time.Now()
+				}
+			}
+		}
+		return len(orphans) == 0, nil
+	})
+	if err != nil {
+		err = fmt.Errorf("wait for the copies of %s: %w; %d of %d have not moved", victim, err, len(orphans), moved)
+	}
+	return moved, last, err
+}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/waybillhq/waybill/api"
+	"github.com/waybillhq/waybill/lineage"
+)
+
+func newLineage() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "lineage",
+		Short: "Where events came from, where their copies lie, who read them",
+		Example: `  replicator lineage event us/orders/3/1041
+  replicator lineage topic eu/orders
+  replicator lineage gaps us/orders/3`,
+	}
+	cmd.AddCommand(lineageEvent(), lineageTopic(), lineageGaps())
+	return cmd
+}
+
+// addressPath turns what people type (cluster/topic/partition/offset) into a
+// path of the API.
+func addressPath(address string, parts int) (string, error) {
+	names := []string{"CLUSTER", "TOPIC", "PARTITION", "OFFSET"}[:parts]
+	split := strings.Split(address, "/")
+	if len(split) != parts {
+		return "", withCode(exitInvalid, fmt.Errorf("%q is not an address: write %s", address, strings.Join(names, "/")))
+	}
+	for i := range split {
+		split[i] = url.PathEscape(split[i])
+	}
+	return strings.Join(split, "/"), nil
+}
+
+func lineageEvent() *cobra.Command {
+	var fleet server
+	var out output
+	cmd := &cobra.Command{
+		Use: "event CLUSTER/TOPIC/PARTITION/OFFSET", Short: "One event", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, err := addressPath(args[0], 4)
+			if err != nil {
+				return err
+			}
+			var a lineage.Answer
+			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/lineage/events/"+path, nil, &a); err != nil {
+				return err
+			}
+			return out.print(cmd.OutOrStdout(), a, func(t *table) { drawEvent(t, &a) })
+		},
+	}
+	fleet.flags(cmd)
+	out.flag(cmd)
+	return cmd
+}
+
+func drawEvent(t *table, a *lineage.Answer) {
+	for i, n := range a.Nodes {
+		if n.Redacted {
+			t.line("a place that you may not see")
+			continue
+		}
+		what := ""
+		if n.Origin {
+			what = "  produced here"
+		}
+		t.line(placeOf(n) + what)
+		for _, e := range a.Edges {
+			if e.To == i {
+				t.line(fmt.Sprintf("  copied from %s by flow %s (node %s, epoch %d)%s", placeOf(a.Nodes[e.From]), or(e.Flow), or(e.ReplicaNode), e.Epoch, when(e.At)))
+			}
+		}
+		for _, d := range append(n.Produced, n.Accesses...) {
+			t.line("  " + deed(d))
+		}
+		for _, c := range n.NotCopied {
+			t.line(fmt.Sprintf("  not copied to %s/%s by flow %s: %s %s", or(c.Cluster), or(c.Topic), or(c.Flow), c.Reason, c.Why))
+		}
+		for _, u := range n.Unknown {
+			t.line("  unknown: " + u)
+		}
+	}
+	if a.Truncated != "" {
+		t.line("cut off: " + a.Truncated)
+	}
+}
+
+func placeOf(n lineage.Node) string {
+	if n.Redacted {
+		return "a place that you may not see"
+	}
+	return fmt.Sprintf("%s/%s/%d/%d", n.Cluster, n.Topic, n.Partition, n.Offset)
+}
+
+func when(at *time.Time) string {
+	if at == nil {
+		return ""
+	}
+	return " at " + at.Local().Format("2006-01-02 15:04:05.000")
+}
+
+func deed(d lineage.Deed) string {
+	if d.Redacted {
+		return fmt.Sprintf("%s by somebody%s", d.Kind, when(&d.At))
+	}
+	group := ""
+	if d.Group != "" {
+		group = " as group " + d.Group
+	}
+	return fmt.Sprintf("%s by %s%s (client %s, %s, %s)%s", d.Kind, d.Principal, group, or(d.ClientID), or(d.Software), or(d.Address), when(&d.At))
+}
+
+func lineageTopic() *cobra.Command {
+	var fleet server
+	var out output
+	cmd := &cobra.Command{
+		Use: "topic CLUSTER/TOPIC", Short: "One topic across datacenters, and its clients", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, err := addressPath(args[0], 2)
+			if err != nil {
+				return err
+			}
+			var g lineage.Graph
+			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/lineage/topics/"+path, nil, &g); err != nil {
+				return err
+			}
+			return out.print(cmd.OutOrStdout(), g, func(t *table) { drawGraph(t, &g) })
+		},
+	}
+	fleet.flags(cmd)
+	out.flag(cmd)
+	return cmd
+}
+
+func drawGraph(t *table, g *lineage.Graph) {
+	name := func(i int) string {
+		if n := g.Topics[i]; !n.Redacted {
+			return n.Cluster + "/" + n.Topic
+		}
+		return "a topic that you may not see"
+	}
+	t.row("FROM", "TO", "FLOW", "RECORDS", "BYTES", "GAPS")
+	for _, c := range g.Copies {
+		var records, bytes, gaps int64
+		for _, p := range c.Partitions {
+			records, bytes = records+p.Records, bytes+p.Bytes
+			for _, n := range p.Gaps {
+				gaps += n
+			}
+		}
+		t.row(name(c.From), name(c.To), or(c.Flow), count(records), count(bytes), count(gaps))
+	}
+	t.line("")
+	t.row("CLIENT", "DID", "GROUP", "OFFSETS", "LAST")
+	for _, c := range g.Clients {
+		who := c.Principal + " (" + c.ClientID + ")"
+		if c.Redacted {
+			who = "somebody"
+		}
+		t.row(who, c.Kind, or(c.Group), count(c.Offsets), c.At.Local().Format(time.DateTime))
+	}
+	for _, u := range g.Unknown {
+		t.line("unknown: " + u)
+	}
+}
+
+func lineageGaps() *cobra.Command {
+	var fleet server
+	var out output
+	cmd := &cobra.Command{
+		Use: "gaps CLUSTER/TOPIC/PARTITION", Short: "Offsets that have no copy, and why", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, err := addressPath(args[0], 3)
+			if err != nil {
+				return err
+			}
+			var list api.GapList
+			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/lineage/gaps/"+path, nil, &list); err != nil {
+				return err
+			}
+			return out.print(cmd.OutOrStdout(), list, func(t *table) {
+				t.row("FROM", "OFFSETS", "REASON", "FLOW", "DESTINATION")
+				for _, g := range list.Gaps {
+					t.row(g.Source, g.Count, g.Reason, g.Flow, g.Cluster+"/"+g.Topic)
+				}
+				if list.More {
+					t.line("there are more")
+				}
+			})
+		},
+	}
+	fleet.flags(cmd)
+	out.flag(cmd)
+	return cmd
+}

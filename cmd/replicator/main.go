@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the release build (-ldflags "-X main.version=v1.2.3").
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is main without the process around it.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !errors.Is(err, errSilent) {
+		fmt.Fprintf(stderr, "replicator: %v\n", err)
+		var hinted interface{ Hint() string }
+		if errors.As(err, &hinted) && hinted.Hint() != "" {
+			fmt.Fprintf(stderr, "  %s\n", hinted.Hint())
+		}
+	}
+	return exitCode(ctx, err)
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "replicator",
+		Short:         "Mirror topics between Kafka clusters, translate offsets exactly, know where every event came from",
+		Long:          "Waybill mirrors topics between Kafka clusters, translates consumer offsets exactly\nand records where every event came from and who read it.\n\nStart with 'replicator demo'.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Version:       version,
+	}
+	root.AddGroup(
+		&cobra.Group{ID: "processes", Title: "Processes:"},
+		&cobra.Group{ID: "objects", Title: "Objects (clusters, flows, runbooks):"},
+		&cobra.Group{ID: "looking", Title: "Looking:"},
+		&cobra.Group{ID: "kafka", Title: "A cluster by hand:"},
+	)
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("processes", newDemo(), newServe(), newBroker(), newVersion())
+	add("objects", newValidate(), newPlan(), newApply(), newGet(), newDelete(), newRunbook())
+	add("looking", newStatus(), newGroups(), newLineage())
+	add("kafka", newTopic(), newProduce(), newConsume())
+	root.AddCommand(newExitCodes())
+	root.SetHelpCommandGroupID("looking")
+	root.SetCompletionCommandGroupID("looking")
+	return root
+}

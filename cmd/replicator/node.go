@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/waybillhq/waybill/api"
+	"github.com/waybillhq/waybill/cluster"
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger/tail"
+	"github.com/waybillhq/waybill/internal/raftnode"
+	"github.com/waybillhq/waybill/lineage"
+	"github.com/waybillhq/waybill/mirror"
+	"github.com/waybillhq/waybill/offsets"
+)
+
+// node is one replicator process: its parts in the order in which they depend
+// on each other.
+type node struct {
+	file      nodeFile
+	log       *slog.Logger
+	fleet     *cluster.Node
+	listener  net.Listener // of the HTTP API
+	directory *directory   // clients of the declared clusters
+	maps      *offsets.Maps
+	index     *lineage.Index
+	ledgers   *ledgers // feed maps and index
+	work      *work    // copies, duties, runbooks
+	server    *http.Server
+}
+
+// runNode runs a node until ctx ends; then its work is moved to others first.
+func runNode(ctx context.Context, f nodeFile, users []api.User, addressFile string, log *slog.Logger) error {
+	n, err := newNode(ctx, f, users, log.With("node", f.Name))
+	if err != nil {
+		return err
+	}
+	if addressFile != "" {
+		lines := fmt.Sprintf("peer %s\napi %s\n", n.fleet.Addr(), n.listener.Addr())
+		if err := writeFile(addressFile, []byte(lines)); err != nil {
+			return errors.Join(err, n.close())
+		}
+	}
+	n.log.Info("started", "peer", n.fleet.Addr(), "api", n.listener.Addr().String())
+	return errors.Join(n.run(ctx), n.close())
+}
+
+func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger) (_ *node, err error) {
+	n := &node{file: f, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	if n.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", f.API.Address); err != nil {
+		return nil, fmt.Errorf("listen for the API: %w", err)
+	}
+	if n.fleet, err = openFleet(f, n.listener.Addr().String(), log); err != nil {
+		return nil, err
+	}
+	n.directory = newDirectory("waybill-"+f.Name, log)
+	n.maps = offsets.NewMaps()
+	n.index, err = lineage.Open(lineage.Config{
+		Dir: filepath.Join(f.DataDir, "lineage"), Authorizer: rights{n.directory}, Directory: names{n.directory}, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.ledgers = &ledgers{
+		fleet: n.fleet, directory: n.directory, maps: n.maps, sinks: []tail.Sink{n.maps, n.index}, log: log, tails: map[string]*runningTail{},
+	}
+	groups := &groups{fleet: n.fleet, directory: n.directory, maps: n.maps, log: log}
+	status := &flows{fleet: n.fleet}
+	runbooks := &runbooks{
+		fleet: n.fleet, log: log,
+		actions: &actions{fleet: n.fleet, directory: n.directory, groups: groups, flows: status, maps: n.maps},
+	}
+	n.work = &work{
+		fleet: n.fleet, fleetName: f.Fleet, maps: n.maps, directory: n.directory, groups: groups, runbooks: runbooks, log: log,
+	}
+	if n.work.metrics, err = newNodeMetrics(f.Name, n.work.counters, n.raft); err != nil {
+		return nil, err
+	}
+	n.server = &http.Server{
+		Handler: api.New(api.Config{
+			Version: version, Users: users, Objects: &objects{n.fleet}, Flows: status, Groups: groups,
+			Lineage: &eventLineage{n.index, n.ledgers}, Runbooks: runbooks, Metrics: n.work.metrics.handler, Ready: n.ready,
+		}),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	return n, nil
+}
+
+func openFleet(f nodeFile, apiAddr string, log *slog.Logger) (*cluster.Node, error) {
+	credentials, err := raftnode.LoadCredentials(f.Peer.CAFile, f.Peer.CertFile, f.Peer.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("peer certificates: %w", err)
+	}
+	conf := cluster.DefaultConfig()
+	conf.Name, conf.Dir = f.Name, filepath.Join(f.DataDir, "raft")
+	conf.Listen, conf.Advertise, conf.Credentials = f.Peer.Address, f.Peer.Advertise, credentials
+	conf.Bootstrap, conf.Join = f.Peer.Bootstrap, f.Peer.Join
+	conf.APIAddr, conf.Version, conf.Logger = apiAddr, version, log
+	return cluster.Open(conf)
+}
+
+// run owns every goroutine of the node. When ctx ends the fleet moves this
+// node's work away, for which everything else must still run; then the rest ends.
+func (n *node) run(ctx context.Context) error {
+	live, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, live := errgroup.WithContext(live)
+	g.Go(func() error {
+		defer stop()
+		fleetCtx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(live, cancel)() // something else has failed
+		return n.fleet.Run(fleetCtx)
+	})
+	g.Go(func() error { return n.directory.run(live) })
+	g.Go(func() error { return n.followDeclarations(live) })
+	g.Go(func() error { return n.ledgers.run(live) })
+	g.Go(func() error { return n.work.run(live) })
+	g.Go(func() error { return n.serve(live) })
+	return g.Wait()
+}
+
+// followDeclarations tells the directory which clusters there are.
+func (n *node) followDeclarations(ctx context.Context) error {
+	var seen uint64
+	for _, s := range n.fleet.Watch(ctx) {
+		if s.ObjectsRevision == seen {
+			continue
+		}
+		seen = s.ObjectsRevision
+		objects, err := s.Declared(flow.KindCluster)
+		if err != nil {
+			n.log.Error("declarations are not followed", "error", err)
+			continue
+		}
+		var clusters []*flow.Cluster
+		for _, o := range objects {
+			clusters = append(clusters, o.Cluster)
+		}
+		n.directory.reconcile(clusters)
+	}
+	return nil
+}
+
+func (n *node) serve(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { n.server.Close() })()
+	var err error
+	if n.file.API.CertFile != "" {
+		err = n.server.ServeTLS(n.listener, n.file.API.CertFile, n.file.API.KeyFile)
+	} else {
+		err = n.server.Serve(n.listener)
+	}
+	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("serve the API: %w", err)
+}
+
+func (n *node) close() error {
+	var errs []error
+	if n.listener != nil {
+		if err := n.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if n.fleet != nil {
+		errs = append(errs, n.fleet.Close())
+	}
+	if n.index != nil {
+		errs = append(errs, n.index.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ready says why this node should get no calls: it knows no leader, or a ledger
+// has not been read once.
+func (n *node) ready() error {
+	if n.fleet.Leader() == "" {
+		return errors.New("no raft leader")
+	}
+	for id, s := range n.ledgers.states() {
+		if s.Status == tail.Connecting {
+			return fmt.Errorf("the ledger of cluster %s has not been read yet", id)
+		}
+	}
+	return nil
+}
+
+func (n *node) raft() (bool, uint64) {
+	_, revision := n.fleet.Current()
+	return n.fleet.Leader() == n.fleet.Name(), revision
+}
+
+// counters are those of the present life, nil if there is none.
+func (w *work) counters() *mirror.Metrics {
+	if m := w.manager.Load(); m != nil {
+		return m.Metrics()
+	}
+	return nil
+}

@@ -1,0 +1,314 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/cluster"
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/mirror"
+	"github.com/waybillhq/waybill/offsets"
+	"github.com/waybillhq/waybill/runbook"
+)
+
+// actions is what runbooks do to the world.
+type actions struct {
+	fleet     *cluster.Node
+	directory *directory
+	groups    *groups
+	flows     *flows
+	maps      *offsets.Maps
+}
+
+var _ runbook.Actions = (*actions)(nil)
+
+// target is a flow and how to reach its ends.
+type target struct {
+	flow                    *flow.ReplicationFlow
+	source, destination     *kgo.Client
+	sourceID, destinationID string
+	topics                  []cluster.TopicSpec
+}
+
+func (a *actions) target(name string) (t target, err error) {
+	state := a.fleet.State()
+	if t.flow, err = declaredFlow(state, name); err != nil {
+		return t, err
+	}
+	source, destination := t.flow.Spec.Source, t.flow.Spec.Destination
+	var errs [4]error
+	t.source, errs[0] = a.directory.client(source)
+	t.destination, errs[1] = a.directory.client(destination)
+	t.sourceID, errs[2] = a.directory.id(source)
+	t.destinationID, errs[3] = a.directory.id(destination)
+	if work := state.Flows[name]; work != nil {
+		for _, topic := range sortedNames(work.Topics) {
+			t.topics = append(t.topics, work.Topics[topic].TopicSpec)
+		}
+	}
+	return t, errors.Join(errs[:]...)
+}
+
+func (t *target) names() []string {
+	var names []string
+	for _, topic := range t.topics {
+		names = append(names, topic.Source)
+	}
+	return names
+}
+
+func (a *actions) Preflight(ctx context.Context, name string) (runbook.Result, error) {
+	t, err := a.target(name)
+	if err != nil {
+		return runbook.Result{}, err
+	}
+	status, err := a.flows.Status(ctx)
+	if err != nil {
+		return runbook.Result{}, err
+	}
+	var facts []runbook.Fact
+	var wrong []string
+	for _, f := range status.Flows {
+		if f.Name == name {
+			facts = append(facts, runbook.Fact{Name: "state of the flow", Value: f.State}, runbook.Fact{Name: "lag in records", Value: fmt.Sprint(f.LagRecords)})
+			if f.State != string(mirror.Running) {
+				wrong = append(wrong, fmt.Sprintf("the flow is %s %s", f.State, f.Reason))
+			}
+		}
+	}
+	if len(t.topics) == 0 {
+		wrong = append(wrong, "the flow has no topics")
+	}
+	facts = append(facts, runbook.Fact{Name: "topics", Value: strings.Join(t.names(), ", ")})
+	may, err := mayAlterCluster(ctx, t.source)
+	if err != nil {
+		return runbook.Result{}, fmt.Errorf("cluster %s: %w", t.flow.Spec.Source, err)
+	}
+	facts = append(facts, runbook.Fact{Name: "right to fence at " + t.flow.Spec.Source, Value: may})
+	if may == "no" {
+		wrong = append(wrong, fmt.Sprintf("the replicator may not Alter cluster %s, so it cannot fence writers", t.flow.Spec.Source))
+	}
+	return result(wrong, fmt.Sprintf("both clusters answer, %d topics are copied", len(t.topics)), facts), nil
+}
+
+// mayAlterCluster is yes, no, or unknown where the cluster does not say.
+func mayAlterCluster(ctx context.Context, cl *kgo.Client) (string, error) {
+	req := kmsg.NewPtrDescribeClusterRequest()
+	req.IncludeClusterAuthorizedOperations = true
+	resp, err := req.RequestWith(ctx, cl)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.ErrorCode)
+	}
+	const unset = -1 << 31
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("ask for rights: %w", err)
+	case resp.ClusterAuthorizedOperations == unset:
+		return "unknown", nil
+	case resp.ClusterAuthorizedOperations&(1<<uint(acl.Alter)) != 0:
+		return "yes", nil
+	}
+	return "no", nil
+}
+
+func result(wrong []string, well string, facts []runbook.Fact) runbook.Result {
+	if len(wrong) > 0 {
+		return runbook.Result{Summary: strings.Join(wrong, "; "), Facts: facts}
+	}
+	return runbook.Result{OK: true, Summary: well, Facts: facts}
+}
+
+func (a *actions) VerifyGroups(ctx context.Context, name string) (runbook.Result, error) {
+	rows, err := a.groups.Rows(ctx, name)
+	if err != nil {
+		return runbook.Result{}, err
+	}
+	return a.judge(name, rows), nil
+}
+
+// judge sums up the groups that have not moved yet: those that have are their
+// applications' business.
+func (a *actions) judge(name string, rows []offsets.Row) runbook.Result {
+	var facts []runbook.Fact
+	var wrong []string
+	n := 0
+	for _, g := range offsets.PlanGroups(rows) {
+		if (movedGroups{a.fleet}).IsMoved(name, g.Group) {
+			facts = append(facts, runbook.Fact{Name: "group " + g.Group, Value: "has moved already"})
+			continue
+		}
+		n++
+		facts = append(facts, runbook.Fact{Name: "group " + g.Group, Value: fmt.Sprintf("%d of %d partitions exact, %d read again, %d skipped", g.Exact, g.Partitions, g.Reread, g.Skipped)})
+		if g.Verdict != offsets.Ready {
+			wrong = append(wrong, fmt.Sprintf("group %s is %s: %s", g.Group, g.Verdict, strings.Join(g.Why, ", ")))
+		}
+	}
+	return result(wrong, fmt.Sprintf("%d groups exact: 0 records read again, 0 skipped", n), facts)
+}
+
+func (a *actions) VerifyRecords(ctx context.Context, name string) (runbook.Result, error) {
+	t, err := a.target(name)
+	if err != nil {
+		return runbook.Result{}, err
+	}
+	v, err := verifyFlow(ctx, t, a.maps, a.declaredCluster)
+	if err != nil {
+		return runbook.Result{}, err
+	}
+	var wrong []string
+	if v.different > 0 {
+		wrong = append(wrong, fmt.Sprintf("%d records differ, the first is %s", v.different, v.first))
+	}
+	facts := []runbook.Fact{{Name: "records compared", Value: fmt.Sprint(v.compared)}, {Name: "bytes compared", Value: fmt.Sprint(v.bytes)}}
+	return result(wrong, fmt.Sprintf("%d records are equal on both sides", v.compared), facts), nil
+}
+
+func (a *actions) declaredCluster(name string) (*flow.Cluster, error) {
+	o, err := a.fleet.State().Lookup(flow.KindCluster, name)
+	return o.Cluster, err
+}
+
+func (a *actions) Lag(ctx context.Context, name string) (int64, error) {
+	t, err := a.target(name)
+	if err != nil {
+		return 0, err
+	}
+	ends, err := a.ends(ctx, &t)
+	if err != nil {
+		return 0, err
+	}
+	if err := a.maps.CatchUp(ctx, t.destinationID); err != nil {
+		return 0, err
+	}
+	var lag int64
+	for _, topic := range t.topics {
+		for p := range topic.Partitions {
+			end, ok := ends[flow.TopicPartition{Topic: topic.Source, Partition: p}]
+			if !ok {
+				return 0, fmt.Errorf("end of %s/%d is not known", topic.Source, p)
+			}
+			id, err := t.copyID(topic, p)
+			if err != nil {
+				return 0, err
+			}
+			var next int64
+			if m := a.maps.Copy(id); m != nil {
+				next = m.Next()
+			}
+			lag += max(0, end-next)
+		}
+	}
+	return lag, nil
+}
+
+func (t *target) copyID(topic cluster.TopicSpec, partition int32) (id ledger.CopyID, err error) {
+	source, err1 := ledger.ParseTopicID(topic.SourceID)
+	destination, err2 := ledger.ParseTopicID(topic.DestinationID)
+	return ledger.CopyID{
+		Source:      ledger.End{Cluster: t.sourceID, TopicID: source, Partition: partition},
+		Destination: ledger.End{Cluster: t.destinationID, TopicID: destination, Partition: partition},
+	}, errors.Join(err1, err2)
+}
+
+func (a *actions) SourceEnds(ctx context.Context, name string) (runbook.Ends, error) {
+	t, err := a.target(name)
+	if err != nil {
+		return nil, err
+	}
+	return a.ends(ctx, &t)
+}
+
+func (a *actions) ends(ctx context.Context, t *target) (runbook.Ends, error) {
+	ends := runbook.Ends{}
+	if len(t.topics) == 0 {
+		return ends, nil // asking for no topic would mean all
+	}
+	listed, err := kadm.NewClient(t.source).ListEndOffsets(ctx, t.names()...)
+	if err == nil {
+		err = listed.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("log ends of cluster %s: %w", t.flow.Spec.Source, err)
+	}
+	listed.Each(func(o kadm.ListedOffset) {
+		ends[flow.TopicPartition{Topic: o.Topic, Partition: o.Partition}] = o.Offset
+	})
+	return ends, nil
+}
+
+// ApplyGroupOffsets looks at every group once more, so that those which have
+// moved meanwhile are known, and commits the others' exact positions.
+func (a *actions) ApplyGroupOffsets(ctx context.Context, name string) (runbook.Result, error) {
+	f, err := declaredFlow(a.fleet.State(), name)
+	if err != nil {
+		return runbook.Result{}, err
+	}
+	s, err := a.groups.syncer(f)
+	if err != nil {
+		return runbook.Result{}, err
+	}
+	rows, err := s.Round(ctx)
+	if err != nil {
+		return runbook.Result{}, err
+	}
+	var names []string
+	for _, r := range rows {
+		if !slices.Contains(names, r.Group) && !(movedGroups{a.fleet}).IsMoved(name, r.Group) {
+			names = append(names, r.Group)
+		}
+	}
+	if len(names) == 0 {
+		return runbook.Result{OK: true, Summary: "no group is left at the source"}, nil
+	}
+	applied, err := s.ApplyExact(ctx, names, false)
+	if err != nil && !errors.Is(err, offsets.ErrNotExact) {
+		return runbook.Result{}, err
+	}
+	res := a.judge(name, applied)
+	if err != nil {
+		res.OK, res.Summary = false, err.Error()
+	}
+	return res, nil
+}
+
+func (a *actions) PauseFlow(ctx context.Context, name string) error {
+	return a.setPaused(ctx, name, true)
+}
+
+func (a *actions) ResumeFlow(ctx context.Context, name string) error {
+	return a.setPaused(ctx, name, false)
+}
+
+// setPaused declares a flow paused or running. Paused flows do not count for
+// cycles and double copies, so one that is to run again is checked with the rest.
+func (a *actions) setPaused(ctx context.Context, name string, paused bool) error {
+	s := a.fleet.State()
+	o, err := s.Lookup(flow.KindReplicationFlow, name)
+	if err != nil || o.Flow.Spec.Paused == paused {
+		return err
+	}
+	o.Flow.Spec.Paused = paused
+	have, err := s.Declared("")
+	if err != nil {
+		return err
+	}
+	if faults := flow.Check(merge(have, []flow.Object{o})); len(faults) > 0 {
+		return faults
+	}
+	cmd, err := cluster.NewApplyObjects([]flow.Object{o}, nil, s.ObjectsRevision)
+	if err != nil {
+		return err
+	}
+	_, err = a.fleet.Propose(ctx, cmd)
+	return err
+}

@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
+)
+
+const (
+	// identifyEvery is how often a cluster that does not answer is asked again.
+	identifyEvery = 2 * time.Second
+	// aclFresh is how old the ACLs may be by which a question is answered: a
+	// revoked right counts within a second.
+	aclFresh = time.Second
+)
+
+var errNoSuchCluster = errors.New("no such cluster is declared")
+
+// directory has a client of each declared cluster, knows clusters by name and
+// by id, and by whose ACLs a question is judged.
+type directory struct {
+	clientID string
+	log      *slog.Logger
+	changed  chan struct{} // capacity 1: a new entry wants to be identified
+
+	mu      sync.Mutex
+	entries map[string]*clusterEntry
+}
+
+type clusterEntry struct {
+	declared *flow.Cluster
+	client   *kgo.Client
+
+	// The rest is guarded by the directory's mutex.
+	id      string // cluster.id; "" until it has answered
+	err     error  // why it has not
+	acls    *acl.Set
+	aclsErr error
+	aclsAt  time.Time
+	open    bool // the cluster has no authorizer
+}
+
+func newDirectory(clientID string, log *slog.Logger) *directory {
+	return &directory{clientID: clientID, log: log, changed: make(chan struct{}, 1), entries: map[string]*clusterEntry{}}
+}
+
+// reconcile takes over what is declared now. Clients of clusters that are
+// unchanged stay as they are.
+func (d *directory) reconcile(declared []*flow.Cluster) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	keep := map[string]bool{}
+	for _, c := range declared {
+		name := c.Metadata.Name
+		keep[name] = true
+		if old := d.entries[name]; old != nil {
+			if reflect.DeepEqual(old.declared.Spec, c.Spec) {
+				continue
+			}
+			old.close()
+		}
+		e := &clusterEntry{declared: c}
+		e.client, e.err = kafka.NewClient(c, d.clientID)
+		d.entries[name] = e
+	}
+	for name, e := range d.entries {
+		if !keep[name] {
+			e.close()
+			delete(d.entries, name)
+		}
+	}
+	select {
+	case d.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (e *clusterEntry) close() {
+	if e.client != nil {
+		e.client.Close()
+	}
+}
+
+// run identifies clusters until ctx ends, then closes all clients.
+func (d *directory) run(ctx context.Context) error {
+	defer d.reconcile(nil)
+	ticker := time.NewTicker(identifyEvery)
+	defer ticker.Stop()
+	for {
+		d.identify(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		case <-d.changed:
+		}
+	}
+}
+
+// identify asks every cluster that has not said who it is, all at once.
+func (d *directory) identify(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, e := range d.list() {
+		d.mu.Lock()
+		ask := e.id == "" && e.client != nil
+		d.mu.Unlock()
+		if !ask {
+			continue
+		}
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			id, err := kafka.Identify(ctx, e.declared, e.client)
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if err != nil && (e.err == nil || e.err.Error() != err.Error()) && ctx.Err() == nil {
+				d.log.Warn("cluster does not answer", "cluster", e.declared.Metadata.Name, "error", err)
+			}
+			e.id, e.err = id, err
+		})
+	}
+	wg.Wait()
+}
+
+func (d *directory) list() []*clusterEntry {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make([]*clusterEntry, 0, len(d.entries))
+	for _, e := range d.entries {
+		all = append(all, e)
+	}
+	return all
+}
+
+func (d *directory) entry(name string) (*clusterEntry, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e := d.entries[name]
+	if e == nil {
+		return nil, fmt.Errorf("cluster %s: %w", name, errNoSuchCluster)
+	}
+	if e.client == nil {
+		return nil, e.err
+	}
+	return e, nil
+}
+
+// client of a cluster by its name.
+func (d *directory) client(name string) (*kgo.Client, error) {
+	e, err := d.entry(name)
+	if err != nil {
+		return nil, err
+	}
+	return e.client, nil
+}
+
+// id is a cluster's cluster.id, or why it is not known.
+func (d *directory) id(name string) (string, error) {
+	e, err := d.entry(name)
+	if err != nil {
+		return "", err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e.id == "" && e.err == nil {
+		return "", fmt.Errorf("cluster %s has not answered yet", name)
+	}
+	return e.id, e.err
+}
+
+// name is the declared name of a cluster.id.
+func (d *directory) name(id string) (string, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, e := range d.entries {
+		if e.id == id && id != "" {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// allowed judges by the ACLs of a cluster whether a principal may do something
+// there. Where the ACLs cannot be read the answer is no.
+func (d *directory) allowed(ctx context.Context, cluster, principal, host string, op acl.Operation, rt acl.ResourceType, name string) bool {
+	e, err := d.entry(cluster)
+	if err != nil || principal == "" {
+		return false
+	}
+	set, open, err := d.acls(ctx, e)
+	if err != nil {
+		return false
+	}
+	return open || set.Allowed(principal, host, op, rt, name)
+}
+
+func (d *directory) acls(ctx context.Context, e *clusterEntry) (*acl.Set, bool, error) {
+	d.mu.Lock()
+	set, open, err, fresh := e.acls, e.open, e.aclsErr, time.Since(e.aclsAt) < aclFresh
+	d.mu.Unlock()
+	if fresh {
+		return set, open, err
+	}
+	rules, err := describeACLs(ctx, e.client)
+	open = errors.Is(err, kerr.SecurityDisabled)
+	if open {
+		err = nil
+	}
+	if err != nil {
+		err = fmt.Errorf("read ACLs of cluster %s: %w", e.declared.Metadata.Name, err)
+		d.log.Warn("questions about events are answered with no", "error", err)
+	}
+	set = acl.NewSet(rules, e.superUsers())
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e.acls, e.open, e.aclsErr, e.aclsAt = set, open, err, time.Now()
+	return set, open, err
+}
+
+// superUsers of a cluster are not visible to its clients; the operator names
+// them in an annotation of the Cluster.
+func (e *clusterEntry) superUsers() []string {
+	return strings.FieldsFunc(e.declared.Metadata.Annotations[superUserAnnotation], func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// superUserAnnotation lists, comma separated, the principals that are super
+// users of the cluster and therefore see everything there.
+const superUserAnnotation = "waybill/super-users"
+
+func describeACLs(ctx context.Context, cl *kgo.Client) ([]acl.Rule, error) {
+	req := kmsg.NewPtrDescribeACLsRequest()
+	req.ResourceType = kmsg.ACLResourceTypeAny
+	req.ResourcePatternType = kmsg.ACLResourcePatternTypeAny
+	req.Operation = kmsg.ACLOperationAny
+	req.PermissionType = kmsg.ACLPermissionTypeAny
+	resp, err := req.RequestWith(ctx, cl)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.ErrorCode)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var rules []acl.Rule
+	for _, r := range resp.Resources {
+		for _, a := range r.ACLs {
+			rules = append(rules, acl.Rule{
+				ResourceType: acl.ResourceType(r.ResourceType), ResourceName: r.ResourceName, PatternType: acl.PatternType(r.ResourcePatternType),
+				Principal: a.Principal, Host: a.Host, Operation: acl.Operation(a.Operation), Permission: acl.Permission(a.PermissionType),
+			})
+		}
+	}
+	return rules, nil
+}

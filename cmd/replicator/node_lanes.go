@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/waybillhq/waybill/cluster"
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/mirror"
+)
+
+// lanes keeps the mirror's register of lanes in raft, under the session's
+// incarnation.
+type lanes struct {
+	fleet   proposer
+	session *cluster.Session
+}
+
+var _ mirror.Lanes = lanes{}
+
+func (l lanes) Register(ctx context.Context, lane mirror.Lane) error {
+	err := l.session.RegisterLane(ctx, cluster.Lane{
+		ID: lane.TransactionalID, ClusterID: lane.ClusterID, ProducerID: lane.ProducerID, ProducerEpoch: lane.ProducerEpoch,
+	})
+	if errors.Is(err, cluster.ErrIncarnationEnded) {
+		return fmt.Errorf("%w: %w", mirror.ErrEnded, err)
+	}
+	return err
+}
+
+func (l lanes) Ended(_ context.Context, clusterID string) ([]mirror.Lane, error) {
+	var out []mirror.Lane
+	for _, lane := range l.fleet.State().LanesToFence(clusterID) {
+		out = append(out, mirror.Lane{TransactionalID: lane.ID, ClusterID: lane.ClusterID, ProducerID: lane.ProducerID, ProducerEpoch: lane.ProducerEpoch})
+	}
+	return out, nil
+}
+
+func (l lanes) Fenced(ctx context.Context, fenced []mirror.Lane) error {
+	ids := make([]string, len(fenced))
+	for i, lane := range fenced {
+		ids[i] = lane.TransactionalID
+	}
+	_, err := l.fleet.Propose(ctx, &cluster.FencedLanes{IDs: ids})
+	return err
+}
+
+// positions answers from the maps that the ledgers feed.
+type positions struct{ *work }
+
+var _ mirror.Positions = positions{}
+
+func (p positions) Position(ctx context.Context, destination string, id ledger.CopyID) (mirror.Position, error) {
+	clusterID, err := p.directory.id(destination)
+	if err != nil {
+		return mirror.Position{}, err
+	}
+	at, err := p.maps.Position(ctx, clusterID, id)
+	return mirror.Position{
+		Exists: at.Exists, Epoch: at.Epoch, Fleet: at.Fleet, Next: at.Next,
+		Destination: at.Destination, SourceLeaderEpoch: at.SourceLeaderEpoch,
+	}, err
+}

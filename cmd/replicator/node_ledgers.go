@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/waybillhq/waybill/cluster"
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/ledger/tail"
+	"github.com/waybillhq/waybill/offsets"
+)
+
+// ledgers reads the ledger of every declared cluster, once per node, into
+// whoever wants its pages.
+type ledgers struct {
+	fleet     proposer
+	directory *directory
+	maps      *offsets.Maps
+	sinks     []tail.Sink
+	log       *slog.Logger
+
+	mu    sync.Mutex
+	tails map[string]*runningTail // by cluster.id
+}
+
+type runningTail struct {
+	declared *flow.Cluster
+	tail     *tail.Tail
+	stop     context.CancelFunc
+	done     chan struct{}
+}
+
+// lookEvery is how often the set of clusters is compared with what is read; new
+// clusters are found to have an id by then.
+const lookEvery = 200 * time.Millisecond
+
+// run follows the declarations until ctx ends and every reader has stopped.
+func (l *ledgers) run(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for {
+		if err := l.reconcile(gctx, g); err != nil {
+			l.log.Warn("ledgers are not all read", "error", err)
+		}
+		l.pin(gctx)
+		select {
+		case <-gctx.Done():
+			return g.Wait()
+		case <-ticker.C:
+		}
+	}
+}
+
+// reconcile starts readers of clusters that have none, and ends those of
+// clusters that are declared otherwise, or no more.
+func (l *ledgers) reconcile(ctx context.Context, g *errgroup.Group) error {
+	known := map[string]*flow.Cluster{}
+	for _, e := range l.directory.list() {
+		if id, err := l.directory.id(e.declared.Metadata.Name); err == nil {
+			known[id] = e.declared
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, r := range l.tails {
+		if known[id] != r.declared {
+			r.stop()
+			<-r.done
+			l.maps.Attach(id, nil)
+			delete(l.tails, id)
+		}
+	}
+	for id, declared := range known {
+		if l.tails[id] != nil {
+			continue
+		}
+		r, err := l.start(ctx, g, id, declared)
+		if err != nil {
+			return err
+		}
+		l.tails[id] = r
+	}
+	return nil
+}
+
+func (l *ledgers) start(ctx context.Context, g *errgroup.Group, id string, declared *flow.Cluster) (*runningTail, error) {
+	conf := tail.Config{
+		Dial: func(opts ...kgo.Opt) (*kgo.Client, error) {
+			return kafka.NewClient(declared, l.directory.clientID, opts...)
+		},
+		Cluster: id, Sinks: l.sinks, Log: l.log.With("cluster", declared.Metadata.Name), Refresh: time.Second,
+	}
+	if pinned, ok := l.fleet.State().Ledgers[id]; ok {
+		var err error
+		if conf.TopicID, err = ledger.ParseTopicID(pinned.TopicID); err != nil {
+			return nil, fmt.Errorf("pinned ledger of cluster %s: %w", declared.Metadata.Name, err)
+		}
+	}
+	t, err := tail.New(conf)
+	if err != nil {
+		return nil, fmt.Errorf("ledger of cluster %s: %w", declared.Metadata.Name, err)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	r := &runningTail{declared: declared, tail: t, stop: stop, done: make(chan struct{})}
+	l.maps.Attach(id, t)
+	g.Go(func() error {
+		defer close(r.done)
+		defer stop()
+		return t.Run(ctx)
+	})
+	return r, nil
+}
+
+// pin has the fleet remember which topic each ledger is, so that a lost one is
+// noticed and not taken for a new one.
+func (l *ledgers) pin(ctx context.Context) {
+	for id, s := range l.states() {
+		if s.TopicID == (ledger.TopicID{}) {
+			continue
+		}
+		if _, ok := l.fleet.State().Ledgers[id]; ok {
+			continue
+		}
+		if _, err := l.fleet.Propose(ctx, &cluster.PinLedger{ClusterID: id, Ledger: cluster.Ledger{TopicID: s.TopicID.String()}}); err != nil && ctx.Err() == nil {
+			l.log.Warn("ledger not pinned yet", "cluster", id, "error", err)
+		}
+	}
+}
+
+// states are how the readers stand, by cluster.id.
+func (l *ledgers) states() map[string]tail.State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make(map[string]tail.State, len(l.tails))
+	for id, r := range l.tails {
+		all[id] = r.tail.State()
+	}
+	return all
+}
+
+// catchUp waits until everything that is in the ledgers now is known, in all of
+// them that can be read, at most as long as ctx.
+func (l *ledgers) catchUp(ctx context.Context) error {
+	l.mu.Lock()
+	var all []*runningTail
+	for _, r := range l.tails {
+		all = append(all, r)
+	}
+	l.mu.Unlock()
+	g, ctx := errgroup.WithContext(ctx)
+	for _, r := range all {
+		if r.tail.State().Status == tail.Connecting {
+			continue // nothing is known of it, and answers say so
+		}
+		g.Go(func() error { return r.tail.CatchUp(ctx) })
+	}
+	return g.Wait()
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/attribute"
+	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/metric"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+
+	"github.com/waybillhq/waybill/mirror"
+)
+
+// nodeMetrics are what a node measures, as OpenTelemetry instruments that
+// Prometheus scrapes. Names follow Prometheus' habits: base units, _total.
+type nodeMetrics struct {
+	handler http.Handler
+	copies  atomic.Pointer[[]mirror.CopyStatus] // of the last report
+}
+
+func (m *nodeMetrics) observe(copies []mirror.CopyStatus) { m.copies.Store(&copies) }
+
+// newNodeMetrics registers everything. The functions are asked at each scrape.
+func newNodeMetrics(node string, counters func() *mirror.Metrics, raft func() (leader bool, revision uint64)) (*nodeMetrics, error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	exporter, err := otelprom.New(otelprom.WithRegisterer(registry), otelprom.WithoutScopeInfo(), otelprom.WithoutTargetInfo())
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	meter := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter)).Meter("waybill")
+	m := &nodeMetrics{handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
+	m.observe(nil)
+	if err := m.registerCopies(meter); err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	if err := registerMirror(meter, counters); err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	if err := registerRaft(meter, node, raft); err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	return m, nil
+}
+
+// registerCopies sums the copies of this node up by flow and topic.
+func (m *nodeMetrics) registerCopies(meter metric.Meter) error {
+	lag, err1 := meter.Int64ObservableGauge("waybill_flow_lag_records", metric.WithDescription("Source offsets that are not copied yet."))
+	behind, err2 := meter.Float64ObservableGauge("waybill_flow_lag", metric.WithUnit("s"), metric.WithDescription("For how long the oldest of them has been there, by this node's clock."))
+	owned, err3 := meter.Int64ObservableGauge("waybill_flow_copies", metric.WithDescription("Partitions that this node copies, by state."))
+	for _, err := range []error{err1, err2, err3} {
+		if err != nil {
+			return err
+		}
+	}
+	type key struct{ flow, topic, state string }
+	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		lags, ages, counts := map[key]int64{}, map[key]float64{}, map[key]int64{}
+		for _, c := range *m.copies.Load() {
+			k := key{flow: c.Flow, topic: c.SourceTopic}
+			lags[k] += max(0, c.LagRecords)
+			ages[k] = max(ages[k], c.Lag.Seconds())
+			counts[key{c.Flow, c.SourceTopic, string(c.State)}]++
+		}
+		with := func(k key, more ...attribute.KeyValue) metric.MeasurementOption {
+			return metric.WithAttributes(append(more, attribute.String("flow", k.flow), attribute.String("topic", k.topic))...)
+		}
+		for k := range lags {
+			o.ObserveInt64(lag, lags[k], with(k))
+			o.ObserveFloat64(behind, ages[k], with(k))
+		}
+		for k, n := range counts {
+			o.ObserveInt64(owned, n, with(k, attribute.String("state", k.state)))
+		}
+		return nil
+	}, lag, behind, owned)
+	return err
+}
+
+// registerMirror exports the counters of the present life: they begin at zero
+// with each incarnation, which Prometheus takes for a restart.
+func registerMirror(meter metric.Meter, counters func() *mirror.Metrics) error {
+	type counter struct {
+		name, unit, help string
+		value            func(*mirror.Metrics) int64
+	}
+	for _, c := range []counter{
+		{"waybill_mirror_records", "", "Records copied and committed.", func(m *mirror.Metrics) int64 { return m.Records.Load() }},
+		{"waybill_mirror_written", "By", "Batches copied and committed.", func(m *mirror.Metrics) int64 { return m.Bytes.Load() }},
+		{"waybill_mirror_raw_batches", "", "Batches produced as bytes.", func(m *mirror.Metrics) int64 { return m.RawBatches.Load() }},
+		{"waybill_mirror_encoded_batches", "", "Batches that had to be encoded again.", func(m *mirror.Metrics) int64 { return m.EncodedBatches.Load() }},
+		{"waybill_mirror_gap_offsets", "", "Source offsets without a copy, declared in the ledger.", func(m *mirror.Metrics) int64 { return m.GapOffsets.Load() }},
+		{"waybill_mirror_foreign_offsets", "", "Destination offsets that others wrote between ours.", func(m *mirror.Metrics) int64 { return m.Foreign.Load() }},
+		{"waybill_mirror_commits", "", "Transactions committed.", func(m *mirror.Metrics) int64 { return m.Commits.Load() }},
+		{"waybill_mirror_aborts", "", "Transactions given up.", func(m *mirror.Metrics) int64 { return m.Aborts.Load() }},
+		{"waybill_mirror_unclear_commits", "", "Commits that were not answered.", func(m *mirror.Metrics) int64 { return m.Unclear.Load() }},
+		{"waybill_mirror_lane_opens", "", "Lanes opened.", func(m *mirror.Metrics) int64 { return m.LaneOpens.Load() }},
+		{"waybill_mirror_lanes_fenced", "", "Lanes of dead nodes fenced.", func(m *mirror.Metrics) int64 { return m.LanesFenced.Load() }},
+		{"waybill_mirror_fetches", "", "Fetch requests answered.", func(m *mirror.Metrics) int64 { return m.Fetches.Load() }},
+	} {
+		_, err := meter.Int64ObservableCounter(c.name, metric.WithUnit(c.unit), metric.WithDescription(c.help),
+			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+				if m := counters(); m != nil {
+					o.Observe(c.value(m))
+				}
+				return nil
+			}))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func registerRaft(meter metric.Meter, node string, raft func() (bool, uint64)) error {
+	who := metric.WithAttributes(attribute.String("node", node))
+	_, err1 := meter.Int64ObservableGauge("waybill_raft_leader", metric.WithDescription("1 on the node that leads."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			var v int64
+			if leader, _ := raft(); leader {
+				v = 1
+			}
+			o.Observe(v, who)
+			return nil
+		}))
+	_, err2 := meter.Int64ObservableGauge("waybill_raft_revision", metric.WithDescription("Of the state that this node knows."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			_, revision := raft()
+			o.Observe(int64(revision), who)
+			return nil
+		}))
+	if err1 != nil {
+		return err1
+	}
+	return err2
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/waybillhq/waybill/api"
+	"github.com/waybillhq/waybill/cluster"
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/mirror"
+)
+
+// The states of flows and topics, from worst to best, besides those of their
+// partitions. The worst of the parts is that of the whole.
+const (
+	stateUnassigned = "unassigned" // no node owns it
+	statePaused     = "paused"
+	stateFinding    = "discovering" // its topics are not known yet
+)
+
+var stateOrder = []string{string(mirror.Failed), stateUnassigned, string(mirror.Waiting), stateFinding, string(mirror.Starting), statePaused, string(mirror.Running)}
+
+// flows answers api.Flows: what the fleet is to do, with what its owners say of
+// it.
+type flows struct {
+	fleet *cluster.Node
+}
+
+var _ api.Flows = (*flows)(nil)
+
+func (f *flows) Status(ctx context.Context) (api.Status, error) {
+	seen, err := f.fleet.FleetStatus(ctx)
+	if err != nil {
+		return api.Status{}, unreachable(fmt.Errorf("ask the fleet's leader: %w", err))
+	}
+	state := f.fleet.State()
+	declared, err := state.Declared(flow.KindReplicationFlow)
+	if err != nil {
+		return api.Status{}, err
+	}
+	status := api.Status{Fleet: api.FleetStatus{Leader: seen.Leader, Revision: seen.Revision, Nodes: []api.NodeStatus{}}, Flows: []api.FlowStatus{}}
+	copies := map[string]int{}
+	reports := map[cluster.Work]cluster.WorkStatus{}
+	for _, w := range seen.Works {
+		reports[w.Work] = w
+	}
+	for _, d := range declared {
+		fs := flowStatus(state, d.Flow, reports)
+		for _, t := range fs.Topics {
+			for _, p := range t.Partitions {
+				copies[p.Node]++
+			}
+		}
+		status.Flows = append(status.Flows, fs)
+	}
+	for _, n := range seen.Nodes {
+		status.Fleet.Nodes = append(status.Fleet.Nodes, api.NodeStatus{
+			Name: n.Name, Address: n.APIAddr, Alive: n.Alive, Incarnation: n.Incarnation, Copies: copies[n.Name],
+		})
+	}
+	return status, nil
+}
+
+// flowStatus joins what is to be done with what was last heard of it. A report
+// counts only if it is of the present owner.
+func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[cluster.Work]cluster.WorkStatus) api.FlowStatus {
+	fs := api.FlowStatus{
+		Name: f.Metadata.Name, Source: f.Spec.Source, Destination: f.Spec.Destination, Delivery: "exactly-once",
+		State: string(mirror.Running), Topics: []api.TopicStatus{},
+	}
+	work := state.Flows[fs.Name]
+	if work == nil || len(work.Topics) == 0 {
+		fs.State, fs.LagRecords, fs.LagSeconds = stateFinding, -1, -1
+	}
+	if work != nil {
+		for _, name := range sortedNames(work.Topics) {
+			fs.Topics = append(fs.Topics, topicStatus(fs.Name, work.Topics[name], f.Spec.Paused, reports))
+		}
+		duty := reports[cluster.Work{Kind: cluster.WorkFlow, Name: fs.Name}]
+		if duty.Problem != "" && duty.Epoch == work.Duty.Epoch {
+			fs.State, fs.Reason = worst(fs.State, duty.State), duty.Problem
+		}
+	}
+	for _, t := range fs.Topics {
+		fs.State = worst(fs.State, t.State)
+		for _, p := range t.Partitions {
+			fs.Records, fs.Bytes = fs.Records+p.Records, fs.Bytes+p.Bytes
+			fs.LagRecords = sumKnown(fs.LagRecords, p.LagRecords)
+			fs.LagSeconds = maxKnown(fs.LagSeconds, p.LagSeconds)
+		}
+	}
+	if f.Spec.Paused {
+		fs.State = statePaused
+	}
+	return fs
+}
+
+func topicStatus(flowName string, t *cluster.Topic, paused bool, reports map[cluster.Work]cluster.WorkStatus) api.TopicStatus {
+	ts := api.TopicStatus{SourceTopic: t.Source, DestinationTopic: t.Destination, State: string(mirror.Running), Partitions: []api.CopyStatus{}}
+	if t.Blocked {
+		ts.State = string(mirror.Failed)
+	}
+	ts.Reason = t.Problem
+	for p, owner := range t.Owners[:min(len(t.Owners), int(t.Partitions))] {
+		w := cluster.Work{Kind: cluster.WorkCopy, Name: flowName, Topic: t.Source, Partition: int32(p)}
+		cs := copyStatus(int32(p), owner, reports[w])
+		switch {
+		case paused:
+			cs.State = statePaused
+		case t.Blocked:
+			cs.State = string(mirror.Failed)
+		}
+		ts.State = worst(ts.State, cs.State)
+		ts.Partitions = append(ts.Partitions, cs)
+	}
+	return ts
+}
+
+func copyStatus(partition int32, owner cluster.Owner, report cluster.WorkStatus) api.CopyStatus {
+	cs := api.CopyStatus{
+		Partition: partition, Node: owner.Node, Epoch: owner.Epoch,
+		State: stateUnassigned, Position: -1, SourceEnd: -1, LagRecords: -1, LagSeconds: -1,
+	}
+	if owner.Node != "" {
+		cs.State = string(mirror.Starting)
+	}
+	var c mirror.CopyStatus
+	if report.Epoch != owner.Epoch || report.Node != owner.Node || json.Unmarshal(report.Detail, &c) != nil {
+		return cs
+	}
+	cs.State, cs.Reason, cs.ToDo = string(c.State), c.Reason, c.Fix
+	cs.Position, cs.SourceEnd, cs.Records, cs.Bytes = c.Position, c.SourceEnd, c.Records, c.Bytes
+	if c.Position >= 0 && c.SourceEnd >= 0 {
+		cs.LagRecords, cs.LagSeconds = c.LagRecords, c.Lag.Seconds()
+	}
+	return cs
+}
+
+func worst(a, b string) string {
+	rank := func(s string) int {
+		if i := slices.Index(stateOrder, s); i >= 0 {
+			return i
+		}
+		return len(stateOrder)
+	}
+	if rank(b) < rank(a) {
+		return b
+	}
+	return a
+}
+
+// sumKnown and maxKnown are -1, not known, if one part is.
+func sumKnown(a, b int64) int64 {
+	if a < 0 || b < 0 {
+		return -1
+	}
+	return a + b
+}
+
+func maxKnown(a, b float64) float64 {
+	if a < 0 || b < 0 {
+		return -1
+	}
+	return math.Max(a, b)
+}
+
+func sortedNames[V any](m map[string]V) []string {
+	names := make([]string, 0, len(m))
+	for n := range m {
+		names = append(names, n)
+	}
+	slices.SortFunc(names, strings.Compare)
+	return names
+}

@@ -1,0 +1,360 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/waybillhq/waybill/cluster"
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/mirror"
+	"github.com/waybillhq/waybill/offsets"
+)
+
+const (
+	// reportEvery is how often owners say how their work is doing.
+	reportEvery = 250 * time.Millisecond
+	// sessionPause is between two lives of a node as an owner, so that one that
+	// cannot live does not try in a tight loop.
+	sessionPause = 200 * time.Millisecond
+	// closeLimit bounds how long ending a life may take.
+	closeLimit = 3 * time.Second
+)
+
+// work does what the fleet assigns to this node, life after life.
+type work struct {
+	fleet     *cluster.Node
+	fleetName string
+	maps      *offsets.Maps
+	directory *directory
+	groups    *groups
+	runbooks  *runbooks
+	metrics   *nodeMetrics
+	log       *slog.Logger
+
+	manager atomic.Pointer[mirror.Manager] // of the present life, for metrics
+}
+
+// run lives until the fleet node stops.
+func (w *work) run(ctx context.Context) error {
+	for {
+		s, err := w.fleet.Session(ctx)
+		if errors.Is(err, cluster.ErrStopped) || ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			err = w.live(ctx, s)
+			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
+			err = errors.Join(err, s.Close(closing))
+			cancel()
+		}
+		if err != nil && ctx.Err() == nil {
+			w.log.Warn("this node's work has ended and begins anew", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(sessionPause):
+		}
+	}
+}
+
+// life is one incarnation of the node at work.
+type life struct {
+	*work
+	session *cluster.Session
+	manager *mirror.Manager
+	group   *errgroup.Group
+	ctx     context.Context
+
+	given chan struct{} // capacity 1: there is something in give
+
+	mu       sync.Mutex
+	give     []cluster.Assignment                // works that have stopped and that the fleet waits for
+	wanted   map[cluster.Work]uint64             // epochs of the copies that the manager was told last
+	stopping map[cluster.Work]uint64             // epochs of copies that it was told no more and has not ended yet
+	asked    map[cluster.Work]cluster.Assignment // copies that the fleet wants back
+	duties   map[cluster.Work]*duty
+}
+
+// duty is a flow's duty or a runbook's execution under way.
+type duty struct {
+	assignment cluster.Assignment
+	spec       string // of the objects it was started from
+	stop       context.CancelFunc
+	done       chan struct{}
+	problem    atomic.Pointer[string]
+}
+
+// live works until the session is over, this node is fenced, or ctx ends.
+func (w *work) live(ctx context.Context, s *cluster.Session) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer context.AfterFunc(s.Context(), func() { stop(context.Cause(s.Context())) })()
+	l := &life{
+		work: w, session: s, given: make(chan struct{}, 1), wanted: map[cluster.Work]uint64{},
+		stopping: map[cluster.Work]uint64{}, duties: map[cluster.Work]*duty{},
+	}
+	conf := mirror.DefaultConfig()
+	conf.Fleet, conf.Node, conf.Incarnation = w.fleetName, w.fleet.Name(), s.Incarnation()
+	conf.Lanes, conf.Positions = lanes{w.fleet, s}, positions{w}
+	conf.ClientID, conf.Log = w.directory.clientID, w.log
+	conf.Released = l.copyEnded
+	var err error
+	if l.manager, err = mirror.NewManager(conf); err != nil {
+		return err
+	}
+	w.manager.Store(l.manager)
+	l.group, l.ctx = errgroup.WithContext(ctx)
+	l.group.Go(func() error { return l.manager.Run(l.ctx) })
+	l.group.Go(func() error { return l.follow() })
+	l.group.Go(func() error { return l.report() })
+	l.group.Go(func() error { return l.release() })
+	err = l.group.Wait()
+	if cause := context.Cause(s.Context()); cause != nil && errors.Is(err, context.Canceled) {
+		return cause
+	}
+	return err
+}
+
+// follow hands on every change of the assignments or the declarations.
+func (l *life) follow() error {
+	declared := make(chan struct{}, 1)
+	l.group.Go(func() error {
+		for range l.fleet.Watch(l.ctx) {
+			select {
+			case declared <- struct{}{}:
+			default:
+			}
+		}
+		return nil
+	})
+	var latest []cluster.Assignment
+	var revision uint64
+	for {
+		select {
+		case latest = <-l.session.Assignments():
+		case <-declared:
+			if r := l.fleet.State().ObjectsRevision; r == revision {
+				continue
+			}
+		case <-l.ctx.Done():
+			return nil
+		}
+		revision = l.fleet.State().ObjectsRevision
+		l.assign(latest)
+	}
+}
+
+// assign splits the work by its kind and tells the manager its copies.
+func (l *life) assign(all []cluster.Assignment) {
+	state := l.fleet.State()
+	var run []mirror.Assignment
+	wanted, asked := map[cluster.Work]uint64{}, map[cluster.Work]cluster.Assignment{}
+	duties := map[cluster.Work]cluster.Assignment{}
+	for _, a := range all {
+		switch m, ok := mirrorAssignment(state, a); {
+		case a.Work.Kind != cluster.WorkCopy:
+			duties[a.Work] = a
+		case a.Releasing:
+			asked[a.Work] = a
+		case ok:
+			run = append(run, m)
+			wanted[a.Work] = a.Epoch
+		}
+	}
+	l.tell(run, wanted, asked)
+	l.assignDuties(duties)
+}
+
+// tell hands copies to the manager. A copy that the fleet wants back is released
+// when the manager has ended it, or at once if it never had it.
+func (l *life) tell(run []mirror.Assignment, wanted map[cluster.Work]uint64, asked map[cluster.Work]cluster.Assignment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for w, epoch := range l.wanted {
+		if wanted[w] != epoch {
+			l.stopping[w] = epoch
+		}
+	}
+	for w, epoch := range wanted {
+		if l.stopping[w] == epoch {
+			delete(l.stopping, w)
+		}
+	}
+	l.wanted = wanted
+	for w, a := range asked {
+		if old, repeated := l.asked[w]; l.stopping[w] != a.Epoch && (!repeated || old.Epoch != a.Epoch) {
+			l.giveBack(a)
+		}
+	}
+	l.asked = asked
+	l.manager.Assign(run)
+}
+
+// copyEnded is told by the manager that nothing of a copy is under way any more.
+func (l *life) copyEnded(m mirror.Assignment) {
+	w := cluster.Work{Kind: cluster.WorkCopy, Name: m.Flow, Topic: m.SourceTopic, Partition: m.Partition}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.wanted[w] == m.Epoch {
+		return // it is wanted again by now, and the manager will run it
+	}
+	if l.stopping[w] == m.Epoch {
+		delete(l.stopping, w)
+	}
+	if a, ok := l.asked[w]; ok && a.Epoch == m.Epoch {
+		l.giveBack(a)
+	}
+}
+
+// giveBack has release release a work. l.mu is held.
+func (l *life) giveBack(a cluster.Assignment) {
+	l.give = append(l.give, a)
+	select {
+	case l.given <- struct{}{}:
+	default:
+	}
+}
+
+// release gives work back, as much of it as there is in one go. If that fails
+// this life ends, and with it the work.
+func (l *life) release() error {
+	for {
+		select {
+		case <-l.given:
+		case <-l.ctx.Done():
+			return nil
+		}
+		l.mu.Lock()
+		batch := l.give
+		l.give = nil
+		l.mu.Unlock()
+		if err := l.session.Release(l.ctx, batch...); err != nil && l.ctx.Err() == nil {
+			return fmt.Errorf("release work: %w", err)
+		}
+	}
+}
+
+// mirrorAssignment is a copy as the mirror needs it; ok is false while its flow
+// is paused or its declarations are not complete.
+func mirrorAssignment(state *cluster.State, a cluster.Assignment) (m mirror.Assignment, ok bool) {
+	f, err := state.Lookup(flow.KindReplicationFlow, a.Work.Name)
+	if err != nil || f.Flow.Spec.Paused {
+		return m, false
+	}
+	source, err1 := state.Lookup(flow.KindCluster, f.Flow.Spec.Source)
+	destination, err2 := state.Lookup(flow.KindCluster, f.Flow.Spec.Destination)
+	id, err3 := ledger.ParseTopicID(a.Topic.SourceID)
+	if errors.Join(err1, err2, err3) != nil {
+		return m, false
+	}
+	return mirror.Assignment{
+		Flow: a.Work.Name, Spec: f.Flow, Source: source.Cluster, Destination: destination.Cluster,
+		SourceTopic: a.Work.Topic, DestinationTopic: a.Topic.Destination, Partition: a.Work.Partition,
+		SourceTopicID: id, Epoch: a.Epoch,
+	}, true
+}
+
+// assignDuties starts and stops what is not a copy. A duty whose declarations
+// have changed starts again.
+func (l *life) assignDuties(want map[cluster.Work]cluster.Assignment) {
+	state := l.fleet.State()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for w, d := range l.duties {
+		a, ok := want[w]
+		if ok && !a.Releasing && a.Epoch == d.assignment.Epoch && d.spec == dutySpec(state, w) {
+			continue
+		}
+		d.stop()
+		<-d.done
+		delete(l.duties, w)
+	}
+	for w, a := range want {
+		if a.Releasing {
+			l.giveBack(a)
+			continue
+		}
+		if l.duties[w] == nil {
+			l.startDuty(state, a)
+		}
+	}
+}
+
+// dutySpec is what a duty depends on, so that a change of it is seen.
+func dutySpec(state *cluster.State, w cluster.Work) string {
+	if w.Kind != cluster.WorkFlow {
+		return ""
+	}
+	f, err := state.Lookup(flow.KindReplicationFlow, w.Name)
+	if err != nil {
+		return ""
+	}
+	objects := state.Objects
+	return fmt.Sprint(objects[f.Key()].Revision, objects[string(flow.KindCluster)+"/"+f.Flow.Spec.Source].Revision, objects[string(flow.KindCluster)+"/"+f.Flow.Spec.Destination].Revision)
+}
+
+func (l *life) startDuty(state *cluster.State, a cluster.Assignment) {
+	ctx, stop := context.WithCancel(l.ctx)
+	d := &duty{assignment: a, spec: dutySpec(state, a.Work), stop: stop, done: make(chan struct{})}
+	l.duties[a.Work] = d
+	l.group.Go(func() error {
+		defer close(d.done)
+		defer stop()
+		var err error
+		if a.Work.Kind == cluster.WorkRunbook {
+			err = l.runbooks.execute(ctx, a)
+		} else {
+			err = l.runFlowDuty(ctx, a, d)
+		}
+		if err != nil && ctx.Err() == nil {
+			l.log.Warn("duty ended", "work", a.Work.String(), "error", err)
+		}
+		return nil
+	})
+}
+
+// report says how all work is doing until the life is over.
+func (l *life) report() error {
+	ticker := time.NewTicker(reportEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-l.ctx.Done():
+			return nil
+		}
+		statuses := l.manager.Status()
+		l.metrics.observe(statuses)
+		var all []cluster.WorkStatus
+		for _, c := range statuses {
+			detail, err := json.Marshal(c)
+			if err != nil {
+				return fmt.Errorf("encode status: %w", err)
+			}
+			all = append(all, cluster.WorkStatus{
+				Work:  cluster.Work{Kind: cluster.WorkCopy, Name: c.Flow, Topic: c.SourceTopic, Partition: c.Partition},
+				Epoch: c.Epoch, BytesPerSecond: c.BytesPerSecond, State: string(c.State), Problem: c.Reason, Detail: detail,
+			})
+		}
+		l.mu.Lock()
+		for w, d := range l.duties {
+			ws := cluster.WorkStatus{Work: w, Epoch: d.assignment.Epoch, State: string(mirror.Running)}
+			if p := d.problem.Load(); p != nil && *p != "" {
+				ws.State, ws.Problem = string(mirror.Waiting), *p
+			}
+			all = append(all, ws)
+		}
+		l.mu.Unlock()
+		l.session.Report(all)
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v4"
+)
+
+// output is the -o flag: how a command prints what it found. Standard output
+// carries the data and nothing else.
+type output struct{ format string }
+
+var formats = []string{"table", "json", "jsonl", "yaml"}
+
+func (o *output) flag(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&o.format, "output", "o", "table", "format: "+strings.Join(formats, ", "))
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)) // fails only if the flag is missing
+}
+
+// print writes v as JSON or YAML, or lets draw make a table of it.
+func (o *output) print(w io.Writer, v any, draw func(*table)) error {
+	switch o.format {
+	case "table":
+		t := newTable(w)
+		draw(t)
+		return t.close()
+	case "json":
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	case "jsonl":
+		enc := json.NewEncoder(w)
+		list := reflect.ValueOf(v)
+		if list.Kind() != reflect.Slice {
+			return enc.Encode(v)
+		}
+		for i := range list.Len() {
+			if err := enc.Encode(list.Index(i).Interface()); err != nil {
+				return err
+			}
+		}
+		return nil
+	case "yaml":
+		return printYAML(w, v)
+	}
+	return withCode(exitInvalid, fmt.Errorf("-o %s: the formats are %s", o.format, strings.Join(formats, ", ")))
+}
+
+// printYAML goes through JSON, so that both formats have the same keys.
+func printYAML(w io.Writer, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var plain any
+	if err := yaml.Load(b, &plain); err != nil { // JSON is YAML
+		return err
+	}
+	if b, err = yaml.Dump(plain, yaml.WithIndent(2)); err != nil {
+		return err
+	}
+	_, err = w.Write(b)
+	return err
+}
+
+// table prints columns aligned. Errors of the writer are kept until close.
+type table struct {
+	w *tabwriter.Writer
+}
+
+func newTable(w io.Writer) *table { return &table{tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)} }
+
+func (t *table) row(cells ...any) {
+	for i, c := range cells {
+		if i > 0 {
+			fmt.Fprint(t.w, "\t")
+		}
+		fmt.Fprint(t.w, c)
+	}
+	fmt.Fprintln(t.w)
+}
+
+func (t *table) line(s string) { fmt.Fprintln(t.w, s) }
+
+func (t *table) close() error { return t.w.Flush() }
+
+// count prints a number with its thousands apart.
+func count(n int64) string {
+	s := fmt.Sprint(n)
+	sign := ""
+	if n < 0 {
+		sign, s = "-", s[1:]
+	}
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return sign + s
+}
+
+// or is s, or a dash where there is nothing to say.
+func or(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/waybillhq/waybill/api"
+)
+
+func newStatus() *cobra.Command {
+	var fleet server
+	var out output
+	var watch, wide bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "How the fleet and its flows are doing",
+		Example: `  replicator status
+  replicator status --partitions
+  replicator status --watch`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for {
+				var status api.Status
+				if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/status", nil, &status); err != nil {
+					return err
+				}
+				if watch && out.format == "table" && isTerminal(cmd.OutOrStdout()) {
+					fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J") // home, clear
+				}
+				if err := out.print(cmd.OutOrStdout(), status, func(t *table) { drawStatus(t, status, wide) }); err != nil || !watch {
+					return err
+				}
+				select {
+				case <-cmd.Context().Done():
+					return nil
+				case <-time.After(time.Second):
+				}
+			}
+		},
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "again each second, until interrupted")
+	cmd.Flags().BoolVar(&wide, "partitions", false, "every partition too")
+	fleet.flags(cmd)
+	out.flag(cmd)
+	return cmd
+}
+
+func drawStatus(t *table, s api.Status, partitions bool) {
+	t.row("NODE", "STATE", "COPIES", "API")
+	for _, n := range s.Fleet.Nodes {
+		state := "gone"
+		if n.Alive {
+			state = "alive"
+		}
+		if n.Name == s.Fleet.Leader {
+			state += ", leader"
+		}
+		t.row(n.Name, state, n.Copies, n.Address)
+	}
+	t.line("")
+	t.row("FLOW", "STATE", "TOPICS", "LAG", "LAG-TIME", "COPIED", "BYTES", "DELIVERY")
+	for _, f := range s.Flows {
+		t.row(f.Name+" ("+f.Source+" to "+f.Destination+")", f.State, len(f.Topics), records(f.LagRecords), seconds(f.LagSeconds), count(f.Records), count(f.Bytes), f.Delivery)
+	}
+	for _, f := range s.Flows {
+		drawReason(t, f.Name, f.Reason, f.ToDo)
+		for _, topic := range f.Topics {
+			drawReason(t, f.Name+": "+topic.SourceTopic, topic.Reason, topic.ToDo)
+			for _, p := range topic.Partitions {
+				if p.Reason != topic.Reason {
+					drawReason(t, fmt.Sprintf("%s: %s/%d", f.Name, topic.SourceTopic, p.Partition), p.Reason, p.ToDo)
+				}
+			}
+		}
+	}
+	if !partitions {
+		return
+	}
+	t.line("")
+	t.row("PARTITION", "STATE", "NODE", "EPOCH", "POSITION", "SOURCE-END", "LAG", "COPIED")
+	for _, f := range s.Flows {
+		for _, topic := range f.Topics {
+			for _, p := range topic.Partitions {
+				t.row(fmt.Sprintf("%s/%d", topic.SourceTopic, p.Partition), p.State, or(p.Node), p.Epoch, known(p.Position), known(p.SourceEnd), records(p.LagRecords), count(p.Records))
+			}
+		}
+	}
+}
+
+// drawReason says why something is not as it should be, and what to do.
+func drawReason(t *table, what, reason, toDo string) {
+	if reason == "" {
+		return
+	}
+	t.line("  " + what + ": " + reason)
+	if toDo != "" {
+		t.line("    to do: " + toDo)
+	}
+}
+
+func known(offset int64) string {
+	if offset < 0 {
+		return "?"
+	}
+	return fmt.Sprint(offset)
+}
+
+func records(n int64) string {
+	if n < 0 {
+		return "?"
+	}
+	return count(n)
+}
+
+func seconds(s float64) string {
+	if s < 0 {
+		return "?"
+	}
+	return fmt.Sprintf("%.1f s", s)
+}

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+func newTopic() *cobra.Command {
+	var at clusterFlags
+	cmd := &cobra.Command{
+		Use:   "topic",
+		Short: "List, create, describe and delete topics of a cluster",
+		Example: `  replicator topic list -f clusters.yaml --cluster us
+  replicator topic create quakes -b 127.0.0.1:9092 --partitions 6 --config retention.ms=-1`,
+	}
+	at.flags(cmd)
+	cmd.AddCommand(topicList(&at), topicCreate(&at), topicDescribe(&at), topicDelete(&at))
+	return cmd
+}
+
+// topicRow is a topic in a list.
+type topicRow struct {
+	Name       string `json:"name"`
+	ID         string `json:"id"`
+	Partitions int    `json:"partitions"`
+	Records    int64  `json:"records"` // log end less log start
+}
+
+func topicList(at *clusterFlags) *cobra.Command {
+	var out output
+	var internal bool
+	cmd := &cobra.Command{
+		Use: "list", Short: "Topics and how much is in them", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := at.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			rows, err := listTopics(cmd.Context(), kadm.NewClient(cl), internal)
+			if err != nil {
+				return err
+			}
+			return out.print(cmd.OutOrStdout(), rows, func(t *table) {
+				t.row("TOPIC", "PARTITIONS", "RECORDS", "ID")
+				for _, r := range rows {
+					t.row(r.Name, r.Partitions, count(r.Records), r.ID)
+				}
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&internal, "internal", false, "internal topics too (names that begin with __)")
+	out.flag(cmd)
+	return cmd
+}
+
+func listTopics(ctx context.Context, adm *kadm.Client, internal bool) ([]topicRow, error) {
+	topics, err := adm.ListTopicsWithInternal(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list topics: %w", err)
+	}
+	rows := []topicRow{}
+	for _, name := range slices.Sorted(maps.Keys(topics)) {
+		if strings.HasPrefix(name, "__") && !internal {
+			continue
+		}
+		rows = append(rows, topicRow{Name: name, ID: topics[name].ID.String(), Partitions: len(topics[name].Partitions)})
+	}
+	names := make([]string, 0, len(rows))
+	for _, r := range rows {
+		names = append(names, r.Name)
+	}
+	if len(names) == 0 {
+		return rows, nil // asking for no topic's offsets would mean all
+	}
+	starts, err := adm.ListStartOffsets(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("list offsets: %w", err)
+	}
+	ends, err := adm.ListEndOffsets(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("list offsets: %w", err)
+	}
+	for i := range rows {
+		for p, end := range ends[rows[i].Name] {
+			rows[i].Records += end.Offset - starts[rows[i].Name][p].Offset
+		}
+	}
+	return rows, nil
+}
+
+func topicCreate(at *clusterFlags) *cobra.Command {
+	var partitions int32
+	var replication int16
+	var configs map[string]string
+	cmd := &cobra.Command{
+		Use: "create NAME", Short: "Create a topic", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := at.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			values := map[string]*string{}
+			for k, v := range configs {
+				values[k] = &v
+			}
+			resp, err := kadm.NewClient(cl).CreateTopic(cmd.Context(), partitions, replication, values, args[0])
+			if err != nil {
+				return fmt.Errorf("create topic %s: %w %s", args[0], err, resp.ErrMessage)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "created %s, %d partitions, id %s\n", args[0], partitions, resp.ID)
+			return nil
+		},
+	}
+	cmd.Flags().Int32VarP(&partitions, "partitions", "p", 1, "number of partitions")
+	cmd.Flags().Int16Var(&replication, "replication-factor", -1, "copies of each; -1 is the cluster's default")
+	cmd.Flags().StringToStringVar(&configs, "config", nil, "topic configuration, key=value")
+	return cmd
+}
+
+// partitionRow is a partition in a description.
+type partitionRow struct {
+	Partition int32 `json:"partition"`
+	Leader    int32 `json:"leader"`
+	Epoch     int32 `json:"leaderEpoch"`
+	Start     int64 `json:"logStart"`
+	End       int64 `json:"logEnd"`
+	Stable    int64 `json:"lastStable"`
+}
+
+func topicDescribe(at *clusterFlags) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use: "describe NAME", Short: "Partitions of a topic, their leaders and offsets", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := at.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			rows, err := describeTopic(cmd.Context(), cl, args[0])
+			if err != nil {
+				return err
+			}
+			return out.print(cmd.OutOrStdout(), rows, func(t *table) {
+				t.row("PARTITION", "LEADER", "EPOCH", "START", "END", "STABLE")
+				for _, r := range rows {
+					t.row(r.Partition, r.Leader, r.Epoch, r.Start, r.End, r.Stable)
+				}
+			})
+		},
+	}
+	out.flag(cmd)
+	return cmd
+}
+
+func describeTopic(ctx context.Context, cl *kgo.Client, name string) ([]partitionRow, error) {
+	adm := kadm.NewClient(cl)
+	topics, err := adm.ListTopicsWithInternal(ctx, name)
+	if err == nil {
+		err = topics[name].Err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("describe topic %s: %w", name, err)
+	}
+	starts, err1 := adm.ListStartOffsets(ctx, name)
+	ends, err2 := adm.ListEndOffsets(ctx, name)
+	stable, err3 := adm.ListCommittedOffsets(ctx, name)
+	for _, err := range []error{err1, err2, err3} {
+		if err != nil {
+			return nil, fmt.Errorf("list offsets of %s: %w", name, err)
+		}
+	}
+	rows := []partitionRow{}
+	for _, p := range topics[name].Partitions.Sorted() {
+		rows = append(rows, partitionRow{
+			Partition: p.Partition, Leader: p.Leader, Epoch: p.LeaderEpoch,
+			Start: starts[name][p.Partition].Offset, End: ends[name][p.Partition].Offset, Stable: stable[name][p.Partition].Offset,
+		})
+	}
+	return rows, nil
+}
+
+func topicDelete(at *clusterFlags) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "delete NAME", Short: "Delete a topic and all that is in it", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !yes {
+				return withCode(exitInvalid, fmt.Errorf("delete topic %s: its records are gone afterwards; add --yes if that is meant", args[0]))
+			}
+			cl, err := at.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			if _, err := kadm.NewClient(cl).DeleteTopic(cmd.Context(), args[0]); err != nil {
+				return fmt.Errorf("delete topic %s: %w", args[0], err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "deleted %s\n", args[0])
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "yes, delete it")
+	return cmd
+}
