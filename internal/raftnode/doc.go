@@ -40,8 +40,8 @@
 // raft.db (bbolt) and snapshots/ in the node's directory, readable by the owner
 // only. Every log entry carries a CRC-32C of its index, term, type and data, and
 // every stored term and vote one of its key and value: bbolt has none. [Open]
-// reads the whole log before it starts, checks bbolt's pages, that the log has
-// no gap and that it meets the newest readable snapshot. Damage stops the node
+// reads the whole log before it starts, checks that bbolt's pages fit together,
+// that the log has no gap and that it meets the newest readable snapshot. Damage stops the node
 // with an [EntryError] or [StoreError] that says what is damaged; it never takes
 // part with a log it cannot vouch for. The remedy is to remove the member, wipe
 // its directory and join again.

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"os"
 	"runtime/debug"
 
@@ -30,75 +29,73 @@ var stableKeys = map[string]bool{"CurrentTerm": true, "LastVoteTerm": true, "Las
 // if anything in it is damaged. A file that does not exist is fine.
 func verifyLogFile(path string) (r logReport, err error) {
 	r.path = path
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return r, nil
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
+		return r, nil // new, or killed before bbolt wrote its first page
 	}
-	// bbolt follows damaged pages off its map, and panics on what it finds.
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = &StoreError{Path: path, Err: fmt.Errorf("pages are damaged: %v", p)}
-		}
-	}()
-	if err := verifyMeta(path); err != nil {
-		return r, &StoreError{Path: path, Err: err}
+	var whole []byte
+	if err == nil {
+		whole, err = readLocked(path)
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, PreLoadFreelist: true, Timeout: lockTimeout})
-	if err != nil {
-		return r, &StoreError{Path: path, Err: err}
+	if err == nil {
+		err = r.scan(whole)
 	}
-	err = db.View(r.scan)
 	var entry *EntryError
 	if err != nil && !errors.As(err, &entry) {
 		err = &StoreError{Path: path, Err: err}
 	}
-	return r, errors.Join(err, db.Close())
+	return r, err
 }
 
-// scan reads everything first, on this goroutine, where a fault is caught, and
-// lets bbolt check its pages after that, on one of its own.
-func (r *logReport) scan(tx *bbolt.Tx) error {
-	err := r.scanBuckets(tx)
-	if err != nil {
-		return err
-	}
-	for damage := range tx.Check() { // to its end, or its goroutine stays
-		if err == nil {
-			err = fmt.Errorf("pages are damaged: %w", damage)
+// readLocked reads a file while bbolt has it locked against other processes.
+func readLocked(path string) (whole []byte, err error) {
+	// bbolt may follow damage off its map, and panic on what it finds.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("pages are damaged: %v", p)
 		}
+	}()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockTimeout})
+	if err != nil {
+		return nil, err
 	}
-	return err
+	whole, err = os.ReadFile(path)
+	return whole, errors.Join(err, db.Close())
 }
 
-func (r *logReport) scanBuckets(tx *bbolt.Tx) error {
-	logs, conf := tx.Bucket([]byte("logs")), tx.Bucket([]byte("conf"))
-	if logs == nil || conf == nil {
-		return errors.New("a bucket is missing")
-	}
-	err := conf.ForEach(func(k, v []byte) error {
-		value, err := openValue(k, v)
-		if err == nil && !stableKeys[string(k)] {
-			err = fmt.Errorf("unknown key %q", k)
+func (r *logReport) scan(whole []byte) error {
+	err := readBolt(whole, func(bucket string, k, v []byte) error {
+		switch bucket {
+		case "conf":
+			return r.setting(k, v)
+		case "logs":
+			if len(k) != 8 {
+				return fmt.Errorf("entry with a key of %d bytes", len(k))
+			}
+			return r.entry(binary.BigEndian.Uint64(k), v)
 		}
-		if err == nil && string(k) == "CurrentTerm" && len(value) == 8 {
-			r.term = binary.BigEndian.Uint64(value)
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	err = logs.ForEach(func(k, v []byte) error {
-		if len(k) != 8 {
-			return fmt.Errorf("entry with a key of %d bytes", len(k))
-		}
-		return r.entry(binary.BigEndian.Uint64(k), v)
+		return fmt.Errorf("unknown bucket %q", bucket)
 	})
 	if err != nil {
 		return err
 	}
 	if r.last > 0 && r.term < r.lastTerm {
 		return fmt.Errorf("the current term is %d, but the last entry's is %d", r.term, r.lastTerm)
+	}
+	return nil
+}
+
+func (r *logReport) setting(k, v []byte) error {
+	value, err := openValue(k, v)
+	if err != nil {
+		return err
+	}
+	if !stableKeys[string(k)] {
+		return fmt.Errorf("unknown key %q", k)
+	}
+	if string(k) == "CurrentTerm" && len(value) == 8 {
+		r.term = binary.BigEndian.Uint64(value)
 	}
 	return nil
 }
@@ -144,48 +141,6 @@ func (r *logReport) meets(dir string, snapshots raft.SnapshotStore) error {
 	}
 	if r.first > newest+1 {
 		return &StoreError{Path: dir, Err: fmt.Errorf("the log begins at entry %d, but the newest readable snapshot ends at %d", r.first, newest)}
-	}
-	return nil
-}
-
-// bbolt's file begins with two meta pages, written in turn; the newer valid one
-// counts. A damaged one makes bbolt fall back to the state before the last
-// write, which may have been acknowledged, so both must be valid. A crash does
-// not explain it: a meta page's 80 bytes lie in one sector.
-const (
-	boltPageHeader = 16
-	boltMetaSize   = 64 // the last 8 bytes are FNV-1a of those before
-	boltMagic      = 0xED0CDAED
-)
-
-func verifyMeta(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if info.Size() == 0 {
-		return nil // killed before bbolt wrote its first page
-	}
-	var pages [2][boltPageHeader + boltMetaSize]byte
-	if _, err := f.ReadAt(pages[0][:], 0); err != nil {
-		return fmt.Errorf("read meta page 0: %w", err)
-	}
-	pageSize := int64(binary.NativeEndian.Uint32(pages[0][boltPageHeader+8:]))
-	if _, err := f.ReadAt(pages[1][:], pageSize); err != nil {
-		return fmt.Errorf("read meta page 1: %w", err)
-	}
-	for i, p := range pages {
-		meta := p[boltPageHeader:]
-		sum := fnv.New64a()
-		sum.Write(meta[:boltMetaSize-8])
-		if binary.NativeEndian.Uint32(meta) != boltMagic || binary.NativeEndian.Uint64(meta[boltMetaSize-8:]) != sum.Sum64() {
-			return fmt.Errorf("meta page %d is damaged", i)
-		}
 	}
 	return nil
 }
