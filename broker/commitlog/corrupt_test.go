@@ -226,3 +226,27 @@ func TestSealedSegmentsAreWithoutZeros(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyTheLastSegmentCanBeTorn(t *testing.T) {
+	whole, _, _ := damaged(t)
+	files := sizes(t, whole)
+	for name, size := range files {
+		if !strings.HasSuffix(name, logSuffix) {
+			continue
+		}
+		fsys := whole.Crash(nil)
+		must(t, fsys.Remove(filepath.Join(testDir, checkpointName)))
+		must(t, fsys.Remove(filepath.Join(testDir, recoveryName)))
+		flip(t, fsys, name, (size-1)*8)
+		l, err := Open(fsys, testDir, small())
+		var corrupt *CorruptError
+		if name != activeName(files) {
+			if !errors.As(err, &corrupt) {
+				t.Errorf("%s: %v, want CorruptError", name, err)
+			}
+			continue
+		}
+		must(t, err)
+		must(t, l.Close())
+	}
+}

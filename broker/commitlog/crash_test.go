@@ -228,6 +228,11 @@ func TestKillAtEveryStep(t *testing.T) {
 		})
 		h, err := script(fs)
 		fs.SetFault(nil)
+		// What the next start serves it has made durable: then the power goes.
+		l := open(t, fs, small())
+		h.acked = l.EndOffset()
+		check(t, fs.Crash(nil), h, fmt.Sprintf("step %d, started and cut", step))
+		must(t, l.Close())
 		check(t, fs, h, fmt.Sprintf("step %d", step))
 		if err == nil {
 			return
@@ -267,5 +272,60 @@ func TestCrashWhileRecovering(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+func TestWhatWasCutStaysCut(t *testing.T) {
+	fsys := vfs.NewMem()
+	l := open(t, fsys, DefaultConfig())
+	add(t, l, nobody, 1)
+	must(t, l.WaitDurable(t.Context(), 1))
+	for range 2 { // Not acknowledged; the first will be torn, the second not.
+		add(t, l, nobody, 1)
+	}
+	flip(t, fsys, fileName(0, logSuffix), (l.Size()*2/3-1)*8)
+	killed := open(t, fsys, DefaultConfig())
+	if got := killed.EndOffset(); got != 1 {
+		t.Fatalf("end %d, want 1", got)
+	}
+	// A batch as long as the torn one ends where the other begins.
+	add(t, killed, nobody, 1)
+	must(t, killed.WaitDurable(t.Context(), 2))
+	if got := open(t, fsys.Crash(nil), DefaultConfig()).EndOffset(); got != 2 {
+		t.Fatalf("after another crash the log ends at %d, want 2", got)
+	}
+}
+
+func TestReplicasSurviveACrash(t *testing.T) {
+	fsys := vfs.NewMem()
+	l := open(t, fsys, small())
+	for i, base := range []int64{0, 7, 20, 22} {
+		b := batch(t, nobody, 2, 0)
+		b.SetBaseOffset(base)
+		b.SetLeaderEpoch(int32(i / 2))
+		got, err := l.AppendReplicated(b, l.EndOffset())
+		must(t, err)
+		must(t, l.WaitDurable(t.Context(), got.NextOffset()))
+	}
+	l = open(t, fsys.Crash(nil), small())
+	if got, want := offsets(t, readAll(t, l, 0, 1000)), []int64{0, 7, 20, 22}; fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Fatalf("batches at %v, want %v", got, want)
+	}
+	if found, end := l.EpochEnd(0); found != 0 || end != 20 {
+		t.Fatalf("epoch 0 ends at (%d, %d), want 20", found, end)
+	}
+}
+
+func TestTheNewestRecoveryPointCounts(t *testing.T) {
+	fsys := vfs.NewMem()
+	must(t, fsys.MkdirAll(testDir))
+	for i := range int64(5) {
+		r, got, err := openRecoveryPoint(fsys, testDir)
+		must(t, err)
+		if got.size != i {
+			t.Fatalf("point %+v, want size %d", got, i)
+		}
+		must(t, r.advance(durablePoint{0, i + 1}))
+		must(t, r.file.Close())
 	}
 }

@@ -149,6 +149,16 @@ func TestAFailedWriteTakesTheLogOffline(t *testing.T) {
 	}
 }
 
+func TestSealingMakesDurable(t *testing.T) {
+	l := open(t, vfs.NewMem(), small())
+	for l.view.Load().count() == 1 {
+		add(t, l, nobody, 3)
+	}
+	if got, want := l.DurableOffset(), l.EndOffset()-3; got != want {
+		t.Fatalf("durable %d, want %d", got, want)
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 func TestAppendersReadersAndJanitorsTogether(t *testing.T) {
@@ -215,7 +225,7 @@ func TestAppendersReadersAndJanitorsTogether(t *testing.T) {
 	if got := l.EndOffset(); got != 600 {
 		t.Fatalf("end %d, want 600", got)
 	}
-	if l.StartOffset() == 0 {
+	if start, err := l.Retain(testNow, 600); err != nil || start == 0 {
 		t.Fatal("retention has deleted nothing")
 	}
 }

@@ -444,9 +444,8 @@ func (l *loader) finish() error {
 	if a.size > 0 {
 		a.since = cmp.Or(st.ActiveSince, l.now)
 	}
-	// What a killed process wrote may be in the page cache only.
 	if (l.point != durablePoint{a.base, a.size}) || a.allocated != a.size {
-		if err := a.trim(); err != nil {
+		if err := l.settleTail(); err != nil {
 			return err
 		}
 	}
@@ -467,6 +466,28 @@ func (l *loader) finish() error {
 		return fmt.Errorf("sync log directory: %w", err)
 	}
 	return writeCheckpoint(l.fs, l.dir, st.checkpoint)
+}
+
+// settleTail makes what was read of the active segment durable. A killed process
+// may have left it in the page cache only, and if a sync failed before, the
+// kernel may think that it is on disk: so it is written again.
+func (l *loader) settleTail() error {
+	a := l.state.active
+	from := int64(0)
+	if l.point.base == a.base {
+		from = l.point.size
+	}
+	buf := make([]byte, min(scanBuffer, a.size-from))
+	for at := from; at < a.size; at += int64(len(buf)) {
+		buf = buf[:min(int64(len(buf)), a.size-at)]
+		if err := readFull(a.file, buf, at); err != nil {
+			return err
+		}
+		if _, err := a.file.WriteAt(buf, at); err != nil {
+			return fmt.Errorf("write tail again: %w", err)
+		}
+	}
+	return a.trim()
 }
 
 // removeSnapshots keeps those at the segments' bases and the newest.

@@ -82,8 +82,8 @@ func NewMem() *Mem { return &Mem{dirs: map[string]*memDir{}} }
 
 // SetFault makes every call ask f first, with the base name of the file or
 // directory, and fail with its error. A write that fails writes half, and a sync
-// that fails makes nothing durable, then or later, like a kernel that calls lost
-// pages clean. nil stops that. f must not call back into m.
+// that fails makes no byte durable, then or later, like a kernel that calls lost
+// pages clean; writing them again helps. nil stops that. f must not call back into m.
 func (m *Mem) SetFault(f func(op Op, name string) error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -428,11 +428,12 @@ func (h *memHandle) Sync() error {
 	if h.closed {
 		return err
 	}
-	pending := h.f.pending
-	h.f.pending = nil
 	if err != nil {
+		h.f.pending = slices.DeleteFunc(h.f.pending, func(op fileOp) bool { return op.data != nil })
 		return err
 	}
+	pending := h.f.pending
+	h.f.pending = nil
 	for _, op := range pending {
 		if op.data == nil {
 			h.f.durable = resize(h.f.durable, op.at)

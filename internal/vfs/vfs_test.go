@@ -145,7 +145,13 @@ func TestAFailedSyncLosesTheWritesForGood(t *testing.T) {
 		t.Fatalf("sync: %v, want %v", err, boom)
 	}
 	must(t, f.DataSync()) // says all is well, as kernels have
-	if got, _ := ReadFile(m.Crash(nil), "/d/f", 10); len(got) != 0 {
-		t.Fatalf("after the crash %q, want nothing", got)
+	if got, _ := ReadFile(m.Crash(nil), "/d/f", 10); string(got) != "\x00\x00\x00\x00" {
+		t.Fatalf("after the crash %q, want the size and nothing in it", got)
+	}
+	_, err := f.WriteAt([]byte("data"), 0)
+	must(t, err)
+	must(t, f.DataSync())
+	if got, _ := ReadFile(m.Crash(nil), "/d/f", 10); string(got) != "data" {
+		t.Fatalf("written again and synced: %q", got)
 	}
 }
