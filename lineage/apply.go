@@ -12,7 +12,8 @@ import (
 	"github.com/waybillhq/waybill/internal/ledger/tail"
 )
 
-// Apply stores a page and the position after it together.
+// Apply stores a page and the position after it together, unless it is one that
+// was stored before.
 func (x *Index) Apply(pos tail.Position, p *ledger.Page) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -71,6 +72,9 @@ func (x *Index) apply(pos tail.Position, p *ledger.Page) error {
 	if err != nil {
 		return err
 	}
+	if pos.Offset < l.next[pos.Partition] {
+		return nil
+	}
 	// Hops of one copy may follow each other in a page and undo each other, so
 	// the batch is read as well.
 	pg := &page{Index: x, l: l, pos: pos, batch: x.db.NewIndexedBatch(), dirty: map[ledger.CopyKey]*copyState{}}
@@ -90,7 +94,11 @@ func (x *Index) apply(pos tail.Position, p *ledger.Page) error {
 		return err
 	}
 	// Not synchronised: what a crash takes is read from the ledger again.
-	return pg.batch.Commit(pebble.NoSync)
+	if err := pg.batch.Commit(pebble.NoSync); err != nil {
+		return err
+	}
+	l.next[pos.Partition] = pos.Offset + 1
+	return nil
 }
 
 func (p *page) add(e ledger.Entry) error {

@@ -54,6 +54,7 @@ type ledgerState struct {
 	cluster string
 	topicID ledger.TopicID
 	damage  map[int32]damage // the last, by partition
+	next    map[int32]int64  // what is stored already ends here, by partition
 	tells   bool             // it has had a production or an access
 }
 
@@ -131,7 +132,7 @@ func (x *Index) load() error {
 		if len(v) != 2+16 {
 			return errStored
 		}
-		l := &ledgerState{no: ledgerNo(binary.BigEndian.Uint16(v)), cluster: string(k[3:]), damage: map[int32]damage{}}
+		l := &ledgerState{no: ledgerNo(binary.BigEndian.Uint16(v)), cluster: string(k[3:]), damage: map[int32]damage{}, next: map[int32]int64{}}
 		copy(l.topicID[:], v[2:])
 		x.ledgers[l.cluster], x.byNo[l.no] = l, l
 		return nil
@@ -173,6 +174,16 @@ func (x *Index) loadLedger(l *ledgerState) error {
 		}
 		x.noteTopic(topicKey{l.cluster, ledger.TopicID(k[3:])}, string(v[8:]), int64(binary.BigEndian.Uint64(v)))
 		l.tells = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = x.scan(key(l.no, kindNext), func(k, v []byte) error {
+		if len(k) != 3+4 || len(v) != 8 {
+			return errStored
+		}
+		l.next[int32(binary.BigEndian.Uint32(k[3:]))] = last64(v)
 		return nil
 	})
 	if err != nil {
@@ -259,18 +270,7 @@ func (x *Index) Resume(cluster string, id ledger.TopicID, partition int32) int64
 		x.fail(err)
 		return 0
 	}
-	v, closer, err := x.db.Get(key(l.no, kindNext, u32(partition)))
-	if err != nil {
-		if !errors.Is(err, pebble.ErrNotFound) {
-			x.fail(fmt.Errorf("read ledger position: %w", err))
-		}
-		return 0
-	}
-	next := last64(v)
-	if err := closer.Close(); err != nil {
-		x.fail(fmt.Errorf("read ledger position: %w", err))
-	}
-	return next
+	return l.next[partition]
 }
 
 // ledgerOf finds or makes a ledger's number. mu is held.
@@ -283,7 +283,7 @@ func (x *Index) ledgerOf(cluster string, id ledger.TopicID) (*ledgerState, error
 	for x.byNo[no] != nil {
 		no++
 	}
-	l := &ledgerState{no: no, cluster: cluster, topicID: id, damage: map[int32]damage{}}
+	l := &ledgerState{no: no, cluster: cluster, topicID: id, damage: map[int32]damage{}, next: map[int32]int64{}}
 	b := x.db.NewBatch()
 	defer b.Close()
 	if err := b.Set(key(0, kindLedger, []byte(cluster)), append(binary.BigEndian.AppendUint16(nil, uint16(no)), id[:]...), nil); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -29,6 +30,8 @@ type Maps struct {
 	names   map[nameKey][]ledger.CopyKey
 	into    map[ledger.End][]ledger.CopyKey // by destination
 	faults  map[place]fault                 // the last that a page may be lost with
+	topics  map[string]ledger.TopicID       // of the ledgers, by cluster.id
+	next    map[place]int64                 // what is applied already ends here
 }
 
 // entry is one copy. Its Map is replaced, not changed, once it was handed out.
@@ -60,13 +63,17 @@ type nameKey struct {
 	partition      int32
 }
 
-var _ tail.Sink = (*Maps)(nil)
+var (
+	_ tail.Sink    = (*Maps)(nil)
+	_ tail.Resumer = (*Maps)(nil)
+)
 
 // NewMaps returns Maps that know of no copy.
 func NewMaps() *Maps {
 	return &Maps{
 		ledgers: map[string]Ledger{}, copies: map[ledger.CopyKey]*entry{}, names: map[nameKey][]ledger.CopyKey{},
 		into: map[ledger.End][]ledger.CopyKey{}, faults: map[place]fault{},
+		topics: map[string]ledger.TopicID{}, next: map[place]int64{},
 	}
 }
 
@@ -83,10 +90,48 @@ func (ms *Maps) Attach(cluster string, l Ledger) {
 	ms.ledgers[cluster] = l
 }
 
-// Apply folds a page in.
+// Resume is where a ledger partition is to be read on from: a cluster's reader may
+// be replaced by another. If the ledger is not the one that it was, what came from
+// the old one is forgotten first.
+func (ms *Maps) Resume(cluster string, id ledger.TopicID, partition int32) int64 {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if was, ok := ms.topics[cluster]; ok && was != id {
+		ms.forget(cluster)
+	}
+	ms.topics[cluster] = id
+	return ms.next[place{cluster, partition}]
+}
+
+// forget drops what came from a cluster's ledger. ms.mu is held.
+func (ms *Maps) forget(cluster string) {
+	gone := map[ledger.CopyKey]bool{}
+	for key, c := range ms.copies {
+		if c.at.cluster == cluster {
+			gone[key] = true
+			delete(ms.copies, key)
+		}
+	}
+	isGone := func(key ledger.CopyKey) bool { return gone[key] }
+	for k, keys := range ms.names {
+		ms.names[k] = slices.DeleteFunc(keys, isGone)
+	}
+	for e, keys := range ms.into {
+		ms.into[e] = slices.DeleteFunc(keys, isGone)
+	}
+	maps.DeleteFunc(ms.faults, func(at place, _ fault) bool { return at.cluster == cluster })
+	maps.DeleteFunc(ms.next, func(at place, _ int64) bool { return at.cluster == cluster })
+}
+
+// Apply folds a page in, unless it is one that was applied before.
 func (ms *Maps) Apply(pos tail.Position, p *ledger.Page) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
+	at := place{pos.Cluster, pos.Partition}
+	if pos.Offset < ms.next[at] {
+		return
+	}
+	ms.next[at] = pos.Offset + 1
 	for _, e := range p.Entries {
 		switch e := e.(type) {
 		case *ledger.Begin:

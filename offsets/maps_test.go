@@ -130,6 +130,32 @@ func TestDoubtShowsInTranslations(t *testing.T) {
 	}
 }
 
+func TestReadersMayBeReplaced(t *testing.T) {
+	ms := NewMaps()
+	id := ledger.TopicID{7}
+	if got := ms.Resume("dst", id, 0); got != 0 {
+		t.Errorf("got %d, want 0", got)
+	}
+	feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
+	if got := ms.Resume("dst", id, 0); got != 2 {
+		t.Errorf("another reader: got %d, want 2", got)
+	}
+	feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0), hop(1, 5, 5, 5)) // which gives more than it was asked for
+	if m := ms.Copy(testCopy); m.Next() != 10 || len(m.Faults()) != 0 {
+		t.Errorf("got next %d, faults %v", m.Next(), m.Faults())
+	}
+	if got := ms.Resume("dst", ledger.TopicID{8}, 0); got != 0 {
+		t.Errorf("another ledger: got %d, want 0", got)
+	}
+	if ms.Copy(testCopy) != nil || len(ms.Copies()) != 0 || ms.Translate(Where{"east", "orders", 0, 3}, "") != nil {
+		t.Error("copies of a ledger that is gone are still there")
+	}
+	feed(ms, 0, begin(1, 0), hop(1, 0, 5, 70))
+	if r := ms.Route(testCopy.Source, testCopy.Destination).Translate(1, AnyBounds); r.Offset != 71 {
+		t.Errorf("got %+v", r)
+	}
+}
+
 func TestViewsDoNotChange(t *testing.T) {
 	ms := NewMaps()
 	feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))

@@ -36,7 +36,7 @@ func (e *Begin) append(b []byte) []byte {
 func (e *Begin) read(r *reader) {
 	e.Copy = CopyID{Source: r.end(), Destination: r.end()}
 	e.Epoch = r.uvarint()
-	e.Resume = r.varint()
+	e.Resume = r.offset()
 	e.At = r.time()
 	r.strings(&e.SourceCluster, &e.DestinationCluster, &e.SourceTopic, &e.DestinationTopic, &e.Flow, &e.Fleet, &e.Node, &e.Lane)
 }
@@ -76,15 +76,12 @@ func (e *Hop) append(b []byte) []byte {
 func (e *Hop) read(r *reader) {
 	copy(e.Copy[:], r.take(len(e.Copy)))
 	e.Epoch = r.uvarint()
-	e.From = r.varint()
+	e.From = r.offset()
 	e.At = r.time()
 	e.SourceLeaderEpoch = r.int32()
 	e.DestinationLeaderEpoch = r.int32()
 	e.Bytes = r.varint()
-	if e.Next = e.From; e.From < 0 {
-		r.fail("source offset %d", e.From)
-		return
-	}
+	e.Next = e.From
 	var dest int64
 	for n := r.count(2); n > 0 && r.bad == ""; n-- {
 		tag := r.byte()
@@ -119,8 +116,8 @@ func (e *Retraction) append(b []byte) []byte {
 func (e *Retraction) read(r *reader) {
 	copy(e.Copy[:], r.take(len(e.Copy)))
 	e.Epoch = r.uvarint()
-	e.Source = r.varint()
-	e.Destination = r.varint()
+	e.Source = r.offset()
+	e.Destination = r.offset()
 	e.At = r.time()
 }
 
@@ -275,6 +272,15 @@ func (r *reader) uvarint() uint64 {
 		return 0
 	}
 	r.buf = r.buf[n:]
+	return v
+}
+
+func (r *reader) offset() int64 {
+	v := r.varint()
+	if v < 0 || v == math.MaxInt64 {
+		r.fail("%d is no offset", v)
+		return 0
+	}
 	return v
 }
 

@@ -115,6 +115,7 @@ func TestDecodeOfBadBytes(t *testing.T) {
 		return append(b, tail...)
 	}
 	writer := (&Writer{}).append(nil)
+	negative := (&Retraction{Source: -1}).append(nil)
 	wide := append(binary.AppendVarint(append([]byte{}, writer[:2]...), 1<<15), writer[3:]...)
 	backwards := (&Production{Place: Place{First: 9, Last: 8}}).append(nil)
 	cases := []struct {
@@ -136,6 +137,7 @@ func TestDecodeOfBadBytes(t *testing.T) {
 		{"negative destination", sealEntry(kindHop, hop(1, -4, 1, 0, 0, 0, 0)), "corrupt ledger page: entry of kind 2: destination offset -4 after 0"},
 		{"cut hop", sealEntry(kindHop, hop(1, 4, 1)), "corrupt ledger page: entry of kind 2: ends 4 bytes early"},
 		{"wide producer epoch", sealEntry(kindWriter, wide), "corrupt ledger page: entry of kind 4: 32768 does not fit 16 bits"},
+		{"negative offset", sealEntry(kindRetraction, negative), "corrupt ledger page: entry of kind 3: -1 is no offset"},
 		{"place backwards", sealEntry(kindProduction, backwards), "corrupt ledger page: entry of kind 5: offsets from 9, -1 more"},
 	}
 	for _, c := range cases {
