@@ -40,7 +40,9 @@ type decisionInput struct {
 
 func registerRunbooks(h huma.API, r Runbooks) {
 	huma.Register(h, operation(http.MethodGet, "/api/v1/runbooks/{name}/plan", "plan-runbook", "The steps that a run would take", http.StatusNotFound),
-		func(ctx context.Context, in *runbookPath) (*executionOutput, error) { return execution(r.Plan(ctx, in.Name)) })
+		func(ctx context.Context, in *runbookPath) (*executionOutput, error) {
+			return execution(r.Plan(ctx, in.Name))
+		})
 	huma.Register(h, operation(http.MethodGet, "/api/v1/runbooks/{name}/execution", "get-execution", "The latest run: steps, evidence, decisions", http.StatusNotFound),
 		func(ctx context.Context, in *runbookPath) (*executionOutput, error) {
 			return execution(r.Latest(ctx, in.Name))

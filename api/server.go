@@ -5,6 +5,8 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"net/http"
+	"path"
+	"reflect"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -42,6 +44,7 @@ func New(c Config) http.Handler {
 	hc.CreateHooks = nil
 	hc.RejectUnknownQueryParameters = true
 	hc.Info.Description = "Mirrors topics between Kafka clusters, translates consumer offsets exactly and answers where every event came from."
+	hc.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "An API token of the node's configuration."},
 	}
@@ -66,6 +69,20 @@ func New(c Config) http.Handler {
 		writeProblem(w, Errorf(http.StatusNotFound, "%s %s is not part of the API: see /api/openapi.json", r.Method, r.URL.Path))
 	})
 	return http.MaxBytesHandler(problemsFor405(mux), MaxBody)
+}
+
+// schemaName tells types of the same name in several packages apart: those of
+// this package keep their names.
+func schemaName(t reflect.Type, hint string) string {
+	name := huma.DefaultSchemaNamer(t, hint)
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	home := path.Base(t.PkgPath())
+	if t.Name() == "" || home == "api" || home == "." {
+		return name
+	}
+	return strings.ToUpper(home[:1]) + home[1:] + name
 }
 
 // problemsFor405 turns the mux's plain text for a wrong method into a problem.
