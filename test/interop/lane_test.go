@@ -98,7 +98,7 @@ func (l *lane) open(ctx context.Context) (waited int, err error) {
 	return waited, err
 }
 
-// add is one AddPartitionsToTxn; the first partition's error is the result. It
+// add is one AddPartitionsToTxn; the first error of a partition is the result. It
 // asks again only where the broker still ends the transaction before.
 func (l *lane) add(ctx context.Context, tps ...flow.TopicPartition) error {
 	var last error
@@ -117,7 +117,9 @@ func (l *lane) add(ctx context.Context, tps ...flow.TopicPartition) error {
 		last = nil
 		for _, topic := range resp.(*kmsg.AddPartitionsToTxnResponse).Topics {
 			for _, p := range topic.Partitions {
-				last = errors.Join(last, kerr.ErrorForCode(p.ErrorCode))
+				if last == nil {
+					last = kerr.ErrorForCode(p.ErrorCode)
+				}
 			}
 		}
 		return !errors.Is(last, kerr.ConcurrentTransactions), nil
@@ -125,7 +127,7 @@ func (l *lane) add(ctx context.Context, tps ...flow.TopicPartition) error {
 	if err != nil {
 		return err
 	}
-	return first(last)
+	return last
 }
 
 // end is one EndTxn.
@@ -245,14 +247,6 @@ func unlessOneOf(err error, patience ...error) error {
 		if errors.Is(err, p) {
 			return nil
 		}
-	}
-	return err
-}
-
-// first is the first error of a join.
-func first(err error) error {
-	if j, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only a join has parts
-		return j.Unwrap()[0]
 	}
 	return err
 }

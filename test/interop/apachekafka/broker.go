@@ -110,6 +110,7 @@ func (b *Broker) prepare(ctx context.Context, cfg Config) error {
 	}
 	var id [16]byte
 	rand.Read(id[:])
+	id[0] &= 0x7f // the tool would take an id that begins with "-" for an option
 	args := []string{"kafka.tools.StorageTool", "format", "-t", base64.RawURLEncoding.EncodeToString(id[:]), "-c", b.properties()}
 	if cfg.Secure {
 		for _, user := range []string{Admin, User} {

@@ -15,12 +15,15 @@ import (
 )
 
 // pom asks for the broker with what it needs to run. Its logging facade has no
-// backend of its own in every version, so the simple one is added.
+// backend of its own in every version, so the simple one is added. The interfaces
+// for plug-ins of command-line tools are not needed, and were not published with
+// every version.
 const pom = `<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>waybill</groupId><artifactId>interop</artifactId><version>1</version>
   <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>%s</version></dependency>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>%s</version>
+      <exclusions><exclusion><groupId>org.apache.kafka</groupId><artifactId>kafka-tools-api</artifactId></exclusion></exclusions></dependency>
     <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
   </dependencies>
 </project>
