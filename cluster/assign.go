@@ -21,6 +21,10 @@ const idleWeight = 256 << 10
 // moves: each move interrupts a copy for about a tenth of a second.
 const slack = 0.2
 
+// maxWorks bounds the works of one command, of some 350 bytes at most, so that it
+// stays below raftnode.MaxCommand. The leader goes on with the next.
+const maxWorks = 1000
+
 // zoneLabel is the label of a Cluster that says in which zone it is.
 const zoneLabel = "zone"
 
@@ -40,10 +44,13 @@ func assign(s *State, loads Loads, maxMoves int) *Assign {
 		}
 		a.balance(maxMoves)
 	}
-	if len(a.change.Place) == 0 && len(a.change.Release) == 0 {
+	c := &a.change
+	if len(c.Place) == 0 && len(c.Release) == 0 {
 		return nil
 	}
-	return &a.change
+	c.Place = c.Place[:min(len(c.Place), maxWorks)]
+	c.Release = c.Release[:min(len(c.Release), maxWorks-len(c.Place))]
+	return c
 }
 
 // item is a piece of work under assignment.

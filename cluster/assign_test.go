@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/waybillhq/waybill/internal/raftnode"
 )
 
 // counts returns how many copies each node has, those being released not counted.
@@ -368,6 +370,45 @@ func TestAssignComesToRestInBalance(t *testing.T) {
 		}
 		if float64(hi-lo) > max(1, slack*float64(total)/float64(nodes)) {
 			t.Errorf("seed %d: %d copies on %d nodes lie between %d and %d", seed, total, nodes, lo, hi)
+		}
+	}
+}
+
+func TestAssignStaysBelowTheSizeOfACommand(t *testing.T) {
+	s := newScript(t)
+	s.node("a")
+	s.flow("f", "a", map[string]int32{strings.Repeat("t", 249): 2500})
+	first := assign(s.state, nil, 0)
+	b, err := encodeCommand(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(first.Place) != maxWorks || len(b) > raftnode.MaxCommand {
+		t.Errorf("%d placements in %d bytes", len(first.Place), len(b))
+	}
+	s.settle(nil, 0)
+	if got := counts(s.state)["a"]; got != 2500 {
+		t.Errorf("a has %d copies, want 2500", got)
+	}
+}
+
+// Ten thousand copies, of which one node of five leaves a fifth behind.
+func BenchmarkAssign(b *testing.B) {
+	s := &State{Members: make(map[string]Member), Flows: map[string]*Flow{"f": {Topics: make(map[string]*Topic)}}}
+	for i := range 5 {
+		s.Members[fmt.Sprint(i)] = Member{Name: fmt.Sprint(i), Incarnation: 1}
+	}
+	for i := range 100 {
+		t := &Topic{TopicSpec: TopicSpec{Source: fmt.Sprint(i), Partitions: 100}}
+		for p := range 100 {
+			t.Owners = append(t.Owners, Owner{Node: fmt.Sprint(p % 5), Incarnation: 1, Epoch: 1})
+		}
+		s.Flows["f"].Topics[fmt.Sprint(i)] = t
+	}
+	left, _ := s.apply(2, &EndIncarnation{Node: "0", Incarnation: 1})
+	for b.Loop() {
+		if assign(left, nil, 32) == nil {
+			b.Fatal("nothing to do")
 		}
 	}
 }

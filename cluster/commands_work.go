@@ -111,7 +111,8 @@ func canonical(raw json.RawMessage) (json.RawMessage, error) {
 }
 
 // SetTopics reports what the holder of a flow's duty has found. Topics that are
-// not named stay as they are.
+// not named stay as they are, so many topics can come in several commands, of a
+// few hundred each: a command has at most raftnode.MaxCommand bytes.
 type SetTopics struct {
 	Flow string `json:"flow"`
 	// Epoch is that of the duty, so that an earlier holder is refused.

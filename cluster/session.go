@@ -115,12 +115,16 @@ func (s *Session) Assignments() <-chan []Assignment { return s.assignments }
 // Release says that works have been stopped for good: nothing more will be
 // written for them at these epochs. ErrIncarnationEnded if that is moot.
 func (s *Session) Release(ctx context.Context, works ...Assignment) error {
-	c := &Release{Node: s.node.cfg.Name, Incarnation: s.incarnation}
-	for _, a := range works {
-		c.Works = append(c.Works, OwnedWork{Work: a.Work, Epoch: a.Epoch})
+	for part := range slices.Chunk(works, maxWorks) {
+		c := &Release{Node: s.node.cfg.Name, Incarnation: s.incarnation}
+		for _, a := range part {
+			c.Works = append(c.Works, OwnedWork{Work: a.Work, Epoch: a.Epoch})
+		}
+		if _, err := s.node.Propose(ctx, c); err != nil {
+			return err
+		}
 	}
-	_, err := s.node.Propose(ctx, c)
-	return err
+	return nil
 }
 
 // RegisterLane registers a lane under this session's incarnation. It must follow

@@ -90,6 +90,22 @@ func TestSnapshotReplacesLog(t *testing.T) {
 	}
 }
 
+func TestLateMemberGetsSnapshot(t *testing.T) {
+	g := newGroup(t, nil)
+	g.edit = func(c *Config) {
+		c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = 4, 1, 10*time.Millisecond
+	}
+	a := g.start(g.config("a", t.TempDir(), nil))
+	g.await("a log that does not reach back", func() bool {
+		g.apply(a, "x")
+		first, err := a.stores.log.FirstIndex()
+		return err == nil && first > 5
+	})
+	b := g.start(g.config("b", t.TempDir(), a))
+	g.await("its state", func() bool { return b.replica.State() == a.replica.State() })
+	g.apply(b, "last")
+}
+
 func flip(t *testing.T, path string, at int64) {
 	t.Helper()
 	b, err := os.ReadFile(path)

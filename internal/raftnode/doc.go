@@ -55,7 +55,8 @@
 //
 // # What is left out
 //
-// Non-voting members, more than seven members, joining by token, and a
-// checksum over bbolt's page headers: a flipped bit there that hides the last
-// entries of a page without upsetting bbolt's own checks is not found.
+// Non-voting members, more than seven members, and joining by token. A member
+// whose directory was wiped or put back from a copy is not recognised as such: it
+// could vote twice in a term. Remove it first, and let it join anew. Damage that
+// makes the only page of a young log look empty is not found.
 package raftnode

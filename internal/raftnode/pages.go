@@ -20,7 +20,8 @@ import (
 //
 // in native byte order. pos counts from the element itself. A leaf element with
 // flag 1 is a bucket: its value is root page u64 | sequence u64, and with root
-// page 0 the bucket's only page follows.
+// page 0 the bucket's only page follows. Keys and values lie in the order of the
+// elements without a gap, so a count that is wrong shows.
 const (
 	pageHeader  = 16
 	elementSize = 16
@@ -204,9 +205,10 @@ func (f *boltFile) tree(id uint64, depth int, lower []byte, visit func(uint32, [
 		return fmt.Errorf("page %d: %d elements", id, count)
 	}
 	var last []byte
+	next := pageHeader + count*elementSize
 	for i := range count {
 		at := pageHeader + i*elementSize
-		key, err := cut(page[at:], binary.NativeEndian.Uint32(page[at:]), binary.NativeEndian.Uint32(page[at+4:]))
+		key, err := cut(page, at, binary.NativeEndian.Uint32(page[at:]), binary.NativeEndian.Uint32(page[at+4:]), &next)
 		if err != nil || bytes.Compare(key, last) < 0 || (i > 0 && bytes.Equal(key, last)) {
 			return fmt.Errorf("page %d: element %d is damaged", id, i)
 		}
@@ -224,11 +226,12 @@ func leafPage(page []byte, count int, last []byte, visit func(uint32, []byte, []
 	if pageHeader+count*elementSize > len(page) {
 		return nil, fmt.Errorf("%d elements", count)
 	}
+	next := pageHeader + count*elementSize
 	for i := range count {
 		at := pageHeader + i*elementSize
 		pos, ksize := binary.NativeEndian.Uint32(page[at+4:]), binary.NativeEndian.Uint32(page[at+8:])
 		vsize := binary.NativeEndian.Uint32(page[at+12:])
-		both, err := cut(page[at:], pos, ksize+vsize)
+		both, err := cut(page, at, pos, ksize+vsize, &next)
 		if err != nil || ksize > uint32(len(both)) || vsize > uint32(len(both)) {
 			return nil, fmt.Errorf("element %d is damaged", i)
 		}
@@ -244,9 +247,13 @@ func leafPage(page []byte, count int, last []byte, visit func(uint32, []byte, []
 	return last, nil
 }
 
-func cut(b []byte, pos, size uint32) ([]byte, error) {
-	if uint64(pos)+uint64(size) > uint64(len(b)) {
-		return nil, errors.New("out of bounds")
+// cut returns size bytes at pos from the element at. They must begin at next,
+// which it moves on.
+func cut(page []byte, at int, pos, size uint32, next *int) ([]byte, error) {
+	begin := at + int(pos)
+	if begin != *next || int(size) > len(page)-begin {
+		return nil, errors.New("out of place")
 	}
-	return b[pos : pos+size], nil
+	*next = begin + int(size)
+	return page[begin:*next], nil
 }
