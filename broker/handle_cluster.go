@@ -2,6 +2,8 @@ package broker
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -14,6 +16,7 @@ func clusterAPIs() []api {
 		{key: kmsg.ApiVersions, min: 0, max: 4, handle: answers((*Broker).apiVersions)},
 		{key: kmsg.Metadata, min: 0, max: 13, resource: acl.Topic, op: acl.Describe, handle: answers((*Broker).metadata)},
 		{key: kmsg.DescribeCluster, min: 0, max: 2, resource: acl.Cluster, op: acl.Describe, handle: answers((*Broker).describeCluster)},
+		{key: kmsg.DescribeLogDirs, min: 1, max: 4, resource: acl.Cluster, op: acl.Describe, handle: answers((*Broker).describeLogDirs)},
 	}
 }
 
@@ -72,4 +75,43 @@ func (r *request) operations(rt acl.ResourceType, name string) int32 {
 		}
 	}
 	return bits
+}
+
+// describeLogDirs answers DescribeLogDirs (KIP-113): the sizes of the logs in the
+// one directory. How full the disk is (v4) is left out: -1.
+func (b *Broker) describeLogDirs(_ context.Context, r *request, q *kmsg.DescribeLogDirsRequest) *kmsg.DescribeLogDirsResponse {
+	resp := q.ResponseKind().(*kmsg.DescribeLogDirsResponse)
+	if !r.may(acl.ClusterName) {
+		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		return resp
+	}
+	dir := kmsg.NewDescribeLogDirsResponseDir()
+	dir.Dir = b.logsDir()
+	set := b.topics.Load()
+	add := func(name string, wanted func(int32) bool) {
+		t := set.byName[name]
+		if t == nil {
+			return
+		}
+		out := kmsg.NewDescribeLogDirsResponseDirTopic()
+		out.Topic = name
+		for _, p := range t.partitions {
+			if wanted(p.Partition) {
+				part := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
+				part.Partition, part.Size = p.Partition, p.Size()
+				out.Partitions = append(out.Partitions, part)
+			}
+		}
+		dir.Topics = append(dir.Topics, out)
+	}
+	if q.Topics == nil {
+		for _, name := range slices.Sorted(maps.Keys(set.byName)) {
+			add(name, func(int32) bool { return true })
+		}
+	}
+	for _, t := range q.Topics {
+		add(t.Topic, func(p int32) bool { return slices.Contains(t.Partitions, p) })
+	}
+	resp.Dirs = append(resp.Dirs, dir)
+	return resp
 }

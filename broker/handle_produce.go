@@ -2,7 +2,7 @@ package broker
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -75,13 +75,15 @@ func (b *Broker) produce(ctx context.Context, r *request, q *kmsg.ProduceRequest
 	}
 	if q.Acks == 0 {
 		return func(context.Context) (kmsg.Response, error) {
+			var failed error
 			for _, p := range all {
 				if p.err != nil {
-					return nil, errors.Join(errors.New("produce with acks=0"), p.err)
+					failed = fmt.Errorf("produce with acks=0: %w", p.err)
+					continue
 				}
 				b.flusher.Add(p.partition, p.end)
 			}
-			return nil, nil
+			return nil, failed
 		}
 	}
 	return func(ctx context.Context) (kmsg.Response, error) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -94,14 +95,22 @@ func (b *Broker) accept(ctx context.Context, ln *listener) error {
 			defer b.conns.leave(host)
 			c := &conn{b: b, nc: nc, ln: ln, log: b.log.With("listener", ln.Name, "peer", nc.RemoteAddr().String())}
 			if err := c.serve(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
-				level := slog.LevelInfo
-				if errors.Is(err, errFrame) {
-					level = slog.LevelWarn
-				}
-				c.log.Log(ctx, level, "connection closed", "principal", c.client.Principal, "err", err)
+				c.log.Log(ctx, severity(err), "connection closed", "principal", c.client.Principal, "err", err)
 			}
 		})
 	}
+}
+
+// severity is how much an operator cares for the end of a connection: clients
+// come and go, but what is not a request may be an attack.
+func severity(err error) slog.Level {
+	switch {
+	case errors.Is(err, errFrame):
+		return slog.LevelWarn
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
 }
 
 // admission counts connections, in all and by host.

@@ -147,6 +147,7 @@ func topicConfigOf(configs map[string]string, syncs *commitlog.SyncGate) topicCo
 		c.log.RetentionAge = milliseconds(number("retention.ms"))
 		c.log.RetentionBytes = number("retention.bytes")
 	}
+	c.log.VerifyTransactions = true
 	c.log.Syncs = syncs
 	return c
 }
