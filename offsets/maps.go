@@ -1,6 +1,7 @@
 package offsets
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ type Maps struct {
 	faults  map[place]fault                 // the last that a page may be lost with
 	topics  map[string]ledger.TopicID       // of the ledgers, by cluster.id
 	next    map[place]int64                 // what is applied already ends here
+	waived  map[place]int64                 // faults up to here count no more
 }
 
 // entry is one copy. Its Map is replaced, not changed, once it was handed out.
@@ -73,7 +75,7 @@ func NewMaps() *Maps {
 	return &Maps{
 		ledgers: map[string]Ledger{}, copies: map[ledger.CopyKey]*entry{}, names: map[nameKey][]ledger.CopyKey{},
 		into: map[ledger.End][]ledger.CopyKey{}, faults: map[place]fault{},
-		topics: map[string]ledger.TopicID{}, next: map[place]int64{},
+		topics: map[string]ledger.TopicID{}, next: map[place]int64{}, waived: map[place]int64{},
 	}
 }
 
@@ -215,10 +217,62 @@ func (ms *Maps) Corrupt(pos tail.Position, err error) {
 // doubt is why nothing certain can be said of what a copy did last, "" if there
 // is no doubt. ms.mu is held.
 func (ms *Maps) doubt(c *entry) string {
-	if f, ok := ms.faults[c.at]; ok && f.offset > c.proved {
+	if f, ok := ms.faults[c.at]; ok && f.offset > max(c.proved, ms.waivedAt(c.at)) {
 		return f.why
 	}
 	return ""
+}
+
+// waivedAt is the last ledger offset whose faults count no more, -1 if all do.
+// ms.mu is held.
+func (ms *Maps) waivedAt(at place) int64 {
+	if o, ok := ms.waived[at]; ok {
+		return o
+	}
+	return -1
+}
+
+// Waive is an operator's word that what may be lost of a ledger partition at or
+// below an offset is known and does not matter: copies that were uncertain because
+// of it are taken to stand where the rest of the ledger says, and copies that the
+// ledger does not know to be new. The caller remembers it and says it again after
+// a restart.
+func (ms *Maps) Waive(cluster string, partition int32, upTo int64) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	at := place{cluster, partition}
+	ms.waived[at] = max(upTo, ms.waivedAt(at))
+}
+
+// Damage is where pages of a ledger may be lost, and why.
+type Damage struct {
+	Cluster   string `json:"cluster"` // cluster.id
+	Partition int32  `json:"partition"`
+	Offset    int64  `json:"offset"` // the last
+	Why       string `json:"why"`
+	Waived    bool   `json:"waived"`
+	// Copies is the number of known copies that are uncertain because of it.
+	Copies int `json:"copies"`
+}
+
+// Damages lists the last damage of each ledger partition that has one.
+func (ms *Maps) Damages() []Damage {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	var all []Damage
+	for at, f := range ms.faults {
+		d := Damage{Cluster: at.cluster, Partition: at.partition, Offset: f.offset, Why: f.why, Waived: f.offset <= ms.waivedAt(at)}
+		for _, c := range ms.copies {
+			if c.at == at && ms.doubt(c) != "" {
+				d.Copies++
+			}
+		}
+		all = append(all, d)
+	}
+	slices.SortFunc(all, func(a, b Damage) int {
+		return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Partition, b.Partition))
+	})
+	return all
 }
 
 // Position is how far a copy has come.
@@ -246,7 +300,7 @@ func (ms *Maps) Position(ctx context.Context, cluster string, id ledger.CopyID) 
 	c := ms.copies[id.Key()]
 	if c == nil {
 		for at, f := range ms.faults {
-			if at.cluster == cluster {
+			if at.cluster == cluster && f.offset > ms.waivedAt(at) {
 				return Position{}, fmt.Errorf("position of a copy: %w: %s", ErrUncertain, f.why)
 			}
 		}

@@ -106,6 +106,36 @@ func TestPosition(t *testing.T) {
 	}
 }
 
+func TestWaive(t *testing.T) {
+	ms := NewMaps()
+	ms.Attach("dst", caughtUp{})
+	feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
+	ms.Corrupt(tail.Position{Cluster: "dst", Offset: 2}, &ledger.CorruptError{Reason: "bad"})
+	unknown := testCopy
+	unknown.Source.Partition = 9
+	if d := ms.Damages(); len(d) != 1 || d[0].Offset != 2 || d[0].Copies != 1 || d[0].Waived {
+		t.Errorf("got %+v", d)
+	}
+	ms.Waive("dst", 0, 1)
+	if _, err := ms.Position(t.Context(), "dst", unknown); !errors.Is(err, ErrUncertain) {
+		t.Errorf("a fault above what is waived: got %v", err)
+	}
+	ms.Waive("dst", 0, 2)
+	if p, err := ms.Position(t.Context(), "dst", unknown); err != nil || p.Exists {
+		t.Errorf("an unknown copy: got %+v %v", p, err)
+	}
+	if p, err := ms.Position(t.Context(), "dst", testCopy); err != nil || p.Next != 5 {
+		t.Errorf("got %+v %v", p, err)
+	}
+	if d := ms.Damages(); len(d) != 1 || d[0].Copies != 0 || !d[0].Waived {
+		t.Errorf("got %+v", d)
+	}
+	ms.Corrupt(tail.Position{Cluster: "dst", Offset: 7}, &ledger.CorruptError{Reason: "worse"})
+	if _, err := ms.Position(t.Context(), "dst", testCopy); !errors.Is(err, ErrUncertain) {
+		t.Errorf("a later fault: got %v", err)
+	}
+}
+
 func TestPositionNeedsTheLedger(t *testing.T) {
 	ms := NewMaps()
 	if _, err := ms.Position(t.Context(), "dst", testCopy); err == nil {

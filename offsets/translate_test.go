@@ -107,11 +107,15 @@ func TestTranslate(t *testing.T) {
 		{"back: at a hole", back(holed), 5, AnyBounds, Result{-1, false, 0, 0, Unknown, "a hop begins at offset 8, the one before it ended at 5"}},
 		{"back: expired", back(plain), 100, Bounds{4, 20, 20}, Result{4, false, 0, 0, Expired, "the copy was at offset 0, the log begins at 4"}},
 		{
-			"another flow mixes in", Route{There: plain, Others: []*Map{fold(begin(1, 0), hop(1, 0, 1, 110))}}, 3, AnyBounds,
+			"another flow mixes in",
+			Route{There: plain, Others: []*Map{fold(begin(1, 0), hop(1, 0, 1, 110))}},
+			3, AnyBounds,
 			Result{103, false, 0, 0, Interleaved, "flow f writes the same partition"},
 		},
 		{
-			"another flow wrote before", Route{There: plain, Others: []*Map{fold(begin(1, 0), hop(1, 0, 9, 10))}}, 3, AnyBounds,
+			"another flow wrote before",
+			Route{There: plain, Others: []*Map{fold(begin(1, 0), hop(1, 0, 9, 10))}},
+			3, AnyBounds,
 			Result{103, true, 0, 0, Copied, ""},
 		},
 	}
