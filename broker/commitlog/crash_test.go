@@ -328,4 +328,12 @@ func TestTheNewestRecoveryPointCounts(t *testing.T) {
 		must(t, r.advance(durablePoint{0, i + 1}))
 		must(t, r.file.Close())
 	}
+	// A torn write of the newest leaves the one before.
+	flip(t, fsys, recoveryName, (5%2*recoverySlot+recoveryLen-1)*8)
+	r, got, err := openRecoveryPoint(fsys, testDir)
+	must(t, err)
+	if got.size != 4 {
+		t.Fatalf("point %+v, want size 4", got)
+	}
+	must(t, r.file.Close())
 }

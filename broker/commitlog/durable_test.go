@@ -157,6 +157,11 @@ func TestSealingMakesDurable(t *testing.T) {
 	if got, want := l.DurableOffset(), l.EndOffset()-3; got != want {
 		t.Fatalf("durable %d, want %d", got, want)
 	}
+	cp, err := readCheckpoint(l.fs, testDir)
+	must(t, err)
+	if len(cp.Sealed) != 1 || cp.Active != cp.Sealed[0].Next {
+		t.Fatalf("checkpoint %+v, want one sealed segment", cp)
+	}
 }
 
 func second[T any](_ T, err error) error { return err }

@@ -134,6 +134,9 @@ func TestDeleteRecords(t *testing.T) {
 	for _, offset := range []int64{31, 10, 60} {
 		want := max(l.StartOffset(), offset)
 		must(t, l.DeleteRecordsBefore(offset))
+		if cp, err := readCheckpoint(fsys, testDir); err != nil || cp.intents() {
+			t.Fatalf("intents are left: %+v, %v", cp, err)
+		}
 		for range 2 {
 			if got := l.StartOffset(); got != want {
 				t.Fatalf("start %d, want %d", got, want)
@@ -144,6 +147,17 @@ func TestDeleteRecords(t *testing.T) {
 			must(t, l.Close())
 			l = open(t, fsys, small())
 		}
+	}
+}
+
+func TestTheStartIsNeverAboveADurableEnd(t *testing.T) {
+	fsys := vfs.NewMem()
+	l := open(t, fsys, small())
+	add(t, l, nobody, 3)
+	must(t, l.DeleteRecordsBefore(3))
+	l = open(t, fsys.Crash(nil), small())
+	if l.StartOffset() != 3 || l.EndOffset() != 3 {
+		t.Fatalf("[%d,%d), want [3,3)", l.StartOffset(), l.EndOffset())
 	}
 }
 
