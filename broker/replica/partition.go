@@ -201,16 +201,21 @@ func (p *Partition) MaxTimestamp(upTo int64) (commitlog.Found, bool, error) {
 
 // EpochEnd answers OffsetForLeaderEpoch: the largest epoch not above the one
 // asked for and where it ends, both -1 if unknown. The current epoch ends at the
-// high watermark.
+// high watermark. It enters the log with its first batch; until then the one
+// before it ends there too.
 func (p *Partition) EpochEnd(epoch int32) (found int32, end int64) {
-	switch {
-	case p.log == nil || epoch > p.epoch:
+	if p.log == nil || epoch > p.epoch {
 		return -1, -1
-	case epoch == p.epoch:
-		return epoch, p.HighWatermark()
+	}
+	hw, latest := p.HighWatermark(), p.log.LatestEpoch()
+	switch {
+	case epoch == p.epoch || latest < 0:
+		return epoch, hw
+	case epoch > latest:
+		return latest, hw
 	}
 	found, end = p.log.EpochEnd(epoch)
-	return found, min(end, p.HighWatermark())
+	return found, min(end, hw)
 }
 
 // Producers is the state of every producer.
