@@ -52,27 +52,7 @@ func transact(t *testing.T, cl *kgo.Client, end kgo.TransactionEndTry, records .
 // committedValues reads the topic's partition 0 to its last stable offset.
 func (b *testBroker) committedValues(t *testing.T, topic string) []string {
 	t.Helper()
-	ctx := within(t, 15*time.Second)
-	cl := b.client(t, kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords())
-	end, err := kadm.NewClient(b.client(t)).ListCommittedOffsets(ctx, topic)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stable, _ := end.Lookup(topic, 0)
-	var got []string
-	for at := int64(0); at < stable.Offset; {
-		fetches := cl.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			t.Fatalf("read %s at %d of %d: %v", topic, at, stable.Offset, err)
-		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			if !r.Attrs.IsControl() {
-				got = append(got, string(r.Value))
-			}
-			at = r.Offset + 1
-		})
-	}
-	return got
+	return b.readCommitted(t, topic, 0)
 }
 
 func TestTransactionsCommitAndAbort(t *testing.T) {
