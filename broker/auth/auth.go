@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"unicode/utf8"
-
-	"github.com/xdg-go/scram"
 )
 
 // ErrFailed says that a client did not prove who it is. It wraps the cause,
@@ -29,28 +27,12 @@ type Authenticator struct {
 	users Users
 	// fakeKey makes salts for users that do not exist.
 	fakeKey []byte
-	scram   map[Mechanism]*scram.Server
 }
 
 // New returns an Authenticator. The secret must stay the same over restarts, or
 // a changing salt would tell an unknown user from a known one.
-func New(users Users, secret []byte) (*Authenticator, error) {
-	a := &Authenticator{users: users, fakeKey: bytes.Clone(secret), scram: map[Mechanism]*scram.Server{}}
-	for m, generate := range map[Mechanism]scram.HashGeneratorFcn{ScramSHA256: scram.SHA256, ScramSHA512: scram.SHA512} {
-		server, err := generate.NewServer(func(user string) (scram.StoredCredentials, error) {
-			c, _ := a.lookup(m, user)
-			return scram.StoredCredentials{
-				KeyFactors: scram.KeyFactors{Salt: string(c.Salt), Iters: c.Iterations},
-				StoredKey:  c.StoredKey,
-				ServerKey:  c.ServerKey,
-			}, nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("%s server: %w", m, err)
-		}
-		a.scram[m] = server
-	}
-	return a, nil
+func New(users Users, secret []byte) *Authenticator {
+	return &Authenticator{users: users, fakeKey: bytes.Clone(secret)}
 }
 
 // lookup returns a user's credential, or one that nothing matches.
@@ -85,51 +67,14 @@ type Session interface {
 // Start begins an exchange. It returns false for a mechanism that this package
 // does not know; which of them a listener offers is the caller's choice.
 func (a *Authenticator) Start(m Mechanism) (Session, bool) {
-	if m == Plain {
+	switch {
+	case m == Plain:
 		return &plainSession{auth: a}, true
+	case hashOf(m) != nil:
+		return &scramSession{auth: a, mechanism: m}, true
 	}
-	server, ok := a.scram[m]
-	if !ok {
-		return nil, false
-	}
-	return &scramSession{auth: a, mechanism: m, conv: server.NewConversation()}, true
+	return nil, false
 }
-
-type scramSession struct {
-	auth      *Authenticator
-	mechanism Mechanism
-	conv      *scram.ServerConversation
-	user      string
-	failed    bool
-}
-
-func (s *scramSession) Step(token []byte) ([]byte, bool, error) {
-	if s.failed || s.conv.Done() {
-		return nil, false, fmt.Errorf("%w: exchange is over", ErrFailed)
-	}
-	reply, err := s.conv.Step(string(token))
-	if err == nil {
-		// A user name is refused only at the end, like a wrong proof.
-		if id := s.conv.AuthzID(); id != "" && id != s.conv.Username() {
-			err = errors.New("authorisation id is another user's")
-		}
-	}
-	if err != nil {
-		s.failed = true
-		return nil, false, fmt.Errorf("%w: user %q: %w", ErrFailed, s.conv.Username(), err)
-	}
-	if !s.conv.Done() {
-		return []byte(reply), false, nil
-	}
-	if _, known := s.auth.lookup(s.mechanism, s.conv.Username()); !s.conv.Valid() || !known {
-		s.failed = true
-		return nil, false, fmt.Errorf("%w: user %q", ErrFailed, s.conv.Username())
-	}
-	s.user = s.conv.Username()
-	return []byte(reply), true, nil
-}
-
-func (s *scramSession) User() string { return s.user }
 
 type plainSession struct {
 	auth *Authenticator

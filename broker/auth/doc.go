@@ -17,8 +17,17 @@
 //   - Nobody acts for another: an authorisation id other than the user's own
 //     name is refused (CVE-2017-12610).
 //   - The final nonce is compared (CVE-2024-56128), secrets in constant time
-//     (CVE-2021-38153).
+//     (CVE-2021-38153). It must begin with the client's nonce and end with the
+//     whole nonce that the server sent.
 //   - Every failure is [ErrFailed] to the client; the cause is for the log.
+//
+// The server's side of SCRAM is our own, small as it is, for the sake of that last
+// comparison. RFC 5802 demands equality and libraries insist on it; librdkafka
+// before 2.6.1, which distributions still ship, puts the client's nonce in front
+// once more. Kafka's own fix therefore asks how the nonce ends, and so must we.
+// Nothing is given away: the part that makes an exchange unique is compared whole,
+// and the proof covers the message as it was sent. The tests hold this side
+// against clients that others wrote.
 //
 // What is left out: channel binding (Kafka clients do not offer it), delegation
 // tokens, OAUTHBEARER and GSSAPI.
