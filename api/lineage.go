@@ -20,7 +20,8 @@ type Lineage interface {
 	Gaps(ctx context.Context, caller Caller, from lineage.Address, last int64) (gaps []lineage.Gap, more bool, err error)
 }
 
-type lifeQuery struct {
+// LifeQuery picks one life of a topic that was recreated.
+type LifeQuery struct {
 	TopicID string `query:"topicId" doc:"An earlier life of the topic; the present one if empty"`
 }
 
@@ -29,7 +30,7 @@ func registerLineage(h huma.API, l Lineage) {
 	huma.Register(h, operation(http.MethodGet, "/api/v1/lineage/events/{cluster}/{topic}/{partition}/{offset}", "event-lineage", "One event: who produced it, where its copies lie, who read it", denied...),
 		func(ctx context.Context, in *struct {
 			PositionPath
-			lifeQuery
+			LifeQuery
 		},
 		) (*eventOutput, error) {
 			a, err := l.Event(ctx, CallerOf(ctx), lineage.Address{Cluster: in.Cluster, Topic: in.Topic, Partition: in.Partition, Offset: in.Offset, TopicID: in.TopicID})
@@ -39,7 +40,7 @@ func registerLineage(h huma.API, l Lineage) {
 			return &eventOutput{Body: a}, nil
 		})
 	huma.Register(h, operation(http.MethodGet, "/api/v1/lineage/topics/{cluster}/{topic}", "topic-lineage", "One topic: what it is copied from and to, and its clients", denied...),
-		func(ctx context.Context, in *topicPath) (*graphOutput, error) {
+		func(ctx context.Context, in *TopicPath) (*graphOutput, error) {
 			g, err := l.Topic(ctx, CallerOf(ctx), in.address())
 			if err != nil {
 				return nil, err
@@ -48,7 +49,7 @@ func registerLineage(h huma.API, l Lineage) {
 		})
 	huma.Register(h, operation(http.MethodGet, "/api/v1/lineage/gaps/{cluster}/{topic}/{partition}", "topic-gaps", "Offsets of a partition that have no copy, and why", denied...),
 		func(ctx context.Context, in *struct {
-			topicPath
+			TopicPath
 			Partition int32 `path:"partition" minimum:"0"`
 			From      int64 `query:"from" minimum:"0" doc:"First source offset"`
 			To        int64 `query:"to" minimum:"-1" default:"-1" doc:"Last source offset; -1 is the end"`
@@ -76,13 +77,14 @@ type GapList struct {
 	More bool          `json:"more" doc:"There are others: ask again from behind the last"`
 }
 
-type topicPath struct {
+// TopicPath names a topic.
+type TopicPath struct {
 	Cluster string `path:"cluster" doc:"Name of a declared cluster, or its cluster.id"`
 	Topic   string `path:"topic"`
-	lifeQuery
+	LifeQuery
 }
 
-func (p *topicPath) address() lineage.Address {
+func (p *TopicPath) address() lineage.Address {
 	return lineage.Address{Cluster: p.Cluster, Topic: p.Topic, TopicID: p.TopicID}
 }
 

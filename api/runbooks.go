@@ -27,12 +27,14 @@ type Person struct {
 	Reason string
 }
 
-type runbookPath struct {
+// RunbookPath names a runbook. Embedded parameters must be exported: huma does
+// not see others.
+type RunbookPath struct {
 	Name string `path:"name"`
 }
 
 type decisionInput struct {
-	runbookPath
+	RunbookPath
 	Decision string `path:"decision" enum:"approve,confirm,pause,resume,retry,rollback,abort"`
 	Step     string `query:"step" doc:"Id of the step that waits; may be left out if only one does"`
 	Reason   string `query:"reason" doc:"Stands in the evidence"`
@@ -40,15 +42,15 @@ type decisionInput struct {
 
 func registerRunbooks(h huma.API, r Runbooks) {
 	huma.Register(h, operation(http.MethodGet, "/api/v1/runbooks/{name}/plan", "plan-runbook", "The steps that a run would take", http.StatusNotFound),
-		func(ctx context.Context, in *runbookPath) (*executionOutput, error) {
+		func(ctx context.Context, in *RunbookPath) (*executionOutput, error) {
 			return execution(r.Plan(ctx, in.Name))
 		})
 	huma.Register(h, operation(http.MethodGet, "/api/v1/runbooks/{name}/execution", "get-execution", "The latest run: steps, evidence, decisions", http.StatusNotFound),
-		func(ctx context.Context, in *runbookPath) (*executionOutput, error) {
+		func(ctx context.Context, in *RunbookPath) (*executionOutput, error) {
 			return execution(r.Latest(ctx, in.Name))
 		})
 	huma.Register(h, operation(http.MethodGet, "/api/v1/runbooks/{name}/report", "get-report", "The latest run as a Markdown report", http.StatusNotFound),
-		func(ctx context.Context, in *runbookPath) (*reportOutput, error) {
+		func(ctx context.Context, in *RunbookPath) (*reportOutput, error) {
 			x, err := r.Latest(ctx, in.Name)
 			if err != nil {
 				return nil, err
@@ -57,7 +59,7 @@ func registerRunbooks(h huma.API, r Runbooks) {
 		})
 	huma.Register(h, adminOperation(http.MethodPost, "/api/v1/runbooks/{name}/start", "start-runbook", "Run it", http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *struct {
-			runbookPath
+			RunbookPath
 			Reason string `query:"reason" doc:"Stands in the evidence"`
 		},
 		) (*executionOutput, error) {

@@ -2,20 +2,146 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/waybillhq/waybill/cluster"
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/mirror"
 )
 
+// dutyRetry is between attempts to begin a duty whose clusters do not answer.
+const dutyRetry = time.Second
+
 // runFlowDuty finds a flow's topics and moves its groups, for as long as the
-// duty is this node's.
+// duty is this node's. It waits for clusters that do not answer.
 func (l *life) runFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) error {
-	f, err := declaredFlow(l.fleet.State(), a.Work.Name)
+	for {
+		err := l.tryFlowDuty(ctx, a, d)
+		if ctx.Err() != nil {
+			return nil
+		}
+		d.trouble(err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(dutyRetry):
+		}
+	}
+}
+
+// trouble is what keeps a duty from its work, for the flow's status.
+func (d *duty) trouble(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	d.problem.Store(&text)
+}
+
+func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) error {
+	state := l.fleet.State()
+	f, err := declaredFlow(state, a.Work.Name)
 	if err != nil {
 		return err
 	}
-	s, err := l.groups.syncer(f)
+	source, err1 := state.Lookup(flow.KindCluster, f.Spec.Source)
+	destination, err2 := state.Lookup(flow.KindCluster, f.Spec.Destination)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	syncer, err := l.groups.syncer(f)
 	if err != nil {
 		return err
 	}
-	return s.Run(ctx)
+	if f.Spec.Paused {
+		<-ctx.Done() // nothing is found and nothing moves
+		return nil
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	discoverer := &mirror.Discoverer{
+		Flow: f, Source: source.Cluster, Destination: destination.Cluster, ClientID: l.directory.clientID, Log: l.log,
+		Known: func() []mirror.Topic { return knownTopics(l.fleet.State(), a.Work.Name) },
+	}
+	g.Go(func() error {
+		return discoverer.Run(ctx, func(topics []mirror.Topic, err error) {
+			if err == nil {
+				err = l.reportTopics(ctx, a, topics)
+			}
+			d.trouble(err)
+		})
+	})
+	if f.Spec.Groups != nil {
+		g.Go(func() error { return syncer.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+// reportTopics has the fleet remember what discovery found, if that has changed.
+func (l *life) reportTopics(ctx context.Context, a cluster.Assignment, topics []mirror.Topic) error {
+	known := map[string]cluster.TopicSpec{}
+	if work := l.fleet.State().Flows[a.Work.Name]; work != nil {
+		for name, t := range work.Topics {
+			known[name] = t.TopicSpec
+		}
+	}
+	cmd := &cluster.SetTopics{Flow: a.Work.Name, Epoch: a.Epoch}
+	found := map[string]bool{}
+	for _, t := range topics {
+		found[t.Source] = true
+		if spec := topicSpec(t); known[t.Source] != spec {
+			cmd.Put = append(cmd.Put, spec)
+		}
+	}
+	for name := range known {
+		if !found[name] {
+			cmd.Remove = append(cmd.Remove, name)
+		}
+	}
+	if len(cmd.Put)+len(cmd.Remove) == 0 {
+		return nil
+	}
+	if _, err := l.fleet.Propose(ctx, cmd); err != nil {
+		return fmt.Errorf("report topics to the fleet: %w", err)
+	}
+	return nil
+}
+
+func topicSpec(t mirror.Topic) cluster.TopicSpec {
+	spec := cluster.TopicSpec{
+		Source: t.Source, SourceID: t.SourceID.String(), Destination: t.Destination, Partitions: t.Partitions,
+		Offsets: "translate", State: string(t.State), Problem: t.Problem, Blocked: t.Blocked,
+	}
+	if t.DestinationID != (ledger.TopicID{}) {
+		spec.DestinationID = t.DestinationID.String()
+	}
+	if t.Fix != "" {
+		spec.Problem += "; " + t.Fix
+	}
+	return spec
+}
+
+// knownTopics are the topics of a flow as the fleet remembers them. Ids that
+// cannot be read count as not known.
+func knownTopics(s *cluster.State, name string) []mirror.Topic {
+	work := s.Flows[name]
+	if work == nil {
+		return nil
+	}
+	var topics []mirror.Topic
+	for _, source := range sortedNames(work.Topics) {
+		spec := work.Topics[source].TopicSpec
+		t := mirror.Topic{
+			Source: spec.Source, Destination: spec.Destination, Partitions: spec.Partitions,
+			State: mirror.State(spec.State), Problem: spec.Problem, Blocked: spec.Blocked,
+		}
+		t.SourceID, _ = ledger.ParseTopicID(spec.SourceID)
+		t.DestinationID, _ = ledger.ParseTopicID(spec.DestinationID)
+		topics = append(topics, t)
+	}
+	return topics
 }
