@@ -44,7 +44,7 @@
 // any more. It returns [ErrFenced] when the incarnation of the node is over; the
 // caller gets a new incarnation and makes a new Manager.
 //
-// A Discoverer finds the topics of a flow and makes their counterparts. One
+// A [Discoverer] finds the topics of a flow and makes their counterparts. One
 // node of the fleet runs it for each flow, wherever the copies are.
 //
 // # What is left out

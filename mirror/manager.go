@@ -85,7 +85,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		for {
-			m.reconcile(gctx, g)
+			for _, a := range m.reconcile(gctx, g) {
+				m.cfg.Released(a)
+			}
 			select {
 			case <-m.kick:
 			case <-gctx.Done():
@@ -96,8 +98,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// reconcile starts and stops flows, and tells each what it is to copy.
-func (m *Manager) reconcile(ctx context.Context, g *errgroup.Group) {
+// reconcile starts and stops flows, and tells each what it is to copy. It returns
+// what has been released since.
+func (m *Manager) reconcile(ctx context.Context, g *errgroup.Group) (released []Assignment) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	byFlow := map[string][]Assignment{}
@@ -132,12 +135,13 @@ func (m *Manager) reconcile(ctx context.Context, g *errgroup.Group) {
 	for name, a := range m.owed {
 		if r := m.flows[a.Flow]; !wanted[name] && (r == nil || !r.holds(&a)) {
 			delete(m.owed, name)
-			m.cfg.Released(a)
+			released = append(released, a)
 		}
 	}
 	for _, r := range m.flows {
 		r.budget.setLimit(max(m.cfg.BufferBytes/int64(len(m.flows)), minFlowBytes))
 	}
+	return released
 }
 
 // start runs a flow. m.mu is held.
