@@ -19,6 +19,8 @@
 //   - It never guesses. Where a page of the ledger is missing, or two entries
 //     contradict each other, the offsets concerned are unknown, and the answer
 //     says because of what.
+//   - A copy whose last doings may be lost with a damaged page is uncertain until its
+//     next hop shows that it missed nothing, or an operator waives the damage.
 //   - A group is written at the destination only while it is idle there, never
 //     backwards, never past the end, and never over a position that was not ours.
 //
