@@ -425,11 +425,7 @@ func TestLeases(t *testing.T) {
 		return m
 	}
 	gone := func(l *leases, m map[string]Member, after time.Duration) string {
-		var names []string
-		for _, name := range sortedKeys(l.expired(m, start.Add(after))) {
-			names = append(names, name)
-		}
-		return strings.Join(names, ",")
+		return strings.Join(sortedKeys(l.expired(m, start.Add(after))), ",")
 	}
 	m := members("a", 1, "b", 2, "c", 0)
 	l := newLeases(m, start, grace, timeout)

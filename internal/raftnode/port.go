@@ -125,6 +125,9 @@ func (p *port) admit(ctx context.Context, raw net.Conn) error {
 	if err := secure.HandshakeContext(ctx); err != nil {
 		return errors.Join(fmt.Errorf("handshake: %w", err), conn.Close())
 	}
+	if err := p.credentials.Err(); err != nil { // connections are few, and this is urgent
+		p.log.Warn("changed credentials are not in use", "error", err)
+	}
 	state := secure.ConnectionState()
 	conn.Conn, conn.cert = secure, state.PeerCertificates[0]
 	to := p.peer
