@@ -288,6 +288,10 @@ func TestWhatWasCutStaysCut(t *testing.T) {
 	if got := killed.EndOffset(); got != 1 {
 		t.Fatalf("end %d, want 1", got)
 	}
+	// The last byte of a batch is a zero, like what is preallocated.
+	if got, want := killed.Recovered(), (Recovery{CutBytes: l.Size()*2/3 - 1}); got != want {
+		t.Fatalf("recovered %+v, want %+v", got, want)
+	}
 	// A batch as long as the torn one ends where the other begins.
 	add(t, killed, nobody, 1)
 	must(t, killed.WaitDurable(t.Context(), 2))

@@ -15,7 +15,8 @@
 //
 // A batch is stored as it came. Only its base offset and leader epoch are written,
 // which its checksum does not cover. A replica or a mirror topic takes batches
-// with [Log.AppendReplicated] at the offsets they have.
+// with [Log.AppendReplicated] at the offsets they have: a compare-and-append, which
+// names the end that it expects the log to have.
 //
 // # What it promises
 //
@@ -42,6 +43,11 @@
 //
 // # What is left out
 //
-// Key compaction (only retention deletes), tiered storage, formats before v2, and
-// locking the directory: whoever opens logs sees to it that one process does.
+// Key compaction (only retention deletes), tiered storage, formats before v2.
+// Checks that take a decompressed batch (record timestamps, null keys) are the
+// broker's, before Append; so are the high watermark and who leads. Reads do not
+// check checksums, their readers do. Locking the directory: whoever opens logs
+// sees to it that one process does. After a restart the last stable offset counts
+// a transaction as settled although its marker may still be above the high
+// watermark.
 package commitlog

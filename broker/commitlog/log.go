@@ -19,6 +19,8 @@ type Log struct {
 	writer sync.Mutex // held by whoever changes the log
 	cfg    Config     // guarded by writer
 	state  *state     // guarded by writer
+	// recovered is what the last reload had to do; guarded by writer.
+	recovered Recovery
 
 	// syncing has room for one: who puts something in may sync, and write the
 	// recovery point.
@@ -54,10 +56,11 @@ func Open(fs vfs.FS, dir string, cfg Config) (*Log, error) {
 // reload reads the directory and begins anew with what is there. No file is open,
 // and the caller holds every lock, or is Open.
 func (l *Log) reload() error {
-	st, recovery, err := load(l.fs, l.dir, l.cfg)
+	st, recovery, did, err := load(l.fs, l.dir, l.cfg)
 	if err != nil {
 		return err
 	}
+	l.recovered = did
 	l.state, l.recovery, l.released = st, recovery, false
 	l.view.Store(st.view())
 	l.durable.reset(st.active.next)
@@ -187,6 +190,13 @@ func (l *Log) LatestEpoch() int32 { return l.view.Load().epochs.latest() }
 func (l *Log) EpochEnd(epoch int32) (found int32, end int64) {
 	v := l.view.Load()
 	return v.epochs.end(epoch, v.end())
+}
+
+// Recovered is what Open had to do, for its caller to log.
+func (l *Log) Recovered() Recovery {
+	l.writer.Lock()
+	defer l.writer.Unlock()
+	return l.recovered
 }
 
 // Producers is the state of every producer, sorted by id.

@@ -1,0 +1,242 @@
+package commitlog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+
+	"github.com/waybillhq/waybill/internal/record"
+	"github.com/waybillhq/waybill/internal/vfs"
+)
+
+// replay reads every segment that is not sealed, and any sealed one that it needs
+// to rebuild indexes or the producers' state.
+func (l *loader) replay() error {
+	st := l.state
+	need := slices.IndexFunc(st.segments, func(s *segment) bool { return s.offsets == nil })
+	needBase := st.Active
+	if need >= 0 {
+		needBase = st.segments[need].Base
+	}
+	from, err := l.restoreProducers(needBase)
+	if err != nil {
+		return err
+	}
+	first := 0
+	for first < len(st.segments) && first != need && st.segments[first].Next <= from {
+		first++
+	}
+	for i := first; i < len(st.segments); i++ {
+		if err := l.replaySealed(i, from); err != nil {
+			return err
+		}
+	}
+	rest := l.bases[slices.Index(l.bases, st.Active):]
+	for i, base := range rest {
+		last := i == len(rest)-1
+		if err := l.replayUnsealed(base, from, last); err != nil {
+			return err
+		}
+		if !last {
+			if err := l.sealRecovered(rest[i+1]); err != nil {
+				return err
+			}
+		}
+	}
+	return l.overlayProducers(from)
+}
+
+// restoreProducers takes the newest snapshot at or below an offset, and returns
+// where replaying has to begin: everywhere, if there is none.
+func (l *loader) restoreProducers(atMost int64) (from int64, err error) {
+	for _, offset := range slices.Backward(l.snapshots) {
+		if offset > atMost {
+			continue
+		}
+		s, err := l.readSnapshot(offset)
+		if err != nil {
+			return 0, err
+		}
+		if s == nil {
+			continue
+		}
+		l.state.producers = s
+		for _, txn := range s.openTransactions() {
+			l.state.txns = l.state.txns.opened(txn.ProducerID, txn.FirstOffset)
+		}
+		return offset, nil
+	}
+	l.state.producers = newProducers(l.cfg.MaxProducers)
+	return math.MinInt64, nil
+}
+
+// readSnapshot returns nil for one that is damaged: an older one and a replay do
+// its work.
+func (l *loader) readSnapshot(offset int64) (*producers, error) {
+	buf, err := vfs.ReadFile(l.fs, filepath.Join(l.dir, fileName(offset, snapshotSuffix)), math.MaxInt32)
+	if err != nil {
+		return nil, fmt.Errorf("read producer snapshot: %w", err)
+	}
+	s, at, err := decodeProducers(buf, l.cfg.MaxProducers)
+	if err != nil || at != offset {
+		return nil, nil //nolint:nilerr // damage is an expected outcome, see above
+	}
+	return s, nil
+}
+
+// overlayProducers applies what the newest snapshot knows beyond the replay.
+func (l *loader) overlayProducers(from int64) error {
+	end := l.state.active.next
+	for _, offset := range slices.Backward(l.snapshots) {
+		if offset <= from {
+			break
+		}
+		if offset > end {
+			continue
+		}
+		newer, err := l.readSnapshot(offset)
+		if err != nil {
+			return err
+		}
+		if newer != nil {
+			l.state.producers.overlay(newer, offset)
+			return nil
+		}
+	}
+	return nil
+}
+
+// read scans a segment into l.state.active, and applies what lies at or above
+// from to the producers' state.
+func (l *loader) read(base, from int64, file vfs.File, size int64) (stop int64, damage, err error) {
+	st := l.state
+	st.active = newActive(base, file)
+	st.active.allocated = size
+	return scan(file, 0, size, base, !st.Sparse, func(_ int64, b record.Batch) error {
+		if err := l.checkEpoch(b); err != nil {
+			return err
+		}
+		st.active.note(b, l.cfg.IndexInterval, l.now)
+		if b.BaseOffset() < from {
+			return nil
+		}
+		if err := st.apply(b, l.now, b.NextOffset()); err != nil {
+			return &record.CorruptError{Offset: b.BaseOffset(), Reason: err.Error()}
+		}
+		return nil
+	})
+}
+
+// checkEpoch checks a batch's leader epoch, or learns the epochs from the batches
+// if there was no checkpoint.
+func (l *loader) checkEpoch(b record.Batch) error {
+	st := l.state
+	if l.found != nil {
+		return checkEpoch(b, st.Epochs, st.Start)
+	}
+	if b.LeaderEpoch() > st.Epochs.latest() {
+		st.Epochs = st.Epochs.assign(b.LeaderEpoch(), b.BaseOffset())
+	}
+	return nil
+}
+
+func (l *loader) corrupt(pos int64, reason error) error {
+	a := l.state.active
+	return &CorruptError{File: fileName(a.base, logSuffix), Position: pos, Offset: a.next, Reason: reason.Error()}
+}
+
+func (l *loader) replaySealed(i int, from int64) error {
+	seg := l.state.segments[i]
+	_, damage, err := l.read(seg.Base, from, seg.file, seg.Size)
+	if err != nil {
+		return err
+	}
+	if stop := l.state.active.size; damage != nil {
+		return l.corrupt(stop, damage)
+	}
+	if seg.offsets != nil {
+		return nil
+	}
+	rebuilt, err := l.state.active.seal(l.fs, l.dir)
+	if err != nil {
+		return err
+	}
+	l.opened = append(l.opened, rebuilt.offsets, rebuilt.times)
+	rebuilt.LastAppend = seg.LastAppend
+	l.did.Rebuilt++
+	l.state.segments[i], l.state.Sealed[i] = rebuilt, rebuilt.sealed
+	l.rewrite = true
+	return nil
+}
+
+// replayUnsealed reads a segment of which nothing is known. In the last one, what
+// follows the last right batch is a torn tail, unless it was durable.
+func (l *loader) replayUnsealed(base, from int64, last bool) error {
+	file, err := l.fs.Open(filepath.Join(l.dir, fileName(base, logSuffix)))
+	if err != nil {
+		return fmt.Errorf("open segment: %w", err)
+	}
+	l.opened = append(l.opened, file)
+	size, err := file.Size()
+	if err != nil {
+		return fmt.Errorf("size of segment: %w", err)
+	}
+	stop, damage, err := l.read(base, from, file, size)
+	if err != nil {
+		return err
+	}
+	if base == l.point.base && stop < l.point.size {
+		if damage == nil {
+			damage = errors.New("the file is too short")
+		}
+		return l.corrupt(stop, fmt.Errorf("%w (durable up to byte %d)", damage, l.point.size))
+	}
+	if damage == nil {
+		return nil
+	}
+	if !last {
+		return l.corrupt(stop, damage)
+	}
+	l.did.CutBytes, err = lengthWithoutZeros(file, stop, size)
+	return err
+}
+
+// lengthWithoutZeros is the length of a range of a file up to its last byte that
+// is not zero.
+func lengthWithoutZeros(f vfs.File, from, to int64) (n int64, err error) {
+	buf := make([]byte, min(scanBuffer, to-from))
+	for at := from; at < to; at += int64(len(buf)) {
+		buf = buf[:min(int64(len(buf)), to-at)]
+		if err := readFull(f, buf, at); err != nil {
+			return 0, err
+		}
+		if rest := bytes.TrimRight(buf, "\x00"); len(rest) > 0 {
+			n = at + int64(len(rest)) - from
+		}
+	}
+	return n, nil
+}
+
+// sealRecovered seals a segment that had been followed by another when the log
+// stopped, before the checkpoint said so.
+func (l *loader) sealRecovered(next int64) error {
+	st := l.state
+	seg, err := st.active.seal(l.fs, l.dir)
+	if err != nil {
+		return err
+	}
+	l.opened = append(l.opened, seg.offsets, seg.times)
+	name := filepath.Join(l.dir, fileName(next, snapshotSuffix))
+	if err := vfs.WriteNew(l.fs, name, st.producers.encode(next)); err != nil {
+		return err
+	}
+	l.did.Rebuilt++
+	st.segments = append(st.segments, seg)
+	st.Sealed = append(slices.Clip(st.Sealed), seg.sealed)
+	st.Active, st.ActiveSince = next, 0
+	l.rewrite = true
+	return nil
+}
