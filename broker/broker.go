@@ -34,6 +34,7 @@ type Broker struct {
 	auth      *auth.Authenticator
 	listeners map[string]*listener
 	table     dispatchTable
+	metrics   *Metrics
 
 	conns    *admission
 	inFlight *semaphore.Weighted
@@ -65,12 +66,14 @@ func New(cfg Config) (_ *Broker, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	rows := apis()
 	b := &Broker{
 		cfg:        cfg,
 		log:        cfg.Log,
 		fs:         cfg.FS,
 		listeners:  map[string]*listener{},
-		table:      newDispatchTable(apis()),
+		table:      newDispatchTable(rows),
+		metrics:    newMetrics(rows),
 		conns:      newAdmission(cfg.Limits),
 		inFlight:   semaphore.NewWeighted(cfg.Limits.MaxInFlightBytes),
 		decompress: make(chan struct{}, concurrentDecompress),
@@ -179,9 +182,6 @@ func (b *Broker) Run(ctx context.Context) error {
 		}
 	})
 	close(b.ready)
-	for _, ln := range b.listeners {
-		b.log.Info("listening", "listener", ln.Name, "addr", ln.nl.Addr().String(), "protocol", string(ln.Protocol), "cluster", b.ClusterID())
-	}
 	err := outer.Wait()
 	stopParts()
 	if cause := inner.Wait(); cause != nil {

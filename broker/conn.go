@@ -58,12 +58,14 @@ type conn struct {
 type frame struct {
 	bytes  []byte
 	budget int64
+	read   time.Time
 }
 
 type answer struct {
 	correlation int32
-	version     int16
 	pending     pending
+	api         *api
+	read        time.Time
 }
 
 // serve runs the connection until the client leaves, misbehaves, or ctx ends.
@@ -192,6 +194,7 @@ func (c *conn) readFrame(ctx context.Context) (frame, error) {
 		c.release(f)
 		return frame{}, err
 	}
+	f.read = time.Now()
 	return f, nil
 }
 
@@ -225,7 +228,7 @@ func (c *conn) work(ctx context.Context, frames <-chan frame, answers chan<- ans
 			continue
 		}
 		unanswered.Add(1)
-		answers <- answer{h.correlation, h.version, p}
+		answers <- answer{h.correlation, p, row, f.read}
 	}
 	return failed
 }
@@ -286,6 +289,7 @@ func (c *conn) write(ctx context.Context, answers <-chan answer, unanswered *syn
 func (c *conn) send(ctx context.Context, a answer) (err error) {
 	defer c.recoverPanic(&err)
 	resp, err := a.pending(ctx)
+	c.b.metrics.answered(a.api.key, time.Since(a.read))
 	if resp == nil || err != nil {
 		return err
 	}

@@ -229,6 +229,7 @@ func (f *fetching) respond(resp *kmsg.FetchResponse) *kmsg.FetchResponse {
 				out.AbortedTransactions = append(out.AbortedTransactions, txn)
 			}
 		}
+		f.b.metrics.FetchedBytes.Add(int64(len(p.records)))
 		if f.b.provenance != nil && len(p.records) > 0 {
 			f.b.provenance.fetched(&f.r.client, p.partition, p.want.FetchOffset, p.last)
 		}

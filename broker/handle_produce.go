@@ -159,6 +159,10 @@ func (b *Broker) producePartition(ctx context.Context, r *request, q *kmsg.Produ
 		done.err = err
 		return
 	}
+	if !appended.Duplicate {
+		b.metrics.ProducedRecords.Add(int64(batch.Count()))
+		b.metrics.ProducedBytes.Add(int64(len(batch)))
+	}
 	done.end = appended.NextOffset()
 	done.resp.BaseOffset = appended.BaseOffset
 	done.resp.LogStartOffset = p.StartOffset()

@@ -87,14 +87,18 @@ func (b *Broker) accept(ctx context.Context, ln *listener) error {
 		}
 		host := hostOf(nc.RemoteAddr())
 		if !b.conns.admit(host) {
+			b.metrics.ConnectionsRefused.Add(1)
 			b.log.Warn("too many connections", "listener", ln.Name, "host", host)
 			nc.Close()
 			continue
 		}
 		conns.Go(func() {
 			defer b.conns.leave(host)
+			b.metrics.Connections.Add(1)
+			defer b.metrics.Connections.Add(-1)
 			c := &conn{b: b, nc: nc, ln: ln, log: b.log.With("listener", ln.Name, "peer", nc.RemoteAddr().String())}
 			if err := c.serve(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
+				b.metrics.closed(err)
 				c.log.Log(ctx, severity(err), "connection closed", "principal", c.client.Principal, "err", err)
 			}
 		})

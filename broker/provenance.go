@@ -37,6 +37,7 @@ const (
 // feed itself.
 type provenance struct {
 	log      *slog.Logger
+	metrics  *Metrics
 	interval time.Duration
 	exempt   map[string]bool
 	parts    []*replica.Partition // of the ledger
@@ -76,6 +77,7 @@ func newProvenance(b *Broker) (*provenance, error) {
 	}
 	p := &provenance{
 		log:      b.log,
+		metrics:  b.metrics,
 		interval: b.cfg.ProvenanceInterval,
 		exempt:   map[string]bool{},
 		parts:    t.partitions,
@@ -162,6 +164,7 @@ func (p *provenance) flush(ctx context.Context) {
 		if r.kind == 0 {
 			if err := r.partition.WaitCommitted(ctx, r.last+1); err != nil {
 				if !errors.Is(err, commitlog.ErrClosed) { // the topic was deleted
+					p.metrics.ProvenanceLost.Add(1)
 					p.log.Error("production record is lost", "partition", r.partition.String(), "first", r.first, "last", r.last, "err", err)
 				}
 				continue
@@ -177,8 +180,11 @@ func (p *provenance) flush(ctx context.Context) {
 		if err := p.write(ctx, n, entries); err != nil {
 			// The chain is broken: what follows is a new one.
 			p.chains[n] = nil
+			p.metrics.ProvenanceLost.Add(int64(len(entries)))
 			p.log.Error("provenance records are lost", "ledger_partition", n, "entries", len(entries), "err", err)
+			continue
 		}
+		p.metrics.ProvenanceEntries.Add(int64(len(entries)))
 	}
 }
 
