@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -118,7 +119,7 @@ func (t *transaction) run(ctx, hard context.Context) error {
 		if over {
 			break
 		}
-		ready = append(ready, t.l.takeReady()...)
+		ready = once(ready, t.l.takeReady())
 	}
 	for _, c := range ready {
 		t.l.ready(c)
@@ -127,6 +128,18 @@ func (t *transaction) run(ctx, hard context.Context) error {
 		return nil
 	}
 	return t.finish(hard)
+}
+
+// once is both lists, each copier once. A copier that still has more can have
+// become ready again meanwhile, and a request holds one batch of a partition: the
+// second would be appended, but its answer not told from the first's.
+func once(have, more []*copier) []*copier {
+	for _, c := range more {
+		if !slices.Contains(have, c) {
+			have = append(have, c)
+		}
+	}
+	return have
 }
 
 // round takes one chunk of each ready copier and sends them. It returns those
