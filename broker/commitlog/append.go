@@ -247,6 +247,10 @@ func (l *Log) admit(list []record.Batch) error {
 	known, sparse, next := st.Epochs, st.Sparse, st.active.next
 	for _, b := range list {
 		if b.LeaderEpoch() < known.latest() {
+			// An epoch in which this log led and wrote nothing does not count.
+			known = known.cutFrom(next)
+		}
+		if b.LeaderEpoch() < known.latest() {
 			return fmt.Errorf("%w: batch at %d has %d, the latest is %d", ErrStaleLeaderEpoch, b.BaseOffset(), b.LeaderEpoch(), known.latest())
 		}
 		if b.LeaderEpoch() > known.latest() {
@@ -255,7 +259,7 @@ func (l *Log) admit(list []record.Batch) error {
 		sparse = sparse || b.BaseOffset() != next
 		next = b.NextOffset()
 	}
-	if len(known) == len(st.Epochs) && known.latest() == st.Epochs.latest() && sparse == st.Sparse {
+	if slices.Equal(known, st.Epochs) && sparse == st.Sparse {
 		return nil
 	}
 	st.Epochs, st.Sparse = known, sparse

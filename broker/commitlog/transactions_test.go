@@ -168,3 +168,22 @@ func TestLeaderEpochsOutliveACrash(t *testing.T) {
 		}
 	}
 }
+
+func TestAnEpochWithoutRecordsDoesNotRefuseTheLeadersBatches(t *testing.T) {
+	fsys := vfs.NewMem()
+	l := open(t, fsys, small())
+	add(t, l, nobody, 2)
+	must(t, l.AssignEpoch(7)) // It led at 7, and another leads now.
+	b := batch(t, nobody, 2, 0)
+	b.SetBaseOffset(2)
+	b.SetLeaderEpoch(6)
+	_, err := l.AppendReplicated(b, 2)
+	must(t, err)
+	for range 2 {
+		if got := l.LatestEpoch(); got != 6 {
+			t.Fatalf("latest epoch %d, want 6", got)
+		}
+		must(t, l.Close())
+		l = open(t, fsys, small())
+	}
+}
