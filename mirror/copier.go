@@ -55,6 +55,7 @@ type copier struct {
 
 	committed  int64 // -1: not known
 	destNext   int64 // least offset that the next batch can get, 0: not known
+	destLoose  bool  // what lies between may be aborted batches of ours
 	start, end int64 // of the source, -1
 	stable     int64
 	lag        lagClock
@@ -122,9 +123,7 @@ func (c *copier) begin(at Position, lim limits) {
 	if at.Exists {
 		c.epoch = at.SourceLeaderEpoch
 	}
-	if at.Destination > 0 {
-		c.destNext = at.Destination + 1 // the commit marker
-	}
+	c.destNext = max(0, at.Destination)
 	stopping := c.stopping
 	c.mu.Unlock()
 	if stopping {
@@ -156,7 +155,7 @@ func (c *copier) moveTo(position int64) {
 	c.queue, c.queuedSize = nil, 0
 	c.generation++
 	c.committed, c.fetchNext = position, position
-	c.destNext = 0 // an aborted transaction leaves batches behind
+	c.destLoose = true // an aborted transaction leaves batches behind
 	c.epoch, c.checked = -1, -1
 }
 
@@ -259,7 +258,7 @@ func (c *copier) enter() *part {
 		return nil
 	}
 	c.inTxn = true
-	return &part{c: c, id: c.id, key: c.key, from: c.committed, next: c.committed, expect: c.destNext, begin: c.beginDue, hopAt: c.lastHop}
+	return &part{c: c, id: c.id, key: c.key, from: c.committed, next: c.committed, expect: c.destNext, loose: c.destLoose, begin: c.beginDue, hopAt: c.lastHop}
 }
 
 // take gives the lane the next chunk of a copier in its transaction; more says
@@ -280,7 +279,7 @@ func (c *copier) commit(p *part, now time.Time) {
 	c.mu.Lock()
 	c.committed = p.next
 	if p.wrote {
-		c.destNext = p.expect + 1 // the commit marker takes one offset
+		c.destNext, c.destLoose = p.expect, false
 	}
 	if p.begin {
 		c.beginDue = false

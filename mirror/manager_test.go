@@ -7,6 +7,7 @@ import (
 )
 
 func TestCopiesEverythingOnce(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	const partitions, each = 3, 500
 	w.west.create(t, "orders", partitions)

@@ -110,6 +110,7 @@ func TestAnUnansweredStepIsDecidedByTheLedger(t *testing.T) {
 
 // TestAPlannedMoveEndsNoIncarnation gives copies away and back while data flows.
 func TestAPlannedMoveEndsNoIncarnation(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	const partitions = 4
 	w.west.create(t, "orders", partitions)

@@ -126,6 +126,7 @@ func (r *reports) topic(name string) (Topic, bool) {
 }
 
 func TestDiscovererMakesCounterparts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.west.create(t, "orders", 2, "cleanup.policy", "compact", "retention.ms", "86400000", "max.message.bytes", "2000000")
 	w.west.create(t, "other", 1)

@@ -60,6 +60,7 @@ type part struct {
 	from, next int64 // source offsets
 	chunks     []placed
 	expect     int64 // least base offset of the next acknowledgement, 0: not known
+	loose      bool  // what lies below that base offset need not be foreign
 	wrote      bool
 
 	records, bytes, foreign int64
@@ -337,9 +338,14 @@ func (t *transaction) acknowledge(tp flow.TopicPartition, e entry, p *kmsg.Produ
 	if p.BaseOffset < e.part.expect {
 		return t.blame(e.part, fmt.Errorf("%v: %w: acknowledged at offset %d, expected %d or above", tp, errIntruder, p.BaseOffset, e.part.expect))
 	}
-	if e.part.expect > 0 {
-		e.part.foreign += p.BaseOffset - e.part.expect
+	if e.part.expect > 0 && !e.part.loose {
+		own := int64(1) // the commit marker of the transaction before
+		if e.part.wrote {
+			own = 0
+		}
+		e.part.foreign += max(0, p.BaseOffset-e.part.expect-own)
 	}
+	e.part.loose = false
 	e.part.expect = p.BaseOffset + e.count
 	e.part.wrote = true
 	e.part.records += e.count

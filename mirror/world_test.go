@@ -90,12 +90,19 @@ func (w *world) site(name string) *site {
 	w.background(b.Run)
 	<-b.Ready()
 	s := &site{Cluster: &flow.Cluster{Metadata: flow.Metadata{Name: name}, Spec: flow.ClusterSpec{BootstrapServers: []string{b.Addr("plain")}}}}
-	if s.client, err = kafka.NewClient(s.Cluster, "test", kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(s.client.Close)
+	s.client = w.client(s.Cluster)
 	s.admin = kadm.NewClient(s.client)
 	return s
+}
+
+func (w *world) client(c *flow.Cluster) *kgo.Client {
+	w.t.Helper()
+	cl, err := kafka.NewClient(c, "test", kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(cl.Close)
+	return cl
 }
 
 func (s *site) create(t *testing.T, topic string, partitions int32, configs ...string) {

@@ -1,0 +1,301 @@
+package mirror
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// only is the status of the one copy of a node.
+func (n *node) only() CopyStatus {
+	if all := n.Status(); len(all) == 1 {
+		return all[0]
+	}
+	return CopyStatus{}
+}
+
+// gaps sums up what the ledger declares of a copy, by reason.
+func (w *world) gaps() map[string]int64 {
+	sum := map[string]int64{}
+	for _, m := range w.maps.Copies() {
+		for _, g := range m.Gaps(0, m.Next(), 1000) {
+			sum[g.Reason] += g.Count
+		}
+	}
+	return sum
+}
+
+func TestADestinationWithFewerPartitionsRecovers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 2)
+	w.east.create(t, "orders", 1)
+	for p := range int32(2) {
+		w.west.produce(t, "orders", p, 0, 50)
+	}
+	n := w.node("a", nil)
+	n.Assign(w.copies(1, 2, "orders"))
+	eventually(t, "partition 1 has failed, partition 0 runs", func() bool {
+		all := n.Status()
+		return len(all) == 2 && all[0].State == Running && all[0].Position == 50 && all[1].State == Failed && all[1].Fix != "" &&
+			strings.Contains(all[1].Reason, "fewer partitions")
+	})
+	if _, err := w.east.admin.UpdatePartitions(t.Context(), 2, "orders"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "both run", func() bool { return n.caughtUp(2) })
+	w.east.expect(t, "orders", 1, 50)
+}
+
+func TestAMissingDestinationRecovers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	w.west.produce(t, "orders", 0, 0, 50)
+	n := w.node("a", nil)
+	n.Assign(w.copies(1, 1, "orders"))
+	eventually(t, "failed", func() bool { s := n.only(); return s.State == Failed && s.Fix != "" })
+	w.east.create(t, "orders", 1)
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	w.east.expect(t, "orders", 0, 50)
+}
+
+func TestTwoLivesAreNotSpliced(t *testing.T) {
+	for _, side := range []string{"west", "east"} {
+		t.Run(side, func(t *testing.T) {
+			w := newWorld(t)
+			w.west.create(t, "orders", 1)
+			w.east.create(t, "orders", 1)
+			w.west.produce(t, "orders", 0, 0, 50)
+			n := w.node("a", func(c *Config) { c.MetadataInterval = 100 * time.Millisecond })
+			n.Assign(w.copies(1, 1, "orders"))
+			eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+			s := w.west
+			if side == "east" {
+				s = w.east
+			}
+			remove(t, s.admin, "orders")
+			s.create(t, "orders", 1)
+			if side == "west" { // with a client that does not know the old life
+				again := &site{Cluster: w.west.Cluster, client: w.client(w.west.Cluster)}
+				again.produce(t, "orders", 0, 0, 10)
+			} else {
+				w.west.produce(t, "orders", 0, 50, 60)
+			}
+			eventually(t, "the copy has stopped", func() bool {
+				s := n.only()
+				return s.State == Failed && s.Fix != "" && s.Position == 50 &&
+					(strings.Contains(s.Reason, errRecreated.Error()) || side == "east" && strings.Contains(s.Reason, errIntruder.Error()))
+			})
+			if side == "west" {
+				w.east.expect(t, "orders", 0, 50)
+			}
+		})
+	}
+}
+
+func TestAnExpiredStretchIsDeclared(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	w.east.create(t, "orders", 1)
+	w.west.produce(t, "orders", 0, 0, 100)
+	deleteBefore(t, w.west, "orders", 30)
+	n := w.node("a", nil)
+	n.Assign(w.copies(1, 1, "orders"))
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	got := w.east.read(t, "orders", 0, 70)
+	if len(got) != 70 || string(got[0].Value) != "30" {
+		t.Fatalf("%d records, the first is %s", len(got), got[0].Value)
+	}
+	if gaps := w.gaps(); gaps[ledger.Expired.String()] != 30 || len(gaps) != 1 {
+		t.Errorf("gaps %v, want 30 expired", gaps)
+	}
+}
+
+func deleteBefore(t *testing.T, s *site, topic string, offset int64) {
+	t.Helper()
+	var offsets kadm.Offsets
+	offsets.Add(kadm.Offset{Topic: topic, Partition: 0, At: offset})
+	resp, err := s.admin.DeleteRecords(t.Context(), offsets)
+	if err == nil {
+		err = resp.Error()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestACopyFromTheLatestOffsetDeclaresTheRest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	w.east.create(t, "orders", 1)
+	w.west.produce(t, "orders", 0, 0, 40)
+	n := w.node("a", nil)
+	list := w.copies(1, 1, "orders")
+	list[0].Spec.Spec.Start = flow.StartLatest
+	n.Assign(list)
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	w.west.produce(t, "orders", 0, 40, 60)
+	got := w.east.read(t, "orders", 0, 20)
+	if len(got) != 20 || string(got[0].Value) != "40" {
+		t.Fatalf("%d records, the first is %s", len(got), got[0].Value)
+	}
+	if gaps := w.gaps(); gaps[ledger.NotAsked.String()] != 40 || len(gaps) != 1 {
+		t.Errorf("gaps %v, want 40 not asked for", gaps)
+	}
+}
+
+// TestOnlyCommittedRecordsTravel mixes transactions of both outcomes with plain
+// records, and checks that every source offset is accounted for.
+func TestOnlyCommittedRecordsTravel(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	w.east.create(t, "orders", 1)
+	n := w.node("a", nil)
+	n.Assign(w.copies(1, 1, "orders"))
+	committed := 0
+	for round := range 6 {
+		cl, err := kafka.NewClient(w.west.Cluster, "txn", kgo.TransactionalID(fmt.Sprint("t", round%2)), kgo.DefaultProduceTopic("orders"),
+			kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		abort := round%3 == 1
+		for i := range 20 {
+			value := "aborted"
+			if !abort {
+				value = fmt.Sprint(committed + i)
+			}
+			if err := cl.ProduceSync(t.Context(), &kgo.Record{Value: []byte(value)}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := cl.EndTransaction(t.Context(), kgo.TransactionEndTry(!abort)); err != nil {
+			t.Fatal(err)
+		}
+		cl.Close()
+		if !abort {
+			committed += 20
+		}
+		w.west.produce(t, "orders", 0, committed, committed+5)
+		committed += 5
+	}
+	w.east.expect(t, "orders", 0, committed)
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	if gaps := w.gaps(); gaps[ledger.Control.String()] != 6 || gaps[ledger.Aborted.String()] != 40 || len(gaps) != 2 {
+		t.Errorf("gaps %v, want 6 control and 40 aborted", gaps)
+	}
+}
+
+// TestATooLargeRecordStopsTheCopyThere gives the destination a smaller limit
+// than the source's, and raises it.
+func TestATooLargeRecordStopsTheCopyThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	w.east.create(t, "orders", 1, "max.message.bytes", "2000")
+	w.west.produce(t, "orders", 0, 0, 100) // batches larger than that are split
+	value := make([]byte, 5000)
+	_, _ = rand.Read(value) // it never fails
+	big := &kgo.Record{Topic: "orders", Value: value}
+	if err := w.west.client.ProduceSync(t.Context(), big).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	n := w.node("a", nil)
+	n.Assign(w.copies(1, 1, "orders"))
+	eventually(t, "stopped before the record", func() bool {
+		s := n.only()
+		return s.State == Failed && s.Position == 100 && strings.Contains(s.Fix, "max.message.bytes") && strings.Contains(s.Reason, "offset 100")
+	})
+	w.east.expect(t, "orders", 0, 100)
+	_, err := w.east.admin.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: kadm.StringPtr("1000000")}}, "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+}
+
+// TestAFaultOfOneCopyLeavesTheOthersAlone makes the destination refuse one of
+// two copies that share a lane, for as long as nobody helps.
+func TestAFaultOfOneCopyLeavesTheOthersAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	w.west.create(t, "keyless", 1)
+	w.east.create(t, "orders", 1)
+	w.east.create(t, "keyless", 1, "cleanup.policy", "compact")
+	n := w.node("a", func(c *Config) { c.LanesPerFlow = 1 })
+	n.Assign(w.copies(1, 1, "orders", "keyless"))
+	if err := w.west.client.ProduceSync(t.Context(), &kgo.Record{Topic: "keyless", Value: []byte("x")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		w.west.produce(t, "orders", 0, 100*i, 100*i+100)
+	}
+	w.east.expect(t, "orders", 0, 1000)
+	eventually(t, "one failed, one runs", func() bool {
+		all := n.Status()
+		return len(all) == 2 && all[0].State == Failed && strings.Contains(all[0].Fix, "cleanup.policy") && all[1].State == Running
+	})
+}
+
+func TestANodeOfAnEndedIncarnationIsFencedAtItsNextLane(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	w.east.create(t, "orders", 1)
+	n := w.node("a", nil)
+	w.fleet.end(n.incarnation)
+	n.Assign(w.copies(1, 1, "orders"))
+	select {
+	case <-n.fenced:
+	case <-time.After(10 * time.Second):
+		t.Fatal("not fenced")
+	}
+}
+
+func TestClassify(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want action
+	}{
+		{kerr.NotLeaderForPartition, rewind},
+		{kerr.NotEnoughReplicas, rewind},
+		{kerr.OutOfOrderSequenceNumber, rewind},
+		{kerr.CorruptMessage, rewind},
+		{kafka.ErrUnanswered, rewind},
+		{context.DeadlineExceeded, rewind},
+		{&BatchError{Offset: 7, Reason: "corrupt at the source"}, hold},
+		{fmt.Errorf("produce: %w", kerr.MessageTooLarge), hold},
+		{kerr.TopicAuthorizationFailed, hold},
+		{fmt.Errorf("x: %w", errRecreated), stop},
+		{errTruncated, stop},
+		{errIntruder, stop},
+		{errClaimed, stop},
+	} {
+		v := classify(c.err)
+		if v.action != c.want {
+			t.Errorf("%v: action %d, want %d", c.err, v.action, c.want)
+		}
+		if (v.action == rewind) != (v.fix == "") {
+			t.Errorf("%v: action %d with fix %q", c.err, v.action, v.fix)
+		}
+	}
+}
