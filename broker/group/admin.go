@@ -156,15 +156,8 @@ func (c *Coordinator) Delete(ctx context.Context, group string) error {
 		}
 		now := time.Now()
 		gone := []record.Record{tombstone(groupKey(group), now)}
-		for _, tp := range e.offsets.partitions() {
+		for _, tp := range e.offsets.all() {
 			gone = append(gone, tombstone(offsetKey(group, tp), now))
-		}
-		// An offset that is only pending has a record too, which a commit would
-		// bring back at the next start.
-		for _, held := range e.offsets.pending {
-			for tp := range held {
-				gone = append(gone, tombstone(offsetKey(group, tp), now))
-			}
 		}
 		if _, err := s.append(e, gone, record.NoProducer(record.None)); err != nil {
 			return err
@@ -223,6 +216,61 @@ func (c *Coordinator) DeleteOffsets(ctx context.Context, group string, partition
 		return nil, err
 	}
 	return errs, s.wait(ctx, next)
+}
+
+// ForgetTopic removes what any group that is led here has committed for a topic,
+// and returns when that is durable. It is for topics that are deleted: the next
+// topic of that name is another one, and its offsets mean other records.
+func (c *Coordinator) ForgetTopic(ctx context.Context, topic string) error {
+	c.mu.RLock()
+	partitions := make([]int32, 0, len(c.shards))
+	for p := range c.shards {
+		partitions = append(partitions, p)
+	}
+	c.mu.RUnlock()
+	for _, p := range partitions {
+		s, err := c.led(p)
+		if err != nil {
+			return err
+		}
+		var next int64
+		err = s.do(ctx, func() error {
+			for _, e := range s.groups {
+				if err := s.forgetTopic(e, topic); err != nil {
+					return err
+				}
+				next = max(next, e.next)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := s.wait(ctx, next); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *shard) forgetTopic(e *entry, topic string) error {
+	now := time.Now()
+	var gone []record.Record
+	var partitions []TopicPartition
+	for _, tp := range e.offsets.all() {
+		if tp.Topic == topic {
+			gone = append(gone, tombstone(offsetKey(e.group.name, tp), now))
+			partitions = append(partitions, tp)
+		}
+	}
+	if _, err := s.append(e, gone, record.NoProducer(record.None)); err != nil {
+		return err
+	}
+	for _, tp := range partitions {
+		e.offsets.remove(tp)
+	}
+	s.forget(e)
+	return nil
 }
 
 // subscribed are the topics that the members of a live group read. It fails for

@@ -479,6 +479,37 @@ func TestDeleteAndList(t *testing.T) {
 	})
 }
 
+func TestForgetTopic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		other := Offset{TopicPartition{"other", 0}, 3, -1, ""}
+		if err := r.commit("both", at(0, 1), at(1, 1), other); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.commit("one", at(0, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.hold("held", 1, at(0, 5)); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.ForgetTopic(t.Context(), "t"); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.EndTransaction(t.Context(), 0, Marker{ProducerID: 1, Commit: true}); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			got, err := r.Offsets(t.Context(), "both", nil, false)
+			if want := []Fetched{{Offset: other}}; err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("got %v, %v; want %v", got, err, want)
+			}
+			r.wantOffset("one", -1)
+			r.wantOffset("held", -1)
+			r.restart()
+		}
+	})
+}
+
 func TestPartitionFor(t *testing.T) {
 	// Utils.abs(String.hashCode) % n, as computed by Java.
 	for _, c := range []struct {

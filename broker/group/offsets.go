@@ -127,3 +127,16 @@ func (o *offsets) partitions() []TopicPartition {
 	slices.SortFunc(all, TopicPartition.compare)
 	return all
 }
+
+// all are those with a committed or a pending offset, sorted. An offset that is
+// only pending has a record too, which its transaction would make valid.
+func (o *offsets) all() []TopicPartition {
+	all := o.partitions()
+	for _, held := range o.pending {
+		for tp := range held {
+			all = append(all, tp)
+		}
+	}
+	slices.SortFunc(all, TopicPartition.compare)
+	return slices.Compact(all)
+}

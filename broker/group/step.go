@@ -41,9 +41,10 @@ func (s *step) join(j Join) {
 	}
 }
 
-// rejoin is the join of a member that has an id.
+// rejoin is the join of a member that has an id. An id that was given out to a
+// dynamic member is not a static one's.
 func (s *step) rejoin(j Join) error {
-	if _, ok := s.pending[j.MemberID]; ok {
+	if _, ok := s.pending[j.MemberID]; ok && j.InstanceID == "" {
 		delete(s.pending, j.MemberID)
 		s.add(j.MemberID, j)
 		return nil
