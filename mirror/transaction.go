@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -135,8 +134,16 @@ func (t *transaction) run(ctx, hard context.Context) error {
 // become ready again meanwhile, and a request holds one batch of a partition: the
 // second would be appended, but its answer not told from the first's.
 func once(have, more []*copier) []*copier {
+	if len(more) == 0 {
+		return have
+	}
+	seen := make(map[*copier]bool, len(have)+len(more))
+	for _, c := range have {
+		seen[c] = true
+	}
 	for _, c := range more {
-		if !slices.Contains(have, c) {
+		if !seen[c] {
+			seen[c] = true
 			have = append(have, c)
 		}
 	}

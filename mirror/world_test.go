@@ -78,7 +78,20 @@ func (w *world) background(f func(context.Context) error) (stop func()) {
 	return stop
 }
 
+// startCluster starts the cluster of a site. Built with the tag interop it may be
+// an Apache Kafka.
+var startCluster = (*world).bundled
+
 func (w *world) site(name string) *site {
+	w.t.Helper()
+	s := &site{Cluster: startCluster(w, name)}
+	s.Metadata.Name = name
+	s.client = w.client(s.Cluster)
+	s.admin = kadm.NewClient(s.client)
+	return s
+}
+
+func (w *world) bundled(string) *flow.Cluster {
 	w.t.Helper()
 	cfg := broker.DefaultConfig()
 	cfg.Dir, cfg.FS, cfg.Provenance, cfg.AutoCreateTopics = "data", vfs.NewMem(), false, false
@@ -89,10 +102,7 @@ func (w *world) site(name string) *site {
 	}
 	w.background(b.Run)
 	<-b.Ready()
-	s := &site{Cluster: &flow.Cluster{Metadata: flow.Metadata{Name: name}, Spec: flow.ClusterSpec{BootstrapServers: []string{b.Addr("plain")}}}}
-	s.client = w.client(s.Cluster)
-	s.admin = kadm.NewClient(s.client)
-	return s
+	return &flow.Cluster{Spec: flow.ClusterSpec{BootstrapServers: []string{b.Addr("plain")}}}
 }
 
 func (w *world) client(c *flow.Cluster) *kgo.Client {
