@@ -53,15 +53,16 @@ func (s *shard) expire(now time.Time, retention time.Duration) {
 }
 
 // checkpoint keeps the partition about as short as what it says. When it has
-// grown by slack records beyond twice its live ones, all of these are written
-// again, and what stood before is let go once they are durable. It stands in for
-// log compaction, and bounds the time of a start.
+// grown, since the last time, by slack records more than it has live ones, all of
+// these are written again, and what stood before is let go once they are durable.
+// It stands in for log compaction, and bounds the time of a start.
 //
 // What an open transaction may move is not written again: the order of the two
-// in the log decides between them. The log is kept from there on.
+// in the log decides between them. The log is kept from there on, until the
+// transaction has ended and everything can be written once more.
 func (s *shard) checkpoint(ctx context.Context, now time.Time, slack int64) error {
 	if s.release > 0 {
-		if s.next > 0 && !s.durable(ctx, s.next) {
+		if !s.durable(ctx, s.next) {
 			return nil
 		}
 		if err := s.log.DeleteBefore(s.release); err != nil {
@@ -70,10 +71,15 @@ func (s *shard) checkpoint(ctx context.Context, now time.Time, slack int64) erro
 		s.release = 0
 	}
 	begin := s.log.EndOffset()
-	if begin-s.log.StartOffset() < 2*s.live()+slack {
+	start := s.log.StartOffset()
+	if s.pinned && !s.openBefore(s.next) {
+		s.next, s.pinned = start, false
+	}
+	if begin-max(s.next, start) < s.live()+slack {
 		return nil
 	}
 	floor := begin
+	s.next = begin
 	for _, t := range s.open {
 		floor = min(floor, t.first)
 	}
@@ -85,8 +91,18 @@ func (s *shard) checkpoint(ctx context.Context, now time.Time, slack int64) erro
 		floor = min(floor, kept)
 		s.next = max(s.next, e.next)
 	}
-	s.release = floor
+	s.release, s.pinned = floor, floor < begin
 	return nil
+}
+
+// openBefore says whether a transaction is open since before an offset.
+func (s *shard) openBefore(offset int64) bool {
+	for _, t := range s.open {
+		if t.first < offset {
+			return true
+		}
+	}
+	return false
 }
 
 // rewrite appends what a group is, and returns the least offset of what it did

@@ -40,8 +40,8 @@ type Config struct {
 	// CleanupInterval is how often offsets are looked at for that
 	// [offsets.retention.check.interval.ms].
 	CleanupInterval time.Duration
-	// CheckpointRecords is by how many records a partition may grow beyond twice
-	// its live ones before it is written anew.
+	// CheckpointRecords is by how many records more than it has live ones a
+	// partition may grow before it is written anew.
 	CheckpointRecords int64
 	// OnCommit, if set, is told of positions that have become valid and durable,
 	// by the request that made them so. It must not block.

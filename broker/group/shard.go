@@ -47,9 +47,11 @@ type shard struct {
 	verifying map[int64]*verification
 	// failure is why leadership has to end.
 	failure error
-	// next and release are of the last checkpoint: when the log is durable up to
-	// next, what stands before release may go. A release of 0 is done.
+	// next, release and pinned are of the last checkpoint: when the log is durable
+	// up to next, what stands before release may go (0 is done), which is less
+	// than could if an open transaction pinned some of it.
 	next, release int64
+	pinned        bool
 }
 
 // openTxn is a transaction that holds offsets of this partition's groups.

@@ -82,8 +82,8 @@ type Config struct {
 	IDExpiry time.Duration
 	// EndWait is how long EndTxn waits for the markers before it answers.
 	EndWait time.Duration
-	// CheckpointRecords is by how many records a partition may grow beyond twice
-	// its live ones before it is written anew.
+	// CheckpointRecords is by how many records more than it has live ones a
+	// partition may grow before it is written anew.
 	CheckpointRecords int64
 	// Log takes what an operator should know; it must be set.
 	Log *slog.Logger

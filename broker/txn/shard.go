@@ -268,9 +268,9 @@ func (s *shard) replay(b record.Batch) error {
 }
 
 // checkpoint keeps the partition about as short as what it says. When it has
-// grown by more than twice its live records and some slack, all of these are
-// written again, and what stood before is let go once they are durable. It stands
-// in for log compaction, and bounds the time of a start.
+// grown, since the last time, by some slack more than it has live records, all of
+// these are written again, and what stood before is let go once they are durable.
+// It stands in for log compaction, and bounds the time of a start.
 func (s *shard) checkpoint(ctx context.Context) error {
 	if s.release > 0 {
 		soon, cancel := context.WithTimeout(ctx, time.Millisecond)
@@ -284,9 +284,10 @@ func (s *shard) checkpoint(ctx context.Context) error {
 		s.release = 0
 	}
 	begin := s.log.EndOffset()
-	if s.failure != nil || begin-s.log.StartOffset() < 2*int64(len(s.ids))+s.cfg.CheckpointRecords {
+	if s.failure != nil || begin-max(s.next, s.log.StartOffset()) < int64(len(s.ids))+s.cfg.CheckpointRecords {
 		return nil
 	}
+	s.next = begin
 	var batch []record.Record
 	var entries []*entry
 	size := 0
