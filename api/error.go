@@ -53,7 +53,7 @@ func init() {
 				continue
 			}
 			f := Fact{Message: err.Error()}
-			if d, ok := err.(huma.ErrorDetailer); ok { //nolint:errorlint // huma hands its details over unwrapped
+			if d, ok := err.(huma.ErrorDetailer); ok {
 				f.Location, f.Message = d.ErrorDetail().Location, d.ErrorDetail().Message
 			}
 			e.Errors = append(e.Errors, f)

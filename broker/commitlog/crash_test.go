@@ -19,7 +19,6 @@ type history struct {
 	acked   int64          // WaitDurable has covered what is below
 	start   int64          // DeleteRecordsBefore has returned
 	cut     int64          // a truncation or reset to here was begun; -1 if not
-	aborted []AbortedTxn   // with a durable marker
 }
 
 var errPower = errors.New("the power is out")

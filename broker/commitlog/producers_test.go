@@ -46,7 +46,8 @@ func TestProducersRules(t *testing.T) {
 		"duplicates are answered": {
 			ok(from{1, 0, 0, false}, 2), ok(from{1, 0, 2, false}, 1), ok(from{1, 0, 3, false}, 1),
 			ok(from{1, 0, 4, false}, 1), ok(from{1, 0, 5, false}, 1), ok(from{1, 0, 6, false}, 1),
-			{p: from{1, 0, 2, false}, n: 1, dup: 2}, {p: from{1, 0, 6, false}, n: 1, dup: 6},
+			{p: from{1, 0, 2, false}, n: 1, dup: 2},
+			{p: from{1, 0, 6, false}, n: 1, dup: 6},
 			bad(from{1, 0, 0, false}, 2, ErrOutOfOrderSequence), // the sixth is forgotten
 			bad(from{1, 0, 6, false}, 2, ErrOutOfOrderSequence), // not the same batch
 		},

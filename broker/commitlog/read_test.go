@@ -128,9 +128,16 @@ func TestReadBounds(t *testing.T) {
 		want       int
 		err        error
 	}{
-		{0, 6, 0, ErrOffsetOutOfRange}, {7, 9, 0, ErrOffsetOutOfRange},
-		{1, 6, 2, nil}, {2, 100, 2, nil}, {4, 6, 1, nil}, {6, 6, 0, nil},
-		{1, 3, 1, nil}, {1, 2, 0, nil}, {1, 5, 1, nil}, {3, 3, 0, nil},
+		{0, 6, 0, ErrOffsetOutOfRange},
+		{7, 9, 0, ErrOffsetOutOfRange},
+		{1, 6, 2, nil},
+		{2, 100, 2, nil},
+		{4, 6, 1, nil},
+		{6, 6, 0, nil},
+		{1, 3, 1, nil},
+		{1, 2, 0, nil},
+		{1, 5, 1, nil},
+		{3, 3, 0, nil},
 	} {
 		got, err := l.Read(c.from, 1<<20, c.upTo)
 		if n := len(offsets(t, got)); n != c.want || !errors.Is(err, c.err) {

@@ -46,8 +46,11 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 	deny := rule(t, "User:bob Deny All Topic:* from *")
 	err = c.Update(func(*Image) ([]Record, error) {
 		return []Record{
-			{Topic: orders}, {Topic: gone}, {TopicDeleted: &TopicDeleted{gone.Name, gone.ID}},
-			{ACL: &deny}, {ACL: &deny},
+			{Topic: orders},
+			{Topic: gone},
+			{TopicDeleted: &TopicDeleted{gone.Name, gone.ID}},
+			{ACL: &deny},
+			{ACL: &deny},
 		}, nil
 	})
 	if err != nil {

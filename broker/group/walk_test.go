@@ -1,6 +1,7 @@
 package group
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -117,7 +118,7 @@ func (w *walk) step(e Event) {
 		switch f := f.(type) {
 		case Joined:
 			w.answered(f.To, Join{})
-			if f.MemberID != "" && (f.Err == nil || f.Err == error(kerr.MemberIDRequired)) {
+			if f.MemberID != "" && (f.Err == nil || errors.Is(f.Err, kerr.MemberIDRequired)) {
 				w.ids = append(w.ids, f.MemberID)
 			}
 			if f.Err == nil && f.Generation != w.g.generation {
