@@ -369,6 +369,13 @@ func (c *copier) stop() {
 	}
 }
 
+// doomed says that nothing more of the copy may be committed.
+func (c *copier) doomed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.final
+}
+
 func (c *copier) idle() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,14 +1,13 @@
 package mirror
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"reflect"
 	"sync"
 	"testing"
 	"time"
-
-	"context"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
@@ -29,23 +28,31 @@ func TestPlanTopics(t *testing.T) {
 		want                []topicPlan
 	}{
 		"new": {
-			facts{"a": {id: id(1), partitions: 2}, "b": {id: id(2), partitions: 1}}, nil, nil, 0,
+			facts{"a": {id: id(1), partitions: 2}, "b": {id: id(2), partitions: 1}},
+			nil, nil, 0,
 			[]topicPlan{{Topic: Topic{Source: "a", SourceID: id(1), Destination: "w.a", Partitions: 2, State: Running}, create: true}},
 		},
 		"there": {
-			facts{"a": {id: id(1), partitions: 2}}, facts{"w.a": {id: id(9), partitions: 3}}, known(1, 9), 0,
+			facts{"a": {id: id(1), partitions: 2}},
+			facts{"w.a": {id: id(9), partitions: 3}},
+			known(1, 9), 0,
 			[]topicPlan{{Topic: Topic{Source: "a", SourceID: id(1), Destination: "w.a", DestinationID: id(9), Partitions: 2, State: Running}}},
 		},
 		"grown": {
-			facts{"a": {id: id(1), partitions: 8}}, facts{"w.a": {id: id(9), partitions: 2}}, known(1, 9), 0,
+			facts{"a": {id: id(1), partitions: 8}},
+			facts{"w.a": {id: id(9), partitions: 2}},
+			known(1, 9), 0,
 			[]topicPlan{{Topic: Topic{Source: "a", SourceID: id(1), Destination: "w.a", DestinationID: id(9), Partitions: 8, State: Running}, grow: 8}},
 		},
 		"destination made anew": {
-			facts{"a": {id: id(1), partitions: 2}}, facts{"w.a": {id: id(10), partitions: 2}}, known(1, 9), 0,
+			facts{"a": {id: id(1), partitions: 2}},
+			facts{"w.a": {id: id(10), partitions: 2}},
+			known(1, 9), 0,
 			[]topicPlan{{Topic: Topic{Source: "a", SourceID: id(1), Destination: "w.a", DestinationID: id(10), Partitions: 2, State: Running}}},
 		},
 		"both made anew": {
-			facts{"a": {id: id(5), partitions: 2}}, nil, known(1, 9), 0,
+			facts{"a": {id: id(5), partitions: 2}},
+			nil, known(1, 9), 0,
 			[]topicPlan{{Topic: Topic{Source: "a", SourceID: id(5), Destination: "w.a", Partitions: 2, State: Running}, create: true}},
 		},
 		"gone from both":  {nil, nil, known(1, 9), 5, nil},

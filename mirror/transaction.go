@@ -419,6 +419,11 @@ func (t *transaction) finish(ctx context.Context) error {
 	if err := t.l.reach(afterHops); err != nil {
 		return err
 	}
+	for _, p := range t.parts {
+		if p.c.doomed() { // found out while the transaction was filling
+			return fmt.Errorf("copy to %v must not go on", p.c.destination())
+		}
+	}
 	if len(t.added) > 0 {
 		t.unclear = true
 		if err := t.l.coordinator.commit(ctx, t.l.pid, t.l.epoch); err != nil {

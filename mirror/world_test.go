@@ -26,7 +26,7 @@ import (
 // world is two bundled brokers, west and east, a reader of east's ledger, and a
 // register of lanes as raft would keep it.
 type world struct {
-	t          *testing.T
+	t          testing.TB
 	west, east *site
 	maps       *offsets.Maps
 	fleet      *fleet
@@ -40,7 +40,7 @@ type site struct {
 	admin  *kadm.Client
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	level := slog.LevelError + 1
 	if os.Getenv("MIRROR_LOG") != "" {
@@ -96,6 +96,9 @@ func (w *world) bundled(string) *flow.Cluster {
 	cfg := broker.DefaultConfig()
 	cfg.Dir, cfg.FS, cfg.Provenance, cfg.AutoCreateTopics = "data", vfs.NewMem(), false, false
 	cfg.Listeners = []broker.Listener{{Name: "plain", Addr: "127.0.0.1:0", Protocol: broker.Plaintext}}
+	if _, bench := w.t.(*testing.B); bench {
+		cfg.Dir, cfg.FS = w.t.TempDir(), nil // memory would be measured by its copying
+	}
 	b, err := broker.New(cfg)
 	if err != nil {
 		w.t.Fatal(err)
@@ -115,7 +118,7 @@ func (w *world) client(c *flow.Cluster) *kgo.Client {
 	return cl
 }
 
-func (s *site) create(t *testing.T, topic string, partitions int32, configs ...string) {
+func (s *site) create(t testing.TB, topic string, partitions int32, configs ...string) {
 	t.Helper()
 	set := map[string]*string{}
 	for i := 0; i < len(configs); i += 2 {
@@ -127,7 +130,7 @@ func (s *site) create(t *testing.T, topic string, partitions int32, configs ...s
 }
 
 // produce writes records with values from to next-1 to a partition, in order.
-func (s *site) produce(t *testing.T, topic string, partition int32, from, next int) {
+func (s *site) produce(t testing.TB, topic string, partition int32, from, next int) {
 	t.Helper()
 	for i := from; i < next; i++ {
 		r := &kgo.Record{
@@ -146,7 +149,7 @@ func (s *site) produce(t *testing.T, topic string, partition int32, from, next i
 }
 
 // read returns n records of a topic's partition, read_committed from its start.
-func (s *site) read(t *testing.T, topic string, partition int32, n int) []*kgo.Record {
+func (s *site) read(t testing.TB, topic string, partition int32, n int) []*kgo.Record {
 	t.Helper()
 	cl, err := kafka.NewClient(s.Cluster, "reader",
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().AtStart()}}),
@@ -165,7 +168,7 @@ func (s *site) read(t *testing.T, topic string, partition int32, n int) []*kgo.R
 }
 
 // expect reads a partition and checks that it holds exactly the values from 0 on.
-func (s *site) expect(t *testing.T, topic string, partition int32, n int) {
+func (s *site) expect(t testing.TB, topic string, partition int32, n int) {
 	t.Helper()
 	got := s.read(t, topic, partition, n)
 	for i, r := range got {
@@ -179,7 +182,7 @@ func (s *site) expect(t *testing.T, topic string, partition int32, n int) {
 }
 
 // eventually waits until a condition holds.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(20 * time.Second)
 	defer deadline.Stop()

@@ -1,0 +1,68 @@
+package mirror
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// BenchmarkCatchUp copies a backlog of 1 KB records in 8 partitions between two
+// bundled brokers in memory, which take most of the processor's time themselves.
+func BenchmarkCatchUp(b *testing.B) {
+	for _, batch := range []int{16, 64, 512} {
+		b.Run(fmt.Sprintf("%d records a batch", batch), func(b *testing.B) {
+			const partitions, recordBytes, total = 8, 1024, 128 << 20
+			w := newWorld(b)
+			for b.Loop() {
+				b.StopTimer()
+				topic := fmt.Sprintf("bench-%d", rand.Int64())
+				w.west.create(b, topic, partitions)
+				w.east.create(b, topic, partitions)
+				fill(b, w.west, topic, partitions, recordBytes, batch, total)
+				n := w.node(fmt.Sprintf("n%d", rand.Int64()), nil)
+				b.StartTimer()
+				cpu, began := cpuTime(), time.Now()
+				n.Assign(w.copies(1, partitions, topic))
+				eventually(b, "caught up", func() bool { return n.caughtUp(partitions) })
+				took := time.Since(began)
+				b.ReportMetric(float64(total)/1e6/took.Seconds(), "MB/s")
+				b.ReportMetric((cpuTime()-cpu).Seconds()/(float64(total)/1e9), "cpu-s/GB")
+				b.ReportMetric(float64(n.Metrics().Commits.Load()), "commits")
+				b.StopTimer()
+				n.stop()
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+func fill(b *testing.B, s *site, topic string, partitions int32, size, batch, total int) {
+	b.Helper()
+	value := make([]byte, size)
+	for i := range value {
+		value[i] = byte(rand.Int32())
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(s.Spec.BootstrapServers...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerBatchMaxBytes(int32(batch*(size+20))), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerLinger(50*time.Millisecond),
+		kgo.MaxBufferedRecords(1<<20))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer cl.Close()
+	for i := range total / size {
+		cl.Produce(b.Context(), &kgo.Record{Topic: topic, Partition: int32(i) % partitions, Value: value}, nil)
+	}
+	if err := cl.Flush(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // it cannot fail on ourselves
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
