@@ -41,6 +41,9 @@ type Row struct {
 	Result           Result              `json:"result"`
 	Action           Action              `json:"action"`
 	Why              string              `json:"why,omitempty"`
+	// Moved says that the group has left the source: its position at the
+	// destination is its own.
+	Moved bool `json:"moved,omitempty"`
 	// Written says that the answer was committed and read back.
 	Written bool `json:"written"`
 }
@@ -74,6 +77,7 @@ func Decide(c Case) Row {
 	if c.Stands != nil {
 		row.Present = c.Stands.Offset
 	}
+	row.Moved = !c.Overwrite && (c.Moved || c.Stands != nil && c.Stands.Metadata != Mark(c.Flow) && !writtenByFlow(*c.Stands))
 	row.Action, row.Why = decide(c, row)
 	return row
 }

@@ -256,6 +256,7 @@ func TestPlanGroups(t *testing.T) {
 		row("mixed", 0, Write, Result{Offset: 5, Reread: 7, Why: Interleaved}), row("mixed", 1, Write, Result{Offset: 5, Skipped: 2, Why: InGap}),
 		row("gone", 0, Leave, exact), row("lost", 0, Wait, Result{Offset: -1, Why: Unknown, Note: "page 7 is missing"}),
 		row("busy", 0, Wait, exact),
+		{Group: "moved", Source: flow.TopicPartition{Topic: "t"}, Action: Leave, Moved: true, Result: Result{Offset: 4, Exact: true}},
 	})
 	want := []GroupPlan{
 		{Group: "behind", Partitions: 2, Exact: 1, Pending: 1, Verdict: Pending, Why: []string{"t/1: ahead: copied up to offset 3"}},
@@ -263,6 +264,7 @@ func TestPlanGroups(t *testing.T) {
 		{Group: "gone", Partitions: 1, Exact: 1, Verdict: Blocked, Why: []string{"t/0: copied"}},
 		{Group: "lost", Partitions: 1, Verdict: Blocked, Why: []string{"t/0: unknown: page 7 is missing"}},
 		{Group: "mixed", Partitions: 2, Reread: 7, Skipped: 2, Verdict: NotExact, Why: []string{"t/0: interleaved", "t/1: in-gap"}},
+		{Group: "moved", Partitions: 1, Exact: 1, Verdict: HasMoved},
 		{Group: "ready", Partitions: 2, Exact: 2, Verdict: Ready},
 	}
 	if len(got) != len(want) {

@@ -22,10 +22,11 @@ type GroupPlan struct {
 
 // The verdicts on a group, from best to worst.
 const (
+	HasMoved = "moved"     // is at the destination already, by its own commits
 	Ready    = "ready"     // reads nothing again and skips nothing
 	Pending  = "pending"   // will be, once the copy has caught up or the group is idle
 	NotExact = "not-exact" // can move, with the counted effect
-	Blocked  = "blocked"   // has moved, is not copied, or its position is unknown
+	Blocked  = "blocked"   // is not copied, or its position is unknown
 )
 
 // PlanGroups sums up rows by group, in the order of their names.
@@ -34,7 +35,7 @@ func PlanGroups(rows []Row) []GroupPlan {
 	for _, row := range rows {
 		p := byName[row.Group]
 		if p == nil {
-			p = &GroupPlan{Group: row.Group, SourceState: row.SourceState, DestinationState: row.DestinationState, Verdict: Ready}
+			p = &GroupPlan{Group: row.Group, SourceState: row.SourceState, DestinationState: row.DestinationState, Verdict: HasMoved}
 			byName[row.Group] = p
 		}
 		p.add(row)
@@ -56,6 +57,8 @@ func (p *GroupPlan) add(row Row) {
 	}
 	verdict := Ready
 	switch {
+	case row.Moved:
+		verdict = HasMoved
 	case row.Action == Leave, row.Result.Offset < 0 && row.Result.Why != Ahead && row.Result.Why != NothingCopied:
 		verdict = Blocked
 	case row.Result.Offset < 0:
@@ -69,7 +72,7 @@ func (p *GroupPlan) add(row Row) {
 	if rank(verdict) > rank(p.Verdict) {
 		p.Verdict = verdict
 	}
-	if verdict == Ready {
+	if verdict == Ready || verdict == HasMoved {
 		return
 	}
 	why := row.Source.String() + ": " + cmp.Or(row.Why, because(row.Result))
@@ -79,5 +82,5 @@ func (p *GroupPlan) add(row Row) {
 }
 
 func rank(verdict string) int {
-	return slices.Index([]string{Ready, Pending, NotExact, Blocked}, verdict)
+	return slices.Index([]string{HasMoved, Ready, Pending, NotExact, Blocked}, verdict)
 }

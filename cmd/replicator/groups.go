@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/waybillhq/waybill/api"
+	"github.com/waybillhq/waybill/offsets"
 )
 
 func newGroups() *cobra.Command {
@@ -62,7 +63,7 @@ func groupsPlan() *cobra.Command {
 	var flow string
 	cmd := &cobra.Command{
 		Use: "plan --flow FLOW", Short: "What each group would read again or skip if it moved now", Args: cobra.NoArgs,
-		Long: "What each group would read again or skip if it moved to the destination now.\nEnds with 6 unless every group is ready.",
+		Long: "What each group would read again or skip if it moved to the destination now.\nEnds with 6 unless every group is ready or has moved.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			rows, err := flowGroups(cmd, &fleet, flow)
 			if err != nil {
@@ -79,7 +80,7 @@ func groupsPlan() *cobra.Command {
 				}
 			})
 			for _, g := range rows.Groups {
-				ready = ready && g.Verdict == "ready"
+				ready = ready && (g.Verdict == offsets.Ready || g.Verdict == offsets.HasMoved)
 			}
 			if err == nil && !ready {
 				return withCode(exitNotMet, errSilent)
