@@ -27,6 +27,10 @@ func (n *node) only() CopyStatus {
 
 // gaps sums up what the ledger declares of a copy, by reason.
 func (w *world) gaps() map[string]int64 {
+	w.t.Helper()
+	if err := w.maps.CatchUp(w.t.Context(), "east"); err != nil {
+		w.t.Fatal(err)
+	}
 	sum := map[string]int64{}
 	for _, m := range w.maps.Copies() {
 		for _, g := range m.Gaps(0, m.Next(), 1000) {
