@@ -9,13 +9,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 )
 
-// child is one process of this binary. It lives until it is killed or until
-// this process ends, because its standard input is a pipe that only this process
-// holds open and that it was told to watch.
+// child is one process of the replicator's binary. It lives until it is killed or
+// until this process ends, because its standard input is a pipe that only this
+// process holds open and that it was told to watch.
 type child struct {
 	name string
 	cmd  *exec.Cmd
@@ -24,22 +23,17 @@ type child struct {
 
 	exited chan struct{} // closed when the process is gone
 	err    error         // how it ended; read after exited
-	stop   sync.Once
 }
 
-// start runs this binary with args, its output in dir/name.log.
-func start(dir, name string, args ...string) (*child, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("start %s: find this program: %w", name, err)
-	}
+// start runs the replicator's binary with args, its output in dir/name.log.
+func start(program, dir, name string, args ...string) (*child, error) {
 	path := filepath.Join(dir, name+".log")
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	defer out.Close() // the child has its own copy
-	cmd := exec.Command(self, append(args, "--"+WatchStdinFlag)...)
+	cmd := exec.Command(program, append(args, "--"+WatchStdinFlag)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	hold, err := cmd.StdinPipe()
 	if err != nil {
@@ -49,7 +43,7 @@ func start(dir, name string, args ...string) (*child, error) {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	c := &child{name: name, cmd: cmd, hold: hold, log: path, exited: make(chan struct{})}
-	go func() { // ends with the process, which close and kill wait for
+	go func() { // ends with the process, which kill waits for
 		c.err = cmd.Wait()
 		close(c.exited)
 	}()
@@ -59,22 +53,12 @@ func start(dir, name string, args ...string) (*child, error) {
 // WatchStdinFlag tells a server process to stop when its standard input ends.
 const WatchStdinFlag = "stop-with-stdin"
 
-// kill ends the process at once (SIGKILL) and waits until it is gone.
+// kill ends the process at once (SIGKILL) and waits until it is gone. It may be
+// called again.
 func (c *child) kill() {
-	c.stop.Do(func() { c.hold.Close() })
 	_ = c.cmd.Process.Kill() // it may be gone already
 	<-c.exited
-}
-
-// close lets the process end by itself and kills it if that takes too long.
-func (c *child) close() {
-	c.stop.Do(func() { c.hold.Close() })
-	select {
-	case <-c.exited:
-	case <-time.After(5 * time.Second):
-		_ = c.cmd.Process.Kill()
-		<-c.exited
-	}
+	_ = c.hold.Close() // after the process: nothing is left to hear of it
 }
 
 // awaitFile waits until the child has written a file, and returns its content.

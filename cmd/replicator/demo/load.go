@@ -47,12 +47,12 @@ func (s *story) killUnderLoad(ctx context.Context) (string, string, error) {
 	if err != nil {
 		return "", "", err
 	}
-	acked, err := load()
+	acked, took, err := load()
 	if err != nil {
 		return "", "", err
 	}
 	s.report.Produced += acked
-	s.report.LoadPerSecond = int(float64(acked) / loadTime.Seconds())
+	s.report.LoadPerSecond = int(float64(acked) / took.Seconds())
 	s.report.CopiesMoved = moved
 	s.report.FailoverSeconds = last.Sub(killed).Seconds()
 	if _, err := s.api.lagZero(ctx); err != nil {
@@ -91,16 +91,16 @@ func (s *story) checkOwners(ctx context.Context, source Log, before api.FlowStat
 }
 
 // startLoad produces until loadTime is over; the returned function waits for
-// that and says how many records were acknowledged.
-func startLoad(ctx context.Context, cl *kgo.Client, events []Event) func() (int, error) {
-	var acked atomic.Int64
+// that and says how many records were acknowledged, and within which time.
+func startLoad(ctx context.Context, cl *kgo.Client, events []Event) func() (acked int, took time.Duration, err error) {
+	var count, last atomic.Int64 // acknowledgements, and when the last one came
+	began := time.Now()
 	var failed atomic.Pointer[error]
 	done := make(chan struct{})
 	go func() { // ends with loadTime or ctx; the caller waits for done
 		defer close(done)
 		tick := time.NewTicker(loadTick)
 		defer tick.Stop()
-		began := time.Now()
 		for n := 0; time.Since(began) < loadTime; {
 			due := int(time.Since(began).Seconds() * loadRate) // catches up when a tick comes late
 			for ; n < due; n++ {
@@ -113,7 +113,8 @@ func startLoad(ctx context.Context, cl *kgo.Client, events []Event) func() (int,
 						failed.CompareAndSwap(nil, &err)
 						return
 					}
-					acked.Add(1)
+					count.Add(1)
+					last.Store(int64(time.Since(began)))
 				})
 			}
 			select {
@@ -123,15 +124,15 @@ func startLoad(ctx context.Context, cl *kgo.Client, events []Event) func() (int,
 			}
 		}
 	}()
-	return func() (int, error) {
+	return func() (int, time.Duration, error) {
 		<-done
 		if err := cl.Flush(ctx); err != nil {
-			return 0, fmt.Errorf("produce: %w", err)
+			return 0, 0, fmt.Errorf("produce: %w", err)
 		}
 		if err := failed.Load(); err != nil {
-			return 0, fmt.Errorf("produce: %w", *err)
+			return 0, 0, fmt.Errorf("produce: %w", *err)
 		}
-		return int(acked.Load()), nil
+		return int(count.Load()), max(time.Duration(last.Load()), loadTime), nil
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/waybillhq/waybill/api"
-	"github.com/waybillhq/waybill/lineage"
 	"github.com/waybillhq/waybill/offsets"
 	"github.com/waybillhq/waybill/runbook"
 )
@@ -37,80 +36,6 @@ func (a *apiClient) groupSynced(ctx context.Context, group string) error {
 		err = fmt.Errorf("wait for group %s to stand in eu: %w; last seen: %+v", group, err, last)
 	}
 	return err
-}
-
-// lineage asks for one event: the first that a group read in us, so that it has
-// been produced, copied and read.
-func (s *story) lineage(ctx context.Context) (string, string, error) {
-	var event *kgo.Record
-	for p := range int32(partitions) {
-		if records := s.partial[userAlerts][p]; len(records) > 0 {
-			event = records[0]
-			break
-		}
-	}
-	if event == nil {
-		return "", "", errors.New("group alerts has read nothing")
-	}
-	address := fmt.Sprintf("us/%s/%d/%d", event.Topic, event.Partition, event.Offset)
-	path := "/api/v1/lineage/events/" + address
-	l := &s.report.Lineage
-	l.Event = address
-	l.Curl = fmt.Sprintf(`curl -H "Authorization: Bearer $(cat %s)" %s%s`, s.world.tokenFile("admin"), s.api.node().api, path)
-	var answer lineage.Answer
-	// Who read it is known once the broker has written it down, within a second.
-	err := poll(ctx, 100*time.Millisecond, func() (bool, error) {
-		began := time.Now()
-		if err := s.api.get(ctx, path, &answer); err != nil {
-			return false, err
-		}
-		l.Millis = float64(time.Since(began).Microseconds()) / 1000
-		l.take(&answer)
-		return l.ProducedBy != "" && l.CopiedTo != "" && l.ReadBy != "", nil
-	})
-	if err != nil {
-		return "", "", fmt.Errorf("%s: %w; the answer was %+v", l.Curl, err, answer)
-	}
-	s.check(l.ProducedBy == "User:"+userSensors && l.ClientID == "seismometers", "event %s: produced by %s (%s)", address, l.ProducedBy, l.ClientID)
-	s.check(l.Flow == flowName, "event %s: copied by flow %q", address, l.Flow)
-	s.check(l.ReadBy == userAlerts || l.ReadBy == userReports, "event %s: read by group %q", address, l.ReadBy)
-	return fmt.Sprintf("%s: produced by %s (%s), copied by %s to %s, read by group %s; %.0f ms", address, l.ProducedBy, l.ClientID, l.Flow, l.CopiedTo, l.ReadBy, l.Millis),
-		l.Curl, nil
-}
-
-// take picks the figures out of an answer.
-func (l *LineageReport) take(a *lineage.Answer) {
-	for i, n := range a.Nodes {
-		for _, d := range n.Produced {
-			if n.Origin {
-				l.ProducedBy, l.ClientID = d.Principal, d.ClientID
-			}
-		}
-		for _, d := range n.Accesses {
-			if d.Group != "" && n.Origin {
-				l.ReadBy = d.Group
-			}
-		}
-		for _, e := range a.Edges {
-			if e.To == i {
-				l.CopiedTo, l.Flow = fmt.Sprintf("%s/%s/%d/%d", n.Cluster, n.Topic, n.Partition, n.Offset), e.Flow
-			}
-		}
-	}
-}
-
-// copiedBy is the node of the fleet that copied an event of the live topic.
-func (a *apiClient) copiedBy(ctx context.Context, r *kgo.Record) (string, error) {
-	var answer lineage.Answer
-	if err := a.get(ctx, fmt.Sprintf("/api/v1/lineage/events/us/%s/%d/%d", r.Topic, r.Partition, r.Offset), &answer); err != nil {
-		return "", err
-	}
-	for _, e := range answer.Edges {
-		if e.From == 0 {
-			return e.ReplicaNode, nil
-		}
-	}
-	return "", fmt.Errorf("no copy of us/%s/%d/%d is known", r.Topic, r.Partition, r.Offset)
 }
 
 const runbookName = "us-eu-failover"

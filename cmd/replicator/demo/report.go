@@ -44,11 +44,15 @@ type LineageReport struct {
 	Event      string  `json:"event"` // cluster/topic/partition/offset
 	ProducedBy string  `json:"produced_by"`
 	ClientID   string  `json:"client_id"`
+	CopiedFrom string  `json:"copied_from"`
 	CopiedTo   string  `json:"copied_to"`
 	Flow       string  `json:"flow"`
 	ReadBy     string  `json:"read_by"` // consumer group
 	Millis     float64 `json:"millis"`
 	Curl       string  `json:"curl"`
+	// Unknown is what cannot be said, and why: who produced and who read is
+	// written down only by clusters that do so, such as the bundled broker.
+	Unknown []string `json:"unknown,omitempty"`
 }
 
 // RunbookReport is the planned failover.

@@ -32,6 +32,11 @@ type Options struct {
 	Dir string
 	// Addresses, host:port; port 0 is a free one.
 	USAddress, EUAddress, APIAddress string
+	// US and EU are datacenters that somebody else runs; nil starts a bundled
+	// broker.
+	US, EU *External
+	// Program is the replicator's binary; empty is this program.
+	Program string
 	// Progress gets a line an act, Stay a pause at the end with everything
 	// running, until ctx ends. Color says whether Progress is a terminal.
 	Progress io.Writer
@@ -58,6 +63,7 @@ type story struct {
 	began   time.Time
 	stage   stage
 	partial map[string]Log // what each group has read at the source
+	rest    map[string]Log // and at the destination
 	failed  []error
 }
 
@@ -73,7 +79,8 @@ type act struct {
 func Run(ctx context.Context, opts Options) (*Report, error) {
 	began := time.Now()
 	s := &story{
-		opts: opts, began: began, world: &world{dir: opts.Dir}, partial: map[string]Log{},
+		opts: opts, began: began, world: &world{dir: opts.Dir, program: opts.Program},
+		partial: map[string]Log{}, rest: map[string]Log{},
 		stage:  stage{w: opts.Progress, color: opts.Color},
 		report: &Report{Failures: []string{}, Groups: []GroupReport{}},
 	}
@@ -81,6 +88,11 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 	var err error
 	if s.events, err = opts.Input.Load(); err != nil {
 		return nil, err
+	}
+	if s.world.program == "" {
+		if s.world.program, err = os.Executable(); err != nil {
+			return nil, fmt.Errorf("find this program: %w", err)
+		}
 	}
 	remove, err := s.world.folder()
 	if err != nil {
@@ -311,6 +323,7 @@ func (s *story) goOn(ctx context.Context, group string) (string, string, error) 
 		return "", "", err
 	}
 	rest = rest.withoutForeign()
+	s.rest[group] = rest
 	v := Compare(source, first.join(rest))
 	s.report.Groups = append(s.report.Groups, GroupReport{
 		Group: group, ReadAtSource: first.count(), ReadAtDestination: rest.count(),

@@ -69,16 +69,32 @@ var aclsDestination = []string{
 // certLifetime outlives any demonstration.
 const certLifetime = 30 * 24 * time.Hour
 
-// datacenter is one bundled broker.
+// datacenter is one bundled broker, or a cluster that somebody else runs.
 type datacenter struct {
-	name    string
-	dir     string
-	address string // of its one listener
-	process *child
+	name     string
+	dir      string
+	address  string // of its one listener
+	process  *child // nil if somebody else runs it
+	external *External
 }
 
-func (d *datacenter) ca() string                   { return filepath.Join(d.dir, "ca.pem") }
-func (d *datacenter) passwordFile(u string) string { return filepath.Join(d.dir, u+".password") }
+func (d *datacenter) ca() string {
+	if d.external != nil {
+		return d.external.CAFile
+	}
+	return filepath.Join(d.dir, "ca.pem")
+}
+
+func (d *datacenter) passwordFile(u string) string {
+	if d.external != nil {
+		return d.external.PasswordFiles[u]
+	}
+	return filepath.Join(d.dir, u+".password")
+}
+
+// records says whether the cluster itself writes down who produces and who
+// reads, as the bundled broker does.
+func (d *datacenter) records() bool { return d.external == nil }
 
 // replicator is one node of the fleet.
 type replicator struct {
@@ -91,10 +107,11 @@ type replicator struct {
 
 // world is everything that the demonstration starts.
 type world struct {
-	dir    string
-	us, eu *datacenter
-	fleet  []*replicator
-	token  string // of the API's administrator
+	dir     string
+	program string // the replicator's binary
+	us, eu  *datacenter
+	fleet   []*replicator
+	token   string // of the API's administrator
 }
 
 // tokenFile holds the token of an API user.
@@ -104,11 +121,20 @@ func (w *world) tokenFile(user string) string { return filepath.Join(w.dir, "fle
 // it has started when it fails, close ends.
 func (w *world) build(ctx context.Context, opts Options) error {
 	g, gctx := errgroup.WithContext(ctx)
-	w.us, w.eu = &datacenter{name: "us"}, &datacenter{name: "eu"}
-	g.Go(func() error { return w.startBroker(gctx, w.us, opts.USAddress, aclsSource) })
-	g.Go(func() error { return w.startBroker(gctx, w.eu, opts.EUAddress, aclsDestination) })
+	w.us, w.eu = &datacenter{name: "us", external: opts.US}, &datacenter{name: "eu", external: opts.EU}
+	g.Go(func() error { return w.open(gctx, w.us, opts.USAddress, aclsSource) })
+	g.Go(func() error { return w.open(gctx, w.eu, opts.EUAddress, aclsDestination) })
 	g.Go(func() error { return w.startFleet(gctx, opts.APIAddress) })
 	return g.Wait()
+}
+
+// open starts a datacenter, unless somebody else runs it.
+func (w *world) open(ctx context.Context, d *datacenter, address string, acls []string) error {
+	if d.external == nil {
+		return w.startBroker(ctx, d, address, acls)
+	}
+	d.address = d.external.Address
+	return d.external.validate(d.name)
 }
 
 func (w *world) startBroker(ctx context.Context, d *datacenter, address string, acls []string) error {
@@ -147,7 +173,7 @@ users:
 		return err
 	}
 	var err error
-	if d.process, err = start(d.dir, "broker", "broker", "--config", file, "--address-file", addr); err != nil {
+	if d.process, err = start(w.program, d.dir, "broker", "broker", "--config", file, "--address-file", addr); err != nil {
 		return err
 	}
 	d.address, err = addressIn(ctx, d.process, addr, "client")
@@ -218,7 +244,7 @@ api:
 		return err
 	}
 	var err error
-	if r.process, err = start(r.dir, "replicator", "serve", "--config", file, "--address-file", addr); err != nil {
+	if r.process, err = start(w.program, r.dir, "replicator", "serve", "--config", file, "--address-file", addr); err != nil {
 		return err
 	}
 	if r.peer, err = addressIn(ctx, r.process, addr, "peer"); err != nil {
@@ -229,7 +255,8 @@ api:
 	return err
 }
 
-// close ends every child.
+// close ends every child with SIGKILL: a fleet whose nodes all stop has nobody to
+// move its work to, and nothing that a kill could harm.
 func (w *world) close() {
 	var all []*child
 	for _, r := range w.fleet {
@@ -243,7 +270,7 @@ func (w *world) close() {
 	var g errgroup.Group
 	for _, c := range all {
 		if c != nil {
-			g.Go(func() error { c.close(); return nil })
+			g.Go(func() error { c.kill(); return nil })
 		}
 	}
 	_ = g.Wait() // nothing in it fails
