@@ -65,8 +65,8 @@ func newAuthenticator(users []User) *authenticator {
 }
 
 func (a *authenticator) caller(header string) (Caller, bool) {
-	token, bearer := strings.CutPrefix(header, "Bearer ")
-	if !bearer || token == "" {
+	scheme, token, _ := strings.Cut(header, " ")
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return Caller{}, false
 	}
 	sum := sha256.Sum256([]byte(token))
@@ -128,7 +128,10 @@ func operation(method, path, id, summary string, errors ...int) huma.Operation {
 	return huma.Operation{
 		Method: method, Path: path, OperationID: id, Summary: summary,
 		Security: []map[string][]string{{"token": {}}},
-		Errors:   append([]int{http.StatusUnauthorized}, errors...),
+		Errors: append([]int{
+			http.StatusUnauthorized, http.StatusUnprocessableEntity,
+			http.StatusServiceUnavailable, // the fleet, or a cluster, does not answer
+		}, errors...),
 	}
 }
 

@@ -11,7 +11,8 @@
 // pass the ACLs of the cluster that each part of the answer is about, under the
 // principal that the caller is mapped to there; the interfaces get the caller
 // for that. There is no anonymous access besides /livez and /readyz, which say
-// nothing about the fleet but whether it works.
+// nothing about the fleet but whether it works, and the description of the API,
+// which is the same on every node (and docs/openapi.json).
 //
 // The package keeps no state and starts no goroutine; [New] returns a handler
 // that is safe for concurrent use. Bodies are limited to [MaxBody].

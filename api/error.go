@@ -58,8 +58,12 @@ func init() {
 			}
 			e.Errors = append(e.Errors, f)
 		}
-		if status == http.StatusInternalServerError && len(e.Errors) > 0 {
+		switch {
+		case status == http.StatusInternalServerError && len(e.Errors) > 0:
 			e.Detail = e.Errors[0].Message // "unexpected error occurred" says nothing
+			e.Errors = nil
+		case status == http.StatusRequestEntityTooLarge:
+			e.Detail = fmt.Sprintf("the body has more than %d bytes", MaxBody)
 		}
 		return e
 	}

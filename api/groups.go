@@ -35,7 +35,7 @@ type Translations struct {
 type PositionPath struct {
 	Cluster   string `path:"cluster" doc:"Name of a declared cluster, or its cluster.id"`
 	Topic     string `path:"topic"`
-	Partition int32  `path:"partition" minimum:"0"`
+	Partition int32  `path:"partition" minimum:"0" maximum:"2147483647"`
 	Offset    int64  `path:"offset" minimum:"0"`
 }
 

@@ -50,7 +50,7 @@ func registerLineage(h huma.API, l Lineage) {
 	huma.Register(h, operation(http.MethodGet, "/api/v1/lineage/gaps/{cluster}/{topic}/{partition}", "topic-gaps", "Offsets of a partition that have no copy, and why", denied...),
 		func(ctx context.Context, in *struct {
 			TopicPath
-			Partition int32 `path:"partition" minimum:"0"`
+			Partition int32 `path:"partition" minimum:"0" maximum:"2147483647"`
 			From      int64 `query:"from" minimum:"0" doc:"First source offset"`
 			To        int64 `query:"to" minimum:"-1" default:"-1" doc:"Last source offset; -1 is the end"`
 		},

@@ -15,9 +15,9 @@ type Objects interface {
 	// List returns the objects of a kind, or all if kind is empty.
 	List(ctx context.Context, kind string) (ObjectList, error)
 	// Apply declares every object of a YAML stream, in one step: all or none.
-	// With dryRun it only says what would change. If revision is not 0 the fleet
+	// With dryRun it only says what would change. If revision is not nil the fleet
 	// must still be at it.
-	Apply(ctx context.Context, yaml []byte, dryRun bool, revision uint64) (Applied, error)
+	Apply(ctx context.Context, yaml []byte, dryRun bool, revision *uint64) (Applied, error)
 	// Delete removes an object.
 	Delete(ctx context.Context, kind, name string) error
 }
@@ -63,6 +63,19 @@ type applyInput struct {
 	RawBody []byte `contentType:"application/yaml"`
 }
 
+// revision is the one that the caller wants to change, nil for any.
+func (in *applyInput) revision() (*uint64, error) {
+	if in.IfMatch == "" || in.IfMatch == "*" {
+		return nil, nil
+	}
+	revision, err := strconv.ParseUint(strings.Trim(in.IfMatch, `"`), 10, 64)
+	if err != nil {
+		return nil, Errorf(http.StatusPreconditionFailed, "If-Match %s is not one revision", in.IfMatch).
+			WithHint(`write a number, such as the ETag of GET /api/v1/objects: If-Match: "7"`)
+	}
+	return &revision, nil
+}
+
 func registerObjects(h huma.API, o Objects) {
 	huma.Register(h, operation(http.MethodGet, "/api/v1/objects", "list-objects", "Declared objects"),
 		func(ctx context.Context, in *struct {
@@ -85,14 +98,15 @@ func registerObjects(h huma.API, o Objects) {
 			}
 			return nil, Errorf(http.StatusNotFound, "there is no %s %q", in.Kind, in.Name)
 		})
-	huma.Register(h, adminOperation(http.MethodPost, "/api/v1/apply", "apply", "Declare objects, all or none", http.StatusUnprocessableEntity, http.StatusPreconditionFailed),
+	declare := adminOperation(http.MethodPost, "/api/v1/apply", "apply", "Declare objects, all or none",
+		http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge)
+	declare.MaxBodyBytes = MaxBody + 1 // the first size that is refused
+	declare.BodyReadTimeout = bodyTimeout
+	huma.Register(h, declare,
 		func(ctx context.Context, in *applyInput) (*applyOutput, error) {
-			var revision uint64
-			if in.IfMatch != "" {
-				var err error
-				if revision, err = strconv.ParseUint(strings.Trim(in.IfMatch, `"`), 10, 64); err != nil {
-					return nil, Errorf(http.StatusPreconditionFailed, "If-Match %q is not a revision", in.IfMatch)
-				}
+			revision, err := in.revision()
+			if err != nil {
+				return nil, err
 			}
 			applied, err := o.Apply(ctx, in.RawBody, in.DryRun, revision)
 			if err != nil {

@@ -49,7 +49,9 @@ func registerRunbooks(h huma.API, r Runbooks) {
 		func(ctx context.Context, in *RunbookPath) (*executionOutput, error) {
 			return execution(r.Latest(ctx, in.Name))
 		})
-	huma.Register(h, operation(http.MethodGet, "/api/v1/runbooks/{name}/report", "get-report", "The latest run as a Markdown report", http.StatusNotFound),
+	report := operation(http.MethodGet, "/api/v1/runbooks/{name}/report", "get-report", "The latest run as a Markdown report", http.StatusNotFound)
+	report.Responses = map[string]*huma.Response{"200": {Content: map[string]*huma.MediaType{"text/markdown": {Schema: &huma.Schema{Type: huma.TypeString}}}}}
+	huma.Register(h, report,
 		func(ctx context.Context, in *RunbookPath) (*reportOutput, error) {
 			x, err := r.Latest(ctx, in.Name)
 			if err != nil {

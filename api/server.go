@@ -8,6 +8,7 @@ import (
 	"path"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -17,10 +18,12 @@ import (
 // objects of YAML.
 const MaxBody = 4 << 20
 
+// bodyTimeout is how long a body may take: MaxBody at 1.2 Mbit/s.
+const bodyTimeout = 30 * time.Second
+
 // Config is what a server answers from. All fields are needed.
 type Config struct {
-	Version string
-	Users   []User
+	Users []User
 
 	Objects  Objects
 	Flows    Flows
@@ -37,12 +40,13 @@ type Config struct {
 // New builds the handler of everything under /.
 func New(c Config) http.Handler {
 	mux := http.NewServeMux()
-	hc := huma.DefaultConfig("Waybill", c.Version)
-	hc.OpenAPIPath = "/api/openapi"
+	hc := huma.DefaultConfig("Waybill", "v1")
+	hc.OpenAPIPath = "" // served below, in one form and made once
 	hc.DocsPath = ""    // the viewer would load from a foreign host
 	hc.SchemasPath = "" // and answers would carry $schema links
 	hc.CreateHooks = nil
 	hc.RejectUnknownQueryParameters = true
+	hc.AllowAdditionalPropertiesByDefault = true // clients must bear what later versions add to answers
 	hc.Info.Description = "Mirrors topics between Kafka clusters, translates consumer offsets exactly and answers where every event came from."
 	hc.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
@@ -58,6 +62,7 @@ func New(c Config) http.Handler {
 	registerLineage(h, c.Lineage)
 	registerRunbooks(h, c.Runbooks)
 
+	mux.Handle("GET /api/openapi.json", description(h.OpenAPI()))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := c.Ready(); err != nil {
@@ -68,7 +73,20 @@ func New(c Config) http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, Errorf(http.StatusNotFound, "%s %s is not part of the API: see /api/openapi.json", r.Method, r.URL.Path))
 	})
-	return http.MaxBytesHandler(problemsFor405(mux), MaxBody)
+	return problemsFor405(mux)
+}
+
+// description serves the OpenAPI document, which says the same on every node.
+func description(api *huma.OpenAPI) http.Handler {
+	document, err := api.MarshalJSON()
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if err != nil {
+			writeProblem(w, Errorf(http.StatusInternalServerError, "describe the API: %v", err))
+			return
+		}
+		w.Header().Set("Content-Type", "application/openapi+json")
+		_, _ = w.Write(document) // the client may have gone
+	})
 }
 
 // schemaName tells types of the same name in several packages apart: those of

@@ -45,13 +45,13 @@ func (o *objects) List(_ context.Context, kind string) (api.ObjectList, error) {
 	return list, nil
 }
 
-func (o *objects) Apply(ctx context.Context, yaml []byte, dryRun bool, revision uint64) (api.Applied, error) {
+func (o *objects) Apply(ctx context.Context, yaml []byte, dryRun bool, revision *uint64) (api.Applied, error) {
 	declared, err := flow.Parse("request", bytes.NewReader(yaml))
 	if err != nil {
 		return api.Applied{}, unprocessable(err)
 	}
 	s := o.fleet.State()
-	if revision != 0 && revision != s.ObjectsRevision {
+	if revision != nil && *revision != s.ObjectsRevision {
 		return api.Applied{}, conflict(s.ObjectsRevision)
 	}
 	have, err := s.Declared("")

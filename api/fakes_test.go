@@ -1,0 +1,149 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/lineage"
+	"github.com/waybillhq/waybill/offsets"
+	"github.com/waybillhq/waybill/runbook"
+)
+
+// Tokens of the two users that every test server knows.
+const (
+	viewerToken = "viewer-token-0123456789"
+	adminToken  = "admin-token-0123456789"
+)
+
+// fleet is every interface of the package at once: what it is asked it writes
+// down, and what it answers is a field.
+type fleet struct {
+	err   error // of every answer
+	calls []string
+
+	objects   []Object
+	revision  uint64
+	applied   []byte
+	dryRun    bool
+	expected  *uint64
+	deleted   string
+	caller    Caller
+	asked     lineage.Address
+	gapsTo    int64
+	from      offsets.Where
+	to        string
+	person    Person
+	decision  string
+	step      string
+	execution *runbook.Execution
+	rows      []offsets.Row
+	notReady  error
+}
+
+func (f *fleet) called(what string) error {
+	f.calls = append(f.calls, what)
+	return f.err
+}
+
+func (f *fleet) List(_ context.Context, kind string) (ObjectList, error) {
+	list := ObjectList{Revision: f.revision, Objects: []Object{}}
+	for _, o := range f.objects {
+		if kind == "" || o.Kind == kind {
+			list.Objects = append(list.Objects, o)
+		}
+	}
+	return list, f.called("list " + kind)
+}
+
+func (f *fleet) Apply(_ context.Context, yaml []byte, dryRun bool, revision *uint64) (Applied, error) {
+	f.applied, f.dryRun, f.expected = yaml, dryRun, revision
+	return Applied{Revision: f.revision + 1, DryRun: dryRun, Changes: []Change{{Kind: "Cluster", Name: "us", Action: "create"}}}, f.called("apply")
+}
+
+func (f *fleet) Delete(_ context.Context, kind, name string) error {
+	f.deleted = kind + "/" + name
+	return f.called("delete")
+}
+
+func (f *fleet) Status(context.Context) (Status, error) {
+	return Status{Fleet: FleetStatus{Leader: "r1", Nodes: []NodeStatus{}}, Flows: []FlowStatus{}}, f.called("status")
+}
+
+func (f *fleet) Rows(_ context.Context, _ string) ([]offsets.Row, error) {
+	return f.rows, f.called("rows")
+}
+
+func (f *fleet) Translate(_ context.Context, caller Caller, from offsets.Where, to string) ([]offsets.Translation, error) {
+	f.caller, f.from, f.to = caller, from, to
+	return nil, f.called("translate")
+}
+
+func (f *fleet) Event(_ context.Context, caller Caller, at lineage.Address) (*lineage.Answer, error) {
+	f.caller, f.asked = caller, at
+	return &lineage.Answer{Nodes: []lineage.Node{{Cluster: at.Cluster, Topic: at.Topic}}, Edges: []lineage.Edge{}}, f.called("event")
+}
+
+func (f *fleet) Topic(_ context.Context, caller Caller, at lineage.Address) (*lineage.Graph, error) {
+	f.caller, f.asked = caller, at
+	return &lineage.Graph{}, f.called("topic")
+}
+
+func (f *fleet) Gaps(_ context.Context, caller Caller, from lineage.Address, last int64) ([]lineage.Gap, bool, error) {
+	f.caller, f.asked, f.gapsTo = caller, from, last
+	return nil, false, f.called("gaps")
+}
+
+func (f *fleet) Plan(context.Context, string) (*runbook.Execution, error) {
+	return f.execution, f.called("plan")
+}
+
+func (f *fleet) Start(_ context.Context, _ string, by Person) (*runbook.Execution, error) {
+	f.person = by
+	return f.execution, f.called("start")
+}
+
+func (f *fleet) Latest(context.Context, string) (*runbook.Execution, error) {
+	return f.execution, f.called("latest")
+}
+
+func (f *fleet) Decide(_ context.Context, _, decision, step string, by Person) (*runbook.Execution, error) {
+	f.decision, f.step, f.person = decision, step, by
+	return f.execution, f.called("decide")
+}
+
+// newFleet has one object and one run of a runbook.
+func newFleet(t *testing.T) *fleet {
+	t.Helper()
+	x, err := runbook.New("failover-1", &flow.Runbook{
+		Metadata: flow.Metadata{Name: "failover"},
+		Spec:     flow.RunbookSpec{Flow: "us-eu", Steps: []flow.Step{{ID: "look", Check: flow.CheckPreflight}}},
+	}, "ops", "", time.Unix(1_700_000_000, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &fleet{
+		revision:  7,
+		objects:   []Object{{Kind: "Cluster", Name: "us", Revision: 3, Object: json.RawMessage(`{"kind":"Cluster"}`)}},
+		execution: &x,
+	}
+}
+
+func (f *fleet) handler() http.Handler {
+	return New(Config{
+		Users: []User{
+			{Name: "vera", Token: viewerToken, Role: Viewer, Principals: map[string]string{"us": "User:vera"}},
+			{Name: "ops", Token: adminToken, Role: Admin},
+		},
+		Objects: f, Flows: f, Groups: f, Lineage: f, Runbooks: f,
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("# metrics\n")) }),
+		Ready:   func() error { return f.notReady },
+	})
+}
+
+// body is a request body that is read as a stream, as from a network.
+func body(s string) *strings.Reader { return strings.NewReader(s) }

@@ -1,0 +1,167 @@
+package api
+
+import (
+	"encoding/json"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/waybillhq/waybill/lineage"
+	"github.com/waybillhq/waybill/offsets"
+)
+
+func TestPathsAreUnescaped(t *testing.T) {
+	f := newFleet(t)
+	ask(t, f, http.MethodGet, "/api/v1/lineage/events/us/a%2Fb%20c%25/0/9223372036854775807?topicId=x%2Fy", viewerToken)
+	if want := (lineage.Address{Cluster: "us", Topic: "a/b c%", Offset: math.MaxInt64, TopicID: "x/y"}); f.asked != want {
+		t.Errorf("event: got %+v, want %+v", f.asked, want)
+	}
+	ask(t, f, http.MethodGet, "/api/v1/offsets/a%2Fb/t/2147483647/0?to=e%26u", viewerToken)
+	if want := (offsets.Where{Cluster: "a/b", Topic: "t", Partition: math.MaxInt32}); f.from != want || f.to != "e&u" {
+		t.Errorf("position: got %+v to %q, want %+v to e&u", f.from, f.to, want)
+	}
+	ask(t, f, http.MethodDelete, "/api/v1/objects/Runbook/a%2Fb", adminToken)
+	if f.deleted != "Runbook/a/b" {
+		t.Errorf("delete: got %q", f.deleted)
+	}
+	ask(t, f, http.MethodPost, "/api/v1/runbooks/failover/approve?step=gate&reason=CHG%201042%20%26%20co", adminToken)
+	if f.decision != "approve" || f.step != "gate" || f.person != (Person{"ops", "CHG 1042 & co"}) {
+		t.Errorf("decision: got %q %q %+v", f.decision, f.step, f.person)
+	}
+}
+
+func TestGapsAreOfARange(t *testing.T) {
+	for query, want := range map[string][2]int64{
+		"":                 {0, math.MaxInt64 - 1},
+		"?from=5":          {5, math.MaxInt64 - 1},
+		"?from=5&to=9":     {5, 9},
+		"?to=0":            {0, 0},
+		"?from=5&to=-1":    {5, math.MaxInt64 - 1},
+		"?topicId=AAA&to=": {0, math.MaxInt64 - 1},
+	} {
+		f := newFleet(t)
+		resp := ask(t, f, http.MethodGet, "/api/v1/lineage/gaps/us/orders/3"+query, viewerToken)
+		if got := [2]int64{f.asked.Offset, f.gapsTo}; got != want || f.asked.Partition != 3 {
+			t.Errorf("%q: got %v of partition %d, want %v of 3 (%d %s)", query, got, f.asked.Partition, want, resp.StatusCode, resp.text)
+		}
+		if strings.TrimSpace(resp.text) != `{"gaps":[],"more":false}` {
+			t.Errorf("%q: no gaps are an empty list, not %s", query, resp.text)
+		}
+	}
+}
+
+func TestTheCallerIsHandedOn(t *testing.T) {
+	f := newFleet(t)
+	r := httptest.NewRequest(http.MethodGet, "/api/v1/lineage/topics/us/orders", nil)
+	r.Header.Set("Authorization", "Bearer "+viewerToken)
+	r.RemoteAddr = "[2001:db8::7]:4711"
+	do(t, f, r)
+	if want := (Caller{Name: "vera", Role: Viewer, Principals: map[string]string{"us": "User:vera"}, Address: "2001:db8::7"}); !reflect.DeepEqual(f.caller, want) {
+		t.Errorf("got %+v, want %+v", f.caller, want)
+	}
+}
+
+func TestApplyAtARevision(t *testing.T) {
+	at := func(n uint64) *uint64 { return &n }
+	for _, c := range []struct {
+		header string
+		status int
+		want   *uint64
+	}{
+		{"", 200, nil},
+		{`"7"`, 200, at(7)},
+		{`"0"`, 200, at(0)},
+		{"7", 200, at(7)}, // unquoted, as people type it
+		{"*", 200, nil},   // any revision
+		{`"x"`, 412, nil},
+		{`W/"7"`, 412, nil}, // weak tags never match (RFC 9110, 13.1.1)
+		{`"6", "7"`, 412, nil},
+	} {
+		f := newFleet(t)
+		r := httptest.NewRequest(http.MethodPost, "/api/v1/apply", body("kind: Cluster\n"))
+		r.Header.Set("Authorization", "Bearer "+adminToken)
+		r.Header.Set("Content-Type", "application/yaml")
+		if c.header != "" {
+			r.Header.Set("If-Match", c.header)
+		}
+		resp := do(t, f, r)
+		resp.checkProblem(t)
+		if resp.StatusCode != c.status || !reflect.DeepEqual(f.expected, c.want) {
+			t.Errorf("If-Match %s: got %d, revision %v", c.header, resp.StatusCode, f.expected)
+		}
+		if c.status != 200 {
+			continue
+		}
+		if string(f.applied) != "kind: Cluster\n" || f.dryRun {
+			t.Errorf("If-Match %s: applied %q, dry run %v", c.header, f.applied, f.dryRun)
+		}
+		if got := resp.Header.Get("ETag"); got != `"8"` {
+			t.Errorf("ETag of an apply: got %s, want the new revision", got)
+		}
+	}
+}
+
+func TestReadingSaysTheRevision(t *testing.T) {
+	f := newFleet(t)
+	for _, path := range []string{"/api/v1/objects", "/api/v1/objects/Cluster/us"} {
+		if got := ask(t, f, http.MethodGet, path, viewerToken).Header.Get("ETag"); got != `"7"` {
+			t.Errorf("%s: ETag %s, want that of the whole list, which an apply compares", path, got)
+		}
+	}
+	var o Object
+	if err := json.Unmarshal([]byte(ask(t, f, http.MethodGet, "/api/v1/objects/Cluster/us", viewerToken).text), &o); err != nil || o.Revision != 3 {
+		t.Errorf("got %+v, %v: want the object's own revision 3", o, err)
+	}
+}
+
+func TestBodiesAreBounded(t *testing.T) {
+	for _, c := range []struct{ size, status int }{{MaxBody, 200}, {MaxBody + 1, 413}} {
+		for _, known := range []bool{true, false} {
+			f := newFleet(t)
+			r := httptest.NewRequest(http.MethodPost, "/api/v1/apply", body(strings.Repeat("x", c.size)))
+			if !known {
+				r.ContentLength = -1
+			}
+			r.Header.Set("Authorization", "Bearer "+adminToken)
+			resp := do(t, f, r)
+			resp.checkProblem(t)
+			if resp.StatusCode != c.status {
+				t.Errorf("%d bytes (said before: %v): got %d, want %d: %s", c.size, known, resp.StatusCode, c.status, resp.text)
+			}
+			if c.status != 200 && len(f.calls) > 0 {
+				t.Error("a body that is too large was applied")
+			}
+		}
+	}
+}
+
+func TestFaultsSayWhere(t *testing.T) {
+	for query, want := range map[string][]string{
+		"?to=eu":        {"path.partition", "path.offset"},
+		"?too=eu&all=1": {"query.all", "query.too"},
+	} {
+		p := ask(t, newFleet(t), http.MethodGet, "/api/v1/offsets/us/orders/x/-5"+query, viewerToken).problem(t)
+		var got []string
+		for _, e := range p.Errors {
+			got = append(got, e.Location)
+		}
+		if slices.Sort(got); !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+			t.Errorf("%s: faults are at %v, want %v", query, got, want)
+		}
+	}
+}
+
+func TestAnEmptyBodyIsNoDeclaration(t *testing.T) {
+	r := httptest.NewRequest(http.MethodPost, "/api/v1/apply", nil)
+	r.Header.Set("Authorization", "Bearer "+adminToken)
+	f := newFleet(t)
+	resp := do(t, f, r)
+	resp.checkProblem(t)
+	if resp.StatusCode != http.StatusBadRequest || len(f.calls) > 0 {
+		t.Errorf("got %d after the calls %v", resp.StatusCode, f.calls)
+	}
+}
