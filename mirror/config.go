@@ -90,6 +90,11 @@ type Config struct {
 	// LanesPerFlow is how many transactions of a flow may be under way at once:
 	// with two, one fills while the other commits.
 	LanesPerFlow int
+	// CopiesPerLane is when a flow gets another lane, up to MaxLanesPerFlow. A
+	// lane begins its next transaction when the markers of the last are written,
+	// and those take some milliseconds for each dozen partitions.
+	CopiesPerLane   int
+	MaxLanesPerFlow int
 	// CommitInterval is how long a transaction collects data, at least. 20 ms adds
 	// at most that to the latency of a record, and makes 50 commits a second with
 	// three small requests each: some percent of a broker's request rate.
@@ -141,6 +146,8 @@ func DefaultConfig() Config {
 	return Config{
 		ClientID:           "waybill",
 		LanesPerFlow:       2,
+		CopiesPerLane:      32,
+		MaxLanesPerFlow:    16,
 		CommitInterval:     20 * time.Millisecond,
 		MaxCommitInterval:  500 * time.Millisecond,
 		TransactionTimeout: time.Minute,
@@ -162,6 +169,7 @@ func (c *Config) Validate() error {
 	check(c.Fleet != "" && c.Node != "", "fleet and node must be named")
 	check(c.Lanes != nil && c.Positions != nil && c.Log != nil && c.Released != nil, "lanes, positions, log and released must be set")
 	check(c.LanesPerFlow > 0, "lanes per flow is %d, must be at least 1", c.LanesPerFlow)
+	check(c.CopiesPerLane > 0 && c.MaxLanesPerFlow >= c.LanesPerFlow, "lanes per flow are %d to %d with %d copies each", c.LanesPerFlow, c.MaxLanesPerFlow, c.CopiesPerLane)
 	check(c.CommitInterval > 0 && c.CommitInterval <= c.MaxCommitInterval, "commit interval is %v, must be above 0 and at most %v", c.CommitInterval, c.MaxCommitInterval)
 	check(c.TransactionTimeout >= 10*time.Second && c.MaxCommitInterval <= c.TransactionTimeout/4, "transaction timeout is %v, must be at least 10s and four times the commit interval", c.TransactionTimeout)
 	check(c.BufferBytes >= minFlowBytes, "buffer is %d bytes, must be at least %d", c.BufferBytes, minFlowBytes)

@@ -3,6 +3,7 @@ package mirror
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -58,6 +59,7 @@ type copier struct {
 	destLoose  bool  // what lies between may be aborted batches of ours
 	start, end int64 // of the source, -1
 	stable     int64
+	stableAt   time.Time // when stable last moved or was the end
 	lag        lagClock
 	records    int64
 	bytes      int64
@@ -215,6 +217,9 @@ func (c *copier) watermarks(start, end, stable int64, now time.Time) {
 	if start >= 0 {
 		c.start = start
 	}
+	if stable != c.stable || stable >= end {
+		c.stableAt = now
+	}
 	c.end, c.stable = end, stable
 	c.trouble, c.notBefore = "", time.Time{}
 	if end > c.committed {
@@ -369,6 +374,13 @@ func (c *copier) stop() {
 	}
 }
 
+// hasFailed says that something has gone wrong since the last commit.
+func (c *copier) hasFailed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.backoff.n > 0
+}
+
 // doomed says that nothing more of the copy may be committed.
 func (c *copier) doomed() bool {
 	c.mu.Lock()
@@ -381,6 +393,10 @@ func (c *copier) idle() bool {
 	defer c.mu.Unlock()
 	return !c.inTxn && !c.preparing
 }
+
+// hanging is when an open transaction at the source is worth a word. Kafka's own
+// clients end theirs within a minute (transaction.timeout.ms).
+const hanging = time.Minute
 
 func (c *copier) status(now time.Time) CopyStatus {
 	c.mu.Lock()
@@ -395,6 +411,10 @@ func (c *copier) status(now time.Time) CopyStatus {
 	}
 	if s.Position >= 0 {
 		s.LagRecords = max(0, s.SourceEnd-s.Position)
+	}
+	if c.state == Running && c.committed >= c.stable && c.stable < c.end && now.Sub(c.stableAt) > hanging {
+		s.Reason = fmt.Sprintf("a transaction at the source has been open for %v and holds %d records back", now.Sub(c.stableAt).Round(time.Second), c.end-c.stable)
+		s.Fix = "if it does not end by itself, find it with kafka-transactions.sh find-hanging and abort it"
 	}
 	if c.state == Running {
 		if problem := cmp.Or(c.lane.problem(), c.trouble); problem != "" {

@@ -39,7 +39,8 @@ type flowRun struct {
 	gone     func() // called when a copier has stopped for good; must not block
 
 	source, destination *peer
-	lanes               []*lane
+	lanes               []*lane // touched by the loop alone
+	addLane             func() *lane
 	settings            topicSettings // of the destination
 	start               starter
 	fetchers            map[int32]*fetcher
@@ -112,15 +113,16 @@ func (f *flowRun) run(ctx context.Context) error {
 	if err := f.reach(ctx); err != nil {
 		return nil // the context has ended
 	}
-	for range f.cfg.LanesPerFlow {
-		n := f.numbers.take(f.destination.id)
-		defer f.numbers.give(f.destination.id, n)
-		f.lanes = append(f.lanes, newLane(f.cfg, laneID(&f.cfg, f.destination.id, n), f.destination, f.metrics, f.log))
-	}
 	f.settings = topicSettings{peer: f.destination}
 	g, gctx := errgroup.WithContext(ctx)
-	for _, l := range f.lanes {
-		g.Go(func() error { return l.run(gctx) })
+	f.addLane = func() *lane {
+		n := f.numbers.take(f.destination.id)
+		l := newLane(f.cfg, laneID(&f.cfg, f.destination.id, n), f.destination, f.metrics, f.log)
+		g.Go(func() error {
+			defer f.numbers.give(f.destination.id, n)
+			return l.run(gctx)
+		})
+		return l
 	}
 	g.Go(func() error { return f.loop(gctx, g) })
 	err := g.Wait()
@@ -223,6 +225,7 @@ func (f *flowRun) reconcile() (joined bool) {
 		c.stop()
 		if c.idle() {
 			delete(f.copiers, tp)
+			c.lane.load--
 			f.gone()
 		}
 	}
@@ -231,17 +234,28 @@ func (f *flowRun) reconcile() (joined bool) {
 			continue
 		}
 		c := newCopier(a, f.poke, f.metrics)
-		c.lane = f.lanes[laneOf(tp, len(f.lanes))]
+		c.lane = f.pickLane()
 		f.copiers[tp] = c
 		joined = true
 	}
 	return joined
 }
 
-// laneOf spreads the partitions of a topic over the lanes, so that no lane has
-// one topic's share of the flow's load alone.
-func laneOf(tp flow.TopicPartition, n int) int {
-	return int(uint32(tp.Partition)+uint32(len(tp.Topic))) % n
+// pickLane is the lane with the fewest copies. There is another one while there
+// are fewer than LanesPerFlow, and while all are full and there may be more.
+func (f *flowRun) pickLane() *lane {
+	var best *lane
+	for _, l := range f.lanes {
+		if best == nil || l.load < best.load {
+			best = l
+		}
+	}
+	if n := len(f.lanes); n < f.cfg.LanesPerFlow || best.load >= f.cfg.CopiesPerLane && n < f.cfg.MaxLanesPerFlow {
+		best = f.addLane()
+		f.lanes = append(f.lanes, best)
+	}
+	best.load++
+	return best
 }
 
 // refresh reads the metadata of every topic on both sides.

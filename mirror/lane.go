@@ -25,6 +25,7 @@ type lane struct {
 	destination *peer
 	metrics     *Metrics
 	log         *slog.Logger
+	load        int // copies; the flow's
 
 	mu      sync.Mutex
 	list    []*copier // ready: each has a chunk or an epoch to declare

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
@@ -77,9 +79,14 @@ func (f *flowRun) startAll(ctx context.Context, due []*copier) {
 	}
 	var g errgroup.Group
 	g.SetLimit(maxReads)
+	down := f.probe(ctx, ready)
 	for _, c := range ready {
 		g.Go(func() error {
-			if err := f.startOne(ctx, c); err != nil {
+			err := down[c]
+			if err == nil {
+				err = f.startOne(ctx, c)
+			}
+			if err != nil {
 				c.postpone(err)
 			}
 			return nil
@@ -87,6 +94,43 @@ func (f *flowRun) startAll(ctx context.Context, due []*copier) {
 	}
 	_ = g.Wait() // every error is a copier's own
 }
+
+// probe connects to the brokers of copies that have failed before, and returns
+// the errors of those whose broker does not answer: a lane that found that out
+// would hold up all of its copies.
+func (f *flowRun) probe(ctx context.Context, copiers []*copier) map[*copier]error {
+	v := f.destination.view()
+	byBroker := map[int32][]*copier{}
+	for _, c := range copiers {
+		if leader, _, err := v.leader(c.a.DestinationTopic, c.a.Partition); err == nil && c.hasFailed() {
+			byBroker[leader] = append(byBroker[leader], c)
+		}
+	}
+	down := map[*copier]error{}
+	var mu sync.Mutex
+	var g errgroup.Group
+	for broker, list := range byBroker {
+		g.Go(func() error {
+			bounded, cancel := context.WithTimeout(ctx, probeTimeout)
+			defer cancel()
+			conn, err := kafka.Dial(bounded, f.destination.cluster, v.brokers[broker], f.cfg.ClientID)
+			if err == nil {
+				return conn.Close()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, c := range list {
+				down[c] = fmt.Errorf("destination broker %d: %w", broker, err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // closing a connection has no error that matters
+	return down
+}
+
+// probeTimeout is how long a broker that has failed may take to say hello.
+const probeTimeout = 3 * time.Second
 
 func (f *flowRun) startOne(ctx context.Context, c *copier) error {
 	lim := f.settings.limits(c.a.DestinationTopic, f.cfg.MaxDecode)
@@ -152,6 +196,9 @@ func (c *copier) identify(source, destination *peer) (ledger.CopyID, error) {
 	}
 	if int(c.a.Partition) >= len(to.partitions) {
 		return ledger.CopyID{}, fmt.Errorf("%w: %s has %d, the source has %d", errFewPartitions, c.a.DestinationTopic, len(to.partitions), len(from.partitions))
+	}
+	if _, _, err := destination.view().leader(c.a.DestinationTopic, c.a.Partition); err != nil {
+		return ledger.CopyID{}, fmt.Errorf("destination: %w", err)
 	}
 	id := ledger.CopyID{
 		Source:      ledger.End{Cluster: source.id, TopicID: from.id, Partition: c.a.Partition},

@@ -64,28 +64,43 @@ type CopyStatus struct {
 // lagClock tells how long a position has been behind an end: it remembers when
 // each of some ends was first seen.
 type lagClock struct {
-	seen []endSeen // ends ascend, and so do times
+	seen []endSeen // ends and times ascend
+	step time.Duration
 }
 
+// endSeen are the ends that were first seen within a step from at; end is the
+// last of them.
 type endSeen struct {
 	end int64
 	at  time.Time
 }
 
-// maxEnds bounds what is remembered. When it is reached every second sighting is
-// dropped, so a long lag is known less finely than a short one.
-const maxEnds = 64
+const (
+	// maxEnds bounds what is remembered. When it is reached neighbours are joined
+	// and steps become twice as long, so a lag is at most a thirtieth too long.
+	maxEnds  = 64
+	lagFirst = 100 * time.Millisecond
+)
 
 func (l *lagClock) observe(end int64, at time.Time) {
-	if n := len(l.seen); n > 0 && end <= l.seen[n-1].end {
+	if len(l.seen) == 0 {
+		l.step = lagFirst
+		l.seen = append(l.seen, endSeen{end, at})
 		return
 	}
-	if len(l.seen) == maxEnds {
-		half := l.seen[:0]
-		for i := 0; i < maxEnds; i += 2 {
-			half = append(half, l.seen[i])
+	last := &l.seen[len(l.seen)-1]
+	switch {
+	case end <= last.end:
+		return
+	case at.Sub(last.at) < l.step:
+		last.end = end
+		return
+	case len(l.seen) == maxEnds:
+		for i := range maxEnds / 2 {
+			l.seen[i] = endSeen{l.seen[2*i+1].end, l.seen[2*i].at}
 		}
-		l.seen = half
+		l.seen = l.seen[:maxEnds/2]
+		l.step *= 2
 	}
 	l.seen = append(l.seen, endSeen{end, at})
 }

@@ -80,7 +80,7 @@ type Conn struct {
 	done    chan struct{} // closed when broken
 	reader  sync.WaitGroup
 
-	authUntil time.Time // when the broker ends the session (KIP-368), zero if never
+	renewAt time.Time // somewhat before the broker ends the session (KIP-368), zero if never
 }
 
 // Dial connects to the broker at addr of cluster c, with its TLS and SASL. The
@@ -122,13 +122,13 @@ func (c *Conn) Close() error {
 func (c *Conn) Broken() <-chan struct{} { return c.done }
 
 // Usable says whether a new piece of work should begin on this connection: it is
-// not broken, and the broker will not end its session within a minute.
+// not broken, and the broker will not end its session soon.
 func (c *Conn) Usable() bool {
 	select {
 	case <-c.done:
 		return false
 	default:
-		return c.authUntil.IsZero() || time.Until(c.authUntil) > time.Minute
+		return c.renewAt.IsZero() || time.Now().Before(c.renewAt)
 	}
 }
 

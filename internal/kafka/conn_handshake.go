@@ -101,8 +101,8 @@ func (c *Conn) authenticate(ctx context.Context, mech sasl.Mechanism, addr strin
 		if done, message, err = session.Challenge(resp.SASLAuthBytes); err != nil {
 			return err
 		}
-		if resp.SessionLifetimeMillis > 0 {
-			c.authUntil = time.Now().Add(time.Duration(resp.SessionLifetimeMillis) * time.Millisecond)
+		if lifetime := time.Duration(resp.SessionLifetimeMillis) * time.Millisecond; lifetime > 0 {
+			c.renewAt = time.Now().Add(lifetime - min(lifetime/4, time.Minute))
 		}
 	}
 	return nil
