@@ -161,9 +161,10 @@ func TestCleanStopEndsNoForeignIncarnation(t *testing.T) {
 			if ends := n.ended(); len(ends) != 0 {
 				t.Errorf("%s lost its session: %+v", n.Name(), ends)
 			}
-			if m := n.State().Members[leaving.Name()]; m.Incarnation != 0 || m.Stopping {
-				t.Errorf("%s knows it as %+v", n.Name(), m)
-			}
+			f.await("everybody to know that it has stopped", func() bool {
+				m := n.State().Members[leaving.Name()]
+				return m.Incarnation == 0 && !m.Stopping
+			})
 		}
 		if _, err := leaving.Session(t.Context()); !errors.Is(err, ErrStopped) {
 			t.Errorf("a session of a stopped node: %v", err)

@@ -289,14 +289,15 @@ func (n *Node) drain(ctx context.Context) {
 }
 
 // moveAway asks for the work of a session to be moved and waits until it has
-// none, or is over.
+// none and others have it, or it is over: a leader that goes before it has placed
+// what it gave back leaves that to its successor, who first waits for everybody.
 func (n *Node) moveAway(ctx context.Context, s *Session) error {
 	if _, err := n.propose(ctx, &StopMember{Node: n.cfg.Name, Incarnation: s.incarnation}); err != nil {
 		return err
 	}
 	for {
 		state, _, newer := n.replica.Watch()
-		if len(state.AssignmentsOf(n.cfg.Name, s.incarnation)) == 0 {
+		if len(state.AssignmentsOf(n.cfg.Name, s.incarnation)) == 0 && !state.unplaced() {
 			return nil
 		}
 		select {

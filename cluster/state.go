@@ -238,6 +238,20 @@ func (s *State) wanted(w Work) bool {
 	return false
 }
 
+// unplaced reports whether there is work that nobody does although somebody
+// could.
+func (s *State) unplaced() bool {
+	usable := false
+	for _, m := range s.Members {
+		usable = usable || m.usable()
+	}
+	free := false
+	s.works(func(w Work, o Owner) {
+		free = free || o.Node == "" && s.wanted(w)
+	})
+	return usable && free
+}
+
 // works calls f for all work, in an order that is the same everywhere.
 func (s *State) works(f func(Work, Owner)) {
 	for _, name := range sortedKeys(s.Executions) {
