@@ -30,8 +30,10 @@ const (
 	maxPartitionBytes = 1 << 20
 
 	// fetchWait is how long an idle source holds a fetch open. It is also what a
-	// copy that joins waits at most before it is fetched.
-	fetchWait = 250 * time.Millisecond
+	// copy that joins waits at most before it is fetched. A fetch of many copies
+	// waits longer, up to maxFetchWait: naming ten thousand costs 10 ms.
+	fetchWait    = 250 * time.Millisecond
+	maxFetchWait = time.Second
 	// crowdedWait is that time while some copies are left out because their queue
 	// is full: they will have room soon.
 	crowdedWait = 10 * time.Millisecond
@@ -165,7 +167,8 @@ func (f *fetcher) request(list []wanted, crowded bool) (*kmsg.FetchRequest, map[
 	req.ReplicaID, req.SessionEpoch = -1, -1 // a consumer, without a session
 	req.MinBytes, req.MaxBytes = 1, fetchBytes
 	req.IsolationLevel = 1 // read_committed
-	req.MaxWaitMillis = int32(fetchWait.Milliseconds())
+	idle := min(max(fetchWait, time.Duration(len(list))*100*time.Microsecond), maxFetchWait)
+	req.MaxWaitMillis = int32(idle.Milliseconds())
 	if crowded {
 		req.MaxWaitMillis = int32(crowdedWait.Milliseconds())
 	}
