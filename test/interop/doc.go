@@ -8,9 +8,14 @@
 // An owner that must die or sleep at a point of its work is a child process: this
 // test binary itself, started again.
 //
+// The tests named Flow play the demonstration of the product, every act and every
+// check of it, with an Apache Kafka 4.x for one of its two datacenters: over
+// SASL_SSL, with no rights but those that the demonstration lists.
+//
 // They need the build tag interop, Java 17 and Maven, and fail without:
 //
 //	go test -tags interop -count=1 -timeout 20m -v -run Spike ./test/interop/...
+//	go test -tags interop -count=1 -timeout 20m -v -run Flow ./test/interop/...
 //
 // WAYBILL_KAFKA_VERSIONS names other versions than the default ones, separated
 // by commas.

@@ -30,6 +30,8 @@ type Config struct {
 	Version string // of Apache Kafka, such as "4.1.0"
 	// Secure makes clients use TLS and SCRAM-SHA-512, and authorises them.
 	Secure bool
+	// Users are principals of a secure broker beside [Admin] and [User].
+	Users []string
 	// Properties are further lines of server.properties; they win over those
 	// of this package.
 	Properties map[string]string
@@ -113,7 +115,7 @@ func (b *Broker) prepare(ctx context.Context, cfg Config) error {
 	id[0] &= 0x7f // the tool would take an id that begins with "-" for an option
 	args := []string{"kafka.tools.StorageTool", "format", "-t", base64.RawURLEncoding.EncodeToString(id[:]), "-c", b.properties()}
 	if cfg.Secure {
-		for _, user := range []string{Admin, User} {
+		for _, user := range append([]string{Admin, User}, cfg.Users...) {
 			args = append(args, "--add-scram", fmt.Sprintf("SCRAM-SHA-512=[name=%s,password=%s]", user, password(user)))
 		}
 	}
@@ -244,20 +246,28 @@ func (b *Broker) probe(ctx context.Context) error {
 	return err
 }
 
-// Cluster declares the broker as user reaches it ([Admin] or [User]; a broker
-// that is not secure knows no users).
+// Cluster declares the broker as user reaches it ([Admin], [User] or one of
+// [Config.Users]; a broker that is not secure knows no users).
 func (b *Broker) Cluster(user string) *flow.Cluster {
 	c := &flow.Cluster{Metadata: flow.Metadata{Name: "apache-" + strings.ReplaceAll(b.Version, ".", "-")}}
 	c.Spec.BootstrapServers = []string{b.Addr}
 	if !b.secure {
 		return c
 	}
-	secret := filepath.Join(b.Dir, user+".password")
-	// An unwritten file shows in the handshake.
-	_ = os.WriteFile(secret, []byte(password(user)), 0o600)
-	c.Spec.TLS = &flow.TLS{CAFile: filepath.Join(b.Dir, "ca.pem")}
-	c.Spec.SASL = &flow.SASL{Mechanism: "SCRAM-SHA-512", Username: user, Password: flow.Secret("${file:" + secret + "}")}
+	c.Spec.TLS = &flow.TLS{CAFile: b.CAFile()}
+	c.Spec.SASL = &flow.SASL{Mechanism: "SCRAM-SHA-512", Username: user, Password: flow.Secret("${file:" + b.PasswordFile(user) + "}")}
 	return c
+}
+
+// CAFile is the authority of a secure broker's certificate.
+func (b *Broker) CAFile() string { return filepath.Join(b.Dir, "ca.pem") }
+
+// PasswordFile holds the password of one user of a secure broker.
+func (b *Broker) PasswordFile(user string) string {
+	file := filepath.Join(b.Dir, user+".password")
+	// An unwritten file shows in the handshake.
+	_ = os.WriteFile(file, []byte(password(user)), 0o600)
+	return file
 }
 
 func password(user string) string { return user + "-of-the-interop-tests" }
