@@ -97,8 +97,9 @@ func (b *Broker) accept(ctx context.Context, ln *listener) error {
 			b.metrics.Connections.Add(1)
 			defer b.metrics.Connections.Add(-1)
 			c := &conn{b: b, nc: nc, ln: ln, log: b.log.With("listener", ln.Name, "peer", nc.RemoteAddr().String())}
-			if err := c.serve(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
-				b.metrics.closed(err)
+			err := c.serve(ctx)
+			b.metrics.closed(err) // also what was answered in the moment of a stop
+			if err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
 				c.log.Log(ctx, severity(err), "connection closed", "principal", c.client.Principal, "err", err)
 			}
 		})
