@@ -346,3 +346,26 @@ func TestCommitsLeaveAccessRecords(t *testing.T) {
 		return last == 9
 	})
 }
+
+func TestRecreatedTopicHasNoPositions(t *testing.T) {
+	b := startBroker(t, nil)
+	b.makeTopic(t, "orders", 1, 5)
+	ctx := within(t, 10*time.Second)
+	adm := kadm.NewClient(b.client(t))
+	var at kadm.Offsets
+	at.AddOffset("orders", 0, 4, -1)
+	if err := adm.CommitAllOffsets(ctx, "g", at); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := adm.DeleteTopic(ctx, "orders"); err != nil {
+		t.Fatal(err)
+	}
+	b.makeTopic(t, "orders", 1, 5)
+	got, err := adm.FetchOffsets(ctx, "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o, ok := got.Lookup("orders", 0); ok && o.At >= 0 {
+		t.Errorf("the group stands at %d in a topic that it has never read", o.At)
+	}
+}

@@ -130,7 +130,7 @@ func (b *Broker) boundedPartitions(n int32) (int32, error) {
 }
 
 // deleteTopics answers DeleteTopics, by name or (v6) by id.
-func (b *Broker) deleteTopics(_ context.Context, r *request, q *kmsg.DeleteTopicsRequest) *kmsg.DeleteTopicsResponse {
+func (b *Broker) deleteTopics(ctx context.Context, r *request, q *kmsg.DeleteTopicsRequest) *kmsg.DeleteTopicsResponse {
 	resp := q.ResponseKind().(*kmsg.DeleteTopicsResponse)
 	wanted := q.Topics
 	if q.Version < 6 {
@@ -142,14 +142,14 @@ func (b *Broker) deleteTopics(_ context.Context, r *request, q *kmsg.DeleteTopic
 	for _, want := range wanted {
 		out := kmsg.NewDeleteTopicsResponseTopic()
 		out.Topic, out.TopicID = want.Topic, want.TopicID
-		err := b.deleteOne(r, want, &out)
+		err := b.deleteOne(ctx, r, want, &out)
 		out.ErrorCode, out.ErrorMessage = b.code(err, "delete topic", "topic", out.Topic), message(err)
 		resp.Topics = append(resp.Topics, out)
 	}
 	return resp
 }
 
-func (b *Broker) deleteOne(r *request, want kmsg.DeleteTopicsRequestTopic, out *kmsg.DeleteTopicsResponseTopic) error {
+func (b *Broker) deleteOne(ctx context.Context, r *request, want kmsg.DeleteTopicsRequestTopic, out *kmsg.DeleteTopicsResponseTopic) error {
 	var t *topic
 	if want.Topic == nil {
 		t = b.topicByID(controller.TopicID(want.TopicID))
@@ -172,7 +172,11 @@ func (b *Broker) deleteOne(r *request, want kmsg.DeleteTopicsRequestTopic, out *
 	if b.isOwn(t.Name) {
 		return refuse(kerr.InvalidTopicException, fmt.Sprintf("%s is the broker's own", t.Name))
 	}
-	return b.deleteTopic(t)
+	if err := b.deleteTopic(t); err != nil {
+		return err
+	}
+	// The next topic of this name is another one: no group has a position in it.
+	return b.coordinators.groups.ForgetTopic(ctx, t.Name)
 }
 
 // isOwn reports whether the broker itself depends on a topic.
