@@ -227,13 +227,15 @@ func (c *copier) watermarks(start, end, stable int64, now time.Time) {
 	}
 }
 
-// push queues chunks that were staged from a fetch of generation.
+// push queues chunks that were staged from a fetch of generation. While the source
+// partition moves, its old leader and its new one may both answer a fetch of the
+// same offset: what is queued already is not queued again.
 func (c *copier) push(generation uint64, chunks []chunk, next int64, f *frame) {
 	if len(chunks) == 0 {
 		return
 	}
 	c.mu.Lock()
-	if generation != c.generation || c.state != Running {
+	if generation != c.generation || c.state != Running || chunks[0].from != c.fetchNext {
 		c.mu.Unlock()
 		return
 	}

@@ -31,8 +31,11 @@ func (t *transaction) writeLedger(ctx context.Context) error {
 	}
 	now := time.Now().UTC()
 	for _, p := range t.parts {
-		at := ledger.PartitionOf(p.id, n)
-		pages[at] = appendEntries(pages[at], t.entriesOf(p, now))
+		// A copy that was stopped between entering and its first chunk says nothing.
+		if entries := t.entriesOf(p, now); len(entries) > 0 {
+			at := ledger.PartitionOf(p.id, n)
+			pages[at] = appendEntries(pages[at], entries)
+		}
 	}
 	var fresh []flow.TopicPartition
 	for at := range pages {

@@ -3,9 +3,10 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
@@ -19,43 +20,29 @@ const (
 	keyTimestampType       = "message.timestamp.type"
 )
 
-// settingsAge is how long what is known of destination topics is used for
-// starting copies. A copy that fails on a limit starts again and asks again.
-const settingsAge = time.Second
-
 // topicSettings are what starting copies need to know of destination topics.
 type topicSettings struct {
 	peer *peer
 
 	mu     sync.Mutex
-	at     time.Time
 	topics map[string]limits
 	ends   map[flow.TopicPartition]int64
 }
 
-// load reads the settings and log ends of the destination topics of copiers.
+// load reads the settings and log ends of the destination topics of copiers, anew
+// each time: an end that was read before a copy wrote more would look like a loss.
 // Where the destination does not let us read its configuration, Kafka's defaults
 // are assumed: a batch that is too large then shows when it is refused.
 func (s *topicSettings) load(ctx context.Context, copiers []*copier) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if time.Since(s.at) > settingsAge {
-		s.topics, s.ends = map[string]limits{}, map[flow.TopicPartition]int64{}
-	}
-	var missing []string
-	seen := map[string]bool{}
+	s.topics, s.ends = map[string]limits{}, map[flow.TopicPartition]int64{}
 	for _, c := range copiers {
-		topic := c.a.DestinationTopic
-		if _, ok := s.topics[topic]; !ok && !seen[topic] {
-			seen[topic] = true
-			missing = append(missing, topic)
-		}
+		s.topics[c.a.DestinationTopic] = limits{maxBatch: defaultMaxMessageBytes}
 	}
-	if len(missing) == 0 {
-		return nil
-	}
+	topics := slices.Sorted(maps.Keys(s.topics))
 	adm := kadm.NewClient(s.peer.client)
-	ends, err := adm.ListEndOffsets(ctx, missing...)
+	ends, err := adm.ListEndOffsets(ctx, topics...)
 	if err != nil {
 		return fmt.Errorf("list ends of destination topics: %w", err)
 	}
@@ -64,19 +51,15 @@ func (s *topicSettings) load(ctx context.Context, copiers []*copier) error {
 			s.ends[flow.TopicPartition{Topic: o.Topic, Partition: o.Partition}] = o.Offset
 		}
 	})
-	configs, err := adm.DescribeTopicConfigs(ctx, missing...)
+	configs, err := adm.DescribeTopicConfigs(ctx, topics...)
 	if err != nil {
 		return fmt.Errorf("describe destination topics: %w", err)
-	}
-	for _, topic := range missing {
-		s.topics[topic] = limits{maxBatch: defaultMaxMessageBytes}
 	}
 	for _, rc := range configs {
 		if _, asked := s.topics[rc.Name]; asked && rc.Err == nil {
 			s.topics[rc.Name] = limitsOf(rc.Configs)
 		}
 	}
-	s.at = time.Now()
 	return nil
 }
 

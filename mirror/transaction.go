@@ -154,6 +154,11 @@ func once(have, more []*copier) []*copier {
 // that have more.
 func (t *transaction) round(ctx context.Context, ready []*copier) (more []*copier, err error) {
 	var batches []outgoingBatch
+	defer func() {
+		for i := range batches {
+			batches[i].release()
+		}
+	}()
 	var fresh []flow.TopicPartition
 	for _, c := range ready {
 		p := t.of[c]
@@ -171,6 +176,10 @@ func (t *transaction) round(ctx context.Context, ready []*copier) (more []*copie
 		if again {
 			more = append(more, c)
 		}
+		if q.from != p.next {
+			q.release()
+			return nil, t.blame(p, fmt.Errorf("%v: what was fetched goes on at offset %d, the copy is at %d", c.source(), q.from, p.next))
+		}
 		p.next = q.next
 		p.chunks = append(p.chunks, placed{chunk: q.chunk})
 		if q.batch == nil {
@@ -182,11 +191,6 @@ func (t *transaction) round(ctx context.Context, ready []*copier) (more []*copie
 		}
 		batches = append(batches, outgoingBatch{tp: c.destination(), queued: q, part: p, i: len(p.chunks) - 1})
 	}
-	defer func() {
-		for i := range batches {
-			batches[i].release()
-		}
-	}()
 	if len(fresh) > 0 {
 		if err := t.l.reach(beforeAdd); err != nil {
 			return nil, err

@@ -29,6 +29,7 @@ type world struct {
 	t          testing.TB
 	west, east *site
 	maps       *offsets.Maps
+	hosts      map[string]*host // those that are bundled
 	fleet      *fleet
 	log        *slog.Logger
 }
@@ -47,7 +48,7 @@ func newWorld(t testing.TB) *world {
 		level = slog.LevelDebug
 	}
 	w := &world{
-		t: t, maps: offsets.NewMaps(), fleet: &fleet{ended: map[uint64]bool{}, lanes: map[string]registered{}},
+		t: t, hosts: map[string]*host{}, maps: offsets.NewMaps(), fleet: &fleet{ended: map[uint64]bool{}, lanes: map[string]registered{}},
 		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	}
 	w.west, w.east = w.site("west"), w.site("east")
@@ -91,21 +92,45 @@ func (w *world) site(name string) *site {
 	return s
 }
 
-func (w *world) bundled(string) *flow.Cluster {
+func (w *world) bundled(name string) *flow.Cluster {
 	w.t.Helper()
 	cfg := broker.DefaultConfig()
-	cfg.Dir, cfg.FS, cfg.Provenance, cfg.AutoCreateTopics = "data", vfs.NewMem(), false, false
+	cfg.Dir, cfg.Provenance, cfg.AutoCreateTopics = "data", false, false
 	cfg.Listeners = []broker.Listener{{Name: "plain", Addr: "127.0.0.1:0", Protocol: broker.Plaintext}}
+	mem := vfs.NewMem()
+	cfg.FS = mem
 	if _, bench := w.t.(*testing.B); bench {
 		cfg.Dir, cfg.FS = w.t.TempDir(), nil // memory would be measured by its copying
 	}
-	b, err := broker.New(cfg)
+	h := &host{fs: mem, cfg: cfg}
+	w.hosts[name] = h
+	h.start(w)
+	return &flow.Cluster{Spec: flow.ClusterSpec{BootstrapServers: []string{h.cfg.Listeners[0].Addr}}}
+}
+
+// host is a bundled broker that can be stopped and started again.
+type host struct {
+	cfg  broker.Config
+	fs   *vfs.Mem
+	stop func()
+}
+
+func (h *host) start(w *world) {
+	w.t.Helper()
+	b, err := broker.New(h.cfg)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.background(b.Run)
+	h.stop = w.background(b.Run)
 	<-b.Ready()
-	return &flow.Cluster{Spec: flow.ClusterSpec{BootstrapServers: []string{b.Addr("plain")}}}
+	h.cfg.Listeners[0].Addr = b.Addr("plain") // the same one next time
+}
+
+// restart stops the broker of a site and starts it again on the same store.
+func (w *world) restart(name string) {
+	w.t.Helper()
+	w.hosts[name].stop()
+	w.hosts[name].start(w)
 }
 
 func (w *world) client(c *flow.Cluster) *kgo.Client {

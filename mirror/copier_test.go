@@ -1,0 +1,74 @@
+package mirror
+
+import (
+	"context"
+	"slices"
+	"testing"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// runningCopier is one that has begun at offset 0, without a lane that runs.
+func runningCopier(t *testing.T, topic string) *copier {
+	t.Helper()
+	c := newCopier(Assignment{SourceTopic: topic, DestinationTopic: topic}, func() {}, &Metrics{})
+	c.lane = &lane{wake: make(chan struct{}, 1)}
+	c.setID(ledger.CopyID{Source: ledger.End{Cluster: "west"}, Destination: ledger.End{Cluster: "east"}})
+	c.begin(Position{}, limits{})
+	return c
+}
+
+// TestAnOffsetIsQueuedOnce lets two fetchers answer for the same offset, as the
+// old and the new leader of a source partition may.
+func TestAnOffsetIsQueuedOnce(t *testing.T) {
+	c := runningCopier(t, "orders")
+	generation := c.currentGeneration()
+	push := func(from, next int64) {
+		c.push(generation, []chunk{gapChunk(from, next, ledger.Compacted, 1)}, next, nil)
+	}
+	push(0, 10)
+	push(0, 10)
+	push(10, 20)
+	push(0, 30)
+	var got []int64
+	for _, q := range c.queue {
+		got = append(got, q.from, q.next)
+	}
+	if want := []int64{0, 10, 10, 20}; !slices.Equal(got, want) || c.fetchNext != 20 {
+		t.Errorf("queued %v and next is %d, want %v and 20", got, c.fetchNext, want)
+	}
+}
+
+// TestATransactionTakesNoOffsetTwice gives a transaction a queue that goes back.
+func TestATransactionTakesNoOffsetTwice(t *testing.T) {
+	c := runningCopier(t, "orders")
+	for range 2 {
+		c.queue = append(c.queue, queued{chunk: gapChunk(0, 10, ledger.Compacted, 1)})
+	}
+	txn := newTransaction(&lane{destination: &peer{}})
+	for _, wantErr := range []bool{false, true} {
+		if _, err := txn.round(context.Background(), []*copier{c}); (err != nil) != wantErr {
+			t.Errorf("error %v, want one: %v", err, wantErr)
+		}
+	}
+}
+
+// TestACopyThatStopsAsItEntersSaysNothing stops a copy after it has entered a
+// transaction and before it has given it anything.
+func TestACopyThatStopsAsItEntersSaysNothing(t *testing.T) {
+	c := runningCopier(t, "orders")
+	c.beginDue = false
+	c.push(c.currentGeneration(), []chunk{gapChunk(0, 10, ledger.Compacted, 1)}, 10, nil)
+	east := &peer{}
+	east.current.Store(&view{topics: map[string]topicView{ledger.Topic: {partitions: make([]partitionView, 4)}}})
+	txn := newTransaction(&lane{destination: east})
+	p := c.enter()
+	c.stop()
+	if _, ok, _ := c.take(); ok {
+		t.Error("a copy that stops still gives")
+	}
+	txn.parts = append(txn.parts, p)
+	if err := txn.writeLedger(context.Background()); err != nil || len(txn.added) != 0 {
+		t.Errorf("partitions %v and error %v, want none", txn.added, err)
+	}
+}
