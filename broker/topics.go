@@ -181,6 +181,9 @@ func (b *Broker) openPartitions(t *topic, epoch int32) error {
 			id := replica.Identity{Topic: t.Name, TopicID: t.ID, Partition: int32(have + n)}
 			dir := filepath.Join(b.topicDir(t.ID), strconv.Itoa(have+n))
 			more[n], errs[n] = replica.Open(b.fs, dir, id, epoch, t.config.log)
+			if r := more[n].Recovered(); r.CutBytes > 0 || r.Rebuilt > 0 {
+				b.log.Warn("log recovered", "topic", t.Name, "partition", id.Partition, "cut", r.CutBytes, "unsynced", r.TailBytes, "reindexed", r.Rebuilt)
+			}
 			return nil
 		})
 	}

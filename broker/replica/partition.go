@@ -63,6 +63,14 @@ func (p *Partition) LeaderEpoch() int32 { return p.epoch }
 // Offline is why the partition cannot be read or written, nil if it can.
 func (p *Partition) Offline() error { return p.broken }
 
+// Recovered is what opening the log had to do; zero if the partition is offline.
+func (p *Partition) Recovered() commitlog.Recovery {
+	if p.log == nil {
+		return commitlog.Recovery{}
+	}
+	return p.log.Recovered()
+}
+
 // CheckEpoch compares the leader epoch that a client believes in; -1 is none.
 func (p *Partition) CheckEpoch(epoch int32) error {
 	switch {
