@@ -156,9 +156,9 @@ func addFaults(resp *kmsg.AddPartitionsToTxnResponse) error {
 	faults := partitionErrors{}
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
-			switch err := kerr.ErrorForCode(p.ErrorCode); err {
-			case nil, kerr.OperationNotAttempted: // another partition's fault
-			case kerr.UnknownTopicOrPartition, kerr.TopicAuthorizationFailed:
+			switch err := kerr.ErrorForCode(p.ErrorCode); {
+			case err == nil, errors.Is(err, kerr.OperationNotAttempted): // another partition's fault
+			case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.TopicAuthorizationFailed):
 				faults[flow.TopicPartition{Topic: t.Topic, Partition: p.Partition}] = err
 			default:
 				return err

@@ -338,13 +338,13 @@ func listOffset(ctx context.Context, conn *kafka.Conn, tp flow.TopicPartition, t
 	if err != nil {
 		return 0, err
 	}
-	for _, t := range answer.(*kmsg.ListOffsetsResponse).Topics {
-		for _, p := range t.Partitions {
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return 0, fmt.Errorf("list offsets of %v: %w", tp, err)
-			}
-			return p.Offset, nil
+	resp := answer.(*kmsg.ListOffsetsResponse)
+	if len(resp.Topics) == 1 && len(resp.Topics[0].Partitions) == 1 {
+		p := resp.Topics[0].Partitions[0]
+		if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+			return 0, fmt.Errorf("list offsets of %v: %w", tp, err)
 		}
+		return p.Offset, nil
 	}
 	return 0, fmt.Errorf("list offsets of %v: %w", tp, kerr.UnknownServerError)
 }

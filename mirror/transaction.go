@@ -43,8 +43,7 @@ type transaction struct {
 	added   map[flow.TopicPartition]bool
 	flights map[int32][]flight // by broker, in the order sent
 	bytes   int64
-	unclear bool  // the commit has been asked for
-	fault   error // the first fault; nothing is sent after it
+	unclear bool // the commit has been asked for
 
 	announcement *ledger.Writer
 }
