@@ -12,10 +12,42 @@ type Flows interface {
 	Status(ctx context.Context) (Status, error)
 }
 
-// Status is the fleet and its flows at one moment.
+// Status is the fleet, the declared clusters and the flows at one moment.
 type Status struct {
-	Fleet FleetStatus  `json:"fleet"`
-	Flows []FlowStatus `json:"flows"`
+	Fleet    FleetStatus     `json:"fleet"`
+	Clusters []ClusterStatus `json:"clusters" doc:"As the node that answers sees them"`
+	Flows    []FlowStatus    `json:"flows"`
+}
+
+// ClusterStatus is one declared cluster as one node sees it.
+type ClusterStatus struct {
+	Name   string       `json:"name"`
+	ID     string       `json:"id,omitempty" doc:"Its cluster.id, once it has answered"`
+	State  string       `json:"state" enum:"connecting,reachable,unreachable"`
+	Reason string       `json:"reason,omitempty"`
+	ToDo   string       `json:"toDo,omitempty" doc:"What the operator can do about it"`
+	Ledger LedgerStatus `json:"ledger"`
+}
+
+// LedgerStatus is the ledger of a cluster, as one node reads it.
+type LedgerStatus struct {
+	State  string `json:"state" enum:"connecting,absent,reading,stopped" doc:"absent: the cluster has none; stopped: it is not the one that it was, and copies into the cluster do not start"`
+	Reason string `json:"reason,omitempty"`
+	ToDo   string `json:"toDo,omitempty"`
+	Behind int64  `json:"behind" doc:"Ledger offsets that are not read yet"`
+	// Damaged counts all damage since the node started, Damage holds the first
+	// hundred.
+	Damaged int            `json:"damaged" doc:"Records that cannot be right, since the node started"`
+	Damage  []LedgerDamage `json:"damage,omitempty" doc:"The first hundred of them"`
+}
+
+// LedgerDamage is a place in a ledger that cannot be right.
+type LedgerDamage struct {
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	Offset    int64  `json:"offset"`
+	Reason    string `json:"reason"`
+	Harmless  bool   `json:"harmless" doc:"No page of the ledger is lost with it"`
 }
 
 // FleetStatus is the nodes.

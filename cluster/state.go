@@ -101,9 +101,10 @@ type TopicSpec struct {
 	// Offsets is the fidelity that was chosen when the copy began: translate or
 	// preserve.
 	Offsets string `json:"offsets,omitempty"`
-	// State and Problem are discovery's own words: nothing here depends on them.
+	// State, Problem and Fix are discovery's own words: nothing here depends on them.
 	State   string `json:"state,omitempty"`
 	Problem string `json:"problem,omitempty"`
+	Fix     string `json:"fix,omitempty"`
 	// Blocked: there is a problem that copying would make worse, so nobody may own
 	// its partitions.
 	Blocked bool `json:"blocked,omitempty"`

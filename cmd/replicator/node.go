@@ -78,7 +78,7 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 		fleet: n.fleet, directory: n.directory, maps: n.maps, sinks: []tail.Sink{n.maps, n.index}, log: log, tails: map[string]*runningTail{},
 	}
 	groups := &groups{fleet: n.fleet, directory: n.directory, maps: n.maps, log: log}
-	status := &flows{fleet: n.fleet}
+	status := &flows{fleet: n.fleet, directory: n.directory, ledgers: n.ledgers}
 	runbooks := &runbooks{
 		fleet: n.fleet, log: log,
 		actions: &actions{fleet: n.fleet, directory: n.directory, groups: groups, flows: status, maps: n.maps},

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// identifyEvery is how often a cluster that does not answer is asked again.
+	// identifyEvery is how often a cluster is asked whether it is there.
 	identifyEvery = 2 * time.Second
 	// aclFresh is how old the ACLs may be by which a question is answered: a
 	// revoked right counts within a second.
@@ -45,8 +45,10 @@ type clusterEntry struct {
 	client   *kgo.Client
 
 	// The rest is guarded by the directory's mutex.
-	id      string // cluster.id; "" until it has answered
-	err     error  // why it has not
+	id      string // cluster.id; "" until it has answered once
+	err     error  // why it did not answer last
+	asked   bool   // it has answered, or not, at least once
+	asking  bool   // it is being asked
 	acls    *acl.Set
 	aclsErr error
 	aclsAt  time.Time
@@ -97,10 +99,20 @@ func (e *clusterEntry) close() {
 // run identifies clusters until ctx ends, then closes all clients.
 func (d *directory) run(ctx context.Context) error {
 	defer d.reconcile(nil)
+	var asking sync.WaitGroup
+	defer asking.Wait()
 	ticker := time.NewTicker(identifyEvery)
 	defer ticker.Stop()
 	for {
-		d.identify(ctx)
+		for _, e := range d.list() {
+			d.mu.Lock()
+			ask := e.client != nil && !e.asking
+			e.asking = e.asking || ask
+			d.mu.Unlock()
+			if ask {
+				asking.Go(func() { d.identify(ctx, e) })
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -110,29 +122,29 @@ func (d *directory) run(ctx context.Context) error {
 	}
 }
 
-// identify asks every cluster that has not said who it is, all at once.
-func (d *directory) identify(ctx context.Context) {
-	var wg sync.WaitGroup
-	for _, e := range d.list() {
-		d.mu.Lock()
-		ask := e.id == "" && e.client != nil
-		d.mu.Unlock()
-		if !ask {
-			continue
-		}
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-			defer cancel()
-			id, err := kafka.Identify(ctx, e.declared, e.client)
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			if err != nil && (e.err == nil || e.err.Error() != err.Error()) && ctx.Err() == nil {
-				d.log.Warn("cluster does not answer", "cluster", e.declared.Metadata.Name, "error", err)
-			}
-			e.id, e.err = id, err
-		})
+// identify asks a cluster who it is. What it has said once it goes on being,
+// also while it does not answer.
+func (d *directory) identify(ctx context.Context, e *clusterEntry) {
+	name := e.declared.Metadata.Name
+	id, err := kafka.Identify(ctx, e.declared, e.client)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e.asking = false
+	if ctx.Err() != nil || d.entries[name] != e {
+		return
 	}
-	wg.Wait()
+	if err == nil && e.id != "" && id != e.id {
+		err = fmt.Errorf("cluster %s: %w: cluster.id is %s, it was %s", name, kafka.ErrWrongCluster, id, e.id)
+	}
+	switch {
+	case err != nil && (e.err == nil || e.err.Error() != err.Error()):
+		d.log.Warn("cluster does not answer", "cluster", name, "error", err)
+	case err == nil && e.err != nil:
+		d.log.Info("cluster answers again", "cluster", name)
+	}
+	if e.asked, e.err = true, err; err == nil {
+		e.id = id
+	}
 }
 
 func (d *directory) list() []*clusterEntry {
@@ -175,10 +187,13 @@ func (d *directory) id(name string) (string, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if e.id == "" && e.err == nil {
-		return "", fmt.Errorf("cluster %s has not answered yet", name)
+	switch {
+	case e.id != "":
+		return e.id, nil
+	case e.err != nil:
+		return "", e.err
 	}
-	return e.id, e.err
+	return "", fmt.Errorf("cluster %s has not answered yet", name)
 }
 
 // name is the declared name of a cluster.id.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/waybillhq/waybill/cluster"
 	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/mirror"
 )
@@ -36,11 +37,20 @@ func (l *life) runFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) e
 
 // trouble is what keeps a duty from its work, for the flow's status.
 func (d *duty) trouble(err error) {
-	text := ""
+	r := dutyReport{}
 	if err != nil {
-		text = err.Error()
+		r.Reason, r.Fix = err.Error(), kafka.Advice(err)
 	}
-	d.problem.Store(&text)
+	d.problem.Store(&r)
+}
+
+// dutyReport is how a flow's duty is doing.
+type dutyReport struct {
+	Reason string `json:"reason,omitempty"`
+	Fix    string `json:"fix,omitempty"`
+	// Topics that the last look found; Looked: there was one.
+	Looked bool `json:"looked,omitempty"`
+	Topics int  `json:"topics,omitempty"`
 }
 
 func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) error {
@@ -72,7 +82,11 @@ func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) e
 			if err == nil {
 				err = l.reportTopics(ctx, a, topics)
 			}
-			d.trouble(err)
+			if err != nil {
+				d.trouble(err)
+				return
+			}
+			d.problem.Store(&dutyReport{Looked: true, Topics: len(topics)})
 		})
 	})
 	if f.Spec.Groups != nil {
@@ -114,13 +128,10 @@ func (l *life) reportTopics(ctx context.Context, a cluster.Assignment, topics []
 func topicSpec(t mirror.Topic) cluster.TopicSpec {
 	spec := cluster.TopicSpec{
 		Source: t.Source, SourceID: t.SourceID.String(), Destination: t.Destination, Partitions: t.Partitions,
-		Offsets: "translate", State: string(t.State), Problem: t.Problem, Blocked: t.Blocked,
+		Offsets: "translate", State: string(t.State), Problem: t.Problem, Fix: t.Fix, Blocked: t.Blocked,
 	}
 	if t.DestinationID != (ledger.TopicID{}) {
 		spec.DestinationID = t.DestinationID.String()
-	}
-	if t.Fix != "" {
-		spec.Problem += "; " + t.Fix
 	}
 	return spec
 }
@@ -137,7 +148,7 @@ func knownTopics(s *cluster.State, name string) []mirror.Topic {
 		spec := work.Topics[source].TopicSpec
 		t := mirror.Topic{
 			Source: spec.Source, Destination: spec.Destination, Partitions: spec.Partitions,
-			State: mirror.State(spec.State), Problem: spec.Problem, Blocked: spec.Blocked,
+			State: mirror.State(spec.State), Problem: spec.Problem, Fix: spec.Fix, Blocked: spec.Blocked,
 		}
 		t.SourceID, _ = ledger.ParseTopicID(spec.SourceID)
 		t.DestinationID, _ = ledger.ParseTopicID(spec.DestinationID)

@@ -27,7 +27,9 @@ var stateOrder = []string{string(mirror.Failed), stateUnassigned, string(mirror.
 // flows answers api.Flows: what the fleet is to do, with what its owners say of
 // it.
 type flows struct {
-	fleet *cluster.Node
+	fleet     *cluster.Node
+	directory *directory
+	ledgers   *ledgers
 }
 
 var _ api.Flows = (*flows)(nil)
@@ -42,7 +44,10 @@ func (f *flows) Status(ctx context.Context) (api.Status, error) {
 	if err != nil {
 		return api.Status{}, err
 	}
-	status := api.Status{Fleet: api.FleetStatus{Leader: seen.Leader, Revision: seen.Revision, Nodes: []api.NodeStatus{}}, Flows: []api.FlowStatus{}}
+	status := api.Status{
+		Fleet:    api.FleetStatus{Leader: seen.Leader, Revision: seen.Revision, Nodes: []api.NodeStatus{}},
+		Clusters: clusterStatuses(f.directory, f.ledgers), Flows: []api.FlowStatus{},
+	}
 	copies := map[string]int{}
 	reports := map[cluster.Work]cluster.WorkStatus{}
 	for _, w := range seen.Works {
@@ -81,8 +86,9 @@ func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[clust
 			fs.Topics = append(fs.Topics, topicStatus(fs.Name, work.Topics[name], f.Spec.Paused, reports))
 		}
 		duty := reports[cluster.Work{Kind: cluster.WorkFlow, Name: fs.Name}]
-		if duty.Problem != "" && duty.Epoch == work.Duty.Epoch {
-			fs.State, fs.Reason = worst(fs.State, duty.State), duty.Problem
+		var found dutyReport
+		if duty.Epoch == work.Duty.Epoch && json.Unmarshal(duty.Detail, &found) == nil {
+			judge(&fs, duty.State, found, f.Spec.Topics.Include)
 		}
 	}
 	for _, t := range fs.Topics {
@@ -99,12 +105,25 @@ func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[clust
 	return fs
 }
 
+// judge adds what the holder of a flow's duty said last: what keeps it from
+// looking for topics, or that there is nothing to find.
+func judge(fs *api.FlowStatus, state string, said dutyReport, include []string) {
+	switch {
+	case said.Reason != "":
+		fs.State, fs.Reason, fs.ToDo = worst(fs.State, state), said.Reason, said.Fix
+	case said.Looked && said.Topics == 0:
+		fs.Reason = fmt.Sprintf("cluster %s shows no topic that the flow includes (%s)", fs.Source, strings.Join(include, ", "))
+		fs.ToDo = fmt.Sprintf("nothing if it is still to be created; otherwise correct topics.include, or allow Read and Describe on the topic to the flow's principal in cluster %s", fs.Source)
+	}
+}
+
 func topicStatus(flowName string, t *cluster.Topic, paused bool, reports map[cluster.Work]cluster.WorkStatus) api.TopicStatus {
 	ts := api.TopicStatus{SourceTopic: t.Source, DestinationTopic: t.Destination, State: string(mirror.Running), Partitions: []api.CopyStatus{}}
-	if t.Blocked {
-		ts.State = string(mirror.Failed)
+	if t.State != "" {
+		ts.State = t.State
 	}
-	ts.Reason = t.Problem
+	found := ts.State
+	ts.Reason, ts.ToDo = t.Problem, t.Fix
 	for p, owner := range t.Owners[:min(len(t.Owners), int(t.Partitions))] {
 		w := cluster.Work{Kind: cluster.WorkCopy, Name: flowName, Topic: t.Source, Partition: int32(p)}
 		cs := copyStatus(int32(p), owner, reports[w])
@@ -112,7 +131,7 @@ func topicStatus(flowName string, t *cluster.Topic, paused bool, reports map[clu
 		case paused:
 			cs.State = statePaused
 		case t.Blocked:
-			cs.State = string(mirror.Failed)
+			cs.State = found // nobody may copy it: the topic says why
 		}
 		ts.State = worst(ts.State, cs.State)
 		ts.Partitions = append(ts.Partitions, cs)

@@ -91,7 +91,7 @@ type duty struct {
 	spec       string // of the objects it was started from
 	stop       context.CancelFunc
 	done       chan struct{}
-	problem    atomic.Pointer[string]
+	problem    atomic.Pointer[dutyReport]
 }
 
 // live works until the session is over, this node is fenced, or ctx ends.
@@ -346,15 +346,31 @@ func (l *life) report() error {
 				Epoch: c.Epoch, BytesPerSecond: c.BytesPerSecond, State: string(c.State), Problem: c.Reason, Detail: detail,
 			})
 		}
-		l.mu.Lock()
-		for w, d := range l.duties {
-			ws := cluster.WorkStatus{Work: w, Epoch: d.assignment.Epoch, State: string(mirror.Running)}
-			if p := d.problem.Load(); p != nil && *p != "" {
-				ws.State, ws.Problem = string(mirror.Waiting), *p
-			}
-			all = append(all, ws)
+		duties, err := l.dutyStatuses()
+		if err != nil {
+			return fmt.Errorf("encode status: %w", err)
 		}
-		l.mu.Unlock()
+		all = append(all, duties...)
 		l.session.Report(all)
 	}
+}
+
+func (l *life) dutyStatuses() ([]cluster.WorkStatus, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []cluster.WorkStatus
+	for w, d := range l.duties {
+		ws := cluster.WorkStatus{Work: w, Epoch: d.assignment.Epoch, State: string(mirror.Running)}
+		if r := d.problem.Load(); r != nil {
+			if r.Reason != "" {
+				ws.State, ws.Problem = string(mirror.Waiting), r.Reason
+			}
+			var err error
+			if ws.Detail, err = json.Marshal(r); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, ws)
+	}
+	return all, nil
 }

@@ -61,6 +61,15 @@ func drawStatus(t *table, s api.Status, partitions bool) {
 		t.row(n.Name, state, n.Copies, n.Address)
 	}
 	t.line("")
+	t.row("CLUSTER", "STATE", "LEDGER", "BEHIND", "DAMAGED", "ID")
+	for _, c := range s.Clusters {
+		t.row(c.Name, c.State, c.Ledger.State, records(c.Ledger.Behind), c.Ledger.Damaged, or(c.ID))
+	}
+	for _, c := range s.Clusters {
+		drawReason(t, c.Name, c.Reason, c.ToDo)
+		drawReason(t, c.Name+": ledger", c.Ledger.Reason, c.Ledger.ToDo)
+	}
+	t.line("")
 	t.row("FLOW", "STATE", "TOPICS", "LAG", "LAG-TIME", "COPIED", "BYTES", "DELIVERY")
 	for _, f := range s.Flows {
 		t.row(f.Name+" ("+f.Source+" to "+f.Destination+")", f.State, len(f.Topics), records(f.LagRecords), seconds(f.LagSeconds), count(f.Records), count(f.Bytes), f.Delivery)
@@ -70,7 +79,7 @@ func drawStatus(t *table, s api.Status, partitions bool) {
 		for _, topic := range f.Topics {
 			drawReason(t, f.Name+": "+topic.SourceTopic, topic.Reason, topic.ToDo)
 			for _, p := range topic.Partitions {
-				if p.Reason != topic.Reason {
+				if p.Reason != topic.Reason && p.Reason != f.Reason {
 					drawReason(t, fmt.Sprintf("%s: %s/%d", f.Name, topic.SourceTopic, p.Partition), p.Reason, p.ToDo)
 				}
 			}

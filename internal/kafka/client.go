@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -127,12 +128,23 @@ func ClusterID(ctx context.Context, cl *kgo.Client) (string, error) {
 	return *resp.ClusterID, nil
 }
 
+// identifyLimit is how long a cluster that is there may take to say its id; what
+// is wrong with one that is not is looked for then.
+const identifyLimit = 6 * time.Second
+
 // Identify is [ClusterID], checked against the id that the declaration pins. It
-// returns an error that wraps [ErrWrongCluster] if they differ.
+// returns an error that wraps [ErrWrongCluster] if they differ, and otherwise the
+// cause that [Diagnose] finds.
 func Identify(ctx context.Context, c *flow.Cluster, cl *kgo.Client) (string, error) {
-	id, err := ClusterID(ctx, cl)
+	bounded, cancel := context.WithTimeout(ctx, identifyLimit)
+	defer cancel()
+	id, err := ClusterID(bounded, cl)
 	if err != nil {
-		return "", fmt.Errorf("cluster %s: %w", c.Metadata.Name, err)
+		err = fmt.Errorf("cluster %s: %w", c.Metadata.Name, err)
+		if ctx.Err() == nil {
+			err = cmp.Or(Diagnose(ctx, c, Software), err)
+		}
+		return "", err
 	}
 	if want := c.Spec.ClusterID; want != "" && want != id {
 		return "", fmt.Errorf("cluster %s: %w: cluster.id is %s, the declaration says %s", c.Metadata.Name, ErrWrongCluster, id, want)

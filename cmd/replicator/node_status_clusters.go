@@ -1,0 +1,98 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/waybillhq/waybill/api"
+	"github.com/waybillhq/waybill/internal/kafka"
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/ledger/tail"
+)
+
+// The states of clusters.
+const (
+	clusterConnecting  = "connecting"
+	clusterReachable   = "reachable"
+	clusterUnreachable = "unreachable"
+)
+
+// clusterStatuses are the declared clusters by name, and their ledgers, as this
+// node sees them.
+func clusterStatuses(d *directory, l *ledgers) []api.ClusterStatus {
+	all := []api.ClusterStatus{}
+	states := l.states()
+	for _, e := range d.list() {
+		c := d.status(e)
+		c.Ledger.State = string(tail.Connecting)
+		if s, ok := states[c.ID]; ok && c.ID != "" {
+			c.Ledger = ledgerStatus(s)
+		}
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b api.ClusterStatus) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
+
+func (d *directory) status(e *clusterEntry) api.ClusterStatus {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := api.ClusterStatus{Name: e.declared.Metadata.Name, ID: e.id, State: clusterReachable}
+	switch {
+	case e.err != nil:
+		c.State, c.Reason, c.ToDo = clusterUnreachable, e.err.Error(), kafka.Advice(e.err)
+	case !e.asked:
+		c.State = clusterConnecting
+	}
+	return c
+}
+
+func ledgerStatus(s tail.State) api.LedgerStatus {
+	l := api.LedgerStatus{State: string(s.Status), Damaged: s.Damaged}
+	for _, p := range s.Partitions {
+		l.Behind += max(0, p.End-p.Next)
+	}
+	harmful := ""
+	for _, d := range s.Damage {
+		at := api.LedgerDamage{
+			Topic: ledger.Topic, Partition: d.Position.Partition, Offset: d.Position.Offset, Reason: d.Err.Error(), Harmless: harmless(d.Err),
+		}
+		if !at.Harmless && harmful == "" {
+			harmful = fmt.Sprintf("%s/%d@%d: %s", at.Topic, at.Partition, at.Offset, at.Reason)
+		}
+		l.Damage = append(l.Damage, at)
+	}
+	switch {
+	case s.Err != nil:
+		l.Reason, l.ToDo = s.Err.Error(), ledgerAdvice(s.Err)
+	case harmful != "":
+		l.Reason = harmful
+		l.ToDo = "see who else can write to the ledger; offsets near it may not be translated, and copies of that partition do not start before their next hop shows that nothing is missing"
+	case s.Damaged > 0:
+		l.Reason = fmt.Sprintf("%d records are not pages of the ledger, or repeat one; nothing is lost with them", s.Damaged)
+		l.ToDo = "see who else can write to the ledger"
+	}
+	return l
+}
+
+// harmless says that no page is lost with what was found: it never was one, or
+// it is there twice.
+func harmless(err error) bool {
+	if corrupt, ok := errors.AsType[*ledger.CorruptError](err); ok {
+		return corrupt.Foreign
+	}
+	chain, ok := errors.AsType[*ledger.ChainError](err)
+	return ok && chain.Old()
+}
+
+func ledgerAdvice(err error) string {
+	switch {
+	case errors.Is(err, tail.ErrMissing), errors.Is(err, tail.ErrRecreated), errors.Is(err, tail.ErrTruncated):
+		return "restore the ledger topic: without it nobody knows what was copied, so nothing is copied into this cluster"
+	case errors.Is(err, tail.ErrWrongCluster):
+		return kafka.Advice(kafka.ErrWrongCluster)
+	}
+	return kafka.Advice(err)
+}

@@ -1,0 +1,119 @@
+//go:build unix
+
+package scenarios
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/waybillhq/waybill/api"
+)
+
+// A flow may be declared before its topic exists: the status says that there is
+// nothing to copy, and why that may be; the copy begins when there is.
+func TestTopicThatDoesNotExistYet(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, nil, nil)
+	w.declare("orders", "unrelated*")
+	w.nodes[0].awaitStatus(recovery, "nothing to copy", func(s *api.Status) error {
+		f, err := flowOf(s)
+		if err != nil {
+			return err
+		}
+		return trouble("flow", f.State, f.Reason, f.ToDo, []string{"discovering"}, []string{"cluster us", "orders"}, []string{"topics.include", "Read"})
+	})
+	if out := w.nodes[0].cli("status"); !strings.Contains(out, "orders") || !strings.Contains(out, "to do:") {
+		t.Errorf("the command line says nothing of it:\n%s", out)
+	}
+
+	w.us.createTopic("orders", 3)
+	w.us.produce("orders", 3, 200)
+	w.running(3)
+	w.exact("orders", 600)
+	w.nobodyDied()
+}
+
+// A destination topic with fewer partitions than its source is grown; if that is
+// not allowed, the partitions that have a counterpart are copied meanwhile.
+func TestDestinationWithFewerPartitions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, nil, destinationSecurity("Alter Topic:orders"))
+	w.us.createTopic("orders", 4)
+	w.eu.createTopic("orders", 2)
+	w.us.produce("orders", 4, 100)
+	w.declare("orders")
+	w.nodes[0].awaitStatus(recovery, "too few partitions", func(s *api.Status) error {
+		f, err := flowOf(s)
+		if err != nil || len(f.Topics) != 1 || len(f.Topics[0].Partitions) != 4 {
+			return fmt.Errorf("%w: %v", errNotYet, err)
+		}
+		topic := f.Topics[0]
+		if err := trouble("topic", topic.State, topic.Reason, topic.ToDo, []string{"failed"}, []string{"partitions", "4", "AUTHORIZATION"}, []string{"ALTER", "by hand"}); err != nil {
+			return err
+		}
+		for _, p := range topic.Partitions {
+			switch {
+			case p.Partition < 2 && (p.State != "running" || p.LagRecords != 0):
+				return fmt.Errorf("partition %d is %s with lag %d, its copy is not concerned", p.Partition, p.State, p.LagRecords)
+			case p.Partition >= 2:
+				if err := trouble("partition", p.State, p.Reason, p.ToDo, []string{"failed"}, []string{"orders", "has 2", "has 4"}, []string{"add partitions"}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+
+	_, err := w.eu.admin().UpdatePartitions(w.eu.ctx(), 4, "orders")
+	must(t, err)
+	w.running(4)
+	w.exact("orders", 400)
+	w.nobodyDied()
+}
+
+// A topic that is deleted and created again is another topic: its records never
+// follow those of its namesake, and nothing is copied until the old copy has been
+// put away.
+func TestTopicDeletedAndCreatedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, nil, nil)
+	w.us.createTopic("orders", 2)
+	w.us.produce("orders", 2, 150)
+	w.declare("orders")
+	w.running(2)
+	w.exact("orders", 300)
+	old, err := w.eu.read("orders")
+	must(t, err)
+
+	w.us.deleteTopic("orders")
+	w.us.createTopic("orders", 2)
+	w.us.produce("orders", 2, 40)
+	w.nodes[0].awaitStatus(recovery, "created again", func(s *api.Status) error {
+		f, err := flowOf(s)
+		if err != nil || len(f.Topics) != 1 {
+			return fmt.Errorf("%w: %v", errNotYet, err)
+		}
+		topic := f.Topics[0]
+		return trouble("topic", topic.State, topic.Reason, topic.ToDo, []string{"failed"}, []string{"deleted and created again"}, []string{"delete the destination topic"})
+	})
+	always(t, 2*time.Second, "the old copy stays as it is", func() error {
+		now, err := w.eu.read("orders")
+		if err != nil {
+			return err
+		}
+		return difference(old, now)
+	})
+
+	w.eu.deleteTopic("orders")
+	w.running(2)
+	w.exact("orders", 80)
+	w.nobodyDied()
+
+	// The ledger has both lives, and does not take one for the other.
+	a, err := w.nodes[0].call(http.MethodGet, "/api/v1/lineage/gaps?cluster=us&topic=orders", adminToken, "")
+	must(t, err)
+	t.Logf("gaps: %s", a)
+}

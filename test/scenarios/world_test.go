@@ -1,0 +1,258 @@
+//go:build unix
+
+package scenarios
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/waybillhq/waybill/internal/raftnode"
+)
+
+// world is what one scenario needs: two clusters and a fleet.
+type world struct {
+	t      *testing.T
+	dir    string
+	us, eu *broker
+	nodes  []*node
+}
+
+// The people of a cluster with security, by name; passwords are in files.
+const (
+	userAdmin      = "admin"      // super user
+	userReplicator = "replicator" // the fleet
+)
+
+// The tokens of the API's users.
+var (
+	adminToken  = rand.Text()
+	viewerToken = rand.Text()
+)
+
+// security is what a cluster has besides plain loopback.
+type security struct {
+	// acls are the rights of the replicator; with them the cluster has TLS and
+	// SCRAM.
+	acls []string
+	// certificate is issued instead of a good one.
+	certificate func(*raftnode.CA) (cert, key []byte)
+}
+
+// broker is one bundled broker, which is one cluster.
+type broker struct {
+	t       *testing.T
+	name    string
+	dir     string
+	address string
+	secure  *security
+	ca      *raftnode.CA
+	process *process
+}
+
+// node is one replicator.
+type node struct {
+	t       *testing.T
+	name    string
+	dir     string
+	peer    string
+	api     string // URL
+	first   string // how it finds the fleet
+	process *process
+}
+
+// newWorld makes two clusters and a fleet of n nodes. What there is to know
+// about them is logged if the test fails.
+func newWorld(t *testing.T, n int, us, eu *security) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir()}
+	t.Cleanup(func() {
+		if t.Failed() {
+			w.describe()
+		}
+	})
+	w.us, w.eu = w.newBroker("us", us), w.newBroker("eu", eu)
+	var wg sync.WaitGroup
+	wg.Go(w.us.start)
+	wg.Go(w.eu.start)
+	w.newFleet(n)
+	wg.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	return w
+}
+
+// describe prints the ends of all logs, and the status.
+func (w *world) describe() {
+	for _, n := range w.nodes {
+		if n.process != nil {
+			w.t.Logf("--- node %s:\n%s", n.name, n.process.tail())
+		}
+	}
+	for _, b := range []*broker{w.us, w.eu} {
+		if b != nil && b.process != nil {
+			w.t.Logf("--- broker %s:\n%s", b.name, b.process.tail())
+		}
+	}
+}
+
+func (w *world) newBroker(name string, s *security) *broker {
+	w.t.Helper()
+	b := &broker{t: w.t, name: name, dir: filepath.Join(w.dir, name), address: "127.0.0.1:0", secure: s}
+	must(w.t, os.MkdirAll(b.dir, 0o700))
+	if s == nil {
+		return b
+	}
+	var err error
+	b.ca, err = raftnode.GenerateCA("scenario "+name, 24*time.Hour)
+	must(w.t, err)
+	must(w.t, os.WriteFile(b.file("ca.pem"), b.ca.CertPEM, 0o600))
+	issue := s.certificate
+	if issue == nil {
+		issue = b.goodCertificate
+	}
+	b.useCertificate(issue)
+	for _, u := range []string{userAdmin, userReplicator} {
+		must(w.t, os.WriteFile(b.file(u+".password"), []byte(rand.Text()), 0o600))
+	}
+	return b
+}
+
+func (b *broker) file(name string) string { return filepath.Join(b.dir, name) }
+
+func (b *broker) goodCertificate(ca *raftnode.CA) (cert, key []byte) {
+	cert, key, err := ca.Issue("broker", 24*time.Hour, "localhost", "127.0.0.1")
+	must(b.t, err)
+	return cert, key
+}
+
+// useCertificate replaces the broker's certificate files.
+func (b *broker) useCertificate(issue func(*raftnode.CA) (cert, key []byte)) {
+	b.t.Helper()
+	cert, key := issue(b.ca)
+	must(b.t, os.WriteFile(b.file("broker.pem"), cert, 0o600))
+	must(b.t, os.WriteFile(b.file("broker-key.pem"), key, 0o600))
+}
+
+// start starts the broker, or starts it again at the address that it had.
+func (b *broker) start() {
+	b.t.Helper()
+	var conf strings.Builder
+	fmt.Fprintf(&conf, "dataDir: %q\nautoCreateTopics: false\ngroupInitialRebalanceDelay: 0s\n", b.file("data"))
+	if b.secure == nil {
+		fmt.Fprintf(&conf, "listeners: [{name: client, address: %q, protocol: PLAINTEXT}]\nprovenance: {off: true}\n", b.address)
+	} else {
+		fmt.Fprintf(&conf, "listeners: [{name: client, address: %q, protocol: SASL_TLS, certFile: %q, keyFile: %q}]\n", b.address, b.file("broker.pem"), b.file("broker-key.pem"))
+		fmt.Fprintf(&conf, "authorizer: true\nsuperUsers: [User:admin]\nprovenance: {exempt: [User:admin, User:replicator]}\nusers:\n")
+		for _, u := range []string{userAdmin, userReplicator} {
+			fmt.Fprintf(&conf, "  - {name: %s, password: %q}\n", u, "${file:"+b.file(u+".password")+"}")
+		}
+		fmt.Fprintf(&conf, "acls:\n")
+		for _, rule := range b.secure.acls {
+			fmt.Fprintf(&conf, "  - %q\n", rule)
+		}
+	}
+	must(b.t, os.WriteFile(b.file("broker.yaml"), []byte(conf.String()), 0o600))
+	_ = os.Remove(b.file("address")) // of its last life, if there was one
+	b.process = start(b.t, b.dir, "broker", "broker", "--config", b.file("broker.yaml"), "--address-file", b.file("address"))
+	b.address = b.process.address(b.t, b.file("address"), "client")
+}
+
+// newFleet starts n nodes: the first makes the fleet, the others join it.
+func (w *world) newFleet(n int) {
+	w.t.Helper()
+	dir := filepath.Join(w.dir, "fleet")
+	must(w.t, os.MkdirAll(dir, 0o700))
+	ca, err := raftnode.GenerateCA("scenario fleet", 24*time.Hour)
+	must(w.t, err)
+	must(w.t, os.WriteFile(filepath.Join(dir, "ca.pem"), ca.CertPEM, 0o600))
+	must(w.t, os.WriteFile(filepath.Join(dir, "admin.token"), []byte(adminToken), 0o600))
+	must(w.t, os.WriteFile(filepath.Join(dir, "viewer.token"), []byte(viewerToken), 0o600))
+	for i := range n {
+		r := &node{t: w.t, name: fmt.Sprintf("r%d", i+1), peer: "127.0.0.1:0", api: "127.0.0.1:0", first: "bootstrap: true"}
+		r.dir = filepath.Join(dir, r.name)
+		must(w.t, os.MkdirAll(r.dir, 0o700))
+		cert, key, err := ca.Issue(r.name, 24*time.Hour, "localhost", "127.0.0.1")
+		must(w.t, err)
+		must(w.t, os.WriteFile(filepath.Join(r.dir, "cert.pem"), cert, 0o600))
+		must(w.t, os.WriteFile(filepath.Join(r.dir, "key.pem"), key, 0o600))
+		if i > 0 {
+			r.first = fmt.Sprintf("join: [%q]", w.nodes[0].peer)
+		}
+		w.nodes = append(w.nodes, r)
+		r.start()
+	}
+}
+
+// start starts the node, or starts it again at the addresses that it had.
+func (n *node) start() {
+	n.t.Helper()
+	certs := filepath.Dir(n.dir)
+	conf := fmt.Sprintf(`name: %s
+fleet: scenario
+dataDir: %q
+peer: {address: %q, caFile: %q, certFile: %q, keyFile: %q, %s}
+api:
+  address: %q
+  users:
+    - {name: ops, role: admin, token: %q, principals: {us: "User:admin", eu: "User:admin"}}
+    - {name: guest, role: viewer, token: %q}
+`, n.name, n.data(), n.peer, filepath.Join(certs, "ca.pem"), filepath.Join(n.dir, "cert.pem"), filepath.Join(n.dir, "key.pem"), n.first,
+		strings.TrimPrefix(n.api, "http://"), "${file:"+filepath.Join(certs, "admin.token")+"}", "${file:"+filepath.Join(certs, "viewer.token")+"}")
+	file, addr := filepath.Join(n.dir, "node.yaml"), filepath.Join(n.dir, "address")
+	must(n.t, os.WriteFile(file, []byte(conf), 0o600))
+	_ = os.Remove(addr) // of its last life, if there was one
+	n.process = start(n.t, n.dir, "node", "serve", "--config", file, "--address-file", addr)
+	n.peer = n.process.address(n.t, addr, "peer")
+	n.api = "http://" + n.process.address(n.t, addr, "api")
+}
+
+// data is the node's own folder.
+func (n *node) data() string { return filepath.Join(n.dir, "data") }
+
+// node finds a node by name.
+func (w *world) node(name string) *node {
+	w.t.Helper()
+	for _, n := range w.nodes {
+		if n.name == name {
+			return n
+		}
+	}
+	w.t.Fatalf("there is no node %q", name)
+	return nil
+}
+
+// other is a node that lives and is not the named one.
+func (w *world) other(name string) *node {
+	w.t.Helper()
+	for _, n := range w.nodes {
+		if n.name != name && n.process.alive() {
+			return n
+		}
+	}
+	w.t.Fatalf("there is no node but %q", name)
+	return nil
+}
+
+// nobodyDied checks that no process has ended by itself, and none has panicked.
+func (w *world) nobodyDied() {
+	w.t.Helper()
+	all := []*process{w.us.process, w.eu.process}
+	for _, n := range w.nodes {
+		all = append(all, n.process)
+	}
+	for _, p := range all {
+		if !p.alive() {
+			w.t.Errorf("%s has ended:\n%s", p.name, p.tail())
+		}
+		if p.logged("panic") {
+			w.t.Errorf("%s panicked:\n%s", p.name, p.tail())
+		}
+	}
+}
