@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -43,7 +44,7 @@ func (s *topicSettings) load(ctx context.Context, copiers []*copier) error {
 	topics := slices.Sorted(maps.Keys(s.topics))
 	adm := kadm.NewClient(s.peer.client)
 	ends, err := adm.ListEndOffsets(ctx, topics...)
-	if err != nil {
+	if some, ok := errors.AsType[*kadm.ShardErrors](err); err != nil && (!ok || some.AllFailed) {
 		return fmt.Errorf("list ends of destination topics: %w", err)
 	}
 	ends.Each(func(o kadm.ListedOffset) {

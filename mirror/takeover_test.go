@@ -138,3 +138,39 @@ func TestAPlannedMoveEndsNoIncarnation(t *testing.T) {
 		w.east.expect(t, "orders", p, sent)
 	}
 }
+
+// TestACopyThatComesBackFindsWhatOthersWrote moves one of two copies away and
+// back, quickly, while the other stays: what its old node knew of the destination
+// is not what is there now.
+func TestACopyThatComesBackFindsWhatOthersWrote(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const partitions = 2
+	w.west.create(t, "orders", partitions)
+	w.east.create(t, "orders", partitions)
+	home, away := w.node("home", nil), w.node("away", nil)
+	sent := 0
+	produce := func() {
+		for p := range int32(partitions) {
+			w.west.produce(t, "orders", p, sent, sent+50)
+		}
+		sent += 50
+	}
+	stays := w.copies(1, partitions, "orders")[:1]
+	for epoch := uint64(2); epoch < 10; epoch += 2 {
+		moves := func(epoch uint64) []Assignment { return w.copies(epoch, partitions, "orders")[1:] }
+		home.Assign(append(moves(epoch), stays...))
+		produce()
+		eventually(t, "copied at home", func() bool { return home.caughtUp(partitions) })
+		home.Assign(stays)
+		<-home.released
+		away.Assign(moves(epoch + 1))
+		produce()
+		eventually(t, "copied away", func() bool { return away.caughtUp(1) })
+		away.Assign(nil)
+		<-away.released
+	}
+	for p := range int32(partitions) {
+		w.east.expect(t, "orders", p, sent)
+	}
+}
