@@ -66,14 +66,17 @@ func New(cfg Config) (_ *Broker, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	rows := apis()
+	table, err := wholeTable()
+	if err != nil {
+		return nil, err
+	}
 	b := &Broker{
+		table:      table,
 		cfg:        cfg,
 		log:        cfg.Log,
 		fs:         cfg.FS,
 		listeners:  map[string]*listener{},
-		table:      newDispatchTable(rows),
-		metrics:    newMetrics(rows),
+		metrics:    newMetrics(table),
 		conns:      newAdmission(cfg.Limits),
 		inFlight:   semaphore.NewWeighted(cfg.Limits.MaxInFlightBytes),
 		decompress: make(chan struct{}, concurrentDecompress),

@@ -248,7 +248,7 @@ func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (p 
 	}
 	body := row.key.Request()
 	body.SetVersion(h.version)
-	clientID, err := decodeRequest(frame, body)
+	clientID, err := decodeRequest(frame, body, row.form(h.version))
 	if err != nil {
 		return nil, err
 	}

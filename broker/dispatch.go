@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"slices"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -23,7 +24,12 @@ type api struct {
 	handle handler
 	// pipelined requests may be begun while earlier ones await their answer.
 	pipelined bool
+
+	forms []*shape // of the versions from min on
 }
+
+// form is the wire form of a version in the row's range.
+func (a *api) form(version int16) *shape { return a.forms[version-a.min] }
 
 // handler begins a request and returns how it ends. Most have nothing left to
 // wait for: see [answers].
@@ -94,12 +100,25 @@ func apis() []api {
 // dispatchTable is apis by key.
 type dispatchTable map[int16]*api
 
-func newDispatchTable(rows []api) dispatchTable {
+// wholeTable is the table of apis, made once: finding the forms takes a few
+// milliseconds.
+var wholeTable = sync.OnceValues(func() (dispatchTable, error) { return newDispatchTable(apis()) })
+
+// newDispatchTable fills in the forms of the rows and files them.
+func newDispatchTable(rows []api) (dispatchTable, error) {
 	t := make(dispatchTable, len(rows))
 	for i := range rows {
-		t[int16(rows[i].key)] = &rows[i]
+		row := &rows[i]
+		for version := row.min; version <= row.max; version++ {
+			form, err := shapeOf(row.key, version)
+			if err != nil {
+				return nil, err
+			}
+			row.forms = append(row.forms, form)
+		}
+		t[int16(row.key)] = row
 	}
-	return t
+	return t, nil
 }
 
 // ranges is what ApiVersions reports, in the order of the keys.

@@ -166,6 +166,9 @@ func (f *fetching) read() (bytes int, failed bool) {
 }
 
 func (f *fetching) readPart(p *fetchPart, budget int, first bool) error {
+	if !f.r.may(p.partition.Topic) { // taken away while the request was parked
+		return kerr.TopicAuthorizationFailed
+	}
 	from, upTo := p.want.FetchOffset, p.partition.HighWatermark()
 	if from < p.partition.StartOffset() || from > p.partition.EndOffset() {
 		return kerr.OffsetOutOfRange

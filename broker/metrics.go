@@ -41,10 +41,10 @@ type RequestMetrics struct {
 	Took     time.Duration
 }
 
-func newMetrics(rows []api) *Metrics {
+func newMetrics(table dispatchTable) *Metrics {
 	m := &Metrics{requests: map[kmsg.Key]*requestMetrics{}}
-	for i := range rows {
-		m.requests[rows[i].key] = &requestMetrics{}
+	for key := range table {
+		m.requests[kmsg.Key(key)] = &requestMetrics{}
 	}
 	return m
 }

@@ -55,7 +55,7 @@ func (c *conn) authenticate(ctx context.Context) error {
 		}
 		body := row.key.Request()
 		body.SetVersion(h.version)
-		if c.client.ClientID, err = decodeRequest(raw, body); err != nil {
+		if c.client.ClientID, err = decodeRequest(raw, body, row.form(h.version)); err != nil {
 			return err
 		}
 		switch q := body.(type) {

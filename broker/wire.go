@@ -129,8 +129,8 @@ func frameHeader(frame []byte) header {
 }
 
 // decodeRequest reads what follows the fixed part of the header into req, whose
-// version is set. The request shares the frame's memory.
-func decodeRequest(frame []byte, req kmsg.Request) (clientID string, err error) {
+// version is set and has the given form. The request shares the frame's memory.
+func decodeRequest(frame []byte, req kmsg.Request, form *shape) (clientID string, err error) {
 	rest := frame[minFrame:]
 	if len(rest) < 2 {
 		return "", fmt.Errorf("%w: no client id", errFrame)
@@ -148,10 +148,8 @@ func decodeRequest(frame []byte, req kmsg.Request) (clientID string, err error) 
 			return "", err
 		}
 	}
-	if p, ok := req.(*kmsg.ProduceRequest); ok {
-		if err := scanProduce(rest, p.Version); err != nil {
-			return "", err
-		}
+	if !form.accepts(rest) {
+		return "", fmt.Errorf("%w: %s v%d claims more than it has", errFrame, kmsg.NameForKey(req.Key()), req.GetVersion())
 	}
 	if err := req.ReadFrom(rest); err != nil {
 		return "", fmt.Errorf("%w: %s v%d: %v", errFrame, kmsg.NameForKey(req.Key()), req.GetVersion(), err) //nolint:errorlint // the codec's errors carry nothing to branch on
@@ -162,122 +160,12 @@ func decodeRequest(frame []byte, req kmsg.Request) (clientID string, err error) 
 // skipTags returns what follows a run of tagged fields. A header's tags mean
 // nothing to us.
 func skipTags(b []byte) ([]byte, error) {
-	s := scanner{buf: b}
-	s.tags()
-	if s.bad {
+	w := walker{buf: b}
+	w.tags(nil)
+	if w.bad {
 		return nil, fmt.Errorf("%w: header tags", errFrame)
 	}
-	return s.buf, nil
-}
-
-// scanProduce walks the arrays of a Produce request without allocating, so that
-// counts that the bytes do not bear out are refused before the codec trusts
-// them. Other requests are bounded by their small frames instead.
-func scanProduce(body []byte, version int16) error {
-	s := scanner{buf: body, flexible: version >= 9}
-	if version >= 3 {
-		s.string() // transactional id
-	}
-	s.skip(2 + 4)
-	for range s.array() {
-		if version >= 13 {
-			s.skip(16)
-		} else {
-			s.string()
-		}
-		for range s.array() {
-			s.skip(4)
-			s.bytes()
-			s.endStruct()
-			if s.bad {
-				break
-			}
-		}
-		s.endStruct()
-		if s.bad {
-			break
-		}
-	}
-	if s.bad {
-		return fmt.Errorf("%w: arrays of a Produce request", errFrame)
-	}
-	return nil
-}
-
-// scanner walks primitive types; after the first fault bad is set and nothing
-// is left.
-type scanner struct {
-	buf      []byte
-	flexible bool
-	bad      bool
-	elements int // of all arrays so far
-}
-
-// maxProduceElements bounds topics plus partitions of one Produce request. An
-// element takes 8 bytes on the wire and 64 in memory.
-const maxProduceElements = 1 << 17
-
-func (s *scanner) skip(n int) []byte {
-	if s.bad || n < 0 || n > len(s.buf) {
-		s.bad, s.buf = true, nil
-		return nil
-	}
-	out := s.buf[:n]
-	s.buf = s.buf[n:]
-	return out
-}
-
-func (s *scanner) uvarint() int {
-	v, n := binary.Uvarint(s.buf)
-	if n <= 0 || v > 1<<31 {
-		s.bad, s.buf = true, nil
-		return 0
-	}
-	s.buf = s.buf[n:]
-	return int(v)
-}
-
-// length reads a compact length, or one of size bytes; null is -1.
-func (s *scanner) length(size int) int {
-	if s.flexible {
-		return s.uvarint() - 1
-	}
-	b := s.skip(size)
-	switch {
-	case b == nil:
-		return 0
-	case size == 2:
-		return int(int16(binary.BigEndian.Uint16(b)))
-	}
-	return int(int32(binary.BigEndian.Uint32(b)))
-}
-
-func (s *scanner) string() { s.skip(max(0, s.length(2))) }
-func (s *scanner) bytes()  { s.skip(max(0, s.length(4))) }
-
-// array reads a count. An element has at least four bytes here, and a count
-// that the rest cannot hold is a fault.
-func (s *scanner) array() int {
-	n := max(0, s.length(4))
-	s.elements += n
-	if n > len(s.buf)/4 || s.elements > maxProduceElements {
-		s.bad, s.buf = true, nil
-		return 0
-	}
-	return n
-}
-
-func (s *scanner) endStruct() {
-	if s.flexible {
-		s.tags()
-	}
-}
-
-func (s *scanner) tags() {
-	for n := s.uvarint(); n > 0 && !s.bad; n-- {
-		s.uvarint()
-		s.skip(s.uvarint())
-	}
+	return w.buf, nil
 }
 
 // appendResponse appends a whole response frame to dst. The response header is
