@@ -33,7 +33,8 @@ func (t *transaction) writeLedger(ctx context.Context) error {
 	for _, p := range t.parts {
 		// A copy that was stopped between entering and its first chunk says nothing.
 		if entries := t.entriesOf(p, now); len(entries) > 0 {
-			at := ledger.PartitionOf(p.id, n)
+			// All entries of a copy are in one partition, even if somebody adds some.
+			at := ledger.PartitionOf(p.id, min(n, ledgerPartitions))
 			pages[at] = appendEntries(pages[at], entries)
 		}
 	}

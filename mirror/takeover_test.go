@@ -1,9 +1,12 @@
 package mirror
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/waybillhq/waybill/internal/ledger"
 )
 
 // gate stops lanes at one point of a transaction until it is opened.
@@ -172,5 +175,45 @@ func TestACopyThatComesBackFindsWhatOthersWrote(t *testing.T) {
 	}
 	for p := range int32(partitions) {
 		w.east.expect(t, "orders", p, sent)
+	}
+}
+
+// TestALedgerThatGrowsKeepsItsCopies adds partitions to the ledger between
+// owners: each finds where the one before it has come to.
+func TestALedgerThatGrowsKeepsItsCopies(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const topics = 5 // so that some would be elsewhere by another divisor
+	var names []string
+	for i := range topics {
+		names = append(names, fmt.Sprint("orders-", i))
+		w.west.create(t, names[i], 1)
+		w.east.create(t, names[i], 1)
+	}
+	produce := func(from, next int) {
+		for _, name := range names {
+			w.west.produce(t, name, 0, from, next)
+		}
+	}
+	first := w.node("first", nil)
+	first.Assign(w.copies(1, 1, names...))
+	produce(0, 50)
+	eventually(t, "caught up", func() bool { return first.caughtUp(topics) })
+	if _, err := w.east.admin.UpdatePartitions(t.Context(), 7, ledger.Topic); err != nil {
+		t.Fatal(err)
+	}
+	owner := first
+	for epoch := uint64(2); epoch < 4; epoch++ {
+		owner.Assign(nil)
+		for range topics {
+			<-owner.released
+		}
+		owner = w.node(fmt.Sprint("owner-", epoch), nil)
+		owner.Assign(w.copies(epoch, 1, names...))
+		produce(50*int(epoch-1), 50*int(epoch))
+		eventually(t, "caught up by the next owner", func() bool { return owner.caughtUp(topics) })
+	}
+	for _, name := range names {
+		w.east.expect(t, name, 0, 150)
 	}
 }

@@ -17,9 +17,13 @@ import (
 // missing or contradicts itself.
 var ErrUncertain = errors.New("the ledger is not certain")
 
-// Ledger is what Maps waits for: everything in a ledger now has been applied.
+// Ledger is what Maps waits for.
 type Ledger interface {
+	// CatchUp returns when everything that is in the ledger now has been applied;
+	// at once if the cluster shows none.
 	CatchUp(ctx context.Context) error
+	// Exists says that the cluster has shown its ledger.
+	Exists() bool
 }
 
 // Maps holds the maps of all copies of all ledgers. It is a [tail.Sink] of each
@@ -44,6 +48,9 @@ type entry struct {
 	// proved is the ledger offset of the last hop that continued the one before
 	// it: nothing of the copy is missing below.
 	proved int64
+	// strayed says that it has entries in two places, "" if it has not: what was
+	// last cannot be told.
+	strayed string
 }
 
 // place is one partition of one ledger.
@@ -158,7 +165,8 @@ func (ms *Maps) applyTo(key ledger.CopyKey, pos tail.Position, e ledger.Entry) {
 	}
 	before, known := len(c.m.faults), c.m.Began()
 	if c.at != at {
-		c.m.fault(c.m.Next(), c.m.Next(), fmt.Sprintf("entries in ledger partition %d of %s and in %d of %s", c.at.partition, c.at.cluster, at.partition, at.cluster))
+		c.strayed = fmt.Sprintf("entries in ledger partition %d of %s and in %d of %s", c.at.partition, c.at.cluster, at.partition, at.cluster)
+		c.m.fault(c.m.Next(), c.m.Next(), c.strayed)
 		return
 	}
 	if !c.m.Apply(e) {
@@ -217,6 +225,9 @@ func (ms *Maps) Corrupt(pos tail.Position, err error) {
 // doubt is why nothing certain can be said of what a copy did last, "" if there
 // is no doubt. ms.mu is held.
 func (ms *Maps) doubt(c *entry) string {
+	if c.strayed != "" {
+		return c.strayed
+	}
 	if f, ok := ms.faults[c.at]; ok && f.offset > max(c.proved, ms.waivedAt(c.at)) {
 		return f.why
 	}
@@ -290,13 +301,19 @@ type Position struct {
 
 // Position reads the ledger of a cluster to its end and says how far a copy has
 // come there. It returns an error that wraps [ErrUncertain] when the ledger may
-// have lost what the copy did last; whoever copies must stop then.
+// have lost what the copy did last; whoever copies must stop then. The ledger must
+// have been made before: that there is none yet is an error.
 func (ms *Maps) Position(ctx context.Context, cluster string, id ledger.CopyID) (Position, error) {
 	if err := ms.CatchUp(ctx, cluster); err != nil {
 		return Position{}, fmt.Errorf("position of a copy: %w", err)
 	}
 	ms.mu.RLock()
 	defer ms.mu.RUnlock()
+	if l := ms.ledgers[cluster]; l == nil || !l.Exists() {
+		// A broker that has just started may not know the topic yet: that it shows
+		// none does not mean that nothing has been copied.
+		return Position{}, fmt.Errorf("position of a copy: cluster %s shows no ledger yet", cluster)
+	}
 	c := ms.copies[id.Key()]
 	if c == nil {
 		for at, f := range ms.faults {

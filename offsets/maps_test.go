@@ -12,9 +12,13 @@ import (
 	"github.com/waybillhq/waybill/internal/ledger/tail"
 )
 
-type caughtUp struct{ err error }
+type caughtUp struct {
+	err    error
+	absent bool
+}
 
 func (c caughtUp) CatchUp(context.Context) error { return c.err }
+func (c caughtUp) Exists() bool                  { return !c.absent }
 
 // feed applies each entry as a page of its own to ledger partition 0 of dst.
 func feed(ms *Maps, from int64, entries ...ledger.Entry) {
@@ -89,6 +93,10 @@ func TestPosition(t *testing.T) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
 			ms.Corrupt(tail.Position{Cluster: "dst", Partition: 1, Offset: 9}, ledger.ErrVersion)
 		}, Position{true, 1, "prod", 5, 5, 0, 0}, ""},
+		{"entries in another partition", func(ms *Maps) {
+			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
+			ms.Apply(tail.Position{Cluster: "dst", Partition: 1}, &ledger.Page{Entries: []ledger.Entry{hop(1, 5, 5, 5)}})
+		}, Position{}, "in ledger partition 0 of dst and in 1 of dst"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -141,7 +149,11 @@ func TestPositionNeedsTheLedger(t *testing.T) {
 	if _, err := ms.Position(t.Context(), "dst", testCopy); err == nil {
 		t.Error("a ledger that nobody reads gave an answer")
 	}
-	ms.Attach("dst", caughtUp{tail.ErrRecreated})
+	ms.Attach("dst", caughtUp{absent: true})
+	if _, err := ms.Position(t.Context(), "dst", testCopy); err == nil {
+		t.Error("a ledger that has not been seen gave an answer")
+	}
+	ms.Attach("dst", caughtUp{err: tail.ErrRecreated})
 	if _, err := ms.Position(t.Context(), "dst", testCopy); !errors.Is(err, tail.ErrRecreated) {
 		t.Errorf("got %v, want %v", err, tail.ErrRecreated)
 	}

@@ -179,7 +179,8 @@ func (t *Tail) refresh(ctx context.Context) error {
 // CatchUp returns when everything that was in the ledger at the call has been
 // given to the sinks; at once if the cluster has no ledger yet. A transaction
 // that is open in the ledger is waited for. It waits for an unreachable cluster
-// as long as ctx allows, and fails if the ledger is not the one it was.
+// as long as ctx allows, and fails if the ledger is not the one it was, or not
+// there, and when the Tail's Run returns.
 func (t *Tail) CatchUp(ctx context.Context) error {
 	select {
 	case <-t.started:
@@ -195,10 +196,15 @@ func (t *Tail) CatchUp(ctx context.Context) error {
 		if s := t.State(); s.Status == Stopped {
 			return fmt.Errorf("read ledger to its end: %w", s.Err)
 		}
+		if errors.Is(err, ErrMissing) {
+			return fmt.Errorf("read ledger to its end: %w", err)
+		}
 		if ctx.Err() == nil {
 			last = err
 		}
 		select {
+		case <-t.ended:
+			return fmt.Errorf("read ledger to its end: %w: %w", ErrEnded, err)
 		case <-ctx.Done():
 			return fmt.Errorf("read ledger to its end: %w", errors.Join(ctx.Err(), last))
 		case <-time.After(100 * time.Millisecond):
@@ -240,6 +246,8 @@ func (t *Tail) wait(ctx context.Context, ends map[int32]int64) error {
 		}
 		select {
 		case <-changed:
+		case <-t.ended:
+			return fmt.Errorf("read ledger to its end: %s: %w", behind, ErrEnded)
 		case <-ctx.Done():
 			return fmt.Errorf("read ledger to its end: %s: %w", behind, errors.Join(ctx.Err(), err))
 		}

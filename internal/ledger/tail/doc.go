@@ -19,8 +19,9 @@
 //     another cluster.id, a truncated log. From then on CatchUp fails, so that
 //     nobody takes "there is nothing" for an answer. Restarting the process is
 //     what begins anew: this package does not decide that a loss is acceptable.
-//   - Whatever else goes wrong (no broker, no rights) is retried for ever and
-//     shows in State.
+//   - Whatever else goes wrong (no broker, no rights, a ledger that the brokers do
+//     not show for now) is retried for ever and shows in State.
+//   - No CatchUp outlives Run.
 //
 // Sinks that keep what they learn say where to go on ([Resumer]); pages below are
 // not given to them again. The chains of a partition that is read from its middle

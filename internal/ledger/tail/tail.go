@@ -17,9 +17,18 @@ import (
 // Errors that end the reading of a ledger. CatchUp returns them, wrapped.
 var (
 	ErrRecreated    = errors.New("the ledger is another topic than before")
-	ErrMissing      = errors.New("the ledger is gone")
 	ErrTruncated    = errors.New("the ledger lost what it had")
 	ErrWrongCluster = errors.New("another cluster answers")
+)
+
+// Errors of CatchUp that end nothing for good.
+var (
+	// ErrMissing says that the cluster does not show the ledger that it had. A
+	// broker that has just started may not know all topics yet, so the reading
+	// goes on if it is there again.
+	ErrMissing = errors.New("the ledger is gone")
+	// ErrEnded says that the Tail's Run has returned: another Tail may read.
+	ErrEnded = errors.New("the reading of the ledger has ended")
 )
 
 // Position is where a page stands.
@@ -128,6 +137,7 @@ type Tail struct {
 	cl      *kgo.Client
 	adm     admin
 	started chan struct{} // closed by Run
+	ended   chan struct{} // closed when Run returns
 	hurry   chan struct{} // asks for a refresh before its time
 
 	mu      sync.Mutex
@@ -165,7 +175,7 @@ func New(cfg Config) (*Tail, error) {
 
 func newTail(cfg Config) *Tail {
 	return &Tail{
-		cfg: cfg, started: make(chan struct{}), hurry: make(chan struct{}, 1), status: Connecting, cluster: cfg.Cluster, topicID: cfg.TopicID,
+		cfg: cfg, started: make(chan struct{}), ended: make(chan struct{}), hurry: make(chan struct{}, 1), status: Connecting, cluster: cfg.Cluster, topicID: cfg.TopicID,
 		parts: map[int32]*partition{}, changed: make(chan struct{}),
 	}
 }
@@ -175,6 +185,7 @@ func newTail(cfg Config) *Tail {
 func (t *Tail) Run(ctx context.Context) error {
 	close(t.started)
 	defer t.cl.Close()
+	defer close(t.ended)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return t.watch(ctx) })
 	g.Go(func() error { return t.read(ctx) })
@@ -218,6 +229,14 @@ func (t *Tail) read(ctx context.Context) error {
 	}
 }
 
+// Exists says that the cluster has shown its ledger, or that it is known to have
+// one.
+func (t *Tail) Exists() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.topicID != (ledger.TopicID{})
+}
+
 // State is how the Tail stands.
 func (t *Tail) State() State {
 	t.mu.Lock()
@@ -235,7 +254,7 @@ func (t *Tail) State() State {
 
 // report keeps an error for all to see; one that ends the reading stays.
 func (t *Tail) report(err error) {
-	final := errors.Is(err, ErrRecreated) || errors.Is(err, ErrMissing) || errors.Is(err, ErrTruncated) || errors.Is(err, ErrWrongCluster)
+	final := errors.Is(err, ErrRecreated) || errors.Is(err, ErrTruncated) || errors.Is(err, ErrWrongCluster)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.status == Stopped {

@@ -285,7 +285,6 @@ func TestLedgerThatIsNotWhatItWas(t *testing.T) {
 		want   error
 	}{
 		{"recreated", func(c *fakeCluster, _ *Tail) { c.topicID[0]++ }, ErrRecreated},
-		{"deleted", func(c *fakeCluster, _ *Tail) { c.topicID, c.ends = ledger.TopicID{}, nil }, ErrMissing},
 		{"another cluster", func(c *fakeCluster, _ *Tail) { c.id = "d" }, ErrWrongCluster},
 		{"fewer partitions", func(c *fakeCluster, _ *Tail) { c.ends = c.ends[:1] }, ErrTruncated},
 		{"out of range", func(_ *fakeCluster, tl *Tail) { tl.deliver(fetched(0, kerr.OffsetOutOfRange)) }, ErrTruncated},
@@ -312,6 +311,50 @@ func TestLedgerThatIsNotWhatItWas(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLedgerThatIsNotShownForAWhile hides the topic, as a broker does that has just
+// started, and shows it again.
+func TestLedgerThatIsNotShownForAWhile(t *testing.T) {
+	id := ledger.TopicID{1}
+	c := &fakeCluster{id: "c", topicID: id, starts: []int64{0}, ends: []int64{0}}
+	tl := newFake(t, c)
+	if err := tl.refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.topicID, c.ends = ledger.TopicID{}, nil
+	if err := tl.CatchUp(t.Context()); !errors.Is(err, ErrMissing) {
+		t.Errorf("got %v, want %v", err, ErrMissing)
+	}
+	if s := tl.State(); s.Status != Reading || !errors.Is(s.Err, ErrMissing) {
+		t.Errorf("got %+v", s)
+	}
+	c.topicID, c.ends = id, []int64{0}
+	if err := tl.CatchUp(t.Context()); err != nil {
+		t.Errorf("it is there again: %v", err)
+	}
+}
+
+// TestCatchUpEndsWithRun asks a Tail that has ended, and one that ends meanwhile.
+func TestCatchUpEndsWithRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &fakeCluster{id: "c", topicID: ledger.TopicID{1}, starts: []int64{0}, ends: []int64{1}}
+		tl := newFake(t, c)
+		if err := tl.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- tl.CatchUp(t.Context()) }()
+		synctest.Wait()
+		close(tl.ended) // as Run does
+		if err := <-done; !errors.Is(err, ErrEnded) {
+			t.Errorf("while it waits: got %v, want %v", err, ErrEnded)
+		}
+		c.set(func() { c.err = kgo.ErrClientClosed })
+		if err := tl.CatchUp(t.Context()); !errors.Is(err, ErrEnded) {
+			t.Errorf("afterwards: got %v, want %v", err, ErrEnded)
+		}
+	})
 }
 
 func TestPinnedLedger(t *testing.T) {
