@@ -74,7 +74,7 @@ func registerLineage(h huma.API, l Lineage) {
 // GapList is offsets without a copy.
 type GapList struct {
 	Gaps []lineage.Gap `json:"gaps"`
-	More bool          `json:"more" doc:"There are others: ask again from behind the last"`
+	More bool          `json:"more" doc:"There are others: ask again from behind the end of the farthest"`
 }
 
 // TopicPath names a topic.

@@ -70,16 +70,22 @@ func newObject(kind Kind) (Object, any) {
 	return o, nil
 }
 
-// problem places a fault at a path of the object: at the value itself, or at the
-// nearest one around it.
+// problem places a fault at a path of the object.
 func (o Object) problem(path, message, fix string) Problem {
-	p := Problem{Object: o.Key(), Path: path, Message: message, Fix: fix}
-	if o.origin == nil {
-		return p
+	p := Problem{Path: path, Message: message, Fix: fix}
+	if o.origin != nil {
+		p = o.origin.problem(path, message, fix)
 	}
-	p.File = o.origin.file
+	p.Object = o.Key()
+	return p
+}
+
+// problem places a fault at the value of a path itself, or at the nearest one
+// around it.
+func (o *origin) problem(path, message, fix string) Problem {
+	p := Problem{File: o.file, Path: path, Message: message, Fix: fix}
 	for around := path; ; around = parent(around) {
-		if at, ok := o.origin.at[around]; ok {
+		if at, ok := o.at[around]; ok {
 			p.Line, p.Column = at.line, at.column
 			return p
 		}
