@@ -114,8 +114,8 @@ type Config struct {
 type Limits struct {
 	MaxConnections        int // over all listeners
 	MaxConnectionsPerHost int // 0: as many as MaxConnections
-	// MaxRequestBytes bounds a Produce request; all others are held to 1 MiB
-	// because decoding can take 80 times the bytes of a frame.
+	// MaxRequestBytes bounds a Produce request; all others are held to 1 MiB,
+	// since decoding takes many times the bytes of a frame.
 	MaxRequestBytes int
 	// MaxInFlightBytes bounds the large requests of all connections together;
 	// beyond it connections are not read.
@@ -155,7 +155,7 @@ func DefaultLimits() Limits {
 		MaxConnectionsPerHost: 0,                // behind a proxy all clients have one address
 		MaxRequestBytes:       100 << 20,        // socket.request.max.bytes
 		MaxInFlightBytes:      256 << 20,        // two of the largest requests and room for others
-		HandshakeTimeout:      15 * time.Second, //
+		HandshakeTimeout:      15 * time.Second, // a SCRAM exchange is four round trips
 		IdleTimeout:           10 * time.Minute, // connections.max.idle.ms
 		WriteTimeout:          60 * time.Second, // a client that takes 50 MiB at 1 MB/s
 		FetchMaxBytes:         55 << 20,         // fetch.max.bytes

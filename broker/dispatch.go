@@ -133,8 +133,8 @@ func (t dispatchTable) ranges() []kmsg.ApiVersionsResponseApiKey {
 	return out
 }
 
-// Frame limits. kmsg takes up to 80 bytes of memory per byte of a hostile frame,
-// so every API but Produce is held to what its honest uses need.
+// Frame limits. What is decoded takes many times the bytes of its frame, so every
+// API but Produce is held to what its honest uses need.
 const (
 	maxUnauthenticatedFrame = 16 << 10
 	maxFrame                = 1 << 20
