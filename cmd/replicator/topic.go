@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/waybillhq/waybill/internal/ledger"
 )
 
 func newTopic() *cobra.Command {
@@ -21,8 +23,7 @@ func newTopic() *cobra.Command {
   replicator topic create quakes -b 127.0.0.1:9092 --partitions 6 --config retention.ms=-1`,
 	}
 	at.flags(cmd)
-	cmd.AddCommand(topicList(&at), topicCreate(&at), topicDescribe(&at), topicDelete(&at))
-	return cmd
+	return family(cmd, topicList(&at), topicCreate(&at), topicDescribe(&at), topicDelete(&at))
 }
 
 // topicRow is a topic in a list.
@@ -30,7 +31,7 @@ type topicRow struct {
 	Name       string `json:"name"`
 	ID         string `json:"id"`
 	Partitions int    `json:"partitions"`
-	Records    int64  `json:"records"` // log end less log start
+	Records    int64  `json:"records"` // log end less log start; -1 if not known
 }
 
 func topicList(at *clusterFlags) *cobra.Command {
@@ -39,20 +40,17 @@ func topicList(at *clusterFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "Topics and how much is in them", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := at.client()
-			if err != nil {
-				return err
-			}
-			defer cl.Close()
-			rows, err := listTopics(cmd.Context(), kadm.NewClient(cl), internal)
-			if err != nil {
-				return err
-			}
-			return out.print(cmd.OutOrStdout(), rows, func(t *table) {
-				t.row("TOPIC", "PARTITIONS", "RECORDS", "ID")
-				for _, r := range rows {
-					t.row(r.Name, r.Partitions, count(r.Records), r.ID)
+			return at.ask(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
+				rows, err := listTopics(ctx, kadm.NewClient(cl), internal)
+				if err != nil {
+					return err
 				}
+				return out.print(cmd.OutOrStdout(), rows, func(t *table) {
+					t.row("TOPIC", "PARTITIONS", "RECORDS", "ID")
+					for _, r := range rows {
+						t.row(r.Name, r.Partitions, records(r.Records), r.ID)
+					}
+				})
 			})
 		},
 	}
@@ -67,15 +65,13 @@ func listTopics(ctx context.Context, adm *kadm.Client, internal bool) ([]topicRo
 		return nil, fmt.Errorf("list topics: %w", err)
 	}
 	rows := []topicRow{}
+	var names []string
 	for _, name := range slices.Sorted(maps.Keys(topics)) {
 		if strings.HasPrefix(name, "__") && !internal {
 			continue
 		}
-		rows = append(rows, topicRow{Name: name, ID: topics[name].ID.String(), Partitions: len(topics[name].Partitions)})
-	}
-	names := make([]string, 0, len(rows))
-	for _, r := range rows {
-		names = append(names, r.Name)
+		rows = append(rows, topicRow{Name: name, ID: ledger.TopicID(topics[name].ID).String(), Partitions: len(topics[name].Partitions)})
+		names = append(names, name)
 	}
 	if len(names) == 0 {
 		return rows, nil // asking for no topic's offsets would mean all
@@ -90,7 +86,12 @@ func listTopics(ctx context.Context, adm *kadm.Client, internal bool) ([]topicRo
 	}
 	for i := range rows {
 		for p, end := range ends[rows[i].Name] {
-			rows[i].Records += end.Offset - starts[rows[i].Name][p].Offset
+			start := starts[rows[i].Name][p]
+			if start.Err != nil || end.Err != nil {
+				rows[i].Records = -1
+				break
+			}
+			rows[i].Records += end.Offset - start.Offset
 		}
 	}
 	return rows, nil
@@ -103,21 +104,20 @@ func topicCreate(at *clusterFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Create a topic", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := at.client()
-			if err != nil {
-				return err
-			}
-			defer cl.Close()
 			values := map[string]*string{}
 			for k, v := range configs {
 				values[k] = &v
 			}
-			resp, err := kadm.NewClient(cl).CreateTopic(cmd.Context(), partitions, replication, values, args[0])
-			if err != nil {
-				return fmt.Errorf("create topic %s: %w %s", args[0], err, resp.ErrMessage)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "created %s, %d partitions, id %s\n", args[0], partitions, resp.ID)
-			return nil
+			return at.ask(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
+				resp, err := kadm.NewClient(cl).CreateTopic(ctx, partitions, replication, values, args[0])
+				if err != nil && resp.ErrMessage != "" {
+					return fmt.Errorf("create topic %s: %w (%s)", args[0], err, resp.ErrMessage)
+				} else if err != nil {
+					return fmt.Errorf("create topic %s: %w", args[0], err)
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "created %s, %s, id %s\n", args[0], several(int(partitions), "partition"), resp.ID)
+				return nil
+			})
 		},
 	}
 	cmd.Flags().Int32VarP(&partitions, "partitions", "p", 1, "number of partitions")
@@ -141,20 +141,17 @@ func topicDescribe(at *clusterFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "describe NAME", Short: "Partitions of a topic, their leaders and offsets", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := at.client()
-			if err != nil {
-				return err
-			}
-			defer cl.Close()
-			rows, err := describeTopic(cmd.Context(), cl, args[0])
-			if err != nil {
-				return err
-			}
-			return out.print(cmd.OutOrStdout(), rows, func(t *table) {
-				t.row("PARTITION", "LEADER", "EPOCH", "START", "END", "STABLE")
-				for _, r := range rows {
-					t.row(r.Partition, r.Leader, r.Epoch, r.Start, r.End, r.Stable)
+			return at.ask(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
+				rows, err := describeTopic(ctx, cl, args[0])
+				if err != nil {
+					return err
 				}
+				return out.print(cmd.OutOrStdout(), rows, func(t *table) {
+					t.row("PARTITION", "LEADER", "EPOCH", "START", "END", "STABLE")
+					for _, r := range rows {
+						t.row(r.Partition, r.Leader, r.Epoch, r.Start, r.End, r.Stable)
+					}
+				})
 			})
 		},
 	}
@@ -197,16 +194,13 @@ func topicDelete(at *clusterFlags) *cobra.Command {
 			if !yes {
 				return withCode(exitInvalid, fmt.Errorf("delete topic %s: its records are gone afterwards; add --yes if that is meant", args[0]))
 			}
-			cl, err := at.client()
-			if err != nil {
-				return err
-			}
-			defer cl.Close()
-			if _, err := kadm.NewClient(cl).DeleteTopic(cmd.Context(), args[0]); err != nil {
-				return fmt.Errorf("delete topic %s: %w", args[0], err)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "deleted %s\n", args[0])
-			return nil
+			return at.ask(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
+				if _, err := kadm.NewClient(cl).DeleteTopic(ctx, args[0]); err != nil {
+					return fmt.Errorf("delete topic %s: %w", args[0], err)
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "deleted %s\n", args[0])
+				return nil
+			})
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "yes, delete it")
