@@ -5,7 +5,12 @@ cd "$(dirname "$0")"
 . ./broker.sh
 version=$(cd "$root" && go list -m -f '{{.Version}}' github.com/twmb/franz-go)
 build_replicator
-start_broker --dir "$WORK/data" --listen 127.0.0.1:0
+# A second listener is for the suite's tests of SCRAM.
+export SUITE_PASSWORD=correct-horse
+printf 'dataDir: %s\nlisteners:\n  - {name: client, address: "127.0.0.1:0", protocol: PLAINTEXT}\n  - {name: scram, address: "127.0.0.1:0", protocol: SASL_PLAINTEXT}\nusers:\n  - {name: suite, password: "${env:SUITE_PASSWORD}"}\n' \
+	"$WORK/data" >"$WORK/broker.yaml"
+start_broker --config "$WORK/broker.yaml"
+scram=$(awk '$1=="scram"{print $2}' "$WORK/address")
 
 # The tests are part of the module; they are built in a module of their own so
 # that what only they need stays out of ours.
@@ -16,6 +21,7 @@ source=$(go mod download -json "github.com/twmb/franz-go@$version" | sed -n 's/.
 cd "$source/pkg/kgo"
 set +e
 KGO_SEEDS=$BROKERS KGO_TEST_RF=1 KGO_TEST_RECORDS=${RECORDS:-500000} KGO_LOG_LEVEL=${KGO_LOG_LEVEL:-none} \
+	KGO_TEST_SCRAM_SEEDS=$scram KGO_TEST_SCRAM=suite:$SUITE_PASSWORD:512 \
 	"$WORK/kgo.test" -test.v ${RUN:+-test.run "$RUN"} ${SKIP:+-test.skip "$SKIP"} -test.timeout "${TIMEOUT:-9m}" >"$WORK/kgo.log" 2>&1
 rc=$?
 passed=$(grep -c '^--- PASS' "$WORK/kgo.log")
