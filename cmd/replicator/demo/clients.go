@@ -45,7 +45,14 @@ func (d *datacenter) createTopic(ctx context.Context, topic string, partitions i
 
 // readAll reads what a read_committed reader sees of a topic now.
 func (d *datacenter) readAll(ctx context.Context, topic string) (Log, error) {
-	cl, err := d.client(userAdmin, "demo-check", kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+	return ReadAll(ctx, d.declaration(userAdmin), topic)
+}
+
+// ReadAll reads what a read_committed reader sees of a topic at the moment of the
+// call, with an ordinary client.
+func ReadAll(ctx context.Context, c *flow.Cluster, topic string) (Log, error) {
+	name := c.Metadata.Name
+	cl, err := kafka.NewClient(c, "demo-check", kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords())
 	if err != nil {
 		return nil, err
@@ -53,13 +60,13 @@ func (d *datacenter) readAll(ctx context.Context, topic string) (Log, error) {
 	defer cl.Close()
 	stable, err := kadm.NewClient(cl).ListCommittedOffsets(ctx, topic)
 	if err != nil {
-		return nil, fmt.Errorf("read %s/%s: %w", d.name, topic, err)
+		return nil, fmt.Errorf("read %s/%s: %w", name, topic, err)
 	}
 	missing := map[int32]int64{} // partition -> end still to be reached
 	log := Log{}
 	for p, end := range stable[topic] {
 		if end.Err != nil {
-			return nil, fmt.Errorf("read %s/%s/%d: %w", d.name, topic, p, end.Err)
+			return nil, fmt.Errorf("read %s/%s/%d: %w", name, topic, p, end.Err)
 		}
 		log[p] = nil
 		if end.Offset > 0 {
@@ -69,7 +76,7 @@ func (d *datacenter) readAll(ctx context.Context, topic string) (Log, error) {
 	for len(missing) > 0 {
 		fetches := cl.PollFetches(ctx)
 		if err := fetches.Err(); err != nil {
-			return nil, fmt.Errorf("read %s/%s: %w", d.name, topic, err)
+			return nil, fmt.Errorf("read %s/%s: %w", name, topic, err)
 		}
 		for it := fetches.RecordIter(); !it.Done(); {
 			r := it.Next()
