@@ -241,7 +241,7 @@ func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (p 
 	}
 	if h.version < row.min || h.version > row.max {
 		if row.key == kmsg.ApiVersions {
-			resp := c.b.unsupportedApiVersions()
+			resp := c.b.unsupportedAPIVersions()
 			return func(context.Context) (kmsg.Response, error) { return resp, nil }, nil
 		}
 		return nil, fmt.Errorf("%w: %s v%d is not supported", errFrame, row.key.Name(), h.version)

@@ -69,7 +69,7 @@ func (b *Broker) code(err error, doing string, about ...any) int16 {
 		return 0
 	}
 	if e == kerr.UnknownServerError || e == kerr.KafkaStorageError {
-		b.log.Error(doing, append(about, "err", err)...)
+		b.log.Error("request not carried out", append([]any{"doing", doing, "err", err}, about...)...)
 	}
 	return e.Code
 }

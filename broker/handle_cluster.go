@@ -32,9 +32,9 @@ func (b *Broker) apiVersions(_ context.Context, _ *request, q *kmsg.ApiVersionsR
 	return resp
 }
 
-// unsupportedApiVersions answers an ApiVersions of a version that we do not
+// unsupportedAPIVersions answers an ApiVersions of a version that we do not
 // speak: in version 0, which every client reads, with the range that we do.
-func (b *Broker) unsupportedApiVersions() *kmsg.ApiVersionsResponse {
+func (b *Broker) unsupportedAPIVersions() *kmsg.ApiVersionsResponse {
 	resp := kmsg.NewPtrApiVersionsResponse()
 	resp.ErrorCode = kerr.UnsupportedVersion.Code
 	row := b.table[int16(kmsg.ApiVersions)]

@@ -157,9 +157,7 @@ func TestTheOldHandshakeWithBareTokens(t *testing.T) {
 		return reply
 	}
 	for token, done := first, false; !done; {
-		var challenge []byte
-		challenge = bare(token)
-		if done, token, err = session.Challenge(challenge); err != nil {
+		if done, token, err = session.Challenge(bare(token)); err != nil {
 			t.Fatal(err)
 		}
 	}

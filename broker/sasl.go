@@ -48,7 +48,7 @@ func (c *conn) authenticate(ctx context.Context) error {
 			if row.key != kmsg.ApiVersions {
 				return fmt.Errorf("%w: %s v%d is not supported", errFrame, row.key.Name(), h.version)
 			}
-			if err := c.respond(h, c.b.unsupportedApiVersions()); err != nil {
+			if err := c.respond(h, c.b.unsupportedAPIVersions()); err != nil {
 				return err
 			}
 			continue
