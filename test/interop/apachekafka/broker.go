@@ -68,7 +68,7 @@ func Start(t testing.TB, cfg Config) *Broker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // a leftover in a temporary folder harms nobody
 	b := &Broker{Version: cfg.Version, Dir: dir, secure: cfg.Secure}
 	t.Cleanup(func() {
 		b.Kill()

@@ -54,7 +54,7 @@ func Jars(ctx context.Context, version string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("jars of Kafka %s: %w", version, err)
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }() // a leftover in the cache harms nobody
 	if err := download(ctx, work, version); err != nil {
 		return "", fmt.Errorf("jars of Kafka %s: %w", version, err)
 	}
