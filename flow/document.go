@@ -71,11 +71,11 @@ func (d *Document) load(loader *yaml.Loader, out any) {
 }
 
 // Fault adds a fault at the value of a path such as "listeners[0].address",
-// unless that value, or one around it, could not be read and has a fault
-// already.
+// unless that value has one already, or one around it could not be read.
 func (d *Document) Fault(path, message, fix string) {
-	for _, p := range d.problems[:d.unread] {
-		if p.Path == "" || p.Path == path || strings.HasPrefix(path, p.Path+".") || strings.HasPrefix(path, p.Path+"[") {
+	for i, p := range d.problems {
+		around := p.Path == "" || strings.HasPrefix(path, p.Path+".") || strings.HasPrefix(path, p.Path+"[")
+		if p.Path == path || around && i < d.unread {
 			return
 		}
 	}

@@ -2,58 +2,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/broker"
 	"github.com/waybillhq/waybill/cmd/replicator/demo"
-	"github.com/waybillhq/waybill/flow"
-	"github.com/waybillhq/waybill/internal/kafka"
 )
-
-// brokerFile is the plain file that 'replicator broker --config' reads. Its
-// keys are documented in docs/broker.md.
-type brokerFile struct {
-	DataDir          string           `yaml:"dataDir"`
-	ClusterID        string           `yaml:"clusterId"`
-	NodeID           int32            `yaml:"nodeId"`
-	Listeners        []brokerListener `yaml:"listeners"`
-	AllowPlaintext   bool             `yaml:"allowPlaintext"`
-	Authorizer       bool             `yaml:"authorizer"`
-	SuperUsers       []string         `yaml:"superUsers"`
-	Users            []brokerUser     `yaml:"users"`
-	ACLs             []string         `yaml:"acls"`
-	AutoCreateTopics *bool            `yaml:"autoCreateTopics"`
-	Partitions       int32            `yaml:"defaultPartitions"`
-	RebalanceDelay   *flow.Duration   `yaml:"groupInitialRebalanceDelay"`
-	Provenance       struct {
-		Off    bool     `yaml:"off"`
-		Exempt []string `yaml:"exempt"`
-	} `yaml:"provenance"`
-}
-
-type brokerListener struct {
-	Name       string `yaml:"name"`
-	Address    string `yaml:"address"`
-	Protocol   string `yaml:"protocol"`
-	Advertised string `yaml:"advertised"`
-	CertFile   string `yaml:"certFile"`
-	KeyFile    string `yaml:"keyFile"`
-	ClientCA   string `yaml:"clientCaFile"`
-}
-
-type brokerUser struct {
-	Name     string      `yaml:"name"`
-	Password flow.Secret `yaml:"password"`
-}
 
 func newBroker() *cobra.Command {
 	var file, dir, addr, addressFile string
@@ -89,70 +48,6 @@ keep copies of what matters in another datacenter.`,
 	logs.flags(cmd)
 	life.flags(cmd)
 	return cmd
-}
-
-// brokerConfig is the file, or the defaults for loopback, and the flags.
-func brokerConfig(file, dir, addr string) (broker.Config, error) {
-	conf := broker.DefaultConfig()
-	if file == "" {
-		conf.Listeners[0].Addr = addr
-		conf.Dir = filepath.Clean(dir)
-		if dir == "" {
-			return conf, withCode(exitInvalid, errors.New("broker: --dir or --config is needed"))
-		}
-		return conf, withCode(exitInvalid, conf.Validate())
-	}
-	f := brokerFile{NodeID: conf.NodeID, Partitions: conf.DefaultPartitions}
-	if err := loadConfig(file, &f); err != nil {
-		return conf, err
-	}
-	if dir != "" {
-		f.DataDir = dir
-	}
-	if err := f.into(&conf); err != nil {
-		return conf, withCode(exitInvalid, fmt.Errorf("configuration %s: %w", file, err))
-	}
-	return conf, nil
-}
-
-func (f *brokerFile) into(conf *broker.Config) error {
-	var errs []error
-	conf.Dir = f.DataDir
-	conf.ClusterID, conf.NodeID = f.ClusterID, f.NodeID
-	conf.AllowPlaintext, conf.Authorizer = f.AllowPlaintext, f.Authorizer
-	conf.SuperUsers, conf.DefaultPartitions = f.SuperUsers, f.Partitions
-	conf.Provenance, conf.ProvenanceExempt = !f.Provenance.Off, f.Provenance.Exempt
-	if f.AutoCreateTopics != nil {
-		conf.AutoCreateTopics = *f.AutoCreateTopics
-	}
-	if f.RebalanceDelay != nil {
-		conf.GroupInitialRebalanceDelay = f.RebalanceDelay.Std()
-	}
-	conf.Listeners = nil
-	for _, l := range f.Listeners {
-		conf.Listeners = append(conf.Listeners, broker.Listener{
-			Name: l.Name, Addr: l.Address, Protocol: broker.Protocol(l.Protocol), Advertised: l.Advertised,
-			TLS: broker.ListenerTLS{CertFile: l.CertFile, KeyFile: l.KeyFile, ClientCAFile: l.ClientCA},
-		})
-	}
-	conf.BootstrapUsers = map[string]string{}
-	for _, u := range f.Users {
-		password, err := kafka.ResolveSecret(u.Password)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("users: %s: %w", u.Name, err))
-			continue
-		}
-		conf.BootstrapUsers[u.Name] = password
-	}
-	for _, text := range f.ACLs {
-		rule, err := acl.ParseRule(text)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("acls: %q: %w", text, err))
-			continue
-		}
-		conf.BootstrapACLs = append(conf.BootstrapACLs, rule)
-	}
-	return errors.Join(append(errs, conf.Validate())...)
 }
 
 func runBroker(ctx context.Context, conf broker.Config, addressFile string) error {

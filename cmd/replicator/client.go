@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,7 +35,7 @@ func (s *server) flags(cmd *cobra.Command) {
 	f.StringVar(&s.url, "server", envOr("WAYBILL_SERVER", "http://127.0.0.1:8080"), "URL of any node's API ($WAYBILL_SERVER)")
 	f.StringVar(&s.tokenFile, "token-file", os.Getenv("WAYBILL_TOKEN_FILE"), "file with your API token ($WAYBILL_TOKEN_FILE, or the token itself in $WAYBILL_TOKEN)")
 	f.StringVar(&s.caFile, "ca-file", os.Getenv("WAYBILL_CA_FILE"), "CA of an https server ($WAYBILL_CA_FILE)")
-	f.DurationVar(&s.timeout, "timeout", 30*time.Second, "for the whole command")
+	f.DurationVar(&s.timeout, "timeout", 30*time.Second, "for each answer of the fleet; 0: none")
 }
 
 func envOr(name, fallback string) string {
@@ -46,7 +48,12 @@ func envOr(name, fallback string) string {
 // call makes one request and decodes the answer into out (nil: none is wanted).
 // Problems come back as errors with their hint and exit code.
 func (s *server) call(ctx context.Context, method, path string, body []byte, out any) error {
-	raw, err := s.fetch(ctx, method, path, body)
+	return s.callAt(ctx, method, path, body, "", out)
+}
+
+// callAt is call at a revision of the objects, if one is given.
+func (s *server) callAt(ctx context.Context, method, path string, body []byte, revision string, out any) error {
+	raw, err := s.fetch(ctx, method, path, body, revision)
 	if err != nil || out == nil {
 		return err
 	}
@@ -56,18 +63,66 @@ func (s *server) call(ctx context.Context, method, path string, body []byte, out
 	return nil
 }
 
-// fetch is call without decoding.
-func (s *server) fetch(ctx context.Context, method, path string, body []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
+// fetch is callAt without decoding.
+func (s *server) fetch(ctx context.Context, method, path string, body []byte, revision string) ([]byte, error) {
 	client, err := s.http()
 	if err != nil {
 		return nil, err
 	}
 	defer client.CloseIdleConnections()
+	bounded := ctx
+	if s.timeout > 0 {
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeout(ctx, s.timeout)
+		defer cancel()
+	}
+	req, err := s.request(bounded, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	if revision != "" {
+		req.Header.Set("If-Match", strconv.Quote(revision))
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, s.unreachable(ctx, err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, s.unreachable(ctx, err)
+	}
+	if resp.StatusCode >= 400 {
+		return nil, problem(resp.StatusCode, raw)
+	}
+	return raw, nil
+}
+
+// unreachable tells a server that does not answer from a person who waits no
+// longer.
+func (s *server) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var where *url.Error // says what was asked, which the reader knows
+	if errors.As(err, &where) {
+		err = where.Err
+	}
+	hint := "is a node running there? see --server (or $WAYBILL_SERVER) and --ca-file"
+	if errors.Is(err, context.DeadlineExceeded) {
+		err, hint = fmt.Errorf("no answer within %s", s.timeout), "the fleet may be without a majority; --timeout waits longer"
+	}
+	return &codedError{fmt.Errorf("reach the fleet at %s: %w", s.url, err), exitUnreachable, hint}
+}
+
+func (s *server) request(ctx context.Context, method, path string, body []byte) (*http.Request, error) {
+	u, err := url.Parse(s.url)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, withCode(exitInvalid, fmt.Errorf("--server %s: write a URL like http://127.0.0.1:8080", s.url))
+	}
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(s.url, "/")+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, withCode(exitInvalid, fmt.Errorf("--server %s: %w", s.url, err))
+		return nil, withCode(exitInvalid, err)
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/yaml")
@@ -79,19 +134,7 @@ func (s *server) fetch(ctx context.Context, method, path string, body []byte) ([
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, &codedError{fmt.Errorf("reach the fleet: %w", err), exitUnreachable, "is a node running there? --server (or $WAYBILL_SERVER) is " + s.url}
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, withCode(exitUnreachable, fmt.Errorf("read the fleet's answer: %w", err))
-	}
-	if resp.StatusCode >= 400 {
-		return nil, problem(resp.StatusCode, raw)
-	}
-	return raw, nil
+	return req, nil
 }
 
 func (s *server) http() (*http.Client, error) {
@@ -134,8 +177,10 @@ func problem(status int, raw []byte) error {
 			text += "\n  " + f.Message
 		}
 	}
-	code := exitFailed
+	code, hint := exitFailed, p.Hint
 	switch status {
+	case http.StatusUnauthorized: // its hint is for those who write requests
+		hint = "give your token with --token-file (or $WAYBILL_TOKEN_FILE, or $WAYBILL_TOKEN)"
 	case http.StatusUnprocessableEntity, http.StatusBadRequest:
 		code = exitInvalid
 	case http.StatusPreconditionFailed, http.StatusConflict:
@@ -143,5 +188,5 @@ func problem(status int, raw []byte) error {
 	case http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		code = exitUnreachable
 	}
-	return &codedError{errors.New(text), code, p.Hint}
+	return &codedError{errors.New(text), code, hint}
 }

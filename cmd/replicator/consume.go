@@ -13,18 +13,24 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// consumed is a record as 'consume -o jsonl' prints it. Bytes that are not
-// UTF-8 are printed as base64, in the fields that say so.
+// consumed is a record as 'consume' prints it. Bytes that are no UTF-8 are
+// printed as base64, in the fields that say so; null is neither.
 type consumed struct {
-	Topic     string            `json:"topic"`
-	Partition int32             `json:"partition"`
-	Offset    int64             `json:"offset"`
-	Time      time.Time         `json:"time"`
-	Key       *string           `json:"key"`
-	KeyBytes  []byte            `json:"keyBase64,omitempty"`
-	Value     *string           `json:"value"`
-	ValBytes  []byte            `json:"valueBase64,omitempty"`
-	Headers   map[string]string `json:"headers,omitempty"`
+	Topic      string           `json:"topic"`
+	Partition  int32            `json:"partition"`
+	Offset     int64            `json:"offset"`
+	Time       time.Time        `json:"time"`
+	Key        *string          `json:"key"`
+	KeyBytes   []byte           `json:"keyBase64,omitempty"`
+	Value      *string          `json:"value"`
+	ValueBytes []byte           `json:"valueBase64,omitempty"`
+	Headers    []consumedHeader `json:"headers,omitempty"` // in order; keys may come again
+}
+
+type consumedHeader struct {
+	Key        string  `json:"key"`
+	Value      *string `json:"value"`
+	ValueBytes []byte  `json:"valueBase64,omitempty"`
 }
 
 func newConsume() *cobra.Command {
@@ -40,9 +46,6 @@ func newConsume() *cobra.Command {
   replicator consume quakes -b 127.0.0.1:9092 --group alerts -o value`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if format != "jsonl" && format != "value" {
-				return withCode(exitInvalid, fmt.Errorf("-o %s: the formats are jsonl, value", format))
-			}
 			opts := []kgo.Opt{kgo.ConsumeTopics(args[0]), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())}
 			if !uncommitted {
 				opts = append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
@@ -55,9 +58,13 @@ func newConsume() *cobra.Command {
 				return err
 			}
 			defer cl.Close()
-			n, err := consumeRecords(cmd.Context(), cl, cmd.OutOrStdout(), format, limit, wait)
-			fmt.Fprintf(cmd.ErrOrStderr(), "%d records\n", n)
-			return err
+			if err := needTopic(cmd.Context(), cl, args[0]); err != nil {
+				return err
+			}
+			c := consumer{client: cl, group: group != "", out: cmd.OutOrStdout(), asValue: format == "value", limit: limit, wait: wait}
+			err = c.run(cmd.Context())
+			fmt.Fprintln(cmd.ErrOrStderr(), several(c.printed, "record"))
+			return kafkaError(cmd.Context(), err)
 		},
 	}
 	at.flags(cmd)
@@ -66,74 +73,104 @@ func newConsume() *cobra.Command {
 	f.IntVarP(&limit, "max", "n", 0, "stop after so many records; 0: no limit")
 	f.DurationVar(&wait, "wait", 2*time.Second, "stop when nothing came for so long; 0: go on until interrupted")
 	f.BoolVar(&uncommitted, "uncommitted", false, "also records of open and aborted transactions")
-	f.StringVarP(&format, "output", "o", "jsonl", "format: jsonl, value")
+	formatFlag(cmd, &format, "jsonl", "value")
 	return cmd
 }
 
-// consumeRecords prints until the limit, until nothing comes for wait, or until
-// ctx ends, and commits what was printed if the client has a group.
-func consumeRecords(ctx context.Context, cl *kgo.Client, w io.Writer, format string, limit int, wait time.Duration) (n int, err error) {
-	var last []*kgo.Record
-	defer func() {
-		if group, _ := cl.GroupMetadata(); group != "" && len(last) > 0 {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-			defer cancel()
-			if cerr := cl.CommitRecords(ctx, last...); cerr != nil {
-				err = errors.Join(err, fmt.Errorf("commit: %w", cerr))
-			}
-		}
-	}()
+// consumer prints until its limit, until nothing comes for wait, or until its
+// context ends; all three are no errors.
+type consumer struct {
+	client  *kgo.Client
+	group   bool // commit what was printed
+	out     io.Writer
+	asValue bool
+	limit   int           // 0: none
+	wait    time.Duration // 0: for ever
+	printed int
+}
+
+func (c *consumer) run(ctx context.Context) error {
 	for {
-		fetches, quiet := pollOnce(ctx, cl, wait, n == 0)
+		fetches, quiet := c.poll(ctx)
 		if quiet || ctx.Err() != nil {
-			return n, nil
+			return nil
 		}
 		if err := fetches.Err(); err != nil {
-			return n, fmt.Errorf("consume: %w", err)
+			return fmt.Errorf("consume: %w", err)
 		}
-		for it := fetches.RecordIter(); !it.Done(); {
-			r := it.Next()
-			if err := printRecord(w, r, format); err != nil {
-				return n, err
-			}
-			last = append(last, r)
-			if n++; n == limit {
-				return n, nil
-			}
+		last, err := c.print(fetches)
+		// Also after a signal: what was printed must not be printed again.
+		if err := errors.Join(err, c.commit(context.WithoutCancel(ctx), last)); err != nil {
+			return err
+		}
+		if c.printed == c.limit && c.limit > 0 {
+			return nil
 		}
 	}
 }
 
-// pollOnce waits for records; quiet says that none came in time. The first
-// wait is longer: a group may have to rebalance before anything comes.
-func pollOnce(ctx context.Context, cl *kgo.Client, wait time.Duration, first bool) (f kgo.Fetches, quiet bool) {
-	if wait == 0 {
-		return cl.PollFetches(ctx), false
+// poll waits for records; quiet says that none came in time. The first wait is
+// longer: a group may have to rebalance before anything comes.
+func (c *consumer) poll(ctx context.Context) (f kgo.Fetches, quiet bool) {
+	if c.wait == 0 {
+		return c.client.PollFetches(ctx), false
 	}
-	if first {
+	wait := c.wait
+	if c.printed == 0 {
 		wait += 8 * time.Second
 	}
 	bounded, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	f = cl.PollFetches(bounded)
+	f = c.client.PollFetches(bounded)
 	return f, f.NumRecords() == 0 && bounded.Err() != nil
 }
 
-func printRecord(w io.Writer, r *kgo.Record, format string) error {
-	if format == "value" {
+// print prints what the limit allows and returns the last record of each
+// partition.
+func (c *consumer) print(fetches kgo.Fetches) (map[int32]*kgo.Record, error) {
+	last := map[int32]*kgo.Record{}
+	for it := fetches.RecordIter(); !it.Done() && (c.limit == 0 || c.printed < c.limit); {
+		r := it.Next()
+		if err := printRecord(c.out, r, c.asValue); err != nil {
+			return last, err
+		}
+		last[r.Partition] = r
+		c.printed++
+	}
+	return last, nil
+}
+
+func (c *consumer) commit(ctx context.Context, last map[int32]*kgo.Record) error {
+	if !c.group || len(last) == 0 {
+		return nil
+	}
+	var records []*kgo.Record
+	for _, r := range last {
+		records = append(records, r)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := c.client.CommitRecords(ctx, records...); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+func printRecord(w io.Writer, r *kgo.Record, asValue bool) error {
+	if asValue {
 		_, err := fmt.Fprintf(w, "%s\n", r.Value)
 		return err
 	}
 	c := consumed{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Time: r.Timestamp.UTC()}
 	c.Key, c.KeyBytes = readable(r.Key)
-	c.Value, c.ValBytes = readable(r.Value)
+	c.Value, c.ValueBytes = readable(r.Value)
 	for _, h := range r.Headers {
-		if c.Headers == nil {
-			c.Headers = map[string]string{}
-		}
-		c.Headers[h.Key] = string(h.Value)
+		value, raw := readable(h.Value)
+		c.Headers = append(c.Headers, consumedHeader{h.Key, value, raw})
 	}
-	return json.NewEncoder(w).Encode(c)
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(c)
 }
 
 // readable is the bytes as text, or as bytes if they are none. Null is neither.

@@ -16,7 +16,7 @@ import (
 func newDemo() *cobra.Command {
 	opts := demo.DefaultOptions()
 	var exit, stay bool
-	format := "text"
+	var format string
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Play the whole job on this machine, and check it",
@@ -33,9 +33,6 @@ On a terminal everything goes on running until Ctrl-C.`,
   replicator demo --input events.ndjson.gz --key user.id --time at`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "text" && format != "json" {
-				return withCode(exitInvalid, fmt.Errorf("-o %s: the formats are text, json", format))
-			}
 			terminal := isTerminal(cmd.OutOrStdout())
 			asJSON := format == "json"
 			opts.Progress, opts.Color = cmd.OutOrStdout(), terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
@@ -65,7 +62,7 @@ On a terminal everything goes on running until Ctrl-C.`,
 	f.StringVar(&opts.APIAddress, "api", opts.APIAddress, "address of the first node's HTTP API")
 	f.BoolVar(&exit, "exit", false, "end after the last act, also on a terminal")
 	f.BoolVar(&stay, "stay", false, "go on running after the last act, also without a terminal")
-	f.StringVarP(&format, "output", "o", format, "format: text, or json (one object with every figure)")
+	formatFlag(cmd, &format, "text", "json")
 	cmd.MarkFlagsMutuallyExclusive("exit", "stay")
 	return cmd
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 )
@@ -23,9 +25,10 @@ const (
 const exitCodesText = `  0    done
   1    failed; the message says what and what to do
   2    'plan --exit-code' found changes
-  3    input is not valid; every fault was printed with file:line:column
-  4    the server could not be reached, or did not answer in time
-  5    somebody else changed the objects in between
+  3    the command or its input is not valid; every fault was printed
+  4    the fleet or the cluster could not be reached, or did not answer in time
+  5    refused as things stand: objects changed in between, an object that is
+       still needed, a decision that does not fit
   6    a condition does not hold (a check, a comparison, an exactness)
   7    a runbook waits for a person
   130  interrupted`
@@ -52,17 +55,43 @@ func withCode(code int, err error) error {
 	return &codedError{error: err, code: code}
 }
 
+// misused is the error of a command line that cobra did not take.
+func misused(cmd *cobra.Command, err error) error {
+	return &codedError{err, exitInvalid, "see '" + cmd.CommandPath() + " --help'"}
+}
+
 func exitCode(ctx context.Context, err error) int {
 	var coded *codedError
 	switch {
 	case err == nil:
 		return exitOK
+	case interrupted(ctx, err):
+		return exitInterrupted
 	case errors.As(err, &coded):
 		return coded.code
-	case ctx.Err() != nil:
-		return exitInterrupted
 	}
 	return exitFailed
+}
+
+// interrupted tells an error that came of a signal from one before it.
+func interrupted(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && errors.Is(err, context.Canceled)
+}
+
+// report prints why a command did not do its work, and what to do about it.
+func report(ctx context.Context, w io.Writer, err error) {
+	if err == nil || errors.Is(err, errSilent) {
+		return
+	}
+	if interrupted(ctx, err) {
+		fmt.Fprintln(w, "replicator: interrupted")
+		return
+	}
+	fmt.Fprintf(w, "replicator: %v\n", err)
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) && hinted.Hint() != "" {
+		fmt.Fprintf(w, "  %s\n", hinted.Hint())
+	}
 }
 
 func newExitCodes() *cobra.Command {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"github.com/spf13/cobra"
 
@@ -11,21 +12,19 @@ import (
 )
 
 func newGroups() *cobra.Command {
-	cmd := &cobra.Command{
+	return family(&cobra.Command{
 		Use:   "groups",
 		Short: "Consumer groups: where they stand on both sides, and why",
 		Example: `  replicator groups list --flow us-eu
   replicator groups plan --flow us-eu
   replicator groups translate us/orders/3/1041`,
-	}
-	cmd.AddCommand(groupsList(), groupsPlan(), groupsTranslate())
-	return cmd
+	}, groupsList(), groupsPlan(), groupsTranslate())
 }
 
 // flowGroups is what 'groups list' and 'groups plan' both ask for.
 func flowGroups(cmd *cobra.Command, fleet *server, flow string) (api.GroupRows, error) {
 	var rows api.GroupRows
-	return rows, fleet.call(cmd.Context(), http.MethodGet, "/api/v1/flows/"+flow+"/groups", nil, &rows)
+	return rows, fleet.call(cmd.Context(), http.MethodGet, "/api/v1/flows/"+url.PathEscape(flow)+"/groups", nil, &rows)
 }
 
 func groupsList() *cobra.Command {
@@ -105,11 +104,8 @@ func groupsTranslate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if to != "" {
-				path += "?to=" + to
-			}
 			var answer api.Translations
-			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/offsets/"+path, nil, &answer); err != nil {
+			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/offsets/"+path+query("to", to), nil, &answer); err != nil {
 				return err
 			}
 			return out.print(cmd.OutOrStdout(), answer, func(t *table) {

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
-	"os"
+	"net"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/waybillhq/waybill/flow"
@@ -33,15 +38,26 @@ func (c *clusterFlags) flags(cmd *cobra.Command) {
 	f.StringVar(&c.caFile, "ca-file", "", "with --bootstrap: CA of the brokers; turns TLS on")
 	f.StringVar(&c.user, "user", "", "with --bootstrap: SASL user")
 	f.StringVar(&c.passwordFile, "password-file", "", "with --bootstrap: file with the user's password")
-	f.StringVar(&c.mechanism, "mechanism", "SCRAM-SHA-512", "with --bootstrap: SASL mechanism")
+	f.StringVar(&c.mechanism, "mechanism", "", "with --user: SASL mechanism (default SCRAM-SHA-512)")
 }
 
+// cluster is the one that the flags mean.
 func (c *clusterFlags) cluster() (*flow.Cluster, error) {
+	cl, err := c.fromFile()
 	if len(c.bootstrap) > 0 {
-		return c.fromFlags()
+		cl, err = c.fromFlags()
 	}
-	if c.file == "" {
-		return nil, withCode(exitInvalid, errors.New("say which cluster: --bootstrap HOST:PORT, or -f FILE with a Cluster in it"))
+	return cl, withCode(exitInvalid, err)
+}
+
+func (c *clusterFlags) fromFile() (*flow.Cluster, error) {
+	switch {
+	case c.file == "":
+		return nil, errors.New("say which cluster: --bootstrap HOST:PORT, or -f FILE with a Cluster in it")
+	case c.file == "-":
+		return nil, errors.New("-f -: standard input holds no declarations here, write the name of a file")
+	case c.user != "" || c.passwordFile != "" || c.mechanism != "" || c.caFile != "":
+		return nil, errors.New("--user, --password-file, --mechanism and --ca-file go with --bootstrap: the file says these of its clusters")
 	}
 	objects, err := readObjects([]string{c.file}, nil)
 	if err != nil {
@@ -53,35 +69,41 @@ func (c *clusterFlags) cluster() (*flow.Cluster, error) {
 			found = append(found, o.Cluster)
 		}
 	}
-	switch len(found) {
-	case 1:
+	switch {
+	case len(found) == 1:
 		return found[0], nil
-	case 0:
-		return nil, withCode(exitInvalid, fmt.Errorf("%s declares no Cluster %s", c.file, c.name))
+	case len(found) > 1:
+		return nil, fmt.Errorf("%s declares %d clusters: choose one with --cluster", c.file, len(found))
+	case c.name != "":
+		return nil, fmt.Errorf("%s declares no Cluster %q", c.file, c.name)
 	}
-	return nil, withCode(exitInvalid, fmt.Errorf("%s declares %d clusters: choose one with --cluster", c.file, len(found)))
+	return nil, fmt.Errorf("%s declares no Cluster", c.file)
 }
 
 func (c *clusterFlags) fromFlags() (*flow.Cluster, error) {
-	cl := &flow.Cluster{Metadata: flow.Metadata{Name: c.bootstrap[0]}, Spec: flow.ClusterSpec{BootstrapServers: c.bootstrap}}
+	switch {
+	case c.file != "" || c.name != "":
+		return nil, errors.New("--bootstrap describes the cluster: leave out -f and --cluster")
+	case (c.user == "") != (c.passwordFile == ""):
+		return nil, errors.New("--user and --password-file go together")
+	case c.mechanism != "" && c.user == "":
+		return nil, errors.New("--mechanism goes with --user")
+	}
+	cl := &flow.Cluster{Metadata: flow.Metadata{Name: "command-line"}, Spec: flow.ClusterSpec{BootstrapServers: c.bootstrap}}
 	if c.caFile != "" {
 		cl.Spec.TLS = &flow.TLS{CAFile: c.caFile}
 	}
-	if c.user == "" {
-		return cl, nil
+	if c.user != "" {
+		path, err := filepath.Abs(c.passwordFile)
+		if err != nil {
+			return nil, fmt.Errorf("--password-file: %w", err)
+		}
+		cl.Spec.SASL = &flow.SASL{Mechanism: cmp.Or(c.mechanism, "SCRAM-SHA-512"), Username: c.user, Password: flow.Secret("${file:" + path + "}")}
+		if _, err := kafka.ResolveSecret(cl.Spec.SASL.Password); err != nil {
+			return nil, fmt.Errorf("--password-file: %w", err)
+		}
 	}
-	if c.passwordFile == "" {
-		return nil, withCode(exitInvalid, errors.New("--user needs --password-file"))
-	}
-	path, err := filepath.Abs(c.passwordFile)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := os.Stat(path); err != nil {
-		return nil, withCode(exitInvalid, fmt.Errorf("--password-file: %w", err))
-	}
-	cl.Spec.SASL = &flow.SASL{Mechanism: c.mechanism, Username: c.user, Password: flow.Secret("${file:" + path + "}")}
-	return cl, nil
+	return cl, flow.Object{Kind: flow.KindCluster, Cluster: cl}.Validate()
 }
 
 func (c *clusterFlags) client(opts ...kgo.Opt) (*kgo.Client, error) {
@@ -89,5 +111,63 @@ func (c *clusterFlags) client(opts ...kgo.Opt) (*kgo.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return kafka.NewClient(cl, "replicator-cli", opts...)
+	if cl.Spec.TLS != nil { // a missing file shows now, not as a broker that cannot be reached
+		if _, err := kafka.TLSConfig(cl.Spec.TLS); err != nil {
+			return nil, withCode(exitInvalid, err)
+		}
+	}
+	client, err := kafka.NewClient(cl, "replicator-cli", opts...)
+	return client, withCode(exitInvalid, err)
+}
+
+// kafkaLimit bounds one request of a command. It is for clusters that take the
+// connection and say nothing: others are refused at once.
+const kafkaLimit = 30 * time.Second
+
+// ask does one thing with a cluster, and says of an error whether the cluster
+// could not be reached.
+func (c *clusterFlags) ask(ctx context.Context, do func(context.Context, *kgo.Client) error) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	bounded, cancel := context.WithTimeout(ctx, kafkaLimit)
+	defer cancel()
+	return kafkaError(ctx, do(bounded, cl))
+}
+
+// needTopic ends commands on topics that are not there, or a cluster that is not.
+func needTopic(ctx context.Context, cl *kgo.Client, topic string) error {
+	bounded, cancel := context.WithTimeout(ctx, kafkaLimit)
+	defer cancel()
+	topics, err := kadm.NewClient(cl).ListTopicsWithInternal(bounded, topic)
+	if err == nil {
+		err = topics[topic].Err
+	}
+	if err != nil {
+		return kafkaError(ctx, fmt.Errorf("topic %s: %w", topic, err))
+	}
+	return nil
+}
+
+// kafkaError gives an error of a cluster its exit code and, for frequent ones,
+// what to do.
+func kafkaError(ctx context.Context, err error) error {
+	var dial *net.OpError
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, context.DeadlineExceeded):
+		return &codedError{err, exitUnreachable, fmt.Sprintf("no answer within %s", kafkaLimit)}
+	case errors.As(err, &dial):
+		return &codedError{err, exitUnreachable, "is a broker listening there, and is it TLS that it speaks (--ca-file)?"}
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		return &codedError{err, exitFailed, "see 'replicator topic list'"}
+	case errors.Is(err, kerr.SaslAuthenticationFailed):
+		return &codedError{err, exitFailed, "look at the user, the password and the mechanism"}
+	}
+	return err
 }

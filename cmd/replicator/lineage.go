@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,15 +16,13 @@ import (
 )
 
 func newLineage() *cobra.Command {
-	cmd := &cobra.Command{
+	return family(&cobra.Command{
 		Use:   "lineage",
 		Short: "Where events came from, where their copies lie, who read them",
 		Example: `  replicator lineage event us/orders/3/1041
   replicator lineage topic eu/orders
   replicator lineage gaps us/orders/3`,
-	}
-	cmd.AddCommand(lineageEvent(), lineageTopic(), lineageGaps())
-	return cmd
+	}, lineageEvent(), lineageTopic(), lineageGaps())
 }
 
 // addressPath turns what people type (cluster/topic/partition/offset) into a
@@ -30,7 +30,7 @@ func newLineage() *cobra.Command {
 func addressPath(address string, parts int) (string, error) {
 	names := []string{"CLUSTER", "TOPIC", "PARTITION", "OFFSET"}[:parts]
 	split := strings.Split(address, "/")
-	if len(split) != parts {
+	if len(split) != parts || slices.Contains(split, "") {
 		return "", withCode(exitInvalid, fmt.Errorf("%q is not an address: write %s", address, strings.Join(names, "/")))
 	}
 	for i := range split {
@@ -39,9 +39,28 @@ func addressPath(address string, parts int) (string, error) {
 	return strings.Join(split, "/"), nil
 }
 
+// lifeFlag is the query by which one life of a topic is asked for.
+func lifeFlag(cmd *cobra.Command, topicID *string) {
+	cmd.Flags().StringVar(topicID, "topic-id", "", "an earlier life of a topic that was recreated")
+}
+
+func query(values ...string) string {
+	q := url.Values{}
+	for i := 0; i+1 < len(values); i += 2 {
+		if values[i+1] != "" {
+			q.Set(values[i], values[i+1])
+		}
+	}
+	if len(q) == 0 {
+		return ""
+	}
+	return "?" + q.Encode()
+}
+
 func lineageEvent() *cobra.Command {
 	var fleet server
 	var out output
+	var topicID string
 	cmd := &cobra.Command{
 		Use: "event CLUSTER/TOPIC/PARTITION/OFFSET", Short: "One event", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -50,12 +69,13 @@ func lineageEvent() *cobra.Command {
 				return err
 			}
 			var a lineage.Answer
-			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/lineage/events/"+path, nil, &a); err != nil {
+			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/lineage/events/"+path+query("topicId", topicID), nil, &a); err != nil {
 				return err
 			}
 			return out.print(cmd.OutOrStdout(), a, func(t *table) { drawEvent(t, &a) })
 		},
 	}
+	lifeFlag(cmd, &topicID)
 	fleet.flags(cmd)
 	out.flag(cmd)
 	return cmd
@@ -63,25 +83,23 @@ func lineageEvent() *cobra.Command {
 
 func drawEvent(t *table, a *lineage.Answer) {
 	for i, n := range a.Nodes {
-		if n.Redacted {
-			t.line("a place that you may not see")
-			continue
-		}
-		what := ""
-		if n.Origin {
-			what = "  produced here"
-		}
-		t.line(placeOf(n) + what)
+		t.line(placeOf(n) + what(n))
 		for _, e := range a.Edges {
 			if e.To == i {
-				t.line(fmt.Sprintf("  copied from %s by flow %s (node %s, epoch %d)%s", placeOf(a.Nodes[e.From]), or(e.Flow), or(e.ReplicaNode), e.Epoch, when(e.At)))
+				t.line("  copied from " + placeOf(a.Nodes[e.From]) + by(e))
 			}
 		}
-		for _, d := range append(n.Produced, n.Accesses...) {
+		for _, d := range n.Produced {
 			t.line("  " + deed(d))
 		}
+		for _, d := range n.Accesses {
+			t.line("  " + deed(d))
+		}
+		if n.More {
+			t.line("  and more that is not listed")
+		}
 		for _, c := range n.NotCopied {
-			t.line(fmt.Sprintf("  not copied to %s/%s by flow %s: %s %s", or(c.Cluster), or(c.Topic), or(c.Flow), c.Reason, c.Why))
+			t.line("  " + notCopied(c))
 		}
 		for _, u := range n.Unknown {
 			t.line("  unknown: " + u)
@@ -90,6 +108,36 @@ func drawEvent(t *table, a *lineage.Answer) {
 	if a.Truncated != "" {
 		t.line("cut off: " + a.Truncated)
 	}
+}
+
+// what says what a place is to the event.
+func what(n lineage.Node) (text string) {
+	if n.Origin {
+		text = "  produced here"
+	}
+	if n.EarlierLife {
+		text += "  in a topic that was recreated since"
+	}
+	return text
+}
+
+// by says how a copy was made, as far as the caller may know.
+func by(e lineage.Edge) string {
+	if e.Flow == "" {
+		return ""
+	}
+	return fmt.Sprintf(" by flow %s (node %s, epoch %d)%s", e.Flow, or(e.ReplicaNode), e.Epoch, when(e.At))
+}
+
+func notCopied(c lineage.NotCopied) string {
+	if c.Redacted {
+		return "not copied to a place that you may not see"
+	}
+	text := fmt.Sprintf("not copied to %s/%s by flow %s: %s", c.Cluster, c.Topic, c.Flow, c.Reason)
+	if c.Why != "" {
+		text += ", " + c.Why
+	}
+	return text
 }
 
 func placeOf(n lineage.Node) string {
@@ -120,6 +168,7 @@ func deed(d lineage.Deed) string {
 func lineageTopic() *cobra.Command {
 	var fleet server
 	var out output
+	var topicID string
 	cmd := &cobra.Command{
 		Use: "topic CLUSTER/TOPIC", Short: "One topic across datacenters, and its clients", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -128,12 +177,13 @@ func lineageTopic() *cobra.Command {
 				return err
 			}
 			var g lineage.Graph
-			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/lineage/topics/"+path, nil, &g); err != nil {
+			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/lineage/topics/"+path+query("topicId", topicID), nil, &g); err != nil {
 				return err
 			}
 			return out.print(cmd.OutOrStdout(), g, func(t *table) { drawGraph(t, &g) })
 		},
 	}
+	lifeFlag(cmd, &topicID)
 	fleet.flags(cmd)
 	out.flag(cmd)
 	return cmd
@@ -166,14 +216,22 @@ func drawGraph(t *table, g *lineage.Graph) {
 		}
 		t.row(who, c.Kind, or(c.Group), count(c.Offsets), c.At.Local().Format(time.DateTime))
 	}
+	if g.More {
+		t.line("and more that is not listed")
+	}
 	for _, u := range g.Unknown {
 		t.line("unknown: " + u)
+	}
+	if g.Truncated != "" {
+		t.line("cut off: " + g.Truncated)
 	}
 }
 
 func lineageGaps() *cobra.Command {
 	var fleet server
 	var out output
+	var topicID string
+	var from, to int64
 	cmd := &cobra.Command{
 		Use: "gaps CLUSTER/TOPIC/PARTITION", Short: "Offsets that have no copy, and why", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -181,21 +239,27 @@ func lineageGaps() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			ask := query("topicId", topicID, "from", strconv.FormatInt(from, 10), "to", strconv.FormatInt(to, 10))
 			var list api.GapList
-			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/lineage/gaps/"+path, nil, &list); err != nil {
+			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/lineage/gaps/"+path+ask, nil, &list); err != nil {
 				return err
 			}
 			return out.print(cmd.OutOrStdout(), list, func(t *table) {
 				t.row("FROM", "OFFSETS", "REASON", "FLOW", "DESTINATION")
+				var next int64
 				for _, g := range list.Gaps {
-					t.row(g.Source, g.Count, g.Reason, g.Flow, g.Cluster+"/"+g.Topic)
+					next = max(next, g.Source+g.Count)
+					t.row(g.Source, g.Count, g.Reason, or(g.Flow), or(g.Cluster)+"/"+or(g.Topic))
 				}
 				if list.More {
-					t.line("there are more")
+					t.line(fmt.Sprintf("there are more: --from %d", next))
 				}
 			})
 		},
 	}
+	cmd.Flags().Int64Var(&from, "from", 0, "first source offset")
+	cmd.Flags().Int64Var(&to, "to", -1, "last source offset; -1 is the end")
+	lifeFlag(cmd, &topicID)
 	fleet.flags(cmd)
 	out.flag(cmd)
 	return cmd

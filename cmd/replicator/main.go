@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -28,15 +29,47 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if err != nil && !errors.Is(err, errSilent) {
-		fmt.Fprintf(stderr, "replicator: %v\n", err)
-		var hinted interface{ Hint() string }
-		if errors.As(err, &hinted) && hinted.Hint() != "" {
-			fmt.Fprintf(stderr, "  %s\n", hinted.Hint())
+	began := false
+	each(root, func(cmd *cobra.Command) {
+		if act := cmd.RunE; act != nil {
+			cmd.RunE = func(cmd *cobra.Command, args []string) error {
+				began = true
+				return act(cmd, args)
+			}
 		}
+	})
+	cmd, err := root.ExecuteContextC(ctx)
+	if err != nil && !began {
+		err = misused(cmd, err)
 	}
+	report(ctx, stderr, err)
 	return exitCode(ctx, err)
+}
+
+// each visits a command and all below it.
+func each(cmd *cobra.Command, visit func(*cobra.Command)) {
+	visit(cmd)
+	for _, c := range cmd.Commands() {
+		each(c, visit)
+	}
+}
+
+// family is a command that does nothing but hold others.
+func family(cmd *cobra.Command, members ...*cobra.Command) *cobra.Command {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		text := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			text += "; did you mean " + strings.Join(near, ", ") + "?"
+		}
+		return misused(cmd, errors.New(text))
+	}
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.AddCommand(members...)
+	return cmd
 }
 
 func newRoot() *cobra.Command {
@@ -67,5 +100,5 @@ func newRoot() *cobra.Command {
 	root.AddCommand(newExitCodes())
 	root.SetHelpCommandGroupID("looking")
 	root.SetCompletionCommandGroupID("looking")
-	return root
+	return family(root)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -28,11 +29,11 @@ func readObjects(paths []string, stdin io.Reader) ([]flow.Object, error) {
 
 // invalid puts each fault on a line of its own.
 func invalid(err error) error {
-	var faults flow.Problems
-	if !errors.As(err, &faults) {
+	var all flow.Problems
+	if !errors.As(err, &all) {
 		return err
 	}
-	return fmt.Errorf("%d faults:\n%w", len(faults), faults)
+	return fmt.Errorf("%s:\n%w", several(len(all), "fault"), all)
 }
 
 // fileFlags is -f of the commands that read declarations.
@@ -63,8 +64,8 @@ func newValidate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if faults := flow.Check(objects); len(faults) > 0 {
-				return withCode(exitInvalid, invalid(faults))
+			if problems := flow.Check(objects); len(problems) > 0 {
+				return withCode(exitInvalid, invalid(problems))
 			}
 			for _, o := range objects {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", o.Key())
@@ -87,7 +88,7 @@ func newPlan() *cobra.Command {
 		Example: "  replicator plan -f us-eu.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			applied, err := apply(cmd.Context(), &fleet, &files, cmd.InOrStdin(), "?dryRun=true")
+			applied, err := apply(cmd.Context(), &fleet, &files, cmd.InOrStdin(), "?dryRun=true", "")
 			if err != nil {
 				return err
 			}
@@ -111,32 +112,35 @@ func newApply() *cobra.Command {
 	var files fileFlags
 	var fleet server
 	var out output
+	var revision string
 	cmd := &cobra.Command{
-		Use:     "apply -f FILE",
-		Short:   "Declare objects to the fleet, all or none",
-		Example: "  replicator apply -f us-eu.yaml",
-		Args:    cobra.NoArgs,
+		Use:   "apply -f FILE",
+		Short: "Declare objects to the fleet, all or none",
+		Example: `  replicator apply -f us-eu.yaml
+  replicator apply -f us-eu.yaml --revision 12`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			applied, err := apply(cmd.Context(), &fleet, &files, cmd.InOrStdin(), "")
+			applied, err := apply(cmd.Context(), &fleet, &files, cmd.InOrStdin(), "", revision)
 			if err != nil {
 				return err
 			}
 			return out.print(cmd.OutOrStdout(), applied, func(t *table) { drawChanges(t, applied, "") })
 		},
 	}
+	cmd.Flags().StringVar(&revision, "revision", "", "only if the objects are still at this one, which plan prints")
 	files.flag(cmd)
 	fleet.flags(cmd)
 	out.flag(cmd)
 	return cmd
 }
 
-func apply(ctx context.Context, fleet *server, files *fileFlags, stdin io.Reader, query string) (api.Applied, error) {
+func apply(ctx context.Context, fleet *server, files *fileFlags, stdin io.Reader, query, revision string) (api.Applied, error) {
 	var applied api.Applied
 	yaml, err := files.stream(stdin)
 	if err != nil {
 		return applied, err
 	}
-	return applied, fleet.call(ctx, http.MethodPost, "/api/v1/apply"+query, yaml, &applied)
+	return applied, fleet.callAt(ctx, http.MethodPost, "/api/v1/apply"+query, yaml, revision, &applied)
 }
 
 func changes(a api.Applied) (n int) {
@@ -217,7 +221,7 @@ func getObjects(ctx context.Context, fleet *server, args []string) (api.ObjectLi
 		return list, fleet.call(ctx, http.MethodGet, "/api/v1/objects?kind="+kind, nil, &list)
 	}
 	list.Objects = make([]api.Object, 1)
-	return list, fleet.call(ctx, http.MethodGet, "/api/v1/objects/"+kind+"/"+args[1], nil, &list.Objects[0])
+	return list, fleet.call(ctx, http.MethodGet, "/api/v1/objects/"+kind+"/"+url.PathEscape(args[1]), nil, &list.Objects[0])
 }
 
 func drawObjects(t *table, list api.ObjectList) {
@@ -239,7 +243,7 @@ func newDelete() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := fleet.call(cmd.Context(), http.MethodDelete, "/api/v1/objects/"+kind+"/"+args[1], nil, nil); err != nil {
+			if err := fleet.call(cmd.Context(), http.MethodDelete, "/api/v1/objects/"+kind+"/"+url.PathEscape(args[1]), nil, nil); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s/%s deleted\n", kind, args[1])

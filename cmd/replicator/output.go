@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -16,12 +17,40 @@ import (
 // carries the data and nothing else.
 type output struct{ format string }
 
-var formats = []string{"table", "json", "jsonl", "yaml"}
-
 func (o *output) flag(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&o.format, "output", "o", "table", "format: "+strings.Join(formats, ", "))
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)) // fails only if the flag is missing
+	formatFlag(cmd, &o.format, "table", "json", "jsonl", "yaml")
 }
+
+// formatFlag is an -o flag that takes one of a few words; the first is the
+// default.
+func formatFlag(cmd *cobra.Command, format *string, words ...string) {
+	*format = words[0]
+	cmd.Flags().VarP(&choice{format, words}, "output", "o", "format: "+strings.Join(words, ", "))
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // fails only if the flag is missing
+}
+
+// choice is the value of a flag that takes one of a few words.
+type choice struct {
+	value *string
+	words []string
+}
+
+func (c *choice) String() string {
+	if c.value == nil {
+		return ""
+	}
+	return *c.value
+}
+
+func (c *choice) Set(word string) error {
+	if !slices.Contains(c.words, word) {
+		return fmt.Errorf("choose one of %s", strings.Join(c.words, ", "))
+	}
+	*c.value = word
+	return nil
+}
+
+func (c *choice) Type() string { return "format" }
 
 // print writes v as JSON or YAML, or lets draw make a table of it.
 func (o *output) print(w io.Writer, v any, draw func(*table)) error {
@@ -49,7 +78,7 @@ func (o *output) print(w io.Writer, v any, draw func(*table)) error {
 	case "yaml":
 		return printYAML(w, v)
 	}
-	return withCode(exitInvalid, fmt.Errorf("-o %s: the formats are %s", o.format, strings.Join(formats, ", ")))
+	return fmt.Errorf("format %q is not known", o.format)
 }
 
 // printYAML goes through JSON, so that both formats have the same keys.
@@ -109,4 +138,12 @@ func or(s string) string {
 		return "-"
 	}
 	return s
+}
+
+// several is a number and what it counts, in the right form.
+func several(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func newRunbook() *cobra.Command {
-	cmd := &cobra.Command{
+	return family(&cobra.Command{
 		Use:   "runbook",
 		Short: "Planned failovers: run, watch, decide, report",
 		Long: `Planned failovers as stored steps, each with its evidence. A runbook goes on
@@ -21,8 +21,7 @@ when the node that runs it dies. Declare it with 'replicator apply' first.`,
   replicator runbook run us-eu-failover --reason CHG-1042
   replicator runbook watch us-eu-failover
   replicator runbook report us-eu-failover > report.md`,
-	}
-	cmd.AddCommand(
+	},
 		runbookShow("plan NAME", "The steps that a run would take", "plan"),
 		runbookRun(), runbookWatch(), runbookReport(),
 		runbookDecide("approve", "Approve a gate", true),
@@ -33,7 +32,6 @@ when the node that runs it dies. Declare it with 'replicator apply' first.`,
 		runbookDecide("rollback", "Undo what was done, last step first", false),
 		runbookDecide("abort", "End it as it is; nothing is undone", false),
 	)
-	return cmd
 }
 
 func runbookPath(name, what string) string {
@@ -66,7 +64,7 @@ func runbookRun() *cobra.Command {
 		Use: "run NAME", Short: "Run it, and watch it", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var x runbook.Execution
-			if err := fleet.call(cmd.Context(), http.MethodPost, runbookPath(args[0], "start?reason="+url.QueryEscape(reason)), nil, &x); err != nil {
+			if err := fleet.call(cmd.Context(), http.MethodPost, runbookPath(args[0], "start")+query("reason", reason), nil, &x); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "started %s\n", x.ID)
@@ -139,15 +137,15 @@ func lastEvidence(s *runbook.StepRun) string {
 
 func runbookReport() *cobra.Command {
 	var fleet server
-	var asJSON bool
+	var format string
 	cmd := &cobra.Command{
 		Use: "report NAME", Short: "The latest run with all evidence, as Markdown or JSON", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			what := "report"
-			if asJSON {
+			if format == "json" {
 				what = "execution"
 			}
-			raw, err := fleet.fetch(cmd.Context(), http.MethodGet, runbookPath(args[0], what), nil)
+			raw, err := fleet.fetch(cmd.Context(), http.MethodGet, runbookPath(args[0], what), nil, "")
 			if err != nil {
 				return err
 			}
@@ -156,7 +154,7 @@ func runbookReport() *cobra.Command {
 		},
 	}
 	fleet.flags(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	formatFlag(cmd, &format, "markdown", "json")
 	return cmd
 }
 
@@ -166,12 +164,8 @@ func runbookDecide(decision, short string, step bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: decision + " NAME", Short: short, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			query := url.Values{"reason": {reason}}
-			if id != "" {
-				query.Set("step", id)
-			}
 			var x runbook.Execution
-			if err := fleet.call(cmd.Context(), http.MethodPost, runbookPath(args[0], decision)+"?"+query.Encode(), nil, &x); err != nil {
+			if err := fleet.call(cmd.Context(), http.MethodPost, runbookPath(args[0], decision)+query("reason", reason, "step", id), nil, &x); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is %s\n", x.ID, x.State)

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"regexp"
 
 	"github.com/spf13/cobra"
@@ -14,37 +12,47 @@ import (
 )
 
 // nodeFile is the plain file that 'replicator serve --config' reads. Its keys
-// are documented in docs/fleet.md.
+// are documented in docs/fleet.md; those without omitempty must be there.
 type nodeFile struct {
-	Name    string `yaml:"name"`
-	Fleet   string `yaml:"fleet"`
-	DataDir string `yaml:"dataDir"`
-	Peer    struct {
-		Address   string   `yaml:"address"`
-		Advertise string   `yaml:"advertise"`
-		CAFile    string   `yaml:"caFile"`
-		CertFile  string   `yaml:"certFile"`
-		KeyFile   string   `yaml:"keyFile"`
-		Bootstrap bool     `yaml:"bootstrap"`
-		Join      []string `yaml:"join"`
-	} `yaml:"peer"`
-	API struct {
-		Address  string    `yaml:"address"`
-		CertFile string    `yaml:"certFile"`
-		KeyFile  string    `yaml:"keyFile"`
-		Users    []apiUser `yaml:"users"`
-	} `yaml:"api"`
+	Name    string   `json:"name"`
+	Fleet   string   `json:"fleet"`
+	DataDir string   `json:"dataDir"`
+	Peer    nodePeer `json:"peer"`
+	API     nodeAPI  `json:"api"`
+}
+
+type nodePeer struct {
+	Address   string   `json:"address"`
+	Advertise string   `json:"advertise,omitempty"`
+	CAFile    string   `json:"caFile"`
+	CertFile  string   `json:"certFile"`
+	KeyFile   string   `json:"keyFile"`
+	Bootstrap bool     `json:"bootstrap,omitempty"`
+	Join      []string `json:"join,omitempty"`
+}
+
+type nodeAPI struct {
+	Address  string    `json:"address"`
+	CertFile string    `json:"certFile,omitempty"`
+	KeyFile  string    `json:"keyFile,omitempty"`
+	Users    []apiUser `json:"users"`
 }
 
 type apiUser struct {
-	Name       string            `yaml:"name"`
-	Role       string            `yaml:"role"`
-	Token      flow.Secret       `yaml:"token"`
-	Principals map[string]string `yaml:"principals"`
+	Name       string            `json:"name"`
+	Role       string            `json:"role"`
+	Token      flow.Secret       `json:"token"`
+	Principals map[string]string `json:"principals,omitempty"`
 }
 
-// A fleet's name is part of transactional ids and of ledger entries.
-var validFleet = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
+var (
+	// A node's name stands in its certificate.
+	validNode = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
+	// A fleet's name is part of transactional ids and of ledger entries.
+	validFleet = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
+	// A principal is of a type, User as a rule.
+	validPrincipal = regexp.MustCompile(`^[A-Za-z]+:.+$`)
+)
 
 func newServe() *cobra.Command {
 	var file, addressFile string
@@ -56,13 +64,9 @@ func newServe() *cobra.Command {
 		Example: "  replicator serve --config /etc/waybill/node.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var f nodeFile
-			if err := loadConfig(file, &f); err != nil {
-				return err
-			}
-			users, err := f.validate()
+			f, users, err := loadNode(file)
 			if err != nil {
-				return withCode(exitInvalid, fmt.Errorf("configuration %s: %w", file, err))
+				return err
 			}
 			ctx, stop := life.context(cmd.Context(), cmd.InOrStdin())
 			defer stop()
@@ -77,55 +81,105 @@ func newServe() *cobra.Command {
 	return cmd
 }
 
-// validate says everything that is wrong, and resolves the API's tokens.
-func (f *nodeFile) validate() ([]api.User, error) {
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	for key, v := range map[string]string{
-		"name": f.Name, "dataDir": f.DataDir, "peer.address": f.Peer.Address, "peer.caFile": f.Peer.CAFile,
-		"peer.certFile": f.Peer.CertFile, "peer.keyFile": f.Peer.KeyFile, "api.address": f.API.Address,
-	} {
-		if v == "" {
-			bad("%s is missing", key)
-		}
+// loadNode reads a node's file and resolves the API's tokens.
+func loadNode(path string) (f nodeFile, users []api.User, err error) {
+	c, err := loadConfig(path, &f)
+	if err != nil {
+		return f, nil, err
 	}
-	if !validFleet.MatchString(f.Fleet) {
-		bad("fleet %q: up to 32 lower case letters, digits and dashes", f.Fleet)
-	}
-	if f.Peer.Bootstrap == (len(f.Peer.Join) > 0) {
-		bad("peer: set either bootstrap (the first node of a new fleet) or join (addresses of nodes that are there)")
-	}
-	if host, _, err := net.SplitHostPort(f.API.Address); f.API.Address != "" && err != nil {
-		bad("api.address: %w", err)
-	} else if ip := net.ParseIP(host); f.API.CertFile == "" && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		bad("api.address %s is not loopback: set api.certFile and api.keyFile, tokens must not travel in the clear", f.API.Address)
-	}
-	users, err := f.users()
-	return users, errors.Join(append(errs, err)...)
+	f.check(c)
+	users = f.API.users(c)
+	return f, users, c.err()
 }
 
-// users resolves the tokens; short ones could be guessed.
-func (f *nodeFile) users() ([]api.User, error) {
-	const shortest = 16
-	var errs []error
-	var users []api.User
-	if len(f.API.Users) == 0 {
-		errs = append(errs, errors.New("api.users is empty: nobody could call the API"))
+// check says everything that is wrong with the values.
+func (f *nodeFile) check(c config) {
+	if !validNode.MatchString(f.Name) {
+		c.Fault("name", fmt.Sprintf("%q is not the name of a node", f.Name), "use up to 63 lower case letters, digits, dashes and dots")
 	}
-	for _, u := range f.API.Users {
-		token, err := kafka.ResolveSecret(u.Token)
+	if !validFleet.MatchString(f.Fleet) {
+		c.Fault("fleet", fmt.Sprintf("%q is not the name of a fleet", f.Fleet), "use up to 32 lower case letters, digits and dashes")
+	}
+	for _, needed := range []struct{ path, value string }{
+		{"dataDir", f.DataDir},
+		{"peer.address", f.Peer.Address},
+		{"peer.caFile", f.Peer.CAFile},
+		{"peer.certFile", f.Peer.CertFile},
+		{"peer.keyFile", f.Peer.KeyFile},
+		{"api.address", f.API.Address},
+	} {
+		if needed.value == "" {
+			c.Fault(needed.path, "is empty", "")
+		}
+	}
+	f.Peer.check(c)
+	f.API.check(c)
+}
+
+func (p *nodePeer) check(c config) {
+	c.address("peer.address", p.Address)
+	c.address("peer.advertise", p.Advertise)
+	c.file("peer.caFile", p.CAFile)
+	c.file("peer.certFile", p.CertFile)
+	c.file("peer.keyFile", p.KeyFile)
+	for i, addr := range p.Join {
+		c.address(fmt.Sprintf("peer.join[%d]", i), addr)
+	}
+	switch {
+	case p.Bootstrap && len(p.Join) > 0:
+		c.Fault("peer.join", "goes not with bootstrap", "a node begins a fleet, or joins one: remove one of the two")
+	case !p.Bootstrap && len(p.Join) == 0:
+		c.Fault("peer", "neither begins a fleet nor joins one", "write bootstrap: true on the very first node, join: [\"host:port\"] with addresses of others on the rest")
+	}
+}
+
+func (a *nodeAPI) check(c config) {
+	c.address("api.address", a.Address)
+	c.pair("api", a.CertFile, a.KeyFile)
+	if a.Address != "" && a.CertFile == "" && !loopback(a.Address) {
+		c.Fault("api.address", a.Address+" is not loopback", "set api.certFile and api.keyFile: tokens must not travel in the clear")
+	}
+}
+
+// shortestToken is what cannot be guessed: 16 characters of base64 are 96 bits.
+const shortestToken = 16
+
+// users resolves the tokens.
+func (a *nodeAPI) users(c config) []api.User {
+	if len(a.Users) == 0 {
+		c.Fault("api.users", "is empty", "nobody could call the API: add a user")
+	}
+	var users []api.User
+	for i, u := range a.Users {
+		at := fmt.Sprintf("api.users[%d]", i)
 		role := api.Role(u.Role)
+		if role != api.Admin && role != api.Viewer {
+			c.Fault(at+".role", fmt.Sprintf("%q is not a role", u.Role), fmt.Sprintf("write %s or %s", api.Admin, api.Viewer))
+		}
+		token, err := kafka.ResolveSecret(u.Token)
 		switch {
 		case err != nil:
-			errs = append(errs, fmt.Errorf("api.users: %s: token: %w", u.Name, err))
-		case len(token) < shortest:
-			errs = append(errs, fmt.Errorf("api.users: %s: the token has less than %d characters", u.Name, shortest))
-		case u.Name == "":
-			errs = append(errs, errors.New("api.users: a user has no name"))
-		case role != api.Admin && role != api.Viewer:
-			errs = append(errs, fmt.Errorf("api.users: %s: role %q is neither %s nor %s", u.Name, u.Role, api.Admin, api.Viewer))
+			c.Fault(at+".token", err.Error(), "")
+		case len(token) < shortestToken:
+			c.Fault(at+".token", fmt.Sprintf("has less than %d characters", shortestToken), "make one that cannot be guessed: openssl rand -base64 24")
+		}
+		if u.Name == "" {
+			c.Fault(at+".name", "is empty", "")
+		}
+		for _, other := range users {
+			if other.Name == u.Name {
+				c.Fault(at+".name", fmt.Sprintf("%q is the name of two users", u.Name), "")
+			}
+			if token != "" && other.Token == token {
+				c.Fault(at+".token", fmt.Sprintf("is that of %s too", other.Name), "who did what could not be told: give each user a token of his own")
+			}
+		}
+		for _, cluster := range sortedNames(u.Principals) {
+			if !validPrincipal.MatchString(u.Principals[cluster]) {
+				c.Fault(at+".principals."+cluster, fmt.Sprintf("%q is not a principal", u.Principals[cluster]), "write User:name")
+			}
 		}
 		users = append(users, api.User{Name: u.Name, Token: token, Role: role, Principals: u.Principals})
 	}
-	return users, errors.Join(errs...)
+	return users
 }
