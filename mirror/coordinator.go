@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -33,8 +35,9 @@ type coordinator struct {
 	timeout  time.Duration // after which the broker aborts a transaction by itself
 	conn     *kafka.Conn
 
-	// waiting is told why a request is being asked again, and "" when it is not.
-	waiting func(reason string)
+	// waiting is told why a request has been asked again for a while, and nil when
+	// it is answered after all.
+	waiting func(err error)
 }
 
 func (k *coordinator) close() {
@@ -71,7 +74,9 @@ func (k *coordinator) again(ctx context.Context, what string, ask func(*kafka.Co
 			err = ask(conn)
 		}
 		if err == nil {
-			k.waiting("")
+			if wait.grown() {
+				k.waiting(nil)
+			}
 			return nil
 		}
 		err = fmt.Errorf("%s: %w", what, err)
@@ -85,7 +90,7 @@ func (k *coordinator) again(ctx context.Context, what string, ask func(*kafka.Co
 			return err
 		}
 		if wait.grown() {
-			k.waiting(err.Error())
+			k.waiting(err)
 		}
 		if waitErr := wait.sleep(ctx); waitErr != nil {
 			return err
@@ -119,11 +124,19 @@ func (k *coordinator) init(ctx context.Context) (pid int64, epoch int16, err err
 type partitionErrors map[flow.TopicPartition]error
 
 func (e partitionErrors) Error() string {
+	first := ""
 	for tp, err := range e {
-		return fmt.Sprintf("%v: %v (%d partitions)", tp, err, len(e))
+		if s := fmt.Sprintf("%v: %v", tp, err); first == "" || s < first {
+			first = s
+		}
 	}
-	return "no partition"
+	if len(e) > 1 {
+		first += fmt.Sprintf(" (one of %d partitions)", len(e))
+	}
+	return first
 }
+
+func (e partitionErrors) Unwrap() []error { return slices.Collect(maps.Values(e)) }
 
 // add makes partitions part of the transaction. Adding one twice is harmless.
 func (k *coordinator) add(ctx context.Context, pid int64, epoch int16, tps []flow.TopicPartition) error {

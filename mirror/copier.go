@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
@@ -37,7 +38,7 @@ type copier struct {
 	fix        string
 	final      bool      // failed for good
 	retryAt    time.Time // when Waiting or Failed
-	trouble    string    // what keeps the source from answering, while Running
+	trouble    trouble   // what keeps the source from answering, while Running
 	notBefore  time.Time // no fetch until then
 	generation uint64    // changes with every rewind: what was fetched before is void
 	fetchNext  int64
@@ -206,7 +207,7 @@ type wanted struct {
 func (c *copier) sourceTrouble(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.trouble = "source: " + err.Error()
+	c.trouble = troubleOf(fmt.Errorf("source: %w", err))
 	c.notBefore = time.Now().Add(c.backoff.min)
 }
 
@@ -221,7 +222,7 @@ func (c *copier) watermarks(start, end, stable int64, now time.Time) {
 		c.stableAt = now
 	}
 	c.end, c.stable = end, stable
-	c.trouble, c.notBefore = "", time.Time{}
+	c.trouble, c.notBefore = trouble{}, time.Time{}
 	if end > c.committed {
 		c.lag.observe(end, now)
 	}
@@ -345,7 +346,7 @@ func (c *copier) fail(generation uint64, err error) {
 // fault records an error and when to try again. c.mu is held.
 func (c *copier) fault(err error) {
 	v := classify(err)
-	c.reason, c.fix = err.Error(), v.fix
+	c.reason, c.fix = err.Error(), cmp.Or(v.fix, kafka.Advice(err))
 	if errors.Is(err, kerr.CorruptMessage) {
 		c.verify = true
 	}
@@ -419,8 +420,8 @@ func (c *copier) status(now time.Time) CopyStatus {
 		s.Fix = "if it does not end by itself, find it with kafka-transactions.sh find-hanging and abort it"
 	}
 	if c.state == Running {
-		if problem := cmp.Or(c.lane.problem(), c.trouble); problem != "" {
-			s.State, s.Reason = Waiting, problem
+		if t := cmp.Or(c.lane.problem(), c.trouble); t.reason != "" {
+			s.State, s.Reason, s.Fix = t.state, t.reason, t.fix
 		}
 	}
 	return s

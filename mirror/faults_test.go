@@ -260,6 +260,41 @@ func TestAFaultOfOneCopyLeavesTheOthersAlone(t *testing.T) {
 	})
 }
 
+func TestALaneThatCannotWriteHopsWaitsLongerEachTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	w.east.create(t, "orders", 1)
+	n := w.node("a", nil)
+	n.Assign(w.copies(1, 1, "orders"))
+	w.west.produce(t, "orders", 0, 0, 10)
+	w.east.expect(t, "orders", 0, 10)
+	limit := func(bytes string) {
+		t.Helper()
+		res, err := w.east.admin.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: keyMaxMessageBytes, Value: &bytes}}, ledger.Topic)
+		if err != nil || res[0].Err != nil {
+			t.Fatal(err, res)
+		}
+	}
+	limit("1")
+	opened := n.Metrics().LaneOpens.Load()
+	w.west.produce(t, "orders", 0, 10, 20)
+	failed := func() bool {
+		all := n.Status()
+		return len(all) == 1 && all[0].State == Failed && strings.Contains(all[0].Reason, "ledger") && strings.Contains(all[0].Fix, ledger.Topic)
+	}
+	eventually(t, "the copy says what is wrong", failed)
+	eventually(t, "several attempts", func() bool { return n.Metrics().LaneOpens.Load() >= opened+4 })
+	for range 20 { // each attempt is a write to raft; in between the reason stays
+		if !failed() {
+			t.Fatalf("status is %+v", n.Status())
+		}
+	}
+	limit("1048588")
+	w.east.expect(t, "orders", 0, 20)
+	eventually(t, "nothing is wrong any more", func() bool { all := n.Status(); return all[0].State == Running && all[0].Reason == "" })
+}
+
 func TestANodeOfAnEndedIncarnationIsFencedAtItsNextLane(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

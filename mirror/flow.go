@@ -49,7 +49,7 @@ type flowRun struct {
 	mu      sync.Mutex
 	want    map[flow.TopicPartition]Assignment
 	copiers map[flow.TopicPartition]*copier
-	trouble string
+	trouble trouble
 }
 
 func newFlowRun(cfg Config, a Assignment, t *takeover, n *numbers, m *Metrics) *flowRun {
@@ -98,13 +98,15 @@ func (f *flowRun) holds(a *Assignment) bool {
 	return c != nil && c.a.Epoch == a.Epoch
 }
 
-func (f *flowRun) say(trouble string) {
+// say publishes what the flow waits for, nil when for nothing.
+func (f *flowRun) say(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if trouble != "" && trouble != f.trouble {
-		f.log.Warn("flow waits", "reason", trouble)
+	t := troubleOf(err)
+	if t.reason != "" && t.reason != f.trouble.reason {
+		f.log.Warn("flow waits", "reason", t.reason)
 	}
-	f.trouble = trouble
+	f.trouble = t
 }
 
 // run runs the flow until the context ends, or until this node is fenced.
@@ -147,13 +149,13 @@ func (f *flowRun) reach(ctx context.Context) error {
 	for {
 		err := f.tryReach(ctx)
 		if err == nil {
-			f.say("")
+			f.say(nil)
 			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		f.say(err.Error())
+		f.say(err)
 		if err := wait.sleep(ctx); err != nil {
 			return err
 		}
@@ -202,11 +204,11 @@ func (f *flowRun) step(ctx context.Context, g *errgroup.Group) {
 	if joined || f.source.isStale(f.cfg.MetadataInterval) || f.destination.isStale(f.cfg.MetadataInterval) {
 		if err := f.refresh(ctx); err != nil {
 			if ctx.Err() == nil {
-				f.say(err.Error())
+				f.say(err)
 			}
 			return
 		}
-		f.say("")
+		f.say(nil)
 		f.checkLives()
 	}
 	f.route(ctx, g)
@@ -334,8 +336,8 @@ func (f *flowRun) status(now time.Time) []CopyStatus {
 	var out []CopyStatus
 	for tp, c := range copiers {
 		s := c.status(now)
-		if trouble != "" && s.State != Failed {
-			s.State, s.Reason = Waiting, trouble
+		if trouble.reason != "" && s.State != Failed {
+			s.State, s.Reason, s.Fix = trouble.state, trouble.reason, trouble.fix
 		}
 		if _, assigned := want[tp]; assigned {
 			out = append(out, s)
@@ -350,13 +352,13 @@ func (f *flowRun) status(now time.Time) []CopyStatus {
 }
 
 // pendingStatus is that of a copy that the flow has not come to yet.
-func pendingStatus(a Assignment, trouble string) CopyStatus {
+func pendingStatus(a Assignment, t trouble) CopyStatus {
 	s := CopyStatus{
 		Flow: a.Flow, SourceTopic: a.SourceTopic, DestinationTopic: a.DestinationTopic, Partition: a.Partition, Epoch: a.Epoch,
 		State: Starting, Position: -1, SourceEnd: -1, SourceStable: -1, SourceStart: -1,
 	}
-	if trouble != "" {
-		s.State, s.Reason, s.Fix = Waiting, trouble, ""
+	if t.reason != "" {
+		s.State, s.Reason, s.Fix = t.state, t.reason, t.fix
 	}
 	return s
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,7 +31,7 @@ type lane struct {
 	mu      sync.Mutex
 	list    []*copier // ready: each has a chunk or an epoch to declare
 	wake    chan struct{}
-	trouble atomic.Pointer[string]
+	trouble atomic.Pointer[trouble]
 
 	coordinator *coordinator
 	conns       map[int32]*kafka.Conn
@@ -56,14 +57,17 @@ func newLane(cfg Config, id string, destination *peer, m *Metrics, log *slog.Log
 	return l
 }
 
-// say publishes what the lane waits for, "" when for nothing.
-func (l *lane) say(problem string) { l.trouble.Store(&problem) }
+// say publishes what the lane waits for, nil when for nothing.
+func (l *lane) say(err error) {
+	t := troubleOf(err)
+	l.trouble.Store(&t)
+}
 
-func (l *lane) problem() string {
-	if p := l.trouble.Load(); p != nil {
-		return *p
+func (l *lane) problem() trouble {
+	if t := l.trouble.Load(); t != nil {
+		return *t
 	}
-	return ""
+	return trouble{}
 }
 
 // ready puts a copier on the list of those that have something to write.
@@ -102,8 +106,7 @@ func (l *lane) run(ctx context.Context) error {
 	for {
 		err := l.start(ctx)
 		if err == nil {
-			wait.n = 0
-			err = l.serve(ctx)
+			err = l.serve(ctx, &wait)
 		}
 		switch {
 		case errors.Is(err, ErrFenced):
@@ -112,7 +115,10 @@ func (l *lane) run(ctx context.Context) error {
 			return l.leave()
 		}
 		l.log.Warn("lane starts again", "err", err)
-		l.say("lane: " + err.Error())
+		if slices.ContainsFunc(l.doubt, func(p *part) bool { return p.fault != nil }) {
+			wait.n = 0 // it is for those copies to wait
+		}
+		l.say(fmt.Errorf("lane: %w", err))
 		if wait.sleep(ctx) != nil {
 			return l.leave()
 		}
@@ -186,7 +192,6 @@ func (l *lane) start(ctx context.Context) error {
 		}
 		l.announced = pid
 	}
-	l.say("")
 	return nil
 }
 
@@ -216,11 +221,25 @@ func (l *lane) settle(ctx context.Context) error {
 	return nil
 }
 
-// serve runs transactions until one fails or the context ends.
-func (l *lane) serve(ctx context.Context) error {
+// quiet is how long a lane is left alone before it is taken to be well again
+// without having written anything.
+const quiet = 5 * time.Second
+
+// serve runs transactions until one fails or the context ends. Only one that
+// was committed, or a while in which nobody wanted one, shows that what made the
+// lane start again has passed: before that, each failure makes wait longer.
+func (l *lane) serve(ctx context.Context, wait *backoff) error {
+	calm := time.After(quiet)
+	if wait.n <= 1 {
+		l.say(nil)
+	}
 	for {
 		select {
 		case <-l.wake:
+		case <-calm:
+			calm, wait.n = nil, 0
+			l.say(nil)
+			continue
 		case <-ctx.Done():
 		}
 		if ctx.Err() != nil {
@@ -242,6 +261,10 @@ func (l *lane) serve(ctx context.Context) error {
 				l.log.Warn("producer epoch is no longer ours: the registration decides", "err", err)
 			}
 			return err
+		}
+		if len(t.parts) > 0 && wait.n > 0 {
+			wait.n = 0
+			l.say(nil)
 		}
 	}
 }

@@ -178,7 +178,7 @@ func (m *Manager) Status() []CopyStatus {
 	var out []CopyStatus
 	for _, a := range m.want {
 		if !known[a.Flow] {
-			out = append(out, pendingStatus(a, ""))
+			out = append(out, pendingStatus(a, trouble{}))
 		}
 	}
 	m.mu.Unlock()

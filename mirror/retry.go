@@ -1,12 +1,16 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/waybillhq/waybill/internal/kafka"
+	"github.com/waybillhq/waybill/internal/ledger"
 )
 
 // ErrFenced says that this node's incarnation is over: another node has taken
@@ -28,6 +32,7 @@ var (
 	errNoDestination = errors.New("destination topic does not exist")
 	errFewPartitions = errors.New("destination topic has fewer partitions than the source")
 	errUnresolved    = errors.New("position is not known")
+	errLedger        = errors.New("write to the ledger")
 )
 
 // action is what an error makes of a copy.
@@ -49,6 +54,14 @@ type verdict struct {
 // classify decides about an error of one copy. Everything inside a transaction
 // that goes wrong ends that transaction, so "retry the request" is no choice.
 func classify(err error) verdict {
+	if errors.Is(err, errLedger) {
+		switch {
+		case errors.Is(err, kerr.TopicAuthorizationFailed):
+			return verdict{hold, "allow READ, WRITE and DESCRIBE on the topic " + ledger.Topic + " of the destination"}
+		case errors.Is(err, kerr.MessageTooLarge):
+			return verdict{hold, "raise max.message.bytes of the topic " + ledger.Topic + " of the destination"}
+		}
+	}
 	for _, c := range verdicts {
 		if errors.Is(err, c.err) {
 			return c.verdict
@@ -76,7 +89,7 @@ var verdicts = []struct {
 	{errNoDestination, verdict{hold, "create the topic, or let the flow create it: the principal needs CREATE on it"}},
 	{errFewPartitions, verdict{hold, "add partitions to the destination topic, or allow ALTER on it"}},
 	{errRecordTooLarge, verdict{hold, "raise max.message.bytes of the destination topic"}},
-	{errUnresolved, verdict{rewind, ""}},
+	{errUnresolved, verdict{rewind, "see what the status says of the destination's ledger"}},
 
 	{kerr.TopicAuthorizationFailed, verdict{hold, "allow READ and DESCRIBE on the source topic, WRITE and DESCRIBE on the destination topic"}},
 	{kerr.ClusterAuthorizationFailed, verdict{hold, "allow IDEMPOTENT_WRITE on the destination cluster"}},
@@ -92,6 +105,26 @@ var verdicts = []struct {
 	// The source's checksum travels with a raw batch: staged again with a check,
 	// the copy either finds the batch corrupt at the source or goes on.
 	{kerr.CorruptMessage, verdict{rewind, ""}},
+}
+
+// trouble is what keeps a part of the data plane from its work, as the copies
+// show it that depend on that part.
+type trouble struct {
+	state       State
+	reason, fix string
+}
+
+// troubleOf is an error as trouble; none is the zero trouble.
+func troubleOf(err error) trouble {
+	if err == nil {
+		return trouble{}
+	}
+	v := classify(err)
+	t := trouble{Waiting, err.Error(), cmp.Or(v.fix, kafka.Advice(err))}
+	if v.action != rewind {
+		t.state = Failed
+	}
+	return t
 }
 
 // isFencing says that an answer means a newer epoch of our transactional id.

@@ -23,7 +23,7 @@ type takeover struct {
 // fence returns when every lane of an ended incarnation at the destination is
 // fenced and what it left open is committed or aborted for good. say is told
 // what it waits for.
-func (t *takeover) fence(ctx context.Context, destination *peer, say func(string)) error {
+func (t *takeover) fence(ctx context.Context, destination *peer, say func(error)) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	lanes, err := t.cfg.Lanes.Ended(ctx, destination.id)
@@ -40,9 +40,9 @@ func (t *takeover) fence(ctx context.Context, destination *peer, say func(string
 		g.Go(func() error {
 			k := &coordinator{
 				peer: destination, clientID: t.cfg.ClientID, id: l.TransactionalID, timeout: t.cfg.TransactionTimeout,
-				waiting: func(reason string) {
-					if reason != "" {
-						say(fmt.Sprintf("fence lane %s of an ended incarnation: %s", l.TransactionalID, reason))
+				waiting: func(err error) {
+					if err != nil {
+						say(fmt.Errorf("fence lane %s of an ended incarnation: %w", l.TransactionalID, err))
 					}
 				},
 			}

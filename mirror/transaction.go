@@ -414,10 +414,10 @@ func (t *transaction) finish(ctx context.Context) error {
 	}
 	drained := time.Now()
 	if err := t.writeLedger(ctx); err != nil {
-		return t.abandon(ctx, fmt.Errorf("ledger: %w", err))
+		return t.abandon(ctx, fmt.Errorf("%w: %w", errLedger, err))
 	}
 	if err := t.drain(ctx); err != nil {
-		return fmt.Errorf("ledger: %w", err)
+		return fmt.Errorf("%w: %w", errLedger, err)
 	}
 	if err := t.l.reach(afterHops); err != nil {
 		return err

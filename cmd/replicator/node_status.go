@@ -99,6 +99,11 @@ func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[clust
 			fs.LagSeconds = maxKnown(fs.LagSeconds, p.LagSeconds)
 		}
 	}
+	for _, t := range fs.Topics {
+		if fs.Reason == "" && t.State == fs.State && t.Reason != "" {
+			fs.Reason, fs.ToDo = fmt.Sprintf("topic %s: %s", t.SourceTopic, t.Reason), t.ToDo
+		}
+	}
 	if f.Spec.Paused {
 		fs.State = statePaused
 	}
@@ -136,7 +141,28 @@ func topicStatus(flowName string, t *cluster.Topic, paused bool, reports map[clu
 		ts.State = worst(ts.State, cs.State)
 		ts.Partitions = append(ts.Partitions, cs)
 	}
+	sumUp(&ts)
 	return ts
+}
+
+// sumUp gives a topic that has nothing to say for itself the reason of the first
+// of its worst partitions.
+func sumUp(ts *api.TopicStatus) {
+	if ts.Reason != "" {
+		return
+	}
+	n := 0
+	for _, p := range ts.Partitions {
+		if p.State != ts.State || p.Reason == "" {
+			continue
+		}
+		if n++; n == 1 {
+			ts.Reason, ts.ToDo = fmt.Sprintf("partition %d: %s", p.Partition, p.Reason), p.ToDo
+		}
+	}
+	if n > 1 {
+		ts.Reason = fmt.Sprintf("%d partitions, the first is %s", n, ts.Reason)
+	}
 }
 
 func copyStatus(partition int32, owner cluster.Owner, report cluster.WorkStatus) api.CopyStatus {

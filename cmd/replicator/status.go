@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -77,9 +78,11 @@ func drawStatus(t *table, s api.Status, partitions bool) {
 	for _, f := range s.Flows {
 		drawReason(t, f.Name, f.Reason, f.ToDo)
 		for _, topic := range f.Topics {
-			drawReason(t, f.Name+": "+topic.SourceTopic, topic.Reason, topic.ToDo)
+			if topic.Reason != "" && !strings.HasSuffix(f.Reason, topic.Reason) {
+				drawReason(t, f.Name+": "+topic.SourceTopic, topic.Reason, topic.ToDo)
+			}
 			for _, p := range topic.Partitions {
-				if p.Reason != topic.Reason && p.Reason != f.Reason {
+				if partitions && p.Reason != "" && !strings.HasSuffix(topic.Reason, p.Reason) {
 					drawReason(t, fmt.Sprintf("%s: %s/%d", f.Name, topic.SourceTopic, p.Partition), p.Reason, p.ToDo)
 				}
 			}

@@ -269,10 +269,32 @@ func same(a, b *kgo.Record) bool {
 // sameBytes tells null from empty.
 func sameBytes(a, b []byte) bool { return bytes.Equal(a, b) && (a == nil) == (b == nil) }
 
-// running waits until the flow runs without lag and without anything to say.
-func (w *world) running(partitions int) api.Status {
+// running waits until the flow runs with all its partitions, without lag and
+// without anything to say.
+func (w *world) running(partitions int) {
 	w.t.Helper()
-	return w.liveNode().awaitStatus(recovery, "the flow runs", func(s *api.Status) error {
+	w.flows(partitions, func(f api.FlowStatus) error {
+		if f.LagRecords != 0 {
+			return fmt.Errorf("lag is %d", f.LagRecords)
+		}
+		return nil
+	})
+}
+
+// keepsUp is running under load: the lag is short.
+func (w *world) keepsUp(partitions int) {
+	w.t.Helper()
+	w.flows(partitions, func(f api.FlowStatus) error {
+		if f.LagRecords < 0 || f.LagSeconds > 1 {
+			return fmt.Errorf("lag is %d records, %.1f s", f.LagRecords, f.LagSeconds)
+		}
+		return nil
+	})
+}
+
+func (w *world) flows(partitions int, lag func(api.FlowStatus) error) {
+	w.t.Helper()
+	w.liveNode().awaitStatus(recovery, "the flow runs", func(s *api.Status) error {
 		f, err := flowOf(s)
 		if err != nil {
 			return err
@@ -294,10 +316,8 @@ func (w *world) running(partitions int) api.Status {
 			return fmt.Errorf("the flow is %s: %s", f.State, f.Reason)
 		case copies != partitions:
 			return fmt.Errorf("%d partitions are copied, want %d", copies, partitions)
-		case f.LagRecords != 0:
-			return fmt.Errorf("lag is %d", f.LagRecords)
 		}
-		return nil
+		return lag(f)
 	})
 }
 
@@ -328,16 +348,3 @@ func (w *world) copiedNow(topic string) (int, error) {
 	}
 	return n, nil
 }
-
-// allow adds rights of the replicator, as the administrator.
-func (b *broker) allow(builders ...*kadm.ACLBuilder) {
-	b.t.Helper()
-	for _, builder := range builders {
-		res, err := b.admin().CreateACLs(b.ctx(), builder.Allow("User:"+userReplicator).AllowHosts("*").ResourcePatternType(kadm.ACLPatternLiteral))
-		must(b.t, err)
-		for _, r := range res {
-			must(b.t, r.Err)
-		}
-	}
-}
-
