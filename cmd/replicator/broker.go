@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -80,19 +83,32 @@ func runBroker(ctx context.Context, conf broker.Config, addressFile string) erro
 // must not leave children behind.
 type lifetime struct{ withStdin bool }
 
+// stdinGrace is how long an orphan may take to end tidily. A fleet whose nodes
+// are all orphans has nobody to move its work to, and would only wait.
+const stdinGrace = 2 * time.Second
+
 func (l *lifetime) flags(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&l.withStdin, demo.WatchStdinFlag, false, "stop when standard input ends")
+	cmd.Flags().BoolVar(&l.withStdin, demo.WatchStdinFlag, false, "stop when standard input ends, at the latest 2 s later")
 }
 
+// context ends with ctx or standard input. The command calls the function that is
+// returned when it has stopped; if that takes too long the process exits.
 func (l *lifetime) context(ctx context.Context, stdin io.Reader) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	if l.withStdin {
-		go func() { // ends with the process: a read of stdin cannot be interrupted
-			_, _ = io.Copy(io.Discard, stdin)
-			cancel()
-		}()
+	if !l.withStdin {
+		return ctx, cancel
 	}
-	return ctx, cancel
+	stopped := make(chan struct{})
+	go func() { // ends with the process: a read of stdin cannot be interrupted
+		_, _ = io.Copy(io.Discard, stdin)
+		cancel()
+		select {
+		case <-stopped:
+		case <-time.After(stdinGrace):
+			os.Exit(exitFailed)
+		}
+	}()
+	return ctx, sync.OnceFunc(func() { cancel(); close(stopped) })
 }
 
 // logging is the flags of a server process's log, which goes to standard error.
