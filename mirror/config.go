@@ -108,6 +108,12 @@ type Config struct {
 	// transaction that takes half of it is given up by the lane itself.
 	TransactionTimeout time.Duration
 
+	// StopTimeout bounds each step of a stop: until the copies of a flow that is
+	// paused, removed or declared otherwise have settled their last transactions;
+	// until a lane has finished the one that is under way; until it has settled one
+	// that failed. What takes longer is left to be fenced.
+	StopTimeout time.Duration
+
 	// BufferBytes bounds what is fetched and not yet written on this node, shared
 	// evenly between flows. 256 MiB is a quarter second at 1 GB/s.
 	BufferBytes int64
@@ -151,6 +157,7 @@ func DefaultConfig() Config {
 		CommitInterval:     20 * time.Millisecond,
 		MaxCommitInterval:  500 * time.Millisecond,
 		TransactionTimeout: time.Minute,
+		StopTimeout:        5 * time.Second,
 		BufferBytes:        256 << 20,
 		MaxDecode:          128 << 20,
 		MetadataInterval:   5 * time.Second,
@@ -172,6 +179,7 @@ func (c *Config) Validate() error {
 	check(c.CopiesPerLane > 0 && c.MaxLanesPerFlow >= c.LanesPerFlow, "lanes per flow are %d to %d with %d copies each", c.LanesPerFlow, c.MaxLanesPerFlow, c.CopiesPerLane)
 	check(c.CommitInterval > 0 && c.CommitInterval <= c.MaxCommitInterval, "commit interval is %v, must be above 0 and at most %v", c.CommitInterval, c.MaxCommitInterval)
 	check(c.TransactionTimeout >= 10*time.Second && c.MaxCommitInterval <= c.TransactionTimeout/4, "transaction timeout is %v, must be at least 10s and four times the commit interval", c.TransactionTimeout)
+	check(c.StopTimeout > 0, "stop timeout is %v, must be above 0", c.StopTimeout)
 	check(c.BufferBytes >= minFlowBytes, "buffer is %d bytes, must be at least %d", c.BufferBytes, minFlowBytes)
 	check(c.MaxDecode >= 1<<20, "decode limit is %d bytes, must be at least 1 MiB", c.MaxDecode)
 	check(c.MetadataInterval >= minRefresh, "metadata interval is %v, must be at least %v", c.MetadataInterval, minRefresh)

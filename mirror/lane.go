@@ -132,7 +132,7 @@ func (l *lane) leave() error {
 	if !l.open {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), l.StopTimeout)
 	defer cancel()
 	_, _, err := l.coordinator.init(ctx)
 	if err == nil {
@@ -144,10 +144,6 @@ func (l *lane) leave() error {
 	}
 	return nil
 }
-
-// leaveTimeout bounds what a stop may take: a transaction that is under way is
-// finished, or the one that failed is settled.
-const leaveTimeout = 5 * time.Second
 
 func (l *lane) close() {
 	l.coordinator.close()
@@ -246,8 +242,7 @@ func (l *lane) serve(ctx context.Context, wait *backoff) error {
 			return ctx.Err()
 		}
 		l.retire()
-		// A stop lets the transaction end that is under way.
-		hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.TransactionTimeout/2)
+		hard, cancel := l.hard(ctx)
 		t := newTransaction(l)
 		err := t.run(ctx, hard)
 		cancel()
@@ -269,10 +264,24 @@ func (l *lane) serve(ctx context.Context, wait *backoff) error {
 	}
 }
 
+// hard bounds a transaction: a stop lets it end that is under way, within
+// StopTimeout.
+func (l *lane) hard(ctx context.Context) (context.Context, context.CancelFunc) {
+	hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.TransactionTimeout/2)
+	forget := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(l.StopTimeout):
+			cancel()
+		case <-hard.Done():
+		}
+	})
+	return hard, func() { forget(); cancel() }
+}
+
 // announce registers the producer id in the ledger, in a transaction of its own:
 // a reader that meets a batch of ours finds its writer there already.
 func (l *lane) announce(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.TransactionTimeout/2)
+	ctx, cancel := l.hard(ctx)
 	defer cancel()
 	t := newTransaction(l)
 	t.announcement = &ledger.Writer{

@@ -43,6 +43,7 @@ type running struct {
 	stop context.CancelFunc
 	// Guarded by Manager.mu: stop has been called, run has returned.
 	stopping, ended bool
+	leaveBy         time.Time // when its copies, which are to stop, are not waited for any more
 }
 
 // NewManager makes a Manager; Run runs it.
@@ -78,18 +79,21 @@ func (m *Manager) poke() {
 func (m *Manager) Metrics() *Metrics { return m.metrics }
 
 // Run runs what is assigned until the context ends: then every transaction that
-// is under way is finished, or left to be fenced if that takes longer than some
-// seconds. It returns an error that wraps [ErrFenced], with all copies stopped,
+// is under way is finished, or left to be fenced if that takes longer than
+// [Config].StopTimeout. It returns an error that wraps [ErrFenced], with all copies stopped,
 // when the incarnation of this node is over.
 func (m *Manager) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		tick := time.NewTicker(lookAgain)
+		defer tick.Stop()
 		for {
-			for _, a := range m.reconcile(gctx, g) {
+			for _, a := range m.reconcile(gctx, g, time.Now()) {
 				m.cfg.Released(a)
 			}
 			select {
 			case <-m.kick:
+			case <-tick.C:
 			case <-gctx.Done():
 				return nil
 			}
@@ -98,9 +102,12 @@ func (m *Manager) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// lookAgain is how often flows that are to stop are looked at.
+const lookAgain = 500 * time.Millisecond
+
 // reconcile starts and stops flows, and tells each what it is to copy. It returns
 // what has been released since.
-func (m *Manager) reconcile(ctx context.Context, g *errgroup.Group) (released []Assignment) {
+func (m *Manager) reconcile(ctx context.Context, g *errgroup.Group, now time.Time) (released []Assignment) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	byFlow := map[string][]Assignment{}
@@ -118,10 +125,16 @@ func (m *Manager) reconcile(ctx context.Context, g *errgroup.Group) (released []
 			// Its end pokes us; if it is wanted again it starts anew then.
 		case len(list) > 0 && r.sameDeclarations(list[0]):
 			r.assign(list)
+			r.leaveBy = time.Time{}
 		default:
-			// Its copies stop first, each after its last transaction.
+			// Its copies stop first, each after its last transaction. Where that
+			// cannot be settled (the destination does not answer, or not to this
+			// password) the lanes end without: they ask for no commit any more.
 			r.assign(nil)
-			if r.empty() {
+			if r.leaveBy.IsZero() {
+				r.leaveBy = now.Add(m.cfg.StopTimeout)
+			}
+			if r.empty() || now.After(r.leaveBy) {
 				r.stopping = true
 				r.stop()
 			}

@@ -17,15 +17,41 @@ type takeover struct {
 	cfg     Config
 	metrics *Metrics
 	log     *slog.Logger
-	mu      sync.Mutex // one at a time: fencing twice is harmless but slow
+
+	mu    sync.Mutex
+	turns map[string]chan struct{} // by cluster.id, each with room for one
+}
+
+// turn waits until nobody else fences at a destination: doing it twice is
+// harmless but slow. A destination that does not answer holds up no other.
+func (t *takeover) turn(ctx context.Context, clusterID string) (done func(), err error) {
+	t.mu.Lock()
+	if t.turns == nil {
+		t.turns = map[string]chan struct{}{}
+	}
+	turn := t.turns[clusterID]
+	if turn == nil {
+		turn = make(chan struct{}, 1)
+		t.turns[clusterID] = turn
+	}
+	t.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for lanes to be fenced: %w", ctx.Err())
+	}
 }
 
 // fence returns when every lane of an ended incarnation at the destination is
 // fenced and what it left open is committed or aborted for good. say is told
 // what it waits for.
 func (t *takeover) fence(ctx context.Context, destination *peer, say func(error)) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	done, err := t.turn(ctx, destination.id)
+	if err != nil {
+		return err
+	}
+	defer done()
 	lanes, err := t.cfg.Lanes.Ended(ctx, destination.id)
 	if err != nil {
 		return fmt.Errorf("list lanes of ended incarnations: %w", err)

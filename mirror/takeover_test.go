@@ -1,11 +1,15 @@
 package mirror
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
@@ -215,5 +219,48 @@ func TestALedgerThatGrowsKeepsItsCopies(t *testing.T) {
 	}
 	for _, name := range names {
 		w.east.expect(t, name, 0, 150)
+	}
+}
+
+// endedLane is a register with one lane of an ended incarnation in one cluster.
+type endedLane struct{ Lanes }
+
+func (endedLane) Ended(_ context.Context, clusterID string) ([]Lane, error) {
+	if clusterID != "dead" {
+		return nil, nil
+	}
+	return []Lane{{TransactionalID: "lane", ClusterID: clusterID}}, nil
+}
+
+// TestADeadDestinationHoldsUpNoOther fences at a cluster that does not answer,
+// and meanwhile at another one.
+func TestADeadDestinationHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	dead := &flow.Cluster{Spec: flow.ClusterSpec{BootstrapServers: []string{"127.0.0.1:1"}}}
+	client, err := kafka.NewClient(dead, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	cfg := DefaultConfig()
+	cfg.Lanes = endedLane{}
+	to := &takeover{cfg: cfg, metrics: &Metrics{}, log: slog.New(slog.DiscardHandler)}
+	ctx, cancel := context.WithCancel(t.Context())
+	waits := make(chan struct{})
+	var once sync.Once
+	results := make(chan error, 2)
+	go func() {
+		results <- to.fence(ctx, &peer{id: "dead", cluster: dead, client: client}, func(error) { once.Do(func() { close(waits) }) })
+	}()
+	<-waits
+	if err := to.fence(t.Context(), &peer{id: "alive", cluster: dead}, func(error) {}); err != nil {
+		t.Errorf("at the other cluster: %v", err)
+	}
+	go func() { results <- to.fence(ctx, &peer{id: "dead", cluster: dead, client: client}, func(error) {}) }()
+	cancel()
+	for range 2 {
+		if err := <-results; err == nil {
+			t.Error("a dead cluster was fenced")
+		}
 	}
 }

@@ -1,0 +1,85 @@
+package mirror
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
+	"github.com/waybillhq/waybill/internal/ledger/tail"
+)
+
+// move starts the broker of a site again, on the same store and at another
+// address, and declares it there.
+func (w *world) move(s *site, name string) {
+	w.t.Helper()
+	h := w.hosts[name]
+	h.cfg.Listeners[0].Addr = "127.0.0.1:0"
+	h.start(w)
+	s.Cluster = &flow.Cluster{Metadata: flow.Metadata{Name: name}, Spec: flow.ClusterSpec{BootstrapServers: []string{h.cfg.Listeners[0].Addr}}}
+	s.client = w.client(s.Cluster)
+	s.admin = kadm.NewClient(s.client)
+	reader, err := tail.New(tail.Config{
+		Dial:  func(opts ...kgo.Opt) (*kgo.Client, error) { return kafka.NewClient(s.Cluster, "test", opts...) },
+		Sinks: []tail.Sink{w.maps}, Log: slog.New(slog.DiscardHandler), Refresh: 500 * time.Millisecond,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.maps.Attach(name, reader)
+	w.background(reader.Run)
+}
+
+// TestADestinationThatMovesInATransaction takes the destination away at each step
+// of a transaction and declares it elsewhere: the lane that cannot settle what
+// it has begun must not keep the copies, nor may anything be lost or doubled.
+func TestADestinationThatMovesInATransaction(t *testing.T) {
+	for _, at := range []point{beforeAdd, afterAdd, afterData, afterHops, afterEndSent} {
+		t.Run(string(at), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.bundledOnly("east")
+			const partitions = 2
+			w.west.create(t, "orders", partitions)
+			w.east.create(t, "orders", partitions)
+			var armed atomic.Bool
+			var once sync.Once
+			gone := make(chan struct{})
+			n := w.node("a", func(c *Config) {
+				c.StopTimeout = 300 * time.Millisecond
+				c.at = func(p point) error {
+					if p != at || !armed.Load() {
+						return nil
+					}
+					once.Do(func() { w.hosts["east"].stop(); close(gone) })
+					return errTest
+				}
+			})
+			n.Assign(w.copies(1, partitions, "orders"))
+			produce := func(from, next int) {
+				for p := range int32(partitions) {
+					w.west.produce(t, "orders", p, from, next)
+				}
+			}
+			produce(0, 100)
+			eventually(t, "caught up", func() bool { return n.caughtUp(partitions) })
+			armed.Store(true)
+			produce(100, 200)
+			<-gone
+			armed.Store(false)
+			w.move(w.east, "east")
+			n.Assign(w.copies(1, partitions, "orders"))
+			produce(200, 300)
+			eventually(t, "caught up at the new address", func() bool { return n.caughtUp(partitions) })
+			for p := range int32(partitions) {
+				w.east.expect(t, "orders", p, 300)
+			}
+		})
+	}
+}
