@@ -29,8 +29,8 @@ fuzz: ## every fuzz target, FUZZTIME each (default 10s)
 demo: ## the whole job, checking itself, then it ends
 	@$(timed) $(GO) run ./cmd/replicator demo --exit
 
-kcat: ## kcat (librdkafka) against the bundled broker; installs kcat with apt-get if it is missing
-	@$(timed) test/interop/kcat.sh
+kcat: ## kcat (librdkafka) against the bundled broker, and against what the demo claims; installs kcat with apt-get if it is missing
+	@$(timed) test/interop/kcat.sh && test/interop/kcat-demo.sh
 
 SUITE_RUN ?=
 SUITE_RECORDS ?= 500000
