@@ -55,20 +55,22 @@ type copier struct {
 
 	latestAt int64 // where a copy that starts at the latest offset began, -1
 
-	committed  int64 // -1: not known
-	destNext   int64 // least offset that the next batch can get, 0: not known
-	destLoose  bool  // what lies between may be aborted batches of ours
-	start, end int64 // of the source, -1
-	stable     int64
-	stableAt   time.Time // when stable last moved or was the end
-	lag        lagClock
-	records    int64
-	bytes      int64
-	foreign    int64
-	recordRate meter
-	byteRate   meter
-	lastCommit time.Time
-	lastHop    time.Time
+	committed int64 // -1: not known
+	// committedEpoch is the source's leader epoch at committed-1, -1 if not known.
+	committedEpoch int32
+	destNext       int64 // least offset that the next batch can get, 0: not known
+	destLoose      bool  // what lies between may be aborted batches of ours
+	start, end     int64 // of the source, -1
+	stable         int64
+	stableAt       time.Time // when stable last moved or was the end
+	lag            lagClock
+	records        int64
+	bytes          int64
+	foreign        int64
+	recordRate     meter
+	byteRate       meter
+	lastCommit     time.Time
+	lastHop        time.Time
 }
 
 type queued struct {
@@ -84,7 +86,7 @@ func newCopier(a Assignment, changed func(), m *Metrics) *copier {
 	return &copier{
 		a: a, changed: changed, metrics: m, state: Starting,
 		backoff:  backoff{min: 100 * time.Millisecond, max: 15 * time.Second},
-		latestAt: -1, committed: -1, fetchNext: -1, start: -1, end: -1, stable: -1, epoch: -1, checked: -1,
+		latestAt: -1, committed: -1, committedEpoch: -1, fetchNext: -1, start: -1, end: -1, stable: -1, epoch: -1, checked: -1,
 	}
 }
 
@@ -122,10 +124,10 @@ func (c *copier) begin(at Position, lim limits) {
 	c.limits = lim
 	c.state, c.reason, c.fix = Running, "", ""
 	c.beginDue = true
-	c.moveTo(at.Next)
-	if at.Exists {
-		c.epoch = at.SourceLeaderEpoch
+	if !at.Exists {
+		at.SourceLeaderEpoch = -1
 	}
+	c.moveTo(at.Next, at.SourceLeaderEpoch)
 	c.destNext = max(0, at.Destination)
 	stopping := c.stopping
 	c.mu.Unlock()
@@ -150,8 +152,9 @@ func (c *copier) currentGeneration() uint64 {
 	return c.generation
 }
 
-// moveTo drops what is queued and goes on from position. c.mu is held.
-func (c *copier) moveTo(position int64) {
+// moveTo drops what is queued and goes on from position; epoch is the source's
+// leader epoch just before it, -1 if not known. c.mu is held.
+func (c *copier) moveTo(position int64, epoch int32) {
 	for i := range c.queue {
 		c.queue[i].release()
 	}
@@ -159,7 +162,7 @@ func (c *copier) moveTo(position int64) {
 	c.generation++
 	c.committed, c.fetchNext = position, position
 	c.destLoose = true // an aborted transaction leaves batches behind
-	c.epoch, c.checked = -1, -1
+	c.epoch, c.committedEpoch, c.checked = epoch, epoch, -1
 }
 
 func (q *queued) release() {
@@ -179,7 +182,7 @@ func (c *copier) want() (w wanted, crowded, ok bool) {
 	}
 	lim := c.limits
 	lim.verify = c.verify
-	return wanted{c: c, generation: c.generation, offset: c.fetchNext, epoch: c.epoch, checked: c.checked, limits: lim}, false, true
+	return wanted{c: c, topicID: c.id.Source.TopicID, generation: c.generation, offset: c.fetchNext, epoch: c.epoch, checked: c.checked, limits: lim}, false, true
 }
 
 // confirm says that the source's log, under a leader epoch, still has what was
@@ -195,6 +198,7 @@ func (c *copier) confirm(generation uint64, leaderEpoch int32) {
 // wanted is one partition of a fetch.
 type wanted struct {
 	c           *copier
+	topicID     ledger.TopicID // zero where the source has none
 	generation  uint64
 	offset      int64
 	leaderEpoch int32 // of the present leader
@@ -266,7 +270,7 @@ func (c *copier) enter() *part {
 		return nil
 	}
 	c.inTxn = true
-	return &part{c: c, id: c.id, key: c.key, from: c.committed, next: c.committed, expect: c.destNext, loose: c.destLoose, begin: c.beginDue, hopAt: c.lastHop}
+	return &part{c: c, id: c.id, key: c.key, from: c.committed, next: c.committed, fromEpoch: c.committedEpoch, expect: c.destNext, loose: c.destLoose, begin: c.beginDue, hopAt: c.lastHop}
 }
 
 // take gives the lane the next chunk of a copier in its transaction; more says
@@ -286,6 +290,9 @@ func (c *copier) take() (q queued, ok, more bool) {
 func (c *copier) commit(p *part, now time.Time) {
 	c.mu.Lock()
 	c.committed = p.next
+	if n := len(p.chunks); n > 0 {
+		c.committedEpoch = p.chunks[n-1].leaderEpoch
+	}
 	if p.wrote {
 		c.destNext, c.destLoose = p.expect, false
 	}
@@ -314,11 +321,11 @@ func (c *copier) commit(p *part, now time.Time) {
 	}
 }
 
-// settle ends a failed transaction: the copy goes on from position, or, with a
-// fault of its own, stands back.
-func (c *copier) settle(position int64, fault error) {
+// settle ends a failed transaction: the copy goes on from position, before which
+// the source's leader epoch was epoch, or, with a fault of its own, stands back.
+func (c *copier) settle(position int64, epoch int32, fault error) {
 	c.mu.Lock()
-	c.moveTo(position)
+	c.moveTo(position, epoch)
 	c.lag.reach(position)
 	c.inTxn = false
 	if fault != nil {
@@ -373,7 +380,7 @@ func (c *copier) stop() {
 	defer c.mu.Unlock()
 	c.stopping = true
 	if !c.inTxn && !c.preparing {
-		c.moveTo(c.committed)
+		c.moveTo(c.committed, c.committedEpoch)
 	}
 }
 

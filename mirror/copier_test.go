@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/waybillhq/waybill/internal/ledger"
 )
@@ -70,5 +71,29 @@ func TestACopyThatStopsAsItEntersSaysNothing(t *testing.T) {
 	txn.parts = append(txn.parts, p)
 	if err := txn.writeLedger(context.Background()); err != nil || len(txn.added) != 0 {
 		t.Errorf("partitions %v and error %v, want none", txn.added, err)
+	}
+}
+
+// TestARewindRemembersTheSourcesHistory fails a transaction: the next fetch from
+// another leader must still be compared with what has been committed (KIP-320).
+func TestARewindRemembersTheSourcesHistory(t *testing.T) {
+	c := runningCopier(t, "orders")
+	push := func(from, next int64, epoch int32) {
+		c.push(c.currentGeneration(), []chunk{gapChunk(from, next, ledger.Compacted, epoch)}, next, nil)
+	}
+	run := func() *part {
+		txn := newTransaction(&lane{destination: &peer{}})
+		if _, err := txn.round(context.Background(), []*copier{c}); err != nil {
+			t.Fatal(err)
+		}
+		return txn.parts[0]
+	}
+	push(0, 10, 5)
+	c.commit(run(), time.Now())
+	push(10, 20, 6)
+	p := run()
+	c.settle(p.from, p.fromEpoch, nil)
+	if w, _, ok := c.want(); !ok || w.offset != 10 || w.epoch != 5 || w.checked != -1 {
+		t.Errorf("wants offset %d after epoch %d, want 10 after 5", w.offset, w.epoch)
 	}
 }

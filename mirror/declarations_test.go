@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -81,5 +82,24 @@ func TestADestinationThatMovesInATransaction(t *testing.T) {
 				w.east.expect(t, "orders", p, 300)
 			}
 		})
+	}
+}
+
+// TestAnAddressOfAnotherCluster has east's address answer for west.
+func TestAnAddressOfAnotherCluster(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id, err := kafka.ClusterID(t.Context(), w.west.client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{cluster: w.west.Cluster, client: w.west.client, id: id}
+	if err := p.refresh(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	before := p.view()
+	p.client = w.east.client
+	if err := p.refresh(t.Context(), nil); !errors.Is(err, kafka.ErrWrongCluster) || p.view() != before {
+		t.Errorf("got %v, want %v and the view as it was", err, kafka.ErrWrongCluster)
 	}
 }

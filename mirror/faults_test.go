@@ -109,6 +109,28 @@ func TestTwoLivesAreNotSpliced(t *testing.T) {
 	}
 }
 
+// TestANewLifeIsNotReadBetweenTwoLooks creates the source topic anew and writes
+// more than the copy has come to, long before the metadata is looked at again.
+func TestANewLifeIsNotReadBetweenTwoLooks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	w.east.create(t, "orders", 1)
+	w.west.produce(t, "orders", 0, 0, 50)
+	n := w.node("a", func(c *Config) { c.MetadataInterval = time.Hour })
+	n.Assign(w.copies(1, 1, "orders"))
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	remove(t, w.west.admin, "orders")
+	w.west.create(t, "orders", 1)
+	again := &site{Cluster: w.west.Cluster, client: w.client(w.west.Cluster)}
+	again.produce(t, "orders", 0, 0, 200)
+	eventually(t, "the copy has stopped", func() bool {
+		s := n.only()
+		return s.State == Failed && s.Position == 50 && strings.Contains(s.Reason, errRecreated.Error())
+	})
+	w.east.expect(t, "orders", 0, 50)
+}
+
 func TestAnExpiredStretchIsDeclared(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

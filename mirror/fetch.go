@@ -17,9 +17,11 @@ import (
 )
 
 const (
-	// fetchVersion is the newest that names topics; later ones want topic ids,
-	// which not every source has.
-	fetchVersion = 12
+	// fetchByID asks for topics by id (KIP-516): one that was created anew since
+	// the metadata was read is then not read in place of the old one. fetchByName
+	// is the newest version for sources without topic ids.
+	fetchByID   = 13
+	fetchByName = 12
 
 	// fetchBytes bounds a response, except for a single larger batch.
 	fetchBytes = 8 << 20
@@ -113,8 +115,8 @@ func (f *fetcher) once(ctx context.Context) error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	req, index := f.request(list, crowded)
-	answer, err := f.conn.Request(ctx, req, fetchVersion)
+	req, index, version := f.request(list, crowded)
+	answer, err := f.conn.Request(ctx, req, version)
 	if err != nil {
 		return err
 	}
@@ -162,8 +164,18 @@ func (f *fetcher) plan() (list []wanted, crowded bool) {
 	return list, crowded
 }
 
-func (f *fetcher) request(list []wanted, crowded bool) (*kmsg.FetchRequest, map[flow.TopicPartition]wanted) {
-	req := kmsg.NewPtrFetchRequest()
+// place is a partition as a fetch names it: by topic id, or by name. The other
+// of the two is left empty.
+type place struct {
+	topic     string
+	id        ledger.TopicID
+	partition int32
+}
+
+// request asks for all of list, at a version that is at least as new as the
+// broker answers. Under both names of a partition, index has what is wanted.
+func (f *fetcher) request(list []wanted, crowded bool) (req *kmsg.FetchRequest, index map[place]wanted, version int16) {
+	req = kmsg.NewPtrFetchRequest()
 	req.ReplicaID, req.SessionEpoch = -1, -1 // a consumer, without a session
 	req.MinBytes, req.MaxBytes = 1, fetchBytes
 	req.IsolationLevel = 1 // read_committed
@@ -173,14 +185,17 @@ func (f *fetcher) request(list []wanted, crowded bool) (*kmsg.FetchRequest, map[
 		req.MaxWaitMillis = int32(crowdedWait.Milliseconds())
 	}
 	share := int32(min(max(fetchBytes/len(list), minPartitionBytes), maxPartitionBytes))
-	index := make(map[flow.TopicPartition]wanted, len(list))
+	index, version = make(map[place]wanted, 2*len(list)), fetchByID
 	for _, w := range list {
 		tp := w.c.source()
-		index[tp] = w
+		index[place{topic: tp.Topic, partition: tp.Partition}] = w
+		if index[place{id: w.topicID, partition: tp.Partition}] = w; w.topicID == (ledger.TopicID{}) {
+			version = fetchByName
+		}
 		// Neighbours of one topic share an entry; the order of partitions stays.
-		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != tp.Topic {
+		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != tp.Topic || req.Topics[n-1].TopicID != w.topicID {
 			t := kmsg.NewFetchRequestTopic()
-			t.Topic = tp.Topic
+			t.Topic, t.TopicID = tp.Topic, w.topicID
 			req.Topics = append(req.Topics, t)
 		}
 		p := kmsg.NewFetchRequestTopicPartition()
@@ -189,11 +204,11 @@ func (f *fetcher) request(list []wanted, crowded bool) (*kmsg.FetchRequest, map[
 		t := &req.Topics[len(req.Topics)-1]
 		t.Partitions = append(t.Partitions, p)
 	}
-	return req, index
+	return req, index, version
 }
 
 // deliver stages what came for each partition and queues it with its copier.
-func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, index map[flow.TopicPartition]wanted) {
+func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, index map[place]wanted) {
 	var size int64
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
@@ -206,7 +221,7 @@ func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, index m
 	for _, t := range resp.Topics {
 		for i := range t.Partitions {
 			p := &t.Partitions[i]
-			w, ok := index[flow.TopicPartition{Topic: t.Topic, Partition: p.Partition}]
+			w, ok := index[place{topic: t.Topic, id: t.TopicID, partition: p.Partition}]
 			if !ok {
 				continue // a partition that was not asked for
 			}
@@ -236,11 +251,13 @@ func (f *fetcher) fault(ctx context.Context, w wanted, err error) {
 		}
 	case errors.Is(err, kerr.NotLeaderForPartition), errors.Is(err, kerr.FencedLeaderEpoch), errors.Is(err, kerr.UnknownLeaderEpoch),
 		errors.Is(err, kerr.LeaderNotAvailable), errors.Is(err, kerr.OffsetNotAvailable),
-		errors.Is(err, kerr.ReplicaNotAvailable), errors.Is(err, kerr.KafkaStorageError):
-		// The leader moves: nothing is wrong with the position.
+		errors.Is(err, kerr.ReplicaNotAvailable), errors.Is(err, kerr.KafkaStorageError),
+		errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.InconsistentTopicID):
+		// The leader moves, or the topic is not what it was: the metadata tells.
 		f.source.wantRefresh()
 		w.c.sourceTrouble(err)
 	default:
+		f.source.wantRefresh()
 		w.c.fail(w.generation, fmt.Errorf("fetch %v at offset %d: %w", w.c.source(), w.offset, err))
 	}
 }

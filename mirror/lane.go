@@ -197,20 +197,20 @@ func (l *lane) start(ctx context.Context) error {
 func (l *lane) settle(ctx context.Context) error {
 	for len(l.doubt) > 0 {
 		p := l.doubt[0]
-		position := p.from
+		position, epoch := p.from, p.fromEpoch
 		if l.unclear {
 			at, err := l.Positions.Position(ctx, l.destination.cluster.Metadata.Name, p.id)
 			if err != nil {
 				return err
 			}
 			if at.Exists {
-				position = at.Next
+				position, epoch = at.Next, at.SourceLeaderEpoch
 			}
 			if err := ownedBy(at, &l.Config, p.c.a.Epoch); err != nil {
 				p.fault = err
 			}
 		}
-		p.c.settle(position, p.fault)
+		p.c.settle(position, epoch, p.fault)
 		l.doubt = l.doubt[1:]
 	}
 	l.doubt, l.unclear = nil, false

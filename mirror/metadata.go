@@ -14,12 +14,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
 // view is what a cluster said about some topics at one moment. It is immutable.
 type view struct {
 	at      time.Time
+	cluster string           // cluster.id, "" where the broker tells none
 	brokers map[int32]string // address by broker id
 	topics  map[string]topicView
 }
@@ -98,6 +100,8 @@ func (p *peer) isStale(maxAge time.Duration) bool {
 // a while, and each question is about every topic of the flow.
 const minRefresh = 100 * time.Millisecond
 
+// refresh reads the view anew. An address may have become another cluster's: what
+// that one says is not taken over.
 func (p *peer) refresh(ctx context.Context, topics []string) error {
 	p.mu.Lock()
 	p.stale = false
@@ -105,6 +109,9 @@ func (p *peer) refresh(ctx context.Context, topics []string) error {
 	v, err := readView(ctx, p.client, topics)
 	if err != nil {
 		return fmt.Errorf("cluster %s: %w", p.cluster.Metadata.Name, err)
+	}
+	if p.id != "" && v.cluster != p.id {
+		return fmt.Errorf("cluster %s: %w: cluster.id is %q, it was %q", p.cluster.Metadata.Name, kafka.ErrWrongCluster, v.cluster, p.id)
 	}
 	p.current.Store(v)
 	return nil
@@ -127,6 +134,9 @@ func readView(ctx context.Context, client *kgo.Client, topics []string) (*view, 
 
 func viewOf(resp *kmsg.MetadataResponse, now time.Time) *view {
 	v := &view{at: now, brokers: map[int32]string{}, topics: map[string]topicView{}}
+	if resp.ClusterID != nil {
+		v.cluster = *resp.ClusterID
+	}
 	for _, b := range resp.Brokers {
 		v.brokers[b.NodeID] = net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
 	}

@@ -241,6 +241,6 @@ func (c *copier) checkLife(source, destination *view) {
 	}
 	c.fault(err)
 	if !c.inTxn {
-		c.moveTo(c.committed)
+		c.moveTo(c.committed, c.committedEpoch)
 	}
 }

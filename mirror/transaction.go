@@ -56,6 +56,7 @@ type part struct {
 	begin bool
 
 	from, next int64 // source offsets
+	fromEpoch  int32 // the source's leader epoch at from-1, -1 if not known
 	chunks     []placed
 	expect     int64 // least base offset of the next acknowledgement, 0: not known
 	loose      bool  // what lies below that base offset need not be foreign
