@@ -83,6 +83,11 @@ func (f *fleet) Translate(_ context.Context, caller Caller, from offsets.Where, 
 	return nil, f.called("translate")
 }
 
+func (f *fleet) Waive(_ context.Context, _ string, _ int32, _ int64, by Person) error {
+	f.person = by
+	return f.called("waive")
+}
+
 func (f *fleet) Event(_ context.Context, caller Caller, at lineage.Address) (*lineage.Answer, error) {
 	f.caller, f.asked = caller, at
 	return &lineage.Answer{Nodes: []lineage.Node{{Cluster: at.Cluster, Topic: at.Topic}}, Edges: []lineage.Edge{}}, f.called("event")
@@ -139,7 +144,7 @@ func (f *fleet) handler() http.Handler {
 			{Name: "vera", Token: viewerToken, Role: Viewer, Principals: map[string]string{"us": "User:vera"}},
 			{Name: "ops", Token: adminToken, Role: Admin},
 		},
-		Objects: f, Flows: f, Groups: f, Lineage: f, Runbooks: f,
+		Objects: f, Flows: f, Groups: f, Ledgers: f, Lineage: f, Runbooks: f,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("# metrics\n")) }),
 		Ready:   func() error { return f.notReady },
 	})

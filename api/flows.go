@@ -39,6 +39,7 @@ type LedgerStatus struct {
 	// hundred.
 	Damaged int            `json:"damaged" doc:"Records that cannot be right, since the node started"`
 	Damage  []LedgerDamage `json:"damage,omitempty" doc:"The first hundred of them"`
+	Doubts  []LedgerDoubt  `json:"doubts,omitempty" doc:"What may be lost, by partition"`
 }
 
 // LedgerDamage is a place in a ledger that cannot be right.
@@ -48,6 +49,17 @@ type LedgerDamage struct {
 	Offset    int64  `json:"offset"`
 	Reason    string `json:"reason"`
 	Harmless  bool   `json:"harmless" doc:"No page of the ledger is lost with it"`
+}
+
+// LedgerDoubt is the last place of a ledger partition at which pages may be
+// lost. What is not waived keeps copies from starting that cannot show that they
+// have missed nothing, and offsets near it from being translated.
+type LedgerDoubt struct {
+	Partition int32  `json:"partition"`
+	Offset    int64  `json:"offset"`
+	Reason    string `json:"reason"`
+	Copies    int    `json:"copies" doc:"Known copies that are uncertain because of it"`
+	WaivedBy  string `json:"waivedBy,omitempty" doc:"Who has said that it does not matter"`
 }
 
 // FleetStatus is the nodes.

@@ -32,6 +32,7 @@ var routes = []route{
 	{"DELETE", "/api/v1/objects/{kind}/{name}", "/api/v1/objects/Cluster/us", 401, 403, 204, ""},
 	{"POST", "/api/v1/apply", "/api/v1/apply?dryRun=true", 401, 403, 200, plain},
 	{"GET", "/api/v1/status", "/api/v1/status", 401, 200, 200, plain},
+	{"POST", "/api/v1/ledgers/{cluster}/{partition}/{offset}/waive", "/api/v1/ledgers/eu/3/17/waive?reason=CHG-1", 401, 403, 204, ""},
 	{"GET", "/api/v1/flows/{flow}/groups", "/api/v1/flows/us-eu/groups", 401, 200, 200, plain},
 	{"GET", "/api/v1/offsets/{cluster}/{topic}/{partition}/{offset}", "/api/v1/offsets/us/orders/3/1041?to=eu", 401, 200, 200, plain},
 	{"GET", "/api/v1/lineage/events/{cluster}/{topic}/{partition}/{offset}", "/api/v1/lineage/events/us/orders/3/1041", 401, 200, 200, plain},
@@ -76,6 +77,8 @@ var wrong = []route{
 	{"GET", "", "/api/v1/offsets/us/orders/3/-1", 401, 422, 422, problem},
 	{"GET", "", "/api/v1/offsets/us/orders/4294967296/1", 401, 422, 422, problem},
 	{"GET", "", "/api/v1/lineage/gaps/us/orders/3?to=-2", 401, 422, 422, problem},
+	{"POST", "", "/api/v1/ledgers/eu/3/x/waive", 401, 403, 422, problem},
+	{"POST", "", "/api/v1/ledgers/eu/-3/1/waive", 401, 403, 422, problem},
 	{"POST", "", "/api/v1/runbooks/failover/hurry", 401, 403, 422, problem},
 	{"POST", "", "/api/v1/runbooks/failover/plan", 401, 403, 422, problem}, // no decision
 }

@@ -28,6 +28,7 @@ type Config struct {
 	Objects  Objects
 	Flows    Flows
 	Groups   Groups
+	Ledgers  Ledgers
 	Lineage  Lineage
 	Runbooks Runbooks
 
@@ -59,6 +60,7 @@ func New(c Config) http.Handler {
 	registerObjects(h, c.Objects)
 	registerFlows(h, c.Flows)
 	registerGroups(h, c.Groups)
+	registerLedgers(h, c.Ledgers)
 	registerLineage(h, c.Lineage)
 	registerRunbooks(h, c.Runbooks)
 

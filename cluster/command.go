@@ -61,6 +61,7 @@ var commands = func() map[string]func() Command {
 		func() Command { return new(PutExecution) },
 		func() Command { return new(DeleteExecution) },
 		func() Command { return new(PinLedger) },
+		func() Command { return new(WaiveDamage) },
 	} {
 		m[f().kind()] = f
 	}

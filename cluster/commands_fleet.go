@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"maps"
 )
 
 // InitFleet names the fleet. The first leader proposes it; later ones change
@@ -233,5 +234,36 @@ func (c *PinLedger) apply(d *draft, _ uint64) (uint64, error) {
 		return 0, nil
 	}
 	d.ledgers()[c.ClusterID] = c.Ledger
+	return 0, nil
+}
+
+// WaiveDamage notes that somebody has looked at the damage of a ledger partition
+// up to an offset. A lower offset than before changes nothing.
+type WaiveDamage struct {
+	ClusterID string `json:"clusterId"`
+	Partition int32  `json:"partition"`
+	Waiver    Waiver `json:"waiver"`
+}
+
+func (*WaiveDamage) kind() string     { return "ledger.waive" }
+func (*WaiveDamage) repeatable() bool { return true }
+
+func (c *WaiveDamage) apply(d *draft, _ uint64) (uint64, error) {
+	l, ok := d.Ledgers[c.ClusterID]
+	switch {
+	case !ok:
+		return 0, fmt.Errorf("ledger of cluster %s: %w", c.ClusterID, ErrNotFound)
+	case c.Partition < 0 || c.Waiver.UpTo < 0:
+		return 0, fmt.Errorf("ledger partition %d, offset %d: %w", c.Partition, c.Waiver.UpTo, ErrInvalid)
+	}
+	if old, ok := l.Waived[c.Partition]; ok && old.UpTo >= c.Waiver.UpTo {
+		return 0, nil
+	}
+	l.Waived = maps.Clone(l.Waived) // the one before is in states that others read
+	if l.Waived == nil {
+		l.Waived = map[int32]Waiver{}
+	}
+	l.Waived[c.Partition] = c.Waiver
+	d.ledgers()[c.ClusterID] = l
 	return 0, nil
 }

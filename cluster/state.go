@@ -157,6 +157,16 @@ type Ledger struct {
 	TopicID string `json:"topicId"`
 	// Start holds the first offset of each partition when it was pinned.
 	Start []int64 `json:"start,omitempty"`
+	// Waived is damage that somebody has looked at, by partition.
+	Waived map[int32]Waiver `json:"waived,omitempty"`
+}
+
+// Waiver is an operator's word that what may be lost of a ledger partition at or
+// below an offset does not matter.
+type Waiver struct {
+	UpTo   int64  `json:"upTo"`
+	By     string `json:"by,omitempty"`
+	Reason string `json:"reason,omitempty"`
 }
 
 // WorkKind is a kind of work.

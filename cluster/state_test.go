@@ -400,6 +400,15 @@ func TestSmallCommands(t *testing.T) {
 	s.must(&PinLedger{ClusterID: "c", Ledger: Ledger{TopicID: "t1"}})
 	s.must(&PinLedger{ClusterID: "c", Ledger: Ledger{TopicID: "t1", Start: []int64{5}}})
 	s.refused(&PinLedger{ClusterID: "c", Ledger: Ledger{TopicID: "t2"}}, ErrConflict)
+	s.refused(&WaiveDamage{ClusterID: "other", Waiver: Waiver{UpTo: 1}}, ErrNotFound)
+	s.refused(&WaiveDamage{ClusterID: "c", Partition: -1}, ErrInvalid)
+	s.must(&WaiveDamage{ClusterID: "c", Partition: 2, Waiver: Waiver{UpTo: 7, By: "ops"}})
+	before := s.state.Ledgers["c"].Waived
+	s.must(&WaiveDamage{ClusterID: "c", Partition: 2, Waiver: Waiver{UpTo: 9, By: "others"}})
+	s.must(&WaiveDamage{ClusterID: "c", Partition: 2, Waiver: Waiver{UpTo: 8, By: "late"}})
+	if got, want := s.state.Ledgers["c"].Waived[2], (Waiver{UpTo: 9, By: "others"}); got != want || before[2].UpTo != 7 {
+		t.Errorf("waived is %+v, want %+v; an earlier state has %+v", got, want, before[2])
+	}
 	s.refused(&BeginIncarnation{Node: "x"}, ErrNotFound)
 	s.refused(&DrainMember{Name: "x"}, ErrNotFound)
 	s.refused(&InitFleet{}, ErrInvalid)

@@ -91,7 +91,7 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 	}
 	n.server = &http.Server{
 		Handler: api.New(api.Config{
-			Users: users, Objects: &objects{n.fleet}, Flows: status, Groups: groups,
+			Users: users, Objects: &objects{n.fleet}, Flows: status, Groups: groups, Ledgers: n.ledgers,
 			Lineage: &eventLineage{n.index, n.ledgers}, Runbooks: runbooks, Metrics: n.work.metrics.handler, Ready: n.ready,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,

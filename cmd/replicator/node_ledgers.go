@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/cluster"
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/kafka"
@@ -52,6 +55,7 @@ func (l *ledgers) run(ctx context.Context) error {
 			l.log.Warn("ledgers are not all read", "error", err)
 		}
 		l.pin(gctx)
+		l.waive()
 		select {
 		case <-gctx.Done():
 			return g.Wait()
@@ -135,6 +139,69 @@ func (l *ledgers) pin(ctx context.Context) {
 		}
 	}
 }
+
+// waive tells the maps what damage somebody has taken on himself. A lower offset
+// changes nothing, so it may be said again and again.
+func (l *ledgers) waive() {
+	for id, pinned := range l.fleet.State().Ledgers {
+		for partition, w := range pinned.Waived {
+			l.maps.Waive(id, partition, w.UpTo)
+		}
+	}
+}
+
+// doubts are what may be lost of a cluster's ledger, by partition.
+func (l *ledgers) doubts(id string) []api.LedgerDoubt {
+	waived := l.fleet.State().Ledgers[id].Waived
+	var all []api.LedgerDoubt
+	for _, d := range l.maps.Damages() {
+		if d.Cluster != id {
+			continue
+		}
+		doubt := api.LedgerDoubt{Partition: d.Partition, Offset: d.Offset, Reason: d.Why, Copies: d.Copies}
+		if w := waived[d.Partition]; d.Waived {
+			doubt.WaivedBy = w.By
+		}
+		all = append(all, doubt)
+	}
+	return all
+}
+
+// Waive answers api.Ledgers. It takes the last damage of a partition only, so
+// that nobody waives what he has not seen.
+func (l *ledgers) Waive(ctx context.Context, name string, partition int32, upTo int64, by api.Person) error {
+	id, err := l.directory.id(name)
+	if errors.Is(err, errNoSuchCluster) {
+		return api.Errorf(http.StatusNotFound, "%v", err)
+	}
+	if err != nil {
+		return unreachable(err)
+	}
+	last := int64(-1)
+	for _, d := range l.doubts(id) {
+		if d.Partition == partition {
+			last = d.Offset
+		}
+	}
+	switch {
+	case last < 0:
+		return api.Errorf(http.StatusNotFound, "nothing is in doubt in partition %d of the ledger of cluster %s", partition, name)
+	case last != upTo:
+		return api.Errorf(http.StatusConflict, "the last doubt in partition %d of the ledger of cluster %s is at offset %d, not %d", partition, name, last, upTo).
+			WithHint("look at it, and name its offset")
+	}
+	l.log.Warn("damage of a ledger is waived", "cluster", name, "partition", partition, "offset", upTo, "by", by.Name, "reason", by.Reason)
+	_, err = l.fleet.Propose(ctx, &cluster.WaiveDamage{
+		ClusterID: id, Partition: partition, Waiver: cluster.Waiver{UpTo: upTo, By: by.Name, Reason: by.Reason},
+	})
+	if err != nil {
+		return fleetError(err, 0)
+	}
+	l.waive()
+	return nil
+}
+
+var _ api.Ledgers = (*ledgers)(nil)
 
 // states are how the readers stand, by cluster.id.
 func (l *ledgers) states() map[string]tail.State {

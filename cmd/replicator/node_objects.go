@@ -192,7 +192,7 @@ func unprocessable(err error) error {
 	if !errors.As(err, &faults) {
 		return api.Errorf(http.StatusUnprocessableEntity, "%v", err)
 	}
-	e := api.Errorf(http.StatusUnprocessableEntity, "%d faults", len(faults))
+	e := api.Errorf(http.StatusUnprocessableEntity, "%s", several(len(faults), "fault"))
 	e.Errors = facts(faults)
 	return e
 }

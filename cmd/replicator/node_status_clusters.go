@@ -28,7 +28,7 @@ func clusterStatuses(d *directory, l *ledgers) []api.ClusterStatus {
 		c := d.status(e)
 		c.Ledger.State = string(tail.Connecting)
 		if s, ok := states[c.ID]; ok && c.ID != "" {
-			c.Ledger = ledgerStatus(s)
+			c.Ledger = ledgerStatus(c.Name, s, l.doubts(c.ID))
 		}
 		all = append(all, c)
 	}
@@ -49,30 +49,27 @@ func (d *directory) status(e *clusterEntry) api.ClusterStatus {
 	return c
 }
 
-func ledgerStatus(s tail.State) api.LedgerStatus {
-	l := api.LedgerStatus{State: string(s.Status), Damaged: s.Damaged}
+func ledgerStatus(name string, s tail.State, doubts []api.LedgerDoubt) api.LedgerStatus {
+	l := api.LedgerStatus{State: string(s.Status), Damaged: s.Damaged, Doubts: doubts}
 	for _, p := range s.Partitions {
 		l.Behind += max(0, p.End-p.Next)
 	}
-	harmful := ""
 	for _, d := range s.Damage {
-		at := api.LedgerDamage{
+		l.Damage = append(l.Damage, api.LedgerDamage{
 			Topic: ledger.Topic, Partition: d.Position.Partition, Offset: d.Position.Offset, Reason: d.Err.Error(), Harmless: harmless(d.Err),
-		}
-		if !at.Harmless && harmful == "" {
-			harmful = fmt.Sprintf("%s/%d@%d: %s", at.Topic, at.Partition, at.Offset, at.Reason)
-		}
-		l.Damage = append(l.Damage, at)
+		})
 	}
-	switch {
-	case s.Err != nil:
+	if s.Err != nil {
 		l.Reason, l.ToDo = s.Err.Error(), ledgerAdvice(s.Err)
-	case harmful != "":
-		l.Reason = harmful
-		l.ToDo = "see who else can write to the ledger; offsets near it may not be translated, and copies of that partition do not start before their next hop shows that nothing is missing"
-	case s.Damaged > 0:
-		l.Reason = fmt.Sprintf("%d records are not pages of the ledger, or repeat one; nothing is lost with them", s.Damaged)
-		l.ToDo = "see who else can write to the ledger"
+		return l
+	}
+	for _, d := range doubts {
+		if d.WaivedBy != "" {
+			continue
+		}
+		l.Reason = fmt.Sprintf("pages may be lost at %s; uncertain copies: %d", d.Reason, d.Copies)
+		l.ToDo = fmt.Sprintf("see who else can write to the ledger and compare the copies of partition %d; then 'replicator ledger waive %s/%d/%d' lets uncertain ones go on from what the rest of the ledger says", d.Partition, name, d.Partition, d.Offset)
+		return l
 	}
 	return l
 }

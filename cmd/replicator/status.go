@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/waybillhq/waybill/api"
+	"github.com/waybillhq/waybill/internal/ledger"
 )
 
 func newStatus() *cobra.Command {
@@ -69,6 +70,7 @@ func drawStatus(t *table, s api.Status, partitions bool) {
 	for _, c := range s.Clusters {
 		drawReason(t, c.Name, c.Reason, c.ToDo)
 		drawReason(t, c.Name+": ledger", c.Ledger.Reason, c.Ledger.ToDo)
+		drawDamage(t, c)
 	}
 	t.line("")
 	t.row("FLOW", "STATE", "TOPICS", "LAG", "LAG-TIME", "COPIED", "BYTES", "DELIVERY")
@@ -98,6 +100,27 @@ func drawStatus(t *table, s api.Status, partitions bool) {
 			for _, p := range topic.Partitions {
 				t.row(fmt.Sprintf("%s/%d", topic.SourceTopic, p.Partition), p.State, or(p.Node), p.Epoch, known(p.Position), known(p.SourceEnd), records(p.LagRecords), count(p.Records))
 			}
+		}
+	}
+}
+
+// drawDamage names the first places of a ledger that cannot be right.
+func drawDamage(t *table, c api.ClusterStatus) {
+	const most = 5
+	for i, d := range c.Ledger.Damage {
+		if i == most {
+			t.line(fmt.Sprintf("  %s: %d more", c.Name, c.Ledger.Damaged-most))
+			return
+		}
+		text := fmt.Sprintf("  %s: %s/%d@%d: %s", c.Name, d.Topic, d.Partition, d.Offset, d.Reason)
+		if d.Harmless {
+			text += " (nothing is lost with it)"
+		}
+		t.line(text)
+	}
+	for _, d := range c.Ledger.Doubts {
+		if d.WaivedBy != "" {
+			t.line(fmt.Sprintf("  %s: %s/%d up to %d is waived by %s", c.Name, ledger.Topic, d.Partition, d.Offset, d.WaivedBy))
 		}
 	}
 }
