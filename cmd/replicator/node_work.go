@@ -119,10 +119,13 @@ func (w *work) live(ctx context.Context, s *cluster.Session) error {
 	l.group.Go(func() error { return l.report() })
 	l.group.Go(func() error { return l.release() })
 	err = l.group.Wait()
-	if cause := context.Cause(s.Context()); cause != nil && errors.Is(err, context.Canceled) {
-		return cause
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return err
 	}
-	return err
+	if cause := context.Cause(s.Context()); !errors.Is(cause, cluster.ErrStopped) {
+		return cause // nil if only ctx has ended
+	}
+	return nil
 }
 
 // follow hands on every change of the assignments or the declarations.
