@@ -147,14 +147,29 @@ func (d *directory) identify(ctx context.Context, e *clusterEntry) {
 	}
 }
 
+// list is all clusters by name.
 func (d *directory) list() []*clusterEntry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	all := make([]*clusterEntry, 0, len(d.entries))
-	for _, e := range d.entries {
-		all = append(all, e)
+	for _, name := range sortedNames(d.entries) {
+		all = append(all, d.entries[name])
 	}
 	return all
+}
+
+// current says that the client of a cluster is that of a declaration. One that is
+// not will be closed, or has been replaced already: declarations come here by
+// another way than to whoever asks.
+func (d *directory) current(c *flow.Cluster) error {
+	e, err := d.entry(c.Metadata.Name)
+	if err != nil {
+		return err
+	}
+	if !reflect.DeepEqual(e.declared.Spec, c.Spec) {
+		return fmt.Errorf("cluster %s: its new declaration is not in use yet", c.Metadata.Name)
+	}
+	return nil
 }
 
 func (d *directory) entry(name string) (*clusterEntry, error) {
@@ -196,12 +211,12 @@ func (d *directory) id(name string) (string, error) {
 	return "", fmt.Errorf("cluster %s has not answered yet", name)
 }
 
-// name is the declared name of a cluster.id.
+// name is the declared name of a cluster.id, the first if it has several.
 func (d *directory) name(id string) (string, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for name, e := range d.entries {
-		if e.id == id && id != "" {
+	for _, name := range sortedNames(d.entries) {
+		if d.entries[name].id == id && id != "" {
 			return name, true
 		}
 	}

@@ -68,6 +68,10 @@ func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) e
 	if err != nil {
 		return err
 	}
+	// Its clients live as long as the declarations, whose change ends this duty.
+	if err := errors.Join(l.directory.current(source.Cluster), l.directory.current(destination.Cluster)); err != nil {
+		return err
+	}
 	if f.Spec.Paused {
 		<-ctx.Done() // nothing is found and nothing moves
 		return nil

@@ -65,35 +65,49 @@ func (l *ledgers) run(ctx context.Context) error {
 }
 
 // reconcile starts readers of clusters that have none, and ends those of
-// clusters that are declared otherwise, or no more.
+// clusters that are declared otherwise, or no more. A cluster that is declared
+// twice is read by its first name. Only run calls it.
 func (l *ledgers) reconcile(ctx context.Context, g *errgroup.Group) error {
 	known := map[string]*flow.Cluster{}
 	for _, e := range l.directory.list() {
-		if id, err := l.directory.id(e.declared.Metadata.Name); err == nil {
+		if id, err := l.directory.id(e.declared.Metadata.Name); err == nil && known[id] == nil {
 			known[id] = e.declared
 		}
 	}
+	for id, r := range l.leaving(known) {
+		r.stop()
+		<-r.done
+		l.maps.Attach(id, nil)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for id, r := range l.tails {
-		if known[id] != r.declared {
-			r.stop()
-			<-r.done
-			l.maps.Attach(id, nil)
-			delete(l.tails, id)
-		}
-	}
+	var errs []error
 	for id, declared := range known {
 		if l.tails[id] != nil {
 			continue
 		}
 		r, err := l.start(ctx, g, id, declared)
 		if err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
 		l.tails[id] = r
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// leaving takes the readers off that are not those of what is known.
+func (l *ledgers) leaving(known map[string]*flow.Cluster) map[string]*runningTail {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	gone := map[string]*runningTail{}
+	for id, r := range l.tails {
+		if known[id] != r.declared {
+			gone[id] = r
+			delete(l.tails, id)
+		}
+	}
+	return gone
 }
 
 func (l *ledgers) start(ctx context.Context, g *errgroup.Group, id string, declared *flow.Cluster) (*runningTail, error) {

@@ -175,7 +175,7 @@ func (l *life) assign(all []cluster.Assignment) {
 		}
 	}
 	l.tell(run, wanted, asked)
-	l.assignDuties(duties)
+	l.assignDuties(state, duties)
 }
 
 // tell hands copies to the manager. A copy that the fleet wants back is released
@@ -268,20 +268,14 @@ func mirrorAssignment(state *cluster.State, a cluster.Assignment) (m mirror.Assi
 }
 
 // assignDuties starts and stops what is not a copy. A duty whose declarations
-// have changed starts again.
-func (l *life) assignDuties(want map[cluster.Work]cluster.Assignment) {
-	state := l.fleet.State()
+// have changed starts again. It waits for those that stop, without holding up
+// copies that end meanwhile.
+func (l *life) assignDuties(state *cluster.State, want map[cluster.Work]cluster.Assignment) {
+	for _, d := range l.stopDuties(state, want) {
+		<-d.done
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for w, d := range l.duties {
-		a, ok := want[w]
-		if ok && !a.Releasing && a.Epoch == d.assignment.Epoch && d.spec == dutySpec(state, w) {
-			continue
-		}
-		d.stop()
-		<-d.done
-		delete(l.duties, w)
-	}
 	for w, a := range want {
 		if a.Releasing {
 			l.giveBack(a)
@@ -291,6 +285,22 @@ func (l *life) assignDuties(want map[cluster.Work]cluster.Assignment) {
 			l.startDuty(state, a)
 		}
 	}
+}
+
+// stopDuties asks all duties to end that are not wanted as they are.
+func (l *life) stopDuties(state *cluster.State, want map[cluster.Work]cluster.Assignment) (stopped []*duty) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for w, d := range l.duties {
+		a, ok := want[w]
+		if ok && !a.Releasing && a.Epoch == d.assignment.Epoch && d.spec == dutySpec(state, w) {
+			continue
+		}
+		d.stop()
+		delete(l.duties, w)
+		stopped = append(stopped, d)
+	}
+	return stopped
 }
 
 // dutySpec is what a duty depends on, so that a change of it is seen.

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/waybillhq/waybill/cluster"
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/mirror"
+	"github.com/waybillhq/waybill/offsets"
+)
+
+// TestADutyThatEndsSlowlyHoldsUpNoCopy lets a duty take its time to stop, and
+// meanwhile a copy end that the fleet wants back.
+func TestADutyThatEndsSlowlyHoldsUpNoCopy(t *testing.T) {
+	slow := cluster.Work{Kind: cluster.WorkFlow, Name: "a"}
+	moving := cluster.Assignment{Work: cluster.Work{Kind: cluster.WorkCopy, Name: "b", Topic: "orders"}, Epoch: 7, Releasing: true}
+	stopped := make(chan struct{})
+	d := &duty{assignment: cluster.Assignment{Work: slow, Epoch: 3}, stop: func() { close(stopped) }, done: make(chan struct{})}
+	l := &life{
+		work: &work{}, given: make(chan struct{}, 1), wanted: map[cluster.Work]uint64{}, stopping: map[cluster.Work]uint64{moving.Work: 7},
+		asked: map[cluster.Work]cluster.Assignment{moving.Work: moving}, duties: map[cluster.Work]*duty{slow: d},
+	}
+	assigned := make(chan struct{})
+	go func() {
+		l.assignDuties(new(cluster.State), nil)
+		close(assigned)
+	}()
+	<-stopped
+	ended := make(chan struct{})
+	go func() {
+		l.copyEnded(mirror.Assignment{Flow: "b", SourceTopic: "orders", Epoch: 7})
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the copy waits for the duty")
+	}
+	if len(l.give) != 1 || l.give[0].Work != moving.Work {
+		t.Errorf("to be given back: %v, want %v", l.give, moving.Work)
+	}
+	select {
+	case <-assigned:
+		t.Error("the duty has not ended, and is taken to have")
+	default:
+	}
+	close(d.done)
+	<-assigned
+}
+
+func declaredCluster(name, server string) *flow.Cluster {
+	return &flow.Cluster{Metadata: flow.Metadata{Name: name}, Spec: flow.ClusterSpec{BootstrapServers: []string{server}}}
+}
+
+// TestAClientIsThatOfItsDeclaration asks for a client while the directory has
+// not heard of a change yet, and afterwards.
+func TestAClientIsThatOfItsDeclaration(t *testing.T) {
+	d := newDirectory("test", slog.New(slog.DiscardHandler))
+	defer d.reconcile(nil)
+	old, now := declaredCluster("us", "127.0.0.1:1"), declaredCluster("us", "127.0.0.1:2")
+	d.reconcile([]*flow.Cluster{old})
+	if err := d.current(old); err != nil {
+		t.Errorf("as declared: %v", err)
+	}
+	if err := d.current(now); err == nil {
+		t.Error("an old client was taken for that of a new declaration")
+	}
+	d.reconcile([]*flow.Cluster{now})
+	if err := d.current(now); err != nil {
+		t.Errorf("as declared: %v", err)
+	}
+}
+
+// TestAClusterOfTwoNamesIsReadOnce declares one cluster twice and looks whether
+// its ledger's reader stays the same.
+func TestAClusterOfTwoNamesIsReadOnce(t *testing.T) {
+	d := newDirectory("test", slog.New(slog.DiscardHandler))
+	defer d.reconcile(nil)
+	d.reconcile([]*flow.Cluster{declaredCluster("inside", "127.0.0.1:1"), declaredCluster("outside", "127.0.0.1:2")})
+	for _, e := range d.entries {
+		e.id = "one"
+	}
+	l := &ledgers{
+		fleet: noFleet{}, directory: d, maps: offsets.NewMaps(), log: slog.New(slog.DiscardHandler), tails: map[string]*runningTail{},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	g, gctx := errgroup.WithContext(ctx)
+	var first *runningTail
+	for i := range 20 {
+		if err := l.reconcile(gctx, g); err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = l.tails["one"]
+		}
+		if l.tails["one"] != first {
+			t.Fatalf("the reader was replaced at look %d", i)
+		}
+	}
+	if name, _ := d.name("one"); first.declared.Metadata.Name != "inside" || name != "inside" {
+		t.Errorf("read as %s, called %s, want inside", first.declared.Metadata.Name, name)
+	}
+	cancel()
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// noFleet is a fleet that knows nothing.
+type noFleet struct{}
+
+func (noFleet) State() *cluster.State { return new(cluster.State) }
+func (noFleet) Propose(context.Context, cluster.Command) (cluster.Result, error) {
+	return cluster.Result{}, cluster.ErrStopped
+}
+
