@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # franz-go's own integration tests (its kgo package) against the bundled broker.
 #   RUN=regex RECORDS=500000 TIMEOUT=9m ./franz-go.sh
+# The tests mostly wait, for rebalances and for metadata: so eight at a time.
 cd "$(dirname "$0")"
 . ./broker.sh
 version=$(cd "$root" && go list -m -f '{{.Version}}' github.com/twmb/franz-go)
@@ -22,7 +23,7 @@ cd "$source/pkg/kgo"
 set +e
 KGO_SEEDS=$BROKERS KGO_TEST_RF=1 KGO_TEST_RECORDS=${RECORDS:-500000} KGO_LOG_LEVEL=${KGO_LOG_LEVEL:-none} \
 	KGO_TEST_SCRAM_SEEDS=$scram KGO_TEST_SCRAM=suite:$SUITE_PASSWORD:512 \
-	"$WORK/kgo.test" -test.v ${RUN:+-test.run "$RUN"} ${SKIP:+-test.skip "$SKIP"} -test.timeout "${TIMEOUT:-9m}" >"$WORK/kgo.log" 2>&1
+	"$WORK/kgo.test" -test.v ${RUN:+-test.run "$RUN"} ${SKIP:+-test.skip "$SKIP"} -test.parallel 8 -test.timeout "${TIMEOUT:-9m}" >"$WORK/kgo.log" 2>&1
 rc=$?
 passed=$(grep -c '^--- PASS' "$WORK/kgo.log")
 failed=$(grep -c '^--- FAIL' "$WORK/kgo.log")
