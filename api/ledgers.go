@@ -19,7 +19,7 @@ func registerLedgers(h huma.API, l Ledgers) {
 	huma.Register(h, adminOperation(http.MethodPost, "/api/v1/ledgers/{cluster}/{partition}/{offset}/waive", "waive-damage", "Say that what may be lost of a ledger partition does not matter", http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *struct {
 			Cluster   string `path:"cluster"`
-			Partition int32  `path:"partition" minimum:"0"`
+			Partition int32  `path:"partition" minimum:"0" maximum:"2147483647"`
 			Offset    int64  `path:"offset" minimum:"0" doc:"Of the doubt, as the status has it: later damage is not meant"`
 			Reason    string `query:"reason" doc:"Is remembered"`
 		},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"maps"
+	"math"
 	"net/http"
 	"os"
 	"slices"
@@ -126,6 +127,14 @@ func (op *described) check(t *testing.T, at string) {
 	for _, p := range op.Parameters {
 		if len(p.Schema) == 0 || (p.In == "path") != p.Required {
 			t.Errorf("%s: parameter %s in %s, required %v", at, p.Name, p.In, p.Required)
+		}
+		var schema struct {
+			Format  string `json:"format"`
+			Maximum int64  `json:"maximum"`
+		}
+		// Without its maximum a larger number would be cut down to another one.
+		if err := json.Unmarshal(p.Schema, &schema); err != nil || schema.Format == "int32" && schema.Maximum != math.MaxInt32 {
+			t.Errorf("%s: parameter %s takes numbers that do not fit: %s", at, p.Name, p.Schema)
 		}
 		if p.In == "path" && !strings.Contains(at, "{"+p.Name+"}") {
 			t.Errorf("%s: parameter %s is not in the path", at, p.Name)
