@@ -1,7 +1,6 @@
 package kafka
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -128,23 +127,31 @@ func ClusterID(ctx context.Context, cl *kgo.Client) (string, error) {
 	return *resp.ClusterID, nil
 }
 
-// identifyLimit is how long a cluster that is there may take to say its id; what
-// is wrong with one that is not is looked for then.
-const identifyLimit = 6 * time.Second
+// How long a cluster may take to say its id: at first, and when its brokers have
+// let this node in meanwhile. A client may spend all of it on trying again.
+const (
+	identifyFirst = 2 * time.Second
+	identifyLimit = 6 * time.Second
+)
 
 // Identify is [ClusterID], checked against the id that the declaration pins. It
 // returns an error that wraps [ErrWrongCluster] if they differ, and otherwise the
 // cause that [Diagnose] finds.
 func Identify(ctx context.Context, c *flow.Cluster, cl *kgo.Client) (string, error) {
-	bounded, cancel := context.WithTimeout(ctx, identifyLimit)
-	defer cancel()
-	id, err := ClusterID(bounded, cl)
-	if err != nil {
-		err = fmt.Errorf("cluster %s: %w", c.Metadata.Name, err)
-		if ctx.Err() == nil {
-			err = cmp.Or(Diagnose(ctx, c, Software), err)
+	ask := func(limit time.Duration) (string, error) {
+		bounded, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		return ClusterID(bounded, cl)
+	}
+	id, err := ask(identifyFirst)
+	if err != nil && ctx.Err() == nil {
+		if cause := Diagnose(ctx, c, Software); cause != nil {
+			return "", cause
 		}
-		return "", err
+		id, err = ask(identifyLimit)
+	}
+	if err != nil {
+		return "", fmt.Errorf("cluster %s: %w", c.Metadata.Name, err)
 	}
 	if want := c.Spec.ClusterID; want != "" && want != id {
 		return "", fmt.Errorf("cluster %s: %w: cluster.id is %s, the declaration says %s", c.Metadata.Name, ErrWrongCluster, id, want)

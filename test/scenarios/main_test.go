@@ -3,10 +3,12 @@
 package scenarios
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 )
 
@@ -14,6 +16,12 @@ import (
 var replicator string
 
 func TestMain(m *testing.M) {
+	// Scenarios wait for timeouts most of the time: a few more than there are
+	// processors keep the whole short.
+	flag.Parse()
+	if err := flag.Set("test.parallel", fmt.Sprint(max(5, runtime.GOMAXPROCS(0)))); err != nil {
+		panic(err)
+	}
 	code, err := buildAndRun(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -119,7 +119,7 @@ spec:
   flow: us-eu
   steps:
     - {id: look, check: verify}
-    - {id: settle, wait: {lagRecords: 0, stableFor: 4s}}
+    - {id: settle, wait: {lagRecords: 0, stableFor: 3s}}
     - {id: ask, gate: {approvals: 1}}
     - {id: report, report: {}}
 `)

@@ -149,15 +149,22 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// slow is a wait that is worth a word.
+const slow = 2 * time.Second
+
 // eventually waits until check finds nothing wrong.
 func eventually(t *testing.T, limit time.Duration, what string, check func() error) {
 	t.Helper()
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
 	deadline := time.After(limit)
+	began := time.Now()
 	for {
 		err := check()
 		if err == nil {
+			if took := time.Since(began); took > slow {
+				t.Logf("%s: took %v", what, took.Round(10*time.Millisecond))
+			}
 			return
 		}
 		select {
