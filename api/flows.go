@@ -113,7 +113,7 @@ type CopyStatus struct {
 	Reason     string  `json:"reason,omitempty"`
 	ToDo       string  `json:"toDo,omitempty"`
 	Position   int64   `json:"position" doc:"Next source offset to copy; -1 if not known"`
-	SourceEnd  int64   `json:"sourceEnd" doc:"First source offset that a read_committed reader does not see yet; -1 if not known"`
+	SourceEnd  int64   `json:"sourceEnd" doc:"The source's high watermark; -1 if not known"`
 	LagRecords int64   `json:"lagRecords" doc:"-1 if not known"`
 	LagSeconds float64 `json:"lagSeconds" doc:"-1 if not known"`
 	Records    int64   `json:"records"`

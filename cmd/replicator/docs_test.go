@@ -96,10 +96,7 @@ func understood(line string) error {
 func TestCommandLinesInTheDocumentationAreUnderstood(t *testing.T) {
 	for name, text := range pages(t) {
 		for _, line := range commandsIn(text) {
-			if strings.HasPrefix(line, "help ") {
-				line = strings.TrimPrefix(line, "help ")
-			}
-			if err := understood(line); err != nil {
+			if err := understood(strings.TrimPrefix(line, "help ")); err != nil {
 				t.Errorf("%s: replicator %s: %v", name, line, err)
 			}
 		}

@@ -73,8 +73,10 @@ func groupsPlan() *cobra.Command {
 				t.row("GROUP", "VERDICT", "PARTITIONS", "EXACT", "READ-AGAIN", "SKIPPED", "PENDING")
 				for _, g := range rows.Groups {
 					t.row(g.Group, g.Verdict, g.Partitions, g.Exact, g.Reread, g.Skipped, g.Pending)
+				}
+				for _, g := range rows.Groups {
 					for _, why := range g.Why {
-						t.line("  " + why)
+						t.line("  " + g.Group + ": " + why)
 					}
 				}
 			})

@@ -98,7 +98,7 @@ func (a *actions) Preflight(ctx context.Context, name string) (runbook.Result, e
 	if may == "no" {
 		wrong = append(wrong, fmt.Sprintf("the replicator may not Alter cluster %s, so it cannot fence writers", t.flow.Spec.Source))
 	}
-	return result(wrong, fmt.Sprintf("both clusters answer, %d topics are copied", len(t.topics)), facts), nil
+	return result(wrong, fmt.Sprintf("both clusters answer, the flow has %s", several(len(t.topics), "topic")), facts), nil
 }
 
 // mayAlterCluster is yes, no, or unknown where the cluster does not say.
@@ -133,27 +133,32 @@ func (a *actions) VerifyGroups(ctx context.Context, name string) (runbook.Result
 	if err != nil {
 		return runbook.Result{}, err
 	}
-	return a.judge(name, rows), nil
+	return judgeGroups(rows, a.hasMoved(name)), nil
 }
 
-// judge sums up the groups that have not moved yet: those that have are their
-// applications' business.
-func (a *actions) judge(name string, rows []offsets.Row) runbook.Result {
+// hasMoved says which groups of a flow the fleet knows to have left the source.
+func (a *actions) hasMoved(flowName string) func(group string) bool {
+	return func(group string) bool { return movedGroups{a.fleet}.IsMoved(flowName, group) }
+}
+
+// judgeGroups sums up the groups that have not moved yet: those that have are
+// their applications' business.
+func judgeGroups(rows []offsets.Row, moved func(group string) bool) runbook.Result {
 	var facts []runbook.Fact
 	var wrong []string
 	n := 0
 	for _, g := range offsets.PlanGroups(rows) {
-		if (movedGroups{a.fleet}).IsMoved(name, g.Group) {
+		if g.Verdict == offsets.HasMoved || moved(g.Group) {
 			facts = append(facts, runbook.Fact{Name: "group " + g.Group, Value: "has moved already"})
 			continue
 		}
 		n++
-		facts = append(facts, runbook.Fact{Name: "group " + g.Group, Value: fmt.Sprintf("%d of %d partitions exact, %d read again, %d skipped", g.Exact, g.Partitions, g.Reread, g.Skipped)})
+		facts = append(facts, runbook.Fact{Name: "group " + g.Group, Value: fmt.Sprintf("%d of %s exact, %d read again, %d skipped", g.Exact, several(g.Partitions, "partition"), g.Reread, g.Skipped)})
 		if g.Verdict != offsets.Ready {
 			wrong = append(wrong, fmt.Sprintf("group %s is %s: %s", g.Group, g.Verdict, strings.Join(g.Why, ", ")))
 		}
 	}
-	return result(wrong, fmt.Sprintf("%d groups exact: 0 records read again, 0 skipped", n), facts)
+	return result(wrong, several(n, "group")+" exact: 0 records read again, 0 skipped", facts)
 }
 
 func (a *actions) VerifyRecords(ctx context.Context, name string) (runbook.Result, error) {
@@ -261,9 +266,10 @@ func (a *actions) ApplyGroupOffsets(ctx context.Context, name string) (runbook.R
 	if err != nil {
 		return runbook.Result{}, err
 	}
+	moved := a.hasMoved(name)
 	var names []string
 	for _, r := range rows {
-		if !slices.Contains(names, r.Group) && !(movedGroups{a.fleet}).IsMoved(name, r.Group) {
+		if !slices.Contains(names, r.Group) && !moved(r.Group) {
 			names = append(names, r.Group)
 		}
 	}
@@ -274,7 +280,7 @@ func (a *actions) ApplyGroupOffsets(ctx context.Context, name string) (runbook.R
 	if err != nil && !errors.Is(err, offsets.ErrNotExact) {
 		return runbook.Result{}, err
 	}
-	res := a.judge(name, applied)
+	res := judgeGroups(applied, moved)
 	if err != nil {
 		res.OK, res.Summary = false, err.Error()
 	}

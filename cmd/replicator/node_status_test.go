@@ -2,121 +2,190 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
-	"strings"
+	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/cluster"
 	"github.com/waybillhq/waybill/flow"
-	"github.com/waybillhq/waybill/internal/ledger"
-	"github.com/waybillhq/waybill/internal/ledger/tail"
 	"github.com/waybillhq/waybill/mirror"
+	"github.com/waybillhq/waybill/offsets"
 )
 
-func TestFlowStatus(t *testing.T) {
-	declared := &flow.ReplicationFlow{
-		Metadata: flow.Metadata{Name: "us-eu"},
-		Spec:     flow.FlowSpec{Source: "us", Destination: "eu", Topics: flow.TopicSelector{Selector: flow.Selector{Include: []string{"orders", "pay*"}}}},
+func TestTheWorstStateWins(t *testing.T) {
+	for _, s := range []mirror.State{mirror.Starting, mirror.Running, mirror.Waiting, mirror.Failed} {
+		if !slices.Contains(stateOrder, string(s)) {
+			t.Errorf("%s has no place in the order of states", s)
+		}
 	}
-	owner := cluster.Owner{Node: "r1", Epoch: 7}
-	topic := func(spec cluster.TopicSpec, n int) *cluster.Topic {
-		spec.Source, spec.Destination, spec.Partitions = "orders", "orders", int32(n)
-		owners := make([]cluster.Owner, n)
-		for i := range owners {
-			owners[i] = owner
-		}
-		return &cluster.Topic{TopicSpec: spec, Owners: owners}
-	}
-	copyReport := func(partition int32, s mirror.CopyStatus) cluster.WorkStatus {
-		s.Position, s.SourceEnd = 5, 5
-		detail, err := json.Marshal(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return cluster.WorkStatus{Work: cluster.Work{Kind: cluster.WorkCopy, Name: "us-eu", Topic: "orders", Partition: partition}, Node: "r1", Epoch: 7, Detail: detail}
-	}
-	duty := func(state mirror.State, epoch uint64, r dutyReport) cluster.WorkStatus {
-		detail, err := json.Marshal(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return cluster.WorkStatus{Work: cluster.Work{Kind: cluster.WorkFlow, Name: "us-eu"}, Epoch: epoch, State: string(state), Detail: detail}
-	}
-	running := mirror.CopyStatus{State: mirror.Running}
-	failed := mirror.CopyStatus{State: mirror.Failed, Reason: "no right", Fix: "grant it"}
-	for _, c := range []struct {
-		name                string
-		topic               *cluster.Topic
-		reports             []cluster.WorkStatus
-		state, reason, toDo string
-	}{
-		{"nobody has looked yet", nil, nil, stateFinding, "", ""},
-		{"nothing to find", nil, []cluster.WorkStatus{duty(mirror.Running, 7, dutyReport{Looked: true})}, stateFinding, "cluster us shows no topic that the flow includes (orders, pay*)", "topics.include"},
-		{"a report of an earlier holder", nil, []cluster.WorkStatus{duty(mirror.Waiting, 6, dutyReport{Reason: "old"})}, stateFinding, "", ""},
-		{"a cluster is away", nil, []cluster.WorkStatus{duty(mirror.Waiting, 7, dutyReport{Reason: "refused", Fix: "start it"})}, "waiting", "refused", "start it"},
-		{"all is well", topic(cluster.TopicSpec{State: "running"}, 2), []cluster.WorkStatus{copyReport(0, running), copyReport(1, running)}, "running", "", ""},
-		{"a partition has failed", topic(cluster.TopicSpec{State: "running"}, 2), []cluster.WorkStatus{copyReport(0, running), copyReport(1, failed)}, "failed", "topic orders: partition 1: no right", "grant it"},
-		{"all have failed", topic(cluster.TopicSpec{State: "running"}, 2), []cluster.WorkStatus{copyReport(0, failed), copyReport(1, failed)}, "failed", "topic orders: 2 partitions, the first is partition 0: no right", "grant it"},
-		{"the topic itself", topic(cluster.TopicSpec{State: "failed", Problem: "not created", Fix: "allow CREATE"}, 1), []cluster.WorkStatus{copyReport(0, running)}, "failed", "topic orders: not created", "allow CREATE"},
-		{"two lives", topic(cluster.TopicSpec{State: "failed", Blocked: true, Problem: "another topic", Fix: "delete"}, 1), nil, "failed", "topic orders: another topic", "delete"},
-	} {
-		work := &cluster.Flow{Duty: owner}
-		if c.topic != nil {
-			work.Topics = map[string]*cluster.Topic{"orders": c.topic}
-		}
-		reports := map[cluster.Work]cluster.WorkStatus{}
-		for _, r := range c.reports {
-			reports[r.Work] = r
-		}
-		fs := flowStatus(&cluster.State{Flows: map[string]*cluster.Flow{"us-eu": work}}, declared, reports)
-		if fs.State != c.state || fs.Reason != c.reason || !strings.Contains(fs.ToDo, c.toDo) || (fs.ToDo == "") != (c.toDo == "") {
-			t.Errorf("%s: %q, %q, %q, want %q, %q, %q", c.name, fs.State, fs.Reason, fs.ToDo, c.state, c.reason, c.toDo)
+	for i, a := range stateOrder {
+		for _, b := range stateOrder[i:] {
+			if worst(a, b) != a || worst(b, a) != a {
+				t.Errorf("%s is worse than %s: got %s and %s", a, b, worst(a, b), worst(b, a))
+			}
 		}
 	}
 }
 
-func TestLedgerStatus(t *testing.T) {
-	at := tail.Position{Cluster: "id", Partition: 3, Offset: 17}
-	for _, c := range []struct {
-		name         string
-		state        tail.State
-		doubts       []api.LedgerDoubt
-		reason, toDo string
-		harmless     bool
-	}{
-		{"all is well", tail.State{Status: tail.Reading, Partitions: []tail.PartitionState{{Partition: 0, Next: 5, End: 8}}}, nil, "", "", false},
-		{"it is gone", tail.State{Status: tail.Stopped, Err: tail.ErrMissing}, nil, "the ledger is gone", "restore", false},
-		{
-			"what never was a page",
-			tail.State{Status: tail.Reading, Damaged: 1, Damage: []tail.Damage{{Position: at, Err: &ledger.CorruptError{Reason: "not a page", Foreign: true}}}},
-			nil, "", "", true,
-		},
-		{
-			"a page that is lost",
-			tail.State{Status: tail.Reading, Damaged: 1, Damage: []tail.Damage{{Position: at, Err: &ledger.CorruptError{Reason: "checksum"}}}},
-			[]api.LedgerDoubt{{Partition: 3, Offset: 17, Reason: "ledger partition 3, offset 17: checksum", Copies: 2}},
-			"ledger partition 3, offset 17: checksum; uncertain copies: 2", "ledger waive eu/3/17", false,
-		},
-		{
-			"a page that is lost and waived",
-			tail.State{Status: tail.Reading, Damaged: 1, Damage: []tail.Damage{{Position: at, Err: &ledger.CorruptError{Reason: "checksum"}}}},
-			[]api.LedgerDoubt{{Partition: 3, Offset: 17, Reason: "checksum", WaivedBy: "ops"}}, "", "", false,
-		},
-		{"no right to read", tail.State{Status: tail.Reading, Err: errors.New("denied")}, nil, "denied", "", false},
-	} {
-		l := ledgerStatus("eu", c.state, c.doubts)
-		if !strings.Contains(l.Reason, c.reason) || (l.Reason == "") != (c.reason == "") || !strings.Contains(l.ToDo, c.toDo) {
-			t.Errorf("%s: %q, %q, want %q, %q", c.name, l.Reason, l.ToDo, c.reason, c.toDo)
+func TestUnknownPartsMakeTheSumUnknown(t *testing.T) {
+	for _, c := range []struct{ a, b, sum, most int64 }{{0, 0, 0, 0}, {1, 2, 3, 2}, {-1, 2, -1, -1}, {2, -1, -1, -1}, {-1, -1, -1, -1}} {
+		if got := sumKnown(c.a, c.b); got != c.sum {
+			t.Errorf("%d and %d: got sum %d, want %d", c.a, c.b, got, c.sum)
 		}
-		for i, d := range l.Damage {
-			want := api.LedgerDamage{Topic: ledger.Topic, Partition: 3, Offset: 17, Reason: c.state.Damage[i].Err.Error(), Harmless: c.harmless}
-			if d != want {
-				t.Errorf("%s: damage is %+v, want %+v", c.name, d, want)
-			}
+		if got := maxKnown(float64(c.a), float64(c.b)); got != float64(c.most) {
+			t.Errorf("%d and %d: got most %v, want %d", c.a, c.b, got, c.most)
 		}
 	}
-	if got, want := ledgerStatus("eu", tail.State{Partitions: []tail.PartitionState{{Next: 5, End: 8}, {Next: 9, End: 9}}}, nil).Behind, int64(3); got != want {
-		t.Errorf("behind by %d, want %d", got, want)
+}
+
+// scene is a flow of one topic with two partitions, and what its owners say.
+type scene struct {
+	flow    *flow.ReplicationFlow
+	state   *cluster.State
+	topic   *cluster.Topic
+	reports map[cluster.Work]cluster.WorkStatus
+}
+
+func newScene() *scene {
+	topic := &cluster.Topic{
+		TopicSpec: cluster.TopicSpec{Source: "orders", Destination: "us.orders", Partitions: 2, State: string(mirror.Running)},
+		Owners:    []cluster.Owner{{Node: "r1", Epoch: 5}, {Node: "r2", Epoch: 6}},
+	}
+	s := &scene{
+		flow: &flow.ReplicationFlow{Metadata: flow.Metadata{Name: "us-eu"}, Spec: flow.FlowSpec{
+			Source: "us", Destination: "eu", Topics: flow.TopicSelector{Selector: flow.Selector{Include: []string{"orders"}}},
+		}},
+		state:   &cluster.State{Flows: map[string]*cluster.Flow{"us-eu": {Duty: cluster.Owner{Node: "r1", Epoch: 4}, Topics: map[string]*cluster.Topic{"orders": topic}}}},
+		topic:   topic,
+		reports: map[cluster.Work]cluster.WorkStatus{},
+	}
+	s.copy(0, "r1", 5, mirror.CopyStatus{State: mirror.Running, Position: 90, SourceEnd: 100, LagRecords: 10, Lag: 2 * time.Second, Records: 7, Bytes: 70})
+	s.copy(1, "r2", 6, mirror.CopyStatus{State: mirror.Running, Position: 50, SourceEnd: 50, Records: 3, Bytes: 30})
+	s.duty("r1", 4, dutyReport{Looked: true, Topics: 1})
+	return s
+}
+
+func (s *scene) copy(partition int32, node string, epoch uint64, c mirror.CopyStatus) {
+	s.report(cluster.Work{Kind: cluster.WorkCopy, Name: "us-eu", Topic: "orders", Partition: partition}, node, epoch, c)
+}
+
+func (s *scene) duty(node string, epoch uint64, d dutyReport) {
+	s.report(cluster.Work{Kind: cluster.WorkFlow, Name: "us-eu"}, node, epoch, d)
+}
+
+func (s *scene) report(w cluster.Work, node string, epoch uint64, detail any) {
+	b, err := json.Marshal(detail)
+	if err != nil {
+		panic(err)
+	}
+	s.reports[w] = cluster.WorkStatus{Work: w, Node: node, Epoch: epoch, State: string(mirror.Waiting), Detail: b}
+}
+
+// summary is what decides whether somebody is woken at night.
+func summary(f api.FlowStatus) string {
+	return fmt.Sprintf("%s|%s|%s|lag %d %.0fs|copied %d %d", f.State, f.Reason, f.ToDo, f.LagRecords, f.LagSeconds, f.Records, f.Bytes)
+}
+
+func TestFlowStatus(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		set  func(*scene)
+		want string
+	}{
+		{"all is well", func(*scene) {}, "running|||lag 10 2s|copied 10 100"},
+		{"nothing was found yet", func(s *scene) {
+			s.state.Flows = nil
+			s.reports = nil
+		}, "discovering|||lag -1 -1s|copied 0 0"},
+		{"nothing is picked", func(s *scene) {
+			s.state.Flows["us-eu"].Topics = nil
+			s.duty("r1", 4, dutyReport{Looked: true})
+		}, "discovering|cluster us shows no topic that the flow includes (orders)|nothing if it is still to be created; otherwise correct topics.include, or allow Read and Describe on the topic to the flow's principal in cluster us|lag -1 -1s|copied 0 0"},
+		{"a cluster does not answer", func(s *scene) {
+			s.duty("r1", 4, dutyReport{Reason: "cluster us: connection refused", Fix: "start it"})
+		}, "waiting|cluster us: connection refused|start it|lag 10 2s|copied 10 100"},
+		{"what a former holder of the duty said", func(s *scene) {
+			s.duty("r2", 3, dutyReport{Reason: "old", Fix: "old"})
+		}, "running|||lag 10 2s|copied 10 100"},
+		{"one copy has failed", func(s *scene) {
+			s.copy(1, "r2", 6, mirror.CopyStatus{State: mirror.Failed, Reason: "not authorized", Fix: "allow Write", Position: 50, SourceEnd: 60, LagRecords: 10})
+		}, "failed|topic orders: partition 1: not authorized|allow Write|lag 20 2s|copied 7 70"},
+		{"both wait", func(s *scene) {
+			s.copy(0, "r1", 5, mirror.CopyStatus{State: mirror.Waiting, Reason: "slow", Position: -1, SourceEnd: -1})
+			s.copy(1, "r2", 6, mirror.CopyStatus{State: mirror.Waiting, Reason: "slower", Position: -1, SourceEnd: -1})
+		}, "waiting|topic orders: 2 partitions, the first is partition 0: slow||lag -1 -1s|copied 0 0"},
+		{"a report of a former owner", func(s *scene) {
+			s.copy(1, "r3", 5, mirror.CopyStatus{State: mirror.Failed, Reason: "old", Records: 1000})
+		}, "starting|||lag -1 -1s|copied 7 70"},
+		{"no owner", func(s *scene) { s.topic.Owners[1] = cluster.Owner{} }, "unassigned|||lag -1 -1s|copied 7 70"},
+		{"the topic was recreated", func(s *scene) {
+			s.topic.State, s.topic.Blocked, s.topic.Problem, s.topic.Fix = string(mirror.Failed), true, "recreated", "delete"
+			s.topic.Owners = make([]cluster.Owner, 2)
+		}, "failed|topic orders: recreated|delete|lag -1 -1s|copied 0 0"},
+		{"paused", func(s *scene) { s.flow.Spec.Paused = true }, "paused|||lag 10 2s|copied 10 100"},
+		{"partitions that are being given back do not count", func(s *scene) {
+			s.topic.Owners = append(s.topic.Owners, cluster.Owner{Node: "r3", Epoch: 9})
+		}, "running|||lag 10 2s|copied 10 100"},
+	} {
+		s := newScene()
+		c.set(s)
+		if got := summary(flowStatus(s.state, s.flow, s.reports)); got != c.want {
+			t.Errorf("%s:\ngot  %s\nwant %s", c.name, got, c.want)
+		}
+	}
+}
+
+func TestJudgeGroups(t *testing.T) {
+	row := func(group string, r offsets.Result, a offsets.Action) offsets.Row {
+		return offsets.Row{Group: group, Source: flow.TopicPartition{Topic: "orders", Partition: 3}, Result: r, Action: a}
+	}
+	exact := offsets.Result{Offset: 7, Exact: true, Why: offsets.Copied}
+	gone := row("gone", exact, offsets.Leave)
+	gone.Moved = true
+	for _, c := range []struct {
+		name    string
+		rows    []offsets.Row
+		ok      bool
+		summary string
+		facts   int
+	}{
+		{"no group", nil, true, "0 groups exact: 0 records read again, 0 skipped", 0},
+		{"exact", []offsets.Row{row("a", exact, offsets.Keep)}, true, "1 group exact: 0 records read again, 0 skipped", 1},
+		{"moved, as the fleet knows", []offsets.Row{row("a", exact, offsets.Keep), row("known", offsets.Result{Offset: -1}, offsets.Leave)}, true, "1 group exact: 0 records read again, 0 skipped", 2},
+		{"moved, as its commits show", []offsets.Row{gone}, true, "0 groups exact: 0 records read again, 0 skipped", 1},
+		{"not exact", []offsets.Row{row("a", offsets.Result{Offset: 7, Reread: 3, Why: offsets.Copied, Note: "two flows write"}, offsets.Write), row("b", exact, offsets.Keep)}, false, "group a is not-exact: orders/3: copied: two flows write", 2},
+	} {
+		res := judgeGroups(c.rows, func(group string) bool { return group == "known" })
+		if res.OK != c.ok || res.Summary != c.summary || len(res.Facts) != c.facts {
+			t.Errorf("%s: got %+v, want %v %q and %d facts", c.name, res, c.ok, c.summary, c.facts)
+		}
+	}
+}
+
+func TestMergeAndChange(t *testing.T) {
+	object := func(name, server string) flow.Object {
+		return flow.Object{Kind: flow.KindCluster, Cluster: &flow.Cluster{Metadata: flow.Metadata{Name: name}, Spec: flow.ClusterSpec{BootstrapServers: []string{server}}}}
+	}
+	have := []flow.Object{object("a", "a:1"), object("b", "b:1")}
+	declared := []flow.Object{object("b", "b:2"), object("c", "c:1"), object("a", "a:1")}
+	var got []string
+	for _, o := range merge(have, declared) {
+		got = append(got, o.Name()+" "+o.Cluster.Spec.BootstrapServers[0])
+	}
+	if want := []string{"a a:1", "b b:2", "c c:1"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if have[1].Cluster.Spec.BootstrapServers[0] != "b:1" {
+		t.Error("what was there has been changed")
+	}
+	got = nil
+	for i := range declared {
+		c := change(have, &declared[i])
+		got = append(got, fmt.Sprintf("%s/%s %s %d", c.Kind, c.Name, c.Action, min(1, len(c.Diff))))
+	}
+	if want := []string{"Cluster/b update 1", "Cluster/c create 1", "Cluster/a unchanged 0"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

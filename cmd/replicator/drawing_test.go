@@ -1,0 +1,180 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/waybillhq/waybill/api"
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/lineage"
+	"github.com/waybillhq/waybill/offsets"
+	"github.com/waybillhq/waybill/runbook"
+)
+
+// at is a moment of the tests, printed in the reader's time zone.
+var at = time.Date(2026, 3, 1, 12, 0, 0, 5e6, time.Local)
+
+// fleetThat answers every request with the same value, as JSON.
+func fleetThat(t *testing.T, answers any) {
+	t.Helper()
+	noEnvironment(t)
+	b, err := json.Marshal(answers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _ := answering(t, http.StatusOK, string(b))
+	t.Setenv("WAYBILL_SERVER", s.URL)
+}
+
+func TestLineageForPeople(t *testing.T) {
+	event := lineage.Answer{
+		Nodes: []lineage.Node{
+			{
+				Cluster: "us", Topic: "orders", Partition: 3, Offset: 1041, Origin: true, EarlierLife: true,
+				Produced: []lineage.Deed{{Kind: "produced", Principal: "User:shop", ClientID: "till", Software: "librdkafka/2.3", Address: "10.0.0.7", At: at}},
+				Accesses: []lineage.Deed{{Kind: "committed", Principal: "User:mail", Group: "mailer", At: at}, {Redacted: true, Kind: "fetched", At: at}},
+				More:     true,
+				NotCopied: []lineage.NotCopied{
+					{Flow: "us-ap", Cluster: "ap", Topic: "orders", Reason: "pending", Why: "copied up to offset 1000"},
+					{Flow: "us-sa", Cluster: "sa", Topic: "orders", Reason: "aborted"},
+					{Redacted: true},
+				},
+				Unknown: []string{"something"},
+			},
+			{Cluster: "eu", Topic: "us.orders", Partition: 3, Offset: 7},
+			{Redacted: true},
+		},
+		Edges:     []lineage.Edge{{From: 0, To: 1, Flow: "us-eu", ReplicaNode: "r1", Epoch: 20, At: &at}, {From: 1, To: 2}},
+		Truncated: "256 places",
+	}
+	fleetThat(t, event)
+	golden(t, "event.txt", replicator(t, "", "lineage", "event", "us/orders/3/1041").stdout)
+
+	fleetThat(t, lineage.Graph{
+		Topics: []lineage.TopicNode{{Cluster: "us", Topic: "orders"}, {Cluster: "eu", Topic: "us.orders"}, {Redacted: true}},
+		Copies: []lineage.TopicCopy{
+			{From: 0, To: 1, Flow: "us-eu", Partitions: []lineage.PartitionCopy{{Records: 1500, Bytes: 3_000_000, Gaps: map[string]int64{"aborted": 2, "control": 1}}, {Records: 500, Bytes: 1}}},
+			{From: 1, To: 2},
+		},
+		Clients: []lineage.Client{{Kind: "produced", Principal: "User:shop", ClientID: "till", Offsets: 2000, At: at}, {Redacted: true, Kind: "fetched", Offsets: 1, At: at}},
+		More:    true, Unknown: []string{"something"}, Truncated: "256 topics",
+	})
+	golden(t, "topic.txt", replicator(t, "", "lineage", "topic", "us/orders").stdout)
+
+	fleetThat(t, api.GapList{Gaps: []lineage.Gap{{Flow: "us-eu", Cluster: "eu", Topic: "us.orders", Source: 1041, Count: 3, Reason: "aborted"}, {Source: 1044, Count: 1, Reason: "control"}}, More: true})
+	golden(t, "gaps.txt", replicator(t, "", "lineage", "gaps", "us/orders/3").stdout)
+}
+
+func TestGroupsForPeople(t *testing.T) {
+	here, there := flow.TopicPartition{Topic: "orders", Partition: 3}, flow.TopicPartition{Topic: "us.orders", Partition: 3}
+	rows := []offsets.Row{
+		{Group: "mail", Source: here, Destination: there, SourceOffset: 1041, Present: 7, Result: offsets.Result{Offset: 7, Exact: true, Why: offsets.Copied}, Action: offsets.Keep},
+		{Group: "web", Source: here, Destination: there, SourceOffset: 1041, Present: -1, Result: offsets.Result{Offset: -1, Why: offsets.NoCopy, Note: "not copied"}, Action: offsets.Leave, Why: "not copied"},
+	}
+	fleetThat(t, api.GroupRows{Flow: "us-eu", Rows: rows, Groups: offsets.PlanGroups(rows)})
+	golden(t, "groups.txt", replicator(t, "", "groups", "list", "--flow", "us-eu").stdout)
+	plan := replicator(t, "", "groups", "plan", "--flow", "us-eu")
+	if plan.code != exitNotMet || plan.stderr != "" {
+		t.Errorf("a group that is not ready: got %+v", plan)
+	}
+	golden(t, "groups-plan.txt", plan.stdout)
+
+	fleetThat(t, api.GroupRows{Flow: "us-eu", Groups: []offsets.GroupPlan{{Group: "a", Verdict: offsets.Ready}, {Group: "b", Verdict: offsets.HasMoved}}})
+	if got := replicator(t, "", "groups", "plan", "--flow", "us-eu"); got.code != exitOK {
+		t.Errorf("ready, or moved already: got %+v", got)
+	}
+
+	fleetThat(t, api.Translations{To: []offsets.Translation{
+		{To: offsets.Where{Cluster: "eu", Topic: "us.orders", Partition: 3, Offset: 7}, Flow: "us-eu", Result: offsets.Result{Offset: 7, Exact: true, Why: offsets.Copied}},
+		{To: offsets.Where{Cluster: "ap", Topic: "orders", Partition: 3, Offset: -1}, Flow: "us-ap", Result: offsets.Result{Offset: -1, Why: offsets.Ahead}},
+	}})
+	golden(t, "translate.txt", replicator(t, "", "groups", "translate", "us/orders/3/1041").stdout)
+}
+
+// anExecution has come to its gate.
+func anExecution(t *testing.T) runbook.Execution {
+	t.Helper()
+	x, err := runbook.New("failover-1", &flow.Runbook{Metadata: flow.Metadata{Name: "failover"}, Spec: flow.RunbookSpec{Flow: "us-eu", Steps: []flow.Step{
+		{ID: "look", Check: flow.CheckPreflight},
+		{ID: "go", Gate: &flow.GateStep{Approvals: 2}},
+		{ID: "clients", Switch: &flow.SwitchStep{Confirm: true}},
+	}}}, "ops", "", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.Steps[0].State, x.Steps[1].State, x.Current = runbook.StepDone, runbook.StepWaiting, 1
+	x.Steps[0].Evidence = []runbook.Entry{{Text: "first"}, {Text: "both clusters answer"}}
+	return x
+}
+
+func TestRunbookPlanForPeople(t *testing.T) {
+	fleetThat(t, anExecution(t))
+	golden(t, "runbook-plan.txt", replicator(t, "", "runbook", "plan", "failover").stdout)
+}
+
+func TestWatchingARunbook(t *testing.T) {
+	waits := anExecution(t)
+	done := anExecution(t)
+	done.State, done.Ended = runbook.Completed, at.Add(90*time.Second)
+	for i := range done.Steps {
+		done.Steps[i].State = runbook.StepDone
+	}
+	stopped := anExecution(t)
+	stopped.State, stopped.Problem = runbook.Stopped, "look: no leader"
+	stopped.Steps[1].State, stopped.Steps[1].Problem = runbook.StepFailed, "no leader"
+	undone := anExecution(t)
+	undone.State, undone.Problem = runbook.RolledBack, "drain: too late"
+	running := anExecution(t)
+	running.Steps[1].State = runbook.StepRunning
+
+	for _, c := range []struct {
+		name           string
+		answers        []runbook.Execution
+		code           int
+		stdout, stderr string // without the time of day
+	}{
+		{"waits", []runbook.Execution{waits}, exitWaiting, "1/3 look done both clusters answer\n2/3 go waiting\n", "replicator: waits: approve go: 0 of 2\n"},
+		{"goes on and completes", []runbook.Execution{running, running, done}, exitOK, "1/3 look done both clusters answer\n2/3 go running\n2/3 go done\n3/3 clients done\ncompleted in 90.0 s\n", ""},
+		{"stops", []runbook.Execution{stopped}, exitNotMet, "1/3 look done both clusters answer\n2/3 go failed no leader\n", "replicator: stopped: look: no leader\n  replicator runbook retry|rollback|abort failover\n"},
+		{"was undone", []runbook.Execution{undone}, exitNotMet, "1/3 look done both clusters answer\n2/3 go waiting\n", "replicator: rolledBack: drain: too late\n"},
+	} {
+		noEnvironment(t)
+		asked := 0
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_ = json.NewEncoder(w).Encode(c.answers[min(asked, len(c.answers)-1)])
+			asked++
+		}))
+		got := replicator(t, "", "runbook", "watch", "failover", "--server", s.URL)
+		s.Close()
+		var lines []string
+		for line := range strings.Lines(got.stdout) {
+			words := strings.Fields(line)
+			if strings.Contains(words[0], ":") {
+				words = words[1:] // the time of day
+			}
+			lines = append(lines, strings.Join(words, " ")+"\n")
+		}
+		if stdout := strings.Join(lines, ""); got.code != c.code || stdout != c.stdout || got.stderr != c.stderr {
+			t.Errorf("%s: got %d\n%s%s\nwant %d\n%s%s", c.name, got.code, stdout, got.stderr, c.code, c.stdout, c.stderr)
+		}
+	}
+}
+
+func TestStatusForPeople(t *testing.T) {
+	fleetThat(t, api.Status{
+		Fleet: api.FleetStatus{Leader: "r2", Nodes: []api.NodeStatus{{Name: "r1", Address: "10.0.0.1:8080"}, {Name: "r2", Address: "10.0.0.2:8080", Alive: true, Copies: 2}}},
+		Flows: []api.FlowStatus{{
+			Name: "us-eu", Source: "us", Destination: "eu", Delivery: "exactly-once", State: "failed", LagRecords: -1, LagSeconds: -1, Records: 1234567, Bytes: 1000,
+			Reason: "topic orders: partition 1: not authorized", ToDo: "allow Write",
+			Topics: []api.TopicStatus{{SourceTopic: "orders", DestinationTopic: "orders", State: "failed", Reason: "partition 1: not authorized", ToDo: "allow Write", Partitions: []api.CopyStatus{
+				{Partition: 0, Node: "r2", Epoch: 5, State: "running", Position: 90, SourceEnd: 100, LagRecords: 10, LagSeconds: 2, Records: 1234567},
+				{Partition: 1, Node: "r2", Epoch: 6, State: "failed", Reason: "not authorized", ToDo: "allow Write", Position: -1, SourceEnd: -1, LagRecords: -1, LagSeconds: -1},
+			}}},
+		}},
+	})
+	golden(t, "status.txt", replicator(t, "", "status", "--partitions").stdout)
+}
