@@ -9,7 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"fmt"
+	"errors"
 	"math/big"
 	"net"
 	"os"
@@ -197,7 +197,7 @@ func TestMissingRight(t *testing.T) {
 		w.nodes[0].awaitStatus(recovery, c.broker.name+" without "+c.right, func(s *api.Status) error {
 			f, err := flowOf(s)
 			if err != nil || len(f.Topics) != 1 {
-				return fmt.Errorf("%w: %v", errNotYet, err)
+				return errors.Join(errNotYet, err)
 			}
 			return trouble("flow", f.State, f.Reason, f.ToDo, c.state, c.reason, c.toDo)
 		})

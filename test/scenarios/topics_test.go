@@ -3,6 +3,7 @@
 package scenarios
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -48,7 +49,7 @@ func TestDestinationWithFewerPartitions(t *testing.T) {
 	w.nodes[0].awaitStatus(recovery, "too few partitions", func(s *api.Status) error {
 		f, err := flowOf(s)
 		if err != nil || len(f.Topics) != 1 || len(f.Topics[0].Partitions) != 4 {
-			return fmt.Errorf("%w: %v", errNotYet, err)
+			return errors.Join(errNotYet, err)
 		}
 		topic := f.Topics[0]
 		if err := trouble("topic", topic.State, topic.Reason, topic.ToDo, []string{"failed"}, []string{"partitions", "4", "AUTHORIZATION"}, []string{"ALTER", "by hand"}); err != nil {
@@ -94,7 +95,7 @@ func TestTopicDeletedAndCreatedAgain(t *testing.T) {
 	w.nodes[0].awaitStatus(recovery, "created again", func(s *api.Status) error {
 		f, err := flowOf(s)
 		if err != nil || len(f.Topics) != 1 {
-			return fmt.Errorf("%w: %v", errNotYet, err)
+			return errors.Join(errNotYet, err)
 		}
 		topic := f.Topics[0]
 		return trouble("topic", topic.State, topic.Reason, topic.ToDo, []string{"failed"}, []string{"deleted and created again"}, []string{"delete the destination topic"})
