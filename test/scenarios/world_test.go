@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -240,14 +241,29 @@ func (w *world) other(name string) *node {
 	return nil
 }
 
-// nobodyDied checks that no process has ended by itself, and none has panicked.
+// nobodyDied checks that no process has ended by itself, that none has panicked,
+// and that none has told a secret to its log.
 func (w *world) nobodyDied() {
 	w.t.Helper()
 	all := []*process{w.us.process, w.eu.process}
 	for _, n := range w.nodes {
 		all = append(all, n.process)
 	}
+	secrets := []string{adminToken, viewerToken}
+	for _, b := range []*broker{w.us, w.eu} {
+		if b.secure == nil {
+			continue
+		}
+		for _, u := range []string{userAdmin, userReplicator} {
+			password, err := os.ReadFile(b.file(u + ".password"))
+			must(w.t, err)
+			secrets = append(secrets, string(password))
+		}
+	}
 	for _, p := range all {
+		if slices.ContainsFunc(secrets, p.logged) {
+			w.t.Errorf("the log of %s has a secret", p.name)
+		}
 		if !p.alive() {
 			w.t.Errorf("%s has ended:\n%s", p.name, p.tail())
 		}

@@ -1,0 +1,69 @@
+package scenarios
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// The list of invariants names the tests that hold them; each of these is there.
+func TestInvariantsAreHeldByTestsThatExist(t *testing.T) {
+	const root = "../.."
+	page, err := os.ReadFile(filepath.Join(root, "docs", "invariants.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	where := regexp.MustCompile("`([a-z][a-z/]*)`")
+	name := regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w+`)
+	n := 0
+	for line := range strings.Lines(string(page)) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 4 || strings.HasPrefix(cells[1], "---") || strings.TrimSpace(cells[1]) == "invariant" {
+			continue
+		}
+		held := false
+		for part := range strings.SplitSeq(cells[2], ";") {
+			names := name.FindAllString(part, -1)
+			if len(names) == 0 {
+				continue
+			}
+			in := where.FindStringSubmatch(part)
+			if in == nil {
+				t.Errorf("%q names no package", part)
+				continue
+			}
+			source := sourceOfTests(t, filepath.Join(root, filepath.FromSlash(in[1])))
+			for _, f := range names {
+				held, n = true, n+1
+				if !strings.Contains(source, "func "+f+"(") {
+					t.Errorf("%s has no %s", in[1], f)
+				}
+			}
+		}
+		if !held {
+			t.Errorf("no test holds:%s", cells[1])
+		}
+	}
+	if n < 50 {
+		t.Errorf("only %d tests are named: has the form of the page changed?", n)
+	}
+}
+
+func sourceOfTests(t *testing.T, dir string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(b)
+	}
+	return all.String()
+}
