@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -71,7 +72,7 @@ func (c config) file(path, value string) {
 	f.Close()
 }
 
-// pair wants a certificate and its key, or neither.
+// pair wants a certificate and its key that fit each other, or neither.
 func (c config) pair(path, certFile, keyFile string) {
 	c.file(path+".certFile", certFile)
 	c.file(path+".keyFile", keyFile)
@@ -80,6 +81,10 @@ func (c config) pair(path, certFile, keyFile string) {
 		c.Fault(path+".keyFile", "is missing", "a certificate needs its key")
 	case keyFile != "" && certFile == "":
 		c.Fault(path+".certFile", "is missing", "a key needs its certificate")
+	case certFile != "":
+		if _, err := tls.LoadX509KeyPair(certFile, keyFile); err != nil {
+			c.Fault(path+".certFile", "cannot be used: "+err.Error(), "")
+		}
 	}
 }
 

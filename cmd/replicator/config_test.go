@@ -131,6 +131,9 @@ func TestNodeConfiguration(t *testing.T) {
 		{"half a pair", swap("127.0.0.1:8080", "0.0.0.0:8080\n  certFile: cert.pem").Replace(goodNode), []string{
 			`x.yaml:11:3: api.keyFile: is missing; a certificate needs its key`,
 		}},
+		{"a pair that does not fit", swap("127.0.0.1:8080", "0.0.0.0:8080\n  certFile: cert.pem\n  keyFile: key.pem").Replace(goodNode), []string{
+			`x.yaml:12:13: api.certFile: cannot be used: tls: failed to find any PEM data in certificate input`,
+		}},
 		{"nobody", goodNode[:strings.Index(goodNode, "users")] + "users: []\n", []string{
 			`x.yaml:12:10: api.users: is empty; nobody could call the API: add a user`,
 		}},

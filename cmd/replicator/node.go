@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -95,7 +96,15 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 			Lineage: &eventLineage{n.index, n.ledgers}, Runbooks: runbooks, Metrics: n.work.metrics.handler, Ready: n.ready,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	if f.API.CertFile != "" {
+		c, err := loadCertificate(f.API.CertFile, f.API.KeyFile, log)
+		if err != nil {
+			return nil, err
+		}
+		n.server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
 	}
 	return n, nil
 }
@@ -159,8 +168,8 @@ func (n *node) followDeclarations(ctx context.Context) error {
 func (n *node) serve(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { n.server.Close() })()
 	var err error
-	if n.file.API.CertFile != "" {
-		err = n.server.ServeTLS(n.listener, n.file.API.CertFile, n.file.API.KeyFile)
+	if n.server.TLSConfig != nil {
+		err = n.server.ServeTLS(n.listener, "", "")
 	} else {
 		err = n.server.Serve(n.listener)
 	}
@@ -192,9 +201,9 @@ func (n *node) ready() error {
 	if n.fleet.Leader() == "" {
 		return errors.New("no raft leader")
 	}
-	for id, s := range n.ledgers.states() {
-		if s.Status == tail.Connecting {
-			return fmt.Errorf("the ledger of cluster %s has not been read yet", id)
+	for _, s := range n.ledgers.states() {
+		if s.Status == tail.Connecting { // which one is for those who may ask
+			return errors.New("not every ledger has been read once: see 'replicator status'")
 		}
 	}
 	return nil

@@ -118,4 +118,3 @@ func (noFleet) State() *cluster.State { return new(cluster.State) }
 func (noFleet) Propose(context.Context, cluster.Command) (cluster.Result, error) {
 	return cluster.Result{}, cluster.ErrStopped
 }
-
