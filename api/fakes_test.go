@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,7 +34,7 @@ type fleet struct {
 	expected  *uint64
 	deleted   string
 	caller    Caller
-	asked     lineage.Address
+	address   lineage.Address
 	gapsTo    int64
 	from      offsets.Where
 	to        string
@@ -89,17 +90,17 @@ func (f *fleet) Waive(_ context.Context, _ string, _ int32, _ int64, by Person) 
 }
 
 func (f *fleet) Event(_ context.Context, caller Caller, at lineage.Address) (*lineage.Answer, error) {
-	f.caller, f.asked = caller, at
+	f.caller, f.address = caller, at
 	return &lineage.Answer{Nodes: []lineage.Node{{Cluster: at.Cluster, Topic: at.Topic}}, Edges: []lineage.Edge{}}, f.called("event")
 }
 
 func (f *fleet) Topic(_ context.Context, caller Caller, at lineage.Address) (*lineage.Graph, error) {
-	f.caller, f.asked = caller, at
+	f.caller, f.address = caller, at
 	return &lineage.Graph{}, f.called("topic")
 }
 
 func (f *fleet) Gaps(_ context.Context, caller Caller, from lineage.Address, last int64) ([]lineage.Gap, bool, error) {
-	f.caller, f.asked, f.gapsTo = caller, from, last
+	f.caller, f.address, f.gapsTo = caller, from, last
 	return nil, false, f.called("gaps")
 }
 
@@ -138,16 +139,29 @@ func newFleet(t *testing.T) *fleet {
 	}
 }
 
-func (f *fleet) handler() http.Handler {
-	return New(Config{
-		Users: []User{
-			{Name: "vera", Token: viewerToken, Role: Viewer, Principals: map[string]string{"us": "User:vera"}},
-			{Name: "ops", Token: adminToken, Role: Admin},
-		},
-		Objects: f, Flows: f, Groups: f, Ledgers: f, Lineage: f, Runbooks: f,
-		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("# metrics\n")) }),
-		Ready:   func() error { return f.notReady },
+// present is the fleet that the one handler of all tests asks: making a handler
+// takes longer than all that a test does with it.
+type present struct{ *fleet }
+
+var (
+	asked   = &present{}
+	handler = sync.OnceValue(func() http.Handler {
+		return New(Config{
+			Users: []User{
+				{Name: "vera", Token: viewerToken, Role: Viewer, Principals: map[string]string{"us": "User:vera"}},
+				{Name: "ops", Token: adminToken, Role: Admin},
+			},
+			Objects: asked, Flows: asked, Groups: asked, Lineage: asked, Ledgers: asked, Runbooks: asked,
+			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("# metrics\n")) }),
+			Ready:   func() error { return asked.notReady },
+		})
 	})
+)
+
+// serve answers one request; the tests of this package run one after another.
+func (f *fleet) serve(w http.ResponseWriter, r *http.Request) {
+	asked.fleet = f
+	handler().ServeHTTP(w, r)
 }
 
 // body is a request body that is read as a stream, as from a network.

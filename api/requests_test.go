@@ -17,8 +17,8 @@ import (
 func TestPathsAreUnescaped(t *testing.T) {
 	f := newFleet(t)
 	ask(t, f, http.MethodGet, "/api/v1/lineage/events/us/a%2Fb%20c%25/0/9223372036854775807?topicId=x%2Fy", viewerToken)
-	if want := (lineage.Address{Cluster: "us", Topic: "a/b c%", Offset: math.MaxInt64, TopicID: "x/y"}); f.asked != want {
-		t.Errorf("event: got %+v, want %+v", f.asked, want)
+	if want := (lineage.Address{Cluster: "us", Topic: "a/b c%", Offset: math.MaxInt64, TopicID: "x/y"}); f.address != want {
+		t.Errorf("event: got %+v, want %+v", f.address, want)
 	}
 	ask(t, f, http.MethodGet, "/api/v1/offsets/a%2Fb/t/2147483647/0?to=e%26u", viewerToken)
 	if want := (offsets.Where{Cluster: "a/b", Topic: "t", Partition: math.MaxInt32}); f.from != want || f.to != "e&u" {
@@ -45,8 +45,8 @@ func TestGapsAreOfARange(t *testing.T) {
 	} {
 		f := newFleet(t)
 		resp := ask(t, f, http.MethodGet, "/api/v1/lineage/gaps/us/orders/3"+query, viewerToken)
-		if got := [2]int64{f.asked.Offset, f.gapsTo}; got != want || f.asked.Partition != 3 {
-			t.Errorf("%q: got %v of partition %d, want %v of 3 (%d %s)", query, got, f.asked.Partition, want, resp.StatusCode, resp.text)
+		if got := [2]int64{f.address.Offset, f.gapsTo}; got != want || f.address.Partition != 3 {
+			t.Errorf("%q: got %v of partition %d, want %v of 3 (%d %s)", query, got, f.address.Partition, want, resp.StatusCode, resp.text)
 		}
 		if strings.TrimSpace(resp.text) != `{"gaps":[],"more":false}` {
 			t.Errorf("%q: no gaps are an empty list, not %s", query, resp.text)

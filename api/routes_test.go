@@ -123,7 +123,7 @@ func ask(t *testing.T, f *fleet, method, path, token string) answer {
 func do(t *testing.T, f *fleet, r *http.Request) answer {
 	t.Helper()
 	w := httptest.NewRecorder()
-	f.handler().ServeHTTP(w, r)
+	f.serve(w, r)
 	a := answer{w.Result(), w.Body.String()}
 	for _, token := range []string{viewerToken, adminToken, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")} {
 		if token != "" && strings.Contains(fmt.Sprint(a.Header, a.text), token) {
@@ -174,7 +174,7 @@ func TestWrongCredentialsAreRefused(t *testing.T) {
 		r.Header.Set("Authorization", header)
 		f := newFleet(t)
 		w := httptest.NewRecorder()
-		f.handler().ServeHTTP(w, r)
+		f.serve(w, r)
 		if w.Code != http.StatusUnauthorized || len(f.calls) > 0 {
 			t.Errorf("Authorization %q: got %d after the calls %v, want 401 and none", header, w.Code, f.calls)
 		}
