@@ -31,7 +31,7 @@ type ClusterStatus struct {
 
 // LedgerStatus is the ledger of a cluster, as one node reads it.
 type LedgerStatus struct {
-	State  string `json:"state" enum:"connecting,absent,reading,stopped" doc:"absent: the cluster has none; stopped: it is not the one that it was, and copies into the cluster do not start"`
+	State  string `json:"state" enum:"connecting,absent,reading,missing,stopped" doc:"absent: the cluster has none; missing: it shows the one that it had no more; stopped: it is not the one that it was. Without it nothing is copied into the cluster"`
 	Reason string `json:"reason,omitempty"`
 	ToDo   string `json:"toDo,omitempty"`
 	Behind int64  `json:"behind" doc:"Ledger offsets that are not read yet"`

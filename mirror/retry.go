@@ -58,6 +58,8 @@ func classify(err error) verdict {
 		switch {
 		case errors.Is(err, kerr.TopicAuthorizationFailed):
 			return verdict{hold, "allow READ, WRITE and DESCRIBE on the topic " + ledger.Topic + " of the destination"}
+		case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
+			return verdict{hold, "see what the status says of the destination's ledger"}
 		case errors.Is(err, kerr.MessageTooLarge):
 			return verdict{hold, "raise max.message.bytes of the topic " + ledger.Topic + " of the destination"}
 		}

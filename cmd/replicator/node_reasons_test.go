@@ -56,6 +56,7 @@ func TestReasonsOfAFlow(t *testing.T) {
 		{"a report of an earlier holder", nil, []cluster.WorkStatus{duty(mirror.Waiting, 6, dutyReport{Reason: "old"})}, stateFinding, "", ""},
 		{"a cluster is away", nil, []cluster.WorkStatus{duty(mirror.Waiting, 7, dutyReport{Reason: "refused", Fix: "start it"})}, "waiting", "refused", "start it"},
 		{"all is well", topic(cluster.TopicSpec{State: "running"}, 2), []cluster.WorkStatus{copyReport(0, running), copyReport(1, running)}, "running", "", ""},
+		{"groups do not follow", topic(cluster.TopicSpec{State: "running"}, 1), []cluster.WorkStatus{copyReport(0, running), duty(mirror.Running, 7, dutyReport{Looked: true, Topics: 1, Groups: "no ledger", GroupsFix: "allow Read"})}, "running", "groups do not follow: no ledger", "allow Read"},
 		{"a partition has failed", topic(cluster.TopicSpec{State: "running"}, 2), []cluster.WorkStatus{copyReport(0, running), copyReport(1, failed)}, "failed", "topic orders: partition 1: no right", "grant it"},
 		{"all have failed", topic(cluster.TopicSpec{State: "running"}, 2), []cluster.WorkStatus{copyReport(0, failed), copyReport(1, failed)}, "failed", "topic orders: 2 partitions, the first is partition 0: no right", "grant it"},
 		{"the topic itself", topic(cluster.TopicSpec{State: "failed", Problem: "not created", Fix: "allow CREATE"}, 1), []cluster.WorkStatus{copyReport(0, running)}, "failed", "topic orders: not created", "allow CREATE"},
@@ -86,7 +87,7 @@ func TestLedgerStatus(t *testing.T) {
 		harmless     bool
 	}{
 		{"all is well", tail.State{Status: tail.Reading, Partitions: []tail.PartitionState{{Partition: 0, Next: 5, End: 8}}}, nil, "", "", false},
-		{"it is gone", tail.State{Status: tail.Stopped, Err: tail.ErrMissing}, nil, "the ledger is gone", "restore", false},
+		{"it is gone", tail.State{Status: tail.Stopped, Err: tail.ErrMissing}, nil, "the ledger is gone", "nothing is copied", false},
 		{
 			"what never was a page",
 			tail.State{Status: tail.Reading, Damaged: 1, Damage: []tail.Damage{{Position: at, Err: &ledger.CorruptError{Reason: "not a page", Foreign: true}}}},

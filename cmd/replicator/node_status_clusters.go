@@ -19,6 +19,9 @@ const (
 	clusterUnreachable = "unreachable"
 )
 
+// ledgerMissing is the state of a ledger that the cluster had and does not show.
+const ledgerMissing = "missing"
+
 // clusterStatuses are the declared clusters by name, and their ledgers, as this
 // node sees them.
 func clusterStatuses(d *directory, l *ledgers) []api.ClusterStatus {
@@ -59,6 +62,9 @@ func ledgerStatus(name string, s tail.State, doubts []api.LedgerDoubt) api.Ledge
 			Topic: ledger.Topic, Partition: d.Position.Partition, Offset: d.Position.Offset, Reason: d.Err.Error(), Harmless: harmless(d.Err),
 		})
 	}
+	if errors.Is(s.Err, tail.ErrMissing) {
+		l.State = ledgerMissing
+	}
 	if s.Err != nil {
 		l.Reason, l.ToDo = s.Err.Error(), ledgerAdvice(s.Err)
 		return l
@@ -87,7 +93,7 @@ func harmless(err error) bool {
 func ledgerAdvice(err error) string {
 	switch {
 	case errors.Is(err, tail.ErrMissing), errors.Is(err, tail.ErrRecreated), errors.Is(err, tail.ErrTruncated):
-		return "restore the ledger topic: without it nobody knows what was copied, so nothing is copied into this cluster"
+		return "without its ledger nobody knows what was copied, so nothing is copied into this cluster; if it is lost for good, delete the copies and let a new fleet begin"
 	case errors.Is(err, tail.ErrWrongCluster):
 		return kafka.Advice(kafka.ErrWrongCluster)
 	}

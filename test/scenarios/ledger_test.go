@@ -5,6 +5,7 @@ package scenarios
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -142,4 +143,57 @@ func (w *world) writeLedger(partition int32, value []byte) int64 {
 	r := &kgo.Record{Topic: ledger.Topic, Partition: partition, Value: value}
 	must(w.t, cl.ProduceSync(w.eu.ctx(), r).FirstErr())
 	return r.Offset
+}
+
+// A ledger that is gone is the one thing that nobody can work without: copies
+// into its cluster stop, also those that run, and a new topic of its name is not
+// taken for it.
+func TestLostLedger(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, nil, nil)
+	n := w.nodes[0]
+	w.us.createTopic("orders", 2)
+	w.declare("orders")
+	w.us.produce("orders", 2, 100)
+	w.running(2)
+	w.exact("orders", 200)
+
+	w.eu.deleteTopic(ledger.Topic)
+	lost := func(words ...string) func(*api.Status) error {
+		return func(s *api.Status) error {
+			c, err := clusterOf(s, "eu")
+			if err != nil {
+				return err
+			}
+			return trouble("ledger of eu", c.Ledger.State, c.Ledger.Reason, c.Ledger.ToDo, []string{"missing", "stopped"}, words, []string{"nothing is copied into this cluster"})
+		}
+	}
+	n.awaitStatus(recovery, "the ledger is gone", lost("ledger is gone"))
+	w.us.produce("orders", 2, 50)
+	stopped := func(s *api.Status) error {
+		f, err := flowOf(s)
+		if err != nil {
+			return err
+		}
+		return trouble("flow", f.State, f.Reason, f.ToDo, []string{"waiting", "failed"}, []string{"ledger"}, []string{"ledger"})
+	}
+	n.awaitStatus(recovery, "copies that run stop", stopped)
+	if b, err := os.ReadFile(n.process.log); err != nil || strings.Count(string(b), "\n") > 300 {
+		t.Errorf("the log has %d lines, %v", strings.Count(string(b), "\n"), err)
+	}
+
+	// A node that starts now, and a topic of the same name, change nothing.
+	n.process.kill()
+	n.start()
+	n.awaitStatus(recovery, "copies do not start", stopped)
+	n.awaitStatus(recovery, "the ledger is another one", lost("ledger"))
+	always(t, 2*time.Second, "nothing is copied without the ledger", func() error {
+		got, err := w.copiedNow("orders")
+		if err == nil && got != 200 {
+			err = fmt.Errorf("%d records are copied", got)
+		}
+		return err
+	})
+	t.Log(n.cli("status", "--partitions"))
+	w.nobodyDied()
 }

@@ -128,6 +128,9 @@ type Damage struct {
 	Err      error
 }
 
+// maxLogged bounds how many errors are remembered as logged.
+const maxLogged = 100
+
 // maxDamage bounds what a broken ledger can make a Tail hold.
 const maxDamage = 100
 
@@ -143,7 +146,7 @@ type Tail struct {
 	mu      sync.Mutex
 	status  Status
 	err     error
-	logged  string // the last error that was logged
+	logged  map[string]bool // errors that were logged since all was well
 	cluster string
 	topicID ledger.TopicID
 	parts   map[int32]*partition
@@ -176,7 +179,7 @@ func New(cfg Config) (*Tail, error) {
 func newTail(cfg Config) *Tail {
 	return &Tail{
 		cfg: cfg, started: make(chan struct{}), ended: make(chan struct{}), hurry: make(chan struct{}, 1), status: Connecting, cluster: cfg.Cluster, topicID: cfg.TopicID,
-		parts: map[int32]*partition{}, changed: make(chan struct{}),
+		parts: map[int32]*partition{}, logged: map[string]bool{}, changed: make(chan struct{}),
 	}
 }
 
@@ -226,8 +229,20 @@ func (t *Tail) read(ctx context.Context) error {
 			<-ctx.Done()
 			return nil
 		}
+		if fetches.Err() == nil {
+			continue
+		}
+		// A client may give the same error again at once, for as long as it lasts.
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(errorPause):
+		}
 	}
 }
+
+// errorPause is between looks at what cannot be fetched.
+const errorPause = 250 * time.Millisecond
 
 // Exists says that the cluster has shown its ledger, or that it is known to have
 // one.
@@ -260,8 +275,14 @@ func (t *Tail) report(err error) {
 	if t.status == Stopped {
 		return
 	}
-	if t.logged != err.Error() {
-		t.logged = err.Error()
+	if errors.Is(t.err, ErrMissing) && !final && !errors.Is(err, ErrMissing) {
+		return // what else goes wrong with a topic that is not there follows from that
+	}
+	if t.err == nil || len(t.logged) > maxLogged {
+		clear(t.logged)
+	}
+	if !t.logged[err.Error()] {
+		t.logged[err.Error()] = true
 		level := slog.LevelWarn
 		if final {
 			level = slog.LevelError

@@ -329,9 +329,16 @@ func TestLedgerThatIsNotShownForAWhile(t *testing.T) {
 	if s := tl.State(); s.Status != Reading || !errors.Is(s.Err, ErrMissing) {
 		t.Errorf("got %+v", s)
 	}
+	tl.deliver(fetched(0, kerr.UnknownTopicID))
+	if s := tl.State(); !errors.Is(s.Err, ErrMissing) {
+		t.Errorf("what follows hides what is wrong: %+v", s)
+	}
 	c.topicID, c.ends = id, []int64{0}
 	if err := tl.CatchUp(t.Context()); err != nil {
 		t.Errorf("it is there again: %v", err)
+	}
+	if err := tl.refresh(t.Context()); err != nil || tl.State().Err != nil {
+		t.Errorf("got %v, %+v", err, tl.State())
 	}
 }
 
