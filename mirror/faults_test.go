@@ -282,6 +282,26 @@ func TestAFaultOfOneCopyLeavesTheOthersAlone(t *testing.T) {
 	})
 }
 
+func TestAnotherLedgerIsNotWrittenTo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	w.east.create(t, "orders", 1)
+	n := w.node("a", func(c *Config) { c.MetadataInterval = 100 * time.Millisecond })
+	n.Assign(w.copies(1, 1, "orders"))
+	w.west.produce(t, "orders", 0, 0, 10)
+	w.east.expect(t, "orders", 0, 10)
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	remove(t, w.east.admin, ledger.Topic)
+	w.east.create(t, ledger.Topic, ledgerPartitions)
+	eventually(t, "the copy has stopped", func() bool {
+		s := n.only()
+		return s.State == Failed && strings.Contains(s.Reason, errOtherLedger.Error()) && strings.Contains(s.Fix, "ledger")
+	})
+	w.west.produce(t, "orders", 0, 10, 20)
+	w.east.expect(t, "orders", 0, 10)
+}
+
 func TestALaneThatCannotWriteHopsWaitsLongerEachTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

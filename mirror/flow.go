@@ -41,7 +41,8 @@ type flowRun struct {
 	source, destination *peer
 	lanes               []*lane // touched by the loop alone
 	addLane             func() *lane
-	settings            topicSettings // of the destination
+	settings            topicSettings  // of the destination
+	ledgerID            ledger.TopicID // of the destination's ledger, as first seen
 	start               starter
 	fetchers            map[int32]*fetcher
 	byLeader            atomic.Pointer[map[int32][]*copier]
@@ -280,9 +281,19 @@ func (f *flowRun) refresh(ctx context.Context) error {
 
 // checkLives stops copies whose topics have been created anew: what a copy's
 // offsets mean belongs to one life of both topics.
+// So does what the ledger says: into another one nothing is written that goes on
+// from what only the first one knows.
 func (f *flowRun) checkLives() {
+	var lost error
+	switch id := f.destination.view().topic(ledger.Topic).id; {
+	case id == (ledger.TopicID{}):
+	case f.ledgerID == (ledger.TopicID{}):
+		f.ledgerID = id
+	case f.ledgerID != id:
+		lost = fmt.Errorf("cluster %s: %w: its topic id is %v, it was %v", f.destination.cluster.Metadata.Name, errOtherLedger, id, f.ledgerID)
+	}
 	for _, c := range f.snapshot() {
-		c.checkLife(f.source.view(), f.destination.view())
+		c.checkLife(f.source.view(), f.destination.view(), lost)
 	}
 }
 

@@ -222,8 +222,9 @@ func (c *copier) sameLife(id ledger.CopyID) error {
 	return nil
 }
 
-// checkLife stops a running copier whose topics are no longer the same.
-func (c *copier) checkLife(source, destination *view) {
+// checkLife stops a running copier whose topics are no longer the same, or whose
+// ledger is lost.
+func (c *copier) checkLife(source, destination *view, lost error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state != Running {
@@ -232,6 +233,8 @@ func (c *copier) checkLife(source, destination *view) {
 	from, to := source.topic(c.a.SourceTopic), destination.topic(c.a.DestinationTopic)
 	var err error
 	switch {
+	case lost != nil:
+		err = lost
 	case from.err == nil && from.id != c.id.Source.TopicID:
 		err = fmt.Errorf("source topic %s: %w: its id is %v, the copy is of %v", c.a.SourceTopic, errRecreated, from.id, c.id.Source.TopicID)
 	case to.err == nil && to.id != c.id.Destination.TopicID:

@@ -33,6 +33,7 @@ var (
 	errFewPartitions = errors.New("destination topic has fewer partitions than the source")
 	errUnresolved    = errors.New("position is not known")
 	errLedger        = errors.New("write to the ledger")
+	errOtherLedger   = errors.New("the ledger was deleted and created again")
 )
 
 // action is what an error makes of a copy.
@@ -91,6 +92,7 @@ var verdicts = []struct {
 	{errNoDestination, verdict{hold, "create the topic, or let the flow create it: the principal needs CREATE on it"}},
 	{errFewPartitions, verdict{hold, "add partitions to the destination topic, or allow ALTER on it"}},
 	{errRecordTooLarge, verdict{hold, "raise max.message.bytes of the destination topic"}},
+	{errOtherLedger, verdict{stop, "see what the status says of the destination's ledger"}},
 	{errUnresolved, verdict{rewind, "see what the status says of the destination's ledger"}},
 
 	{kerr.TopicAuthorizationFailed, verdict{hold, "allow READ and DESCRIBE on the source topic, WRITE and DESCRIBE on the destination topic"}},
