@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"os"
 	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -60,7 +61,7 @@ func Advice(err error) string {
 		return "start the brokers, or correct bootstrapServers"
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		return "the listener ends connections: perhaps it wants TLS or SASL, and the Cluster has none"
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "see whether the brokers run, and whether a firewall is between"
 	}
 	return ""

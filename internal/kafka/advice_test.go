@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,6 +38,7 @@ func TestAdvice(t *testing.T) {
 		{&net.DNSError{Name: "nowhere"}, "host names"},
 		{fmt.Errorf("read: %w", io.EOF), "TLS or SASL"},
 		{context.DeadlineExceeded, "firewall"},
+		{&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, "firewall"},
 	} {
 		got := Advice(c.err)
 		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
