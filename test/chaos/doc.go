@@ -1,0 +1,25 @@
+// Package chaos breaks a fleet at random for some minutes and then looks whether
+// the copy is what it should be.
+//
+// Two bundled brokers and three nodes run as processes of the real binary. While
+// producers write, with and without transactions, one thing after the other is
+// done to them: processes are killed, stopped and suspended, the flow is paused,
+// declared otherwise, deleted and declared again, topics come and grow. In the
+// end everything is put right and has a bounded time to recover. Then an
+// independent checker, which knows the ledger's format and nothing of how the
+// product reads it, compares both sides:
+//
+//   - a read_committed reader of the destination sees every record of the source
+//     once, in order, byte for byte; every record that was acknowledged is there;
+//   - the hops of each copy tile its source offsets from 0 on, without hole or
+//     overlap, at epochs that never fall; each offset is a record that is there, or a
+//     gap where there is none;
+//   - the fleet translates offsets as the ledger says.
+//
+// It is built with the tag chaos:
+//
+//	go test -tags chaos -count=1 -timeout 20m -v ./test/chaos -time 3m -seed 1
+//
+// The seed chooses what is done; when it is done depends on the machine.
+// Processes end with the test, also if it is killed.
+package chaos
