@@ -54,6 +54,8 @@ type Report struct {
 	At   time.Time `json:"at"`
 	Rows []Row     `json:"rows"` // by group, topic and partition
 	Err  string    `json:"error,omitempty"`
+	// Cause is the error whose text Err is.
+	Cause error `json:"-"`
 }
 
 // NewSyncer returns a Syncer.
@@ -81,7 +83,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		}
 		r := &Report{At: time.Now(), Rows: rows}
 		if err != nil {
-			r.Err = err.Error()
+			r.Err, r.Cause = err.Error(), err
 			if r.Err != s.Report().Err {
 				s.cfg.Log.Warn("group positions not synchronised", "flow", s.cfg.Flow, "err", err)
 			}
@@ -248,9 +250,15 @@ func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case) ([]
 	return s.decide(ctx, v, groups, how)
 }
 
+// ledgerPatience is how long a round waits for a ledger that cannot be read, or has
+// much that was not read yet. Then it fails, and says why.
+const ledgerPatience = 10 * time.Second
+
 // catchUp reads the ledger that holds the copies there, and the one that holds
 // the copies back if it is read here at all.
 func (s *Syncer) catchUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, ledgerPatience)
+	defer cancel()
 	if err := s.cfg.Maps.CatchUp(ctx, s.cfg.DestinationID); err != nil {
 		return fmt.Errorf("destination: %w", err)
 	}

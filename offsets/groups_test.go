@@ -101,6 +101,20 @@ func newSync(at Commit) (*Syncer, *memoryCluster, *memoryCluster, movedGroups) {
 	}), src, dst, moved
 }
 
+func TestALedgerThatCannotBeReadFailsARound(t *testing.T) {
+	for _, cluster := range []string{"src", "dst"} {
+		synctest.Test(t, func(t *testing.T) {
+			s, _, _, _ := newSync(Commit{Offset: 4})
+			denied := errors.New("not authorized")
+			s.cfg.Maps.Attach(cluster, caughtUp{unreadable: denied})
+			began := time.Now()
+			if _, err := s.Plan(t.Context()); !errors.Is(err, denied) || time.Since(began) != ledgerPatience {
+				t.Errorf("%s: %v after %s, want %v after %s", cluster, err, time.Since(began), denied, ledgerPatience)
+			}
+		})
+	}
+}
+
 func TestRound(t *testing.T) {
 	ours := func(o int64) map[flow.TopicPartition]Commit {
 		return map[flow.TopicPartition]Commit{orders: {o, "waybill:f"}}

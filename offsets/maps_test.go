@@ -13,12 +13,21 @@ import (
 )
 
 type caughtUp struct {
-	err    error
-	absent bool
+	err        error
+	absent     bool
+	unreadable error
 }
 
-func (c caughtUp) CatchUp(context.Context) error { return c.err }
-func (c caughtUp) Exists() bool                  { return !c.absent }
+// CatchUp of a ledger that cannot be read waits for as long as it may.
+func (c caughtUp) CatchUp(ctx context.Context) error {
+	if c.unreadable == nil {
+		return c.err
+	}
+	<-ctx.Done()
+	return errors.Join(ctx.Err(), c.unreadable)
+}
+
+func (c caughtUp) Exists() bool { return !c.absent }
 
 // feed applies each entry as a page of its own to ledger partition 0 of dst.
 func feed(ms *Maps, from int64, entries ...ledger.Entry) {

@@ -51,6 +51,21 @@ type dutyReport struct {
 	// Topics that the last look found; Looked: there was one.
 	Looked bool `json:"looked,omitempty"`
 	Topics int  `json:"topics,omitempty"`
+	// Groups is why the positions of groups were not moved the last time.
+	Groups    string `json:"groups,omitempty"`
+	GroupsFix string `json:"groupsFix,omitempty"`
+}
+
+// report is how the duty stands now, nil while there is nothing to say.
+func (d *duty) report() *dutyReport {
+	r := d.problem.Load()
+	s := d.syncer.Load()
+	if r == nil || s == nil {
+		return r
+	}
+	both, round := *r, s.Report()
+	both.Groups, both.GroupsFix = round.Err, kafka.Advice(round.Cause)
+	return &both
 }
 
 func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) error {
@@ -94,6 +109,8 @@ func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) e
 		})
 	})
 	if f.Spec.Groups != nil {
+		d.syncer.Store(syncer)
+		defer d.syncer.Store(nil)
 		g.Go(func() error { return syncer.Run(ctx) })
 	}
 	return g.Wait()

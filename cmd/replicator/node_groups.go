@@ -69,7 +69,11 @@ func (g *groups) Rows(ctx context.Context, name string) ([]offsets.Row, error) {
 	if err != nil {
 		return nil, unreachable(err)
 	}
-	return s.Plan(ctx)
+	rows, err := s.Plan(ctx)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	return rows, nil
 }
 
 // Translate answers for positions that the caller may see: Describe on the

@@ -77,6 +77,7 @@ func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[clust
 		Name: f.Metadata.Name, Source: f.Spec.Source, Destination: f.Spec.Destination, Delivery: "exactly-once",
 		State: string(mirror.Running), Topics: []api.TopicStatus{},
 	}
+	var found dutyReport
 	work := state.Flows[fs.Name]
 	if work == nil || len(work.Topics) == 0 {
 		fs.State, fs.LagRecords, fs.LagSeconds = stateFinding, -1, -1
@@ -86,7 +87,6 @@ func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[clust
 			fs.Topics = append(fs.Topics, topicStatus(fs.Name, work.Topics[name], f.Spec.Paused, reports))
 		}
 		duty := reports[cluster.Work{Kind: cluster.WorkFlow, Name: fs.Name}]
-		var found dutyReport
 		if duty.Epoch == work.Duty.Epoch && json.Unmarshal(duty.Detail, &found) == nil {
 			judge(&fs, duty.State, found, f.Spec.Topics.Include)
 		}
@@ -103,6 +103,9 @@ func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[clust
 		if fs.Reason == "" && t.State == fs.State && t.Reason != "" {
 			fs.Reason, fs.ToDo = fmt.Sprintf("topic %s: %s", t.SourceTopic, t.Reason), t.ToDo
 		}
+	}
+	if fs.Reason == "" && found.Groups != "" {
+		fs.Reason, fs.ToDo = "groups do not follow: "+found.Groups, found.GroupsFix
 	}
 	if f.Spec.Paused {
 		fs.State = statePaused

@@ -92,6 +92,7 @@ type duty struct {
 	stop       context.CancelFunc
 	done       chan struct{}
 	problem    atomic.Pointer[dutyReport]
+	syncer     atomic.Pointer[offsets.Syncer] // of a flow's groups, while it runs
 }
 
 // live works until the session is over, this node is fenced, or ctx ends.
@@ -374,7 +375,7 @@ func (l *life) dutyStatuses() ([]cluster.WorkStatus, error) {
 	var all []cluster.WorkStatus
 	for w, d := range l.duties {
 		ws := cluster.WorkStatus{Work: w, Epoch: d.assignment.Epoch, State: string(mirror.Running)}
-		if r := d.problem.Load(); r != nil {
+		if r := d.report(); r != nil {
 			if r.Reason != "" {
 				ws.State, ws.Problem = string(mirror.Waiting), r.Reason
 			}
