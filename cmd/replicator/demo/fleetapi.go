@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/waybillhq/waybill/api"
+	"github.com/waybillhq/waybill/mirror"
 )
 
 type apiStatus = api.Status
@@ -58,16 +60,47 @@ func (a *apiClient) do(ctx context.Context, method, path string, body []byte, ou
 		return err
 	}
 	if resp.StatusCode >= 400 {
+		refused := &refusal{status: resp.StatusCode, text: fmt.Sprintf("%s %s: %d: %s", method, path, resp.StatusCode, answer)}
 		var p api.Error
 		if json.Unmarshal(answer, &p) == nil && p.Detail != "" {
-			return fmt.Errorf("%s %s: %d: %s %v", method, path, resp.StatusCode, p.Detail, p.Errors)
+			refused.text = fmt.Sprintf("%s %s: %d: %s %v", method, path, resp.StatusCode, p.Detail, p.Errors)
 		}
-		return fmt.Errorf("%s %s: %d: %s", method, path, resp.StatusCode, answer)
+		return refused
 	}
 	if out == nil {
 		return nil
 	}
 	return json.Unmarshal(answer, out)
+}
+
+// refusal is an answer of the API that says no.
+type refusal struct {
+	status int
+	text   string
+}
+
+func (r *refusal) Error() string { return r.text }
+
+// insist posts until the fleet has an answer: it may be electing a leader, and then
+// cannot tell whether it has agreed. That it has already is an answer too.
+func (a *apiClient) insist(ctx context.Context, path string, body []byte, out any) error {
+	var unclear error
+	err := poll(ctx, 200*time.Millisecond, func() (bool, error) {
+		err := a.post(ctx, path, body, out)
+		var refused *refusal
+		switch {
+		case errors.As(err, &refused) && refused.status == http.StatusServiceUnavailable:
+			unclear = err
+			return false, nil
+		case errors.As(err, &refused) && refused.status == http.StatusConflict && unclear != nil:
+			return true, nil
+		}
+		return true, err
+	})
+	if err != nil && ctx.Err() != nil {
+		return errors.Join(err, unclear)
+	}
+	return err
 }
 
 // flow is the status of the story's flow.
@@ -84,7 +117,7 @@ func (a *apiClient) flow(ctx context.Context) (api.FlowStatus, error) {
 	return api.FlowStatus{}, fmt.Errorf("the fleet does not know the flow %s", flowName)
 }
 
-// lagZero waits until every partition is copied to its end.
+// lagZero waits until every partition is copied to its end, and the flow runs.
 func (a *apiClient) lagZero(ctx context.Context) (api.FlowStatus, error) {
 	var last api.FlowStatus
 	err := poll(ctx, 50*time.Millisecond, func() (bool, error) {
@@ -97,7 +130,7 @@ func (a *apiClient) lagZero(ctx context.Context) (api.FlowStatus, error) {
 		for _, t := range f.Topics {
 			copies += len(t.Partitions)
 		}
-		return copies == 2*partitions && f.LagRecords == 0, nil
+		return copies == 2*partitions && f.LagRecords == 0 && f.State == string(mirror.Running), nil
 	})
 	if err != nil {
 		err = fmt.Errorf("wait for lag 0: %w; last seen: %s %s, lag %d", err, last.State, last.Reason, last.LagRecords)

@@ -20,10 +20,11 @@ import (
 // groupSynced waits until each position of a group has been committed in eu.
 func (a *apiClient) groupSynced(ctx context.Context, group string) error {
 	var last []offsets.Row
+	var answer error // the last one of the API
 	err := poll(ctx, 100*time.Millisecond, func() (bool, error) {
 		var rows api.GroupRows
-		if err := a.get(ctx, "/api/v1/flows/"+flowName+"/groups", &rows); err != nil {
-			return false, nil //nolint:nilerr // a cluster may not have answered yet: ask again
+		if answer = a.get(ctx, "/api/v1/flows/"+flowName+"/groups", &rows); answer != nil {
+			return false, nil // a cluster may not have answered yet: ask again
 		}
 		last = slices.DeleteFunc(rows.Rows, func(r offsets.Row) bool { return r.Group != group })
 		synced := len(last) > 0
@@ -33,7 +34,7 @@ func (a *apiClient) groupSynced(ctx context.Context, group string) error {
 		return synced, nil
 	})
 	if err != nil {
-		err = fmt.Errorf("wait for group %s to stand in eu: %w; last seen: %+v", group, err, last)
+		err = fmt.Errorf("wait for group %s to stand in eu: %w; last seen: %+v", group, errors.Join(err, answer), last)
 	}
 	return err
 }
@@ -66,11 +67,14 @@ func (s *story) failover(ctx context.Context) (string, string, error) {
 	if err := os.WriteFile(file, []byte(runbookYAML), 0o600); err != nil {
 		return "", "", err
 	}
-	if err := s.api.post(ctx, "/api/v1/apply", []byte(runbookYAML), nil); err != nil {
+	if _, err := s.api.lagZero(ctx); err != nil { // whoever starts a runbook sees first that the flow runs
+		return "", "", err
+	}
+	if err := s.api.insist(ctx, "/api/v1/apply", []byte(runbookYAML), nil); err != nil {
 		return "", "", err
 	}
 	began := time.Now()
-	if err := s.api.post(ctx, "/api/v1/runbooks/"+runbookName+"/start?reason=demo", nil, nil); err != nil {
+	if err := s.api.insist(ctx, "/api/v1/runbooks/"+runbookName+"/start?reason=demo", nil, nil); err != nil {
 		return "", "", err
 	}
 	var x runbook.Execution

@@ -218,7 +218,7 @@ func (s *story) apply(ctx context.Context) (string, string, error) {
 		return "", "", err
 	}
 	var applied struct{ Revision uint64 }
-	if err := s.api.post(ctx, "/api/v1/apply", []byte(yaml), &applied); err != nil {
+	if err := s.api.insist(ctx, "/api/v1/apply", []byte(yaml), &applied); err != nil {
 		return "", "", err
 	}
 	return fmt.Sprintf("%s at revision %d; eu/quakes holds %d foreign records already", filepath.Base(w.objectsFile()), applied.Revision, len(foreign)),

@@ -27,8 +27,11 @@ const (
 var users = []string{userAdmin, userReplicator, userSensors, userAlerts, userReports}
 
 // aclsSource and aclsDestination are all that the datacenters allow. The
-// replicator's are the least that a flow needs on either side; the source's
-// Alter on the cluster is for the runbook, which fences writers by ACL.
+// replicator's are the least that a flow needs on either side. At the source,
+// Alter on the cluster is for the runbook, which fences writers by ACL; without it
+// Describe is needed, which it implies. At the destination, Alter on the topics is
+// for partitions that are added later, Create on the ledger for clusters that have
+// none.
 var aclsSource = []string{
 	"User:sensors Allow Write Topic:quakes* from *",
 	"User:sensors Allow Describe Topic:quakes* from *",
@@ -40,7 +43,6 @@ var aclsSource = []string{
 	"User:replicator Allow DescribeConfigs Topic:quakes* from *",
 	"User:replicator Allow Read Topic:__waybill.ledger from *",
 	"User:replicator Allow Describe Group:* from *",
-	"User:replicator Allow Describe Cluster:kafka-cluster from *",
 	"User:replicator Allow Alter Cluster:kafka-cluster from *",
 }
 
@@ -59,11 +61,9 @@ var aclsDestination = []string{
 	"User:replicator Allow Read Topic:__waybill.ledger from *",
 	"User:replicator Allow Write Topic:__waybill.ledger from *",
 	"User:replicator Allow Create Topic:__waybill.ledger from *",
-	"User:replicator Allow DescribeConfigs Topic:__waybill.ledger from *",
 	"User:replicator Allow Read Group:* from *",
 	"User:replicator Allow Describe Cluster:kafka-cluster from *",
 	"User:replicator Allow Write TransactionalId:waybill.* from *",
-	"User:replicator Allow Describe TransactionalId:waybill.* from *",
 }
 
 // certLifetime outlives any demonstration.
