@@ -319,7 +319,7 @@ func TestALaneThatCannotWriteHopsWaitsLongerEachTime(t *testing.T) {
 		}
 	}
 	limit("1")
-	opened := n.Metrics().LaneOpens.Load()
+	opened, began := n.Metrics().LaneOpens.Load(), time.Now()
 	w.west.produce(t, "orders", 0, 10, 20)
 	failed := func() bool {
 		all := n.Status()
@@ -327,6 +327,9 @@ func TestALaneThatCannotWriteHopsWaitsLongerEachTime(t *testing.T) {
 	}
 	eventually(t, "the copy says what is wrong", failed)
 	eventually(t, "several attempts", func() bool { return n.Metrics().LaneOpens.Load() >= opened+4 })
+	if took := time.Since(began); took < 600*time.Millisecond { // 50 + 100 + 200 + 400, less an eighth
+		t.Errorf("four attempts within %v", took)
+	}
 	for range 20 { // each attempt is a write to raft; in between the reason stays
 		if !failed() {
 			t.Fatalf("status is %+v", n.Status())
