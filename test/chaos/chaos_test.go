@@ -139,7 +139,7 @@ func (c *chaos) addTopic(name string, partitions int32, txn bool, codec kgo.Comp
 func (c *chaos) yaml() string {
 	var s strings.Builder
 	for _, b := range []*broker{c.us, c.eu} {
-		_, port, _ := strings.Cut(b.proxy.address(), ":")
+		_, port, _ := strings.Cut(b.proxy.Load().address(), ":")
 		fmt.Fprintf(&s, "apiVersion: waybill/v1\nkind: Cluster\nmetadata: {name: %s, labels: {n: \"%d\"}}\nspec:\n  bootstrapServers: [\"%s:%s\"]\n  tls: {caFile: %q}\n  sasl: {mechanism: SCRAM-SHA-256, username: %s, password: %q}\n---\n",
 			b.name, c.declared.label, c.declared.host, port, b.file("ca.pem"), c.declared.user, "${file:"+b.file(c.declared.user+".password")+"}")
 	}
@@ -184,8 +184,8 @@ func (c *chaos) restore() {
 		}
 	}
 	for _, b := range []*broker{c.us, c.eu} {
-		b.proxy.slow(0)
-		b.proxy.pass()
+		b.proxy.Load().slow(0)
+		b.proxy.Load().pass()
 		c.wake(b.process)
 		if !b.process.alive() {
 			b.start()

@@ -88,46 +88,46 @@ var faults = []fault{
 	{"cut", 2, func(c *chaos) {
 		b := c.someBroker()
 		c.say("connections of %s are cut", b.name)
-		b.proxy.cut()
+		b.proxy.Load().cut()
 	}},
 	{"late", 3, func(c *chaos) {
 		b := c.someBroker()
 		c.say("answers of %s are late", b.name)
-		b.proxy.hold()
+		b.proxy.Load().hold()
 		c.pause(200, 4000)
-		b.proxy.pass()
+		b.proxy.Load().pass()
 	}},
 	{"unanswered", 4, func(c *chaos) {
 		b := c.someBroker()
 		c.say("%s does not answer", b.name)
-		b.proxy.hold()
+		b.proxy.Load().hold()
 		c.pause(10, 2000)
-		b.proxy.cut()
-		b.proxy.pass()
+		b.proxy.Load().cut()
+		b.proxy.Load().pass()
 	}},
 	{"unanswered-kill", 3, func(c *chaos) {
 		b, n := c.someBroker(), c.someNode()
 		c.say("%s does not answer, and %s is killed", b.name, n.name)
-		b.proxy.hold()
+		b.proxy.Load().hold()
 		c.pause(10, 1000)
 		n.process.kill()
 		c.pause(0, 3000)
-		b.proxy.pass()
+		b.proxy.Load().pass()
 		n.start()
 	}},
 	{"very-late", 1, func(c *chaos) {
 		b := c.someBroker()
 		c.say("answers of %s are very late", b.name)
-		b.proxy.hold()
+		b.proxy.Load().hold()
 		c.pause(12000, 35000)
-		b.proxy.pass()
+		b.proxy.Load().pass()
 	}},
 	{"slow", 2, func(c *chaos) {
 		b := c.someBroker()
 		c.say("%s is far away", b.name)
-		b.proxy.slow(time.Duration(5+c.rng.IntN(200)) * time.Millisecond)
+		b.proxy.Load().slow(time.Duration(5+c.rng.IntN(200)) * time.Millisecond)
 		c.pause(1000, 5000)
-		b.proxy.slow(0)
+		b.proxy.Load().slow(0)
 	}},
 	{"pause", 3, func(c *chaos) {
 		c.say("the flow is paused")
@@ -155,6 +155,16 @@ var faults = []fault{
 	{"address", 2, func(c *chaos) {
 		c.declared.host = other(c.declared.host, []string{"127.0.0.1", "localhost"})
 		c.say("the clusters are at %s now", c.declared.host)
+		c.apply()
+	}},
+	{"move", 2, func(c *chaos) {
+		b := c.someBroker()
+		c.say("%s moves to another address", b.name)
+		b.proxy.Load().close()
+		c.pause(0, 1500)
+		b.process.kill()
+		b.proxy.Store(newProxy(c.t, b.address))
+		b.start()
 		c.apply()
 	}},
 	{"label", 1, func(c *chaos) {

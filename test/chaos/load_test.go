@@ -113,7 +113,7 @@ func (l *load) produce(b *broker, w writing, n *int) error {
 		}
 		// What was begun is finished, if the broker comes back in time.
 		limit, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		err := cl.ProduceSync(limit, records...).FirstErr()
+		err := produceWithin(limit, cl, records)
 		commit := w.rng.IntN(4) > 0
 		if w.txn && err == nil {
 			err = cl.EndTransaction(limit, kgo.TransactionEndTry(commit))
@@ -131,6 +131,19 @@ func (l *load) produce(b *broker, w writing, n *int) error {
 		}
 	}
 	return nil
+}
+
+// produceWithin gives up when the context ends, which a client that has sent
+// something does not do: the caller closes it then.
+func produceWithin(ctx context.Context, cl *kgo.Client, records []*kgo.Record) error {
+	done := make(chan error, 1)
+	go func() { done <- cl.ProduceSync(ctx, records...).FirstErr() }() // ends with the client
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (l *load) note(records []*kgo.Record) {

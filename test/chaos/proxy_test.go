@@ -13,29 +13,32 @@ import (
 // that what was asked for is done and nobody knows, and cut connections.
 type proxy struct {
 	listener net.Listener
+	target   string
 	wg       sync.WaitGroup
 
-	mu     sync.Mutex
-	target string
-	conns  map[net.Conn]bool
-	open   chan struct{} // closed while answers pass
-	delay  time.Duration // of each piece of an answer
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+	open  chan struct{} // closed while answers pass
+	delay time.Duration // of each piece of an answer
 }
 
-func newProxy(t *testing.T) *proxy {
+func newProxy(t *testing.T, target string) *proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	p := &proxy{listener: l, conns: map[net.Conn]bool{}, open: make(chan struct{})}
+	p := &proxy{listener: l, target: target, conns: map[net.Conn]bool{}, open: make(chan struct{})}
 	close(p.open)
 	p.wg.Go(p.accept)
-	t.Cleanup(func() {
-		_ = l.Close()
-		p.pass()
-		p.cut()
-		p.wg.Wait()
-	})
+	t.Cleanup(p.close)
 	return p
+}
+
+// close ends it for good. It may be called again.
+func (p *proxy) close() {
+	_ = p.listener.Close()
+	p.pass()
+	p.cut()
+	p.wg.Wait()
 }
 
 func (p *proxy) address() string { return p.listener.Addr().String() }
@@ -52,10 +55,7 @@ func (p *proxy) accept() {
 
 func (p *proxy) serve(client net.Conn) {
 	defer client.Close()
-	p.mu.Lock()
-	target := p.target
-	p.mu.Unlock()
-	server, err := net.DialTimeout("tcp", target, time.Second)
+	server, err := net.DialTimeout("tcp", p.target, time.Second)
 	if err != nil {
 		return
 	}
@@ -126,10 +126,4 @@ func (p *proxy) slow(delay time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.delay = delay
-}
-
-func (p *proxy) setTarget(addr string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.target = addr
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,8 +47,8 @@ type broker struct {
 	t       *testing.T
 	name    string
 	dir     string
-	address string // where it listens
-	proxy   *proxy // where everybody finds it
+	address string                // where it listens
+	proxy   atomic.Pointer[proxy] // where everybody finds it
 	process *process
 }
 
@@ -100,8 +101,8 @@ func (w *world) describe() {
 
 func (w *world) newBroker(name string) *broker {
 	w.t.Helper()
-	b := &broker{t: w.t, name: name, dir: filepath.Join(w.dir, name), address: freeAddress(w.t), proxy: newProxy(w.t)}
-	b.proxy.setTarget(b.address)
+	b := &broker{t: w.t, name: name, dir: filepath.Join(w.dir, name), address: freeAddress(w.t)}
+	b.proxy.Store(newProxy(w.t, b.address))
 	must(w.t, os.MkdirAll(b.dir, 0o700))
 	ca, err := raftnode.GenerateCA("chaos "+name, 24*time.Hour)
 	must(w.t, err)
@@ -133,7 +134,7 @@ func (b *broker) start() {
 	b.t.Helper()
 	var conf strings.Builder
 	fmt.Fprintf(&conf, "dataDir: %q\nautoCreateTopics: false\nprovenance: {off: true}\n", b.file("data"))
-	fmt.Fprintf(&conf, "listeners: [{name: client, address: %q, advertised: %q, protocol: SASL_TLS, certFile: %q, keyFile: %q}]\nusers:\n", b.address, b.proxy.address(), b.file("broker.pem"), b.file("broker-key.pem"))
+	fmt.Fprintf(&conf, "listeners: [{name: client, address: %q, advertised: %q, protocol: SASL_TLS, certFile: %q, keyFile: %q}]\nusers:\n", b.address, b.proxy.Load().address(), b.file("broker.pem"), b.file("broker-key.pem"))
 	for _, u := range users {
 		fmt.Fprintf(&conf, "  - {name: %s, password: %q}\n", u, "${file:"+b.file(u+".password")+"}")
 	}
@@ -146,7 +147,7 @@ func (b *broker) start() {
 // declaration is the cluster as a user declares it.
 func (b *broker) declaration(user string) *flow.Cluster {
 	return &flow.Cluster{Metadata: flow.Metadata{Name: b.name}, Spec: flow.ClusterSpec{
-		BootstrapServers: []string{b.proxy.address()}, TLS: &flow.TLS{CAFile: b.file("ca.pem")},
+		BootstrapServers: []string{b.proxy.Load().address()}, TLS: &flow.TLS{CAFile: b.file("ca.pem")},
 		SASL: &flow.SASL{Mechanism: "SCRAM-SHA-256", Username: user, Password: flow.Secret("${file:" + b.file(user+".password") + "}")},
 	}}
 }
