@@ -62,7 +62,7 @@ type copier struct {
 	destLoose      bool  // what lies between may be aborted batches of ours
 	start, end     int64 // of the source, -1
 	stable         int64
-	stableAt       time.Time // when stable last moved or was the end
+	stableAt       time.Time // when stable last moved, or was last known to be the end
 	lag            lagClock
 	records        int64
 	bytes          int64
@@ -222,7 +222,8 @@ func (c *copier) watermarks(start, end, stable int64, now time.Time) {
 	if start >= 0 {
 		c.start = start
 	}
-	if stable != c.stable || stable >= end {
+	// In a session nothing is said of an idle partition, however long.
+	if caughtUp := c.stable >= c.end; caughtUp || stable != c.stable || stable >= end {
 		c.stableAt = now
 	}
 	c.end, c.stable = end, stable

@@ -32,8 +32,9 @@ const (
 	maxPartitionBytes = 1 << 20
 
 	// fetchWait is how long an idle source holds a fetch open. It is also what a
-	// copy that joins waits at most before it is fetched. A fetch of many copies
-	// waits longer, up to maxFetchWait: naming ten thousand costs 10 ms.
+	// copy that joins waits at most before it is fetched. Where the source keeps no
+	// session, a fetch of many copies waits longer, up to maxFetchWait: naming ten
+	// thousand costs 10 ms.
 	fetchWait    = 250 * time.Millisecond
 	maxFetchWait = time.Second
 	// crowdedWait is that time while some copies are left out because their queue
@@ -54,8 +55,9 @@ type fetcher struct {
 	copiers  func(broker int32) []*copier // those that the broker leads, a snapshot
 	wake     chan struct{}                // there may be more to fetch
 
-	conn  *kafka.Conn
-	first int // rotates the order of partitions, so that each is first in turn
+	conn    *kafka.Conn
+	session fetchSession // of conn's broker
+	first   int          // rotates the order of partitions, so that each is first in turn
 }
 
 func (f *fetcher) run(ctx context.Context) error {
@@ -87,6 +89,7 @@ func (f *fetcher) close() {
 	if f.conn != nil {
 		_ = f.conn.Close()
 		f.conn = nil
+		f.session.forget()
 	}
 }
 
@@ -115,17 +118,19 @@ func (f *fetcher) once(ctx context.Context) error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	req, index, version := f.request(list, crowded)
+	req, version := f.request(list, crowded)
 	answer, err := f.conn.Request(ctx, req, version)
 	if err != nil {
 		return err
 	}
 	resp := answer.(*kmsg.FetchResponse)
-	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+	if lost, err := f.session.answered(resp); lost {
+		return nil // such as after a restart of the broker: ask anew
+	} else if err != nil {
 		return fmt.Errorf("fetch: %w", err)
 	}
 	f.metrics.Fetches.Add(1)
-	f.deliver(ctx, resp, index)
+	f.deliver(ctx, resp)
 	return nil
 }
 
@@ -164,34 +169,32 @@ func (f *fetcher) plan() (list []wanted, crowded bool) {
 	return list, crowded
 }
 
-// place is a partition as a fetch names it: by topic id, or by name. The other
-// of the two is left empty.
-type place struct {
-	topic     string
-	id        ledger.TopicID
-	partition int32
-}
-
-// request asks for all of list, at a version that is at least as new as the
-// broker answers. Under both names of a partition, index has what is wanted.
-func (f *fetcher) request(list []wanted, crowded bool) (req *kmsg.FetchRequest, index map[place]wanted, version int16) {
+// request asks for all of list, naming what the broker's session does not have,
+// at a version that is at least as new as the broker answers.
+func (f *fetcher) request(list []wanted, crowded bool) (req *kmsg.FetchRequest, version int16) {
 	req = kmsg.NewPtrFetchRequest()
-	req.ReplicaID, req.SessionEpoch = -1, -1 // a consumer, without a session
+	req.ReplicaID = -1 // a consumer
 	req.MinBytes, req.MaxBytes = 1, fetchBytes
 	req.IsolationLevel = 1 // read_committed
-	idle := min(max(fetchWait, time.Duration(len(list))*100*time.Microsecond), maxFetchWait)
-	req.MaxWaitMillis = int32(idle.Milliseconds())
-	if crowded {
-		req.MaxWaitMillis = int32(crowdedWait.Milliseconds())
+	idle := fetchWait
+	switch {
+	case crowded:
+		idle = crowdedWait
+	case f.session.id == 0:
+		idle = min(max(fetchWait, time.Duration(len(list))*100*time.Microsecond), maxFetchWait)
 	}
-	share := int32(min(max(fetchBytes/len(list), minPartitionBytes), maxPartitionBytes))
-	index, version = make(map[place]wanted, 2*len(list)), fetchByID
+	req.MaxWaitMillis = int32(idle.Milliseconds())
+	version = fetchByID
 	for _, w := range list {
-		tp := w.c.source()
-		index[place{topic: tp.Topic, partition: tp.Partition}] = w
-		if index[place{id: w.topicID, partition: tp.Partition}] = w; w.topicID == (ledger.TopicID{}) {
+		if w.topicID == (ledger.TopicID{}) {
 			version = fetchByName
 		}
+	}
+	share := int32(min(max(fetchBytes/len(list), minPartitionBytes), maxPartitionBytes))
+	changed, dropped := f.session.update(list, version, share)
+	req.SessionID, req.SessionEpoch = f.session.id, f.session.epoch
+	for _, w := range changed {
+		tp := w.c.source()
 		// Neighbours of one topic share an entry; the order of partitions stays.
 		if n := len(req.Topics); n == 0 || req.Topics[n-1].Topic != tp.Topic || req.Topics[n-1].TopicID != w.topicID {
 			t := kmsg.NewFetchRequestTopic()
@@ -204,11 +207,16 @@ func (f *fetcher) request(list []wanted, crowded bool) (req *kmsg.FetchRequest, 
 		t := &req.Topics[len(req.Topics)-1]
 		t.Partitions = append(t.Partitions, p)
 	}
-	return req, index, version
+	for _, at := range dropped {
+		t := kmsg.NewFetchRequestForgottenTopic()
+		t.Topic, t.TopicID, t.Partitions = at.topic, at.id, []int32{at.partition}
+		req.ForgottenTopics = append(req.ForgottenTopics, t)
+	}
+	return req, version
 }
 
 // deliver stages what came for each partition and queues it with its copier.
-func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, index map[place]wanted) {
+func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse) {
 	var size int64
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
@@ -221,7 +229,7 @@ func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, index m
 	for _, t := range resp.Topics {
 		for i := range t.Partitions {
 			p := &t.Partitions[i]
-			w, ok := index[place{topic: t.Topic, id: t.TopicID, partition: p.Partition}]
+			w, ok := f.session.wanted(place{topic: t.Topic, id: t.TopicID, partition: p.Partition})
 			if !ok {
 				continue // a partition that was not asked for
 			}
