@@ -22,7 +22,9 @@
 // records never decoded. What a broker would refuse or change goes through the
 // record path (reencode.go): batches that compaction has left holes in, a resume
 // in the middle of a batch, LogAppendTime into a CreateTime topic, and batches
-// that are larger than the destination takes.
+// that are larger than the destination takes. Small uncompressed batches that come
+// in one fetch are put together on their way (coalesce.go): a request to a broker
+// holds one batch of a partition, however small.
 //
 // # What it promises
 //

@@ -80,6 +80,11 @@ func (e *BatchError) Unwrap() error { return e.Err }
 // f.position to next. Batches that may travel as bytes share f's memory and are
 // as yet unpatched. With an error, a *BatchError, come the chunks before it.
 func stage(f fetched, lim limits) (chunks []chunk, next int64, err error) {
+	chunks, next, err = stageBatches(f, lim)
+	return coalesce(chunks, lim), next, err
+}
+
+func stageBatches(f fetched, lim limits) (chunks []chunk, next int64, err error) {
 	s := stager{next: f.position, lim: lim, aborts: newAborts(f.aborted)}
 	for rest := f.records; len(rest) > 0; {
 		var b record.Batch

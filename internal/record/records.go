@@ -170,19 +170,24 @@ func Encode(records []Record, s Stamp) (Batch, error) {
 	}
 	b := make(Batch, HeaderSize, HeaderSize+len(section))
 	b = append(b, section...)
+	seal(b, s, base, maxTime, int32(len(records)))
+	return b, nil
+}
+
+// seal writes the header of a dense batch whose records section is in place.
+func seal(b Batch, s Stamp, baseTime, maxTime int64, count int32) {
 	binary.BigEndian.PutUint32(b[offLength:], uint32(len(b)-lengthOverhead))
 	b.SetLeaderEpoch(-1)
 	b[offMagic] = 2
 	binary.BigEndian.PutUint16(b[offAttributes:], uint16(s.Attributes))
-	binary.BigEndian.PutUint32(b[offLastDelta:], uint32(len(records)-1))
-	binary.BigEndian.PutUint64(b[offBaseTime:], uint64(base))
+	binary.BigEndian.PutUint32(b[offLastDelta:], uint32(count-1))
+	binary.BigEndian.PutUint64(b[offBaseTime:], uint64(baseTime))
 	binary.BigEndian.PutUint64(b[offMaxTime:], uint64(maxTime))
 	binary.BigEndian.PutUint64(b[offProducerID:], uint64(s.ProducerID))
 	binary.BigEndian.PutUint16(b[offProdEpoch:], uint16(s.ProducerEpoch))
 	binary.BigEndian.PutUint32(b[offBaseSeq:], uint32(s.BaseSequence))
-	binary.BigEndian.PutUint32(b[offCount:], uint32(len(records)))
+	binary.BigEndian.PutUint32(b[offCount:], uint32(count))
 	binary.BigEndian.PutUint32(b[offCRC:], crc32.Checksum(b[offAttributes:], castagnoli))
-	return b, nil
 }
 
 // NoProducer is the stamp of a batch without idempotence.
