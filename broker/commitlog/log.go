@@ -45,7 +45,7 @@ func Open(fs vfs.FS, dir string, cfg Config) (*Log, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	l := &Log{fs: fs, dir: dir, cfg: cfg, syncing: make(chan struct{}, 1)}
+	l := &Log{fs: sharing{fs}, dir: dir, cfg: cfg, syncing: make(chan struct{}, 1)}
 	l.syncs.Store(cfg.Syncs)
 	if err := l.reload(); err != nil {
 		return nil, fmt.Errorf("open log %s: %w", dir, err)

@@ -234,6 +234,7 @@ func (l *Log) rewrite(point durablePoint, cp checkpoint) (err error) {
 	if err := writeCheckpoint(l.fs, l.dir, cp); err != nil {
 		return err
 	}
+	l.revokeRanges()
 	if err := l.closeFiles(); err != nil {
 		return fmt.Errorf("close files: %w", err)
 	}

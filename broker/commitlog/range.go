@@ -1,0 +1,197 @@
+package commitlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/waybillhq/waybill/internal/vfs"
+)
+
+// Range is a run of whole batches where they lie in a segment's file, for a
+// broker that sends them from there. The zero Range is empty.
+//
+// Its bytes stay readable until Release, whatever retention and compaction do to
+// the segment meanwhile: the file is closed when the last Range lets go of it. A
+// truncation is another matter: it takes the bytes away, and reading them fails
+// with ErrTruncated.
+type Range struct {
+	file      *sharedFile
+	pos, size int64
+	next      int64
+}
+
+// ErrTruncated says that the bytes of a Range were cut off the log.
+var ErrTruncated = errors.New("range was truncated")
+
+// Size is how many bytes the range has.
+func (r Range) Size() int64 { return r.size }
+
+// NextOffset is the offset after the last batch; 0 for an empty range.
+func (r Range) NextOffset() int64 { return r.next }
+
+// ReadAt reads from the range, 0 being its first byte.
+func (r Range) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 || off >= r.size {
+		return 0, io.EOF
+	}
+	cut := int64(len(p)) > r.size-off
+	if cut {
+		p = p[:r.size-off]
+	}
+	if err := readFull(r.file.File, p, r.pos+off); err != nil {
+		return 0, err
+	}
+	if r.file.truncated.Load() {
+		return 0, ErrTruncated
+	}
+	if cut {
+		return len(p), io.EOF
+	}
+	return len(p), nil
+}
+
+// File is where the range lies, for the operating system to send from: a file,
+// and the position of the range's first byte. The file must not be used after
+// Release. Ask again before each part of a long transfer: a truncation shows here.
+func (r Range) File() (vfs.File, int64, error) {
+	if r.file.truncated.Load() {
+		return nil, 0, ErrTruncated
+	}
+	return r.file.File, r.pos, nil
+}
+
+// Release lets go of the file. It is called once for every Range with a size.
+func (r Range) Release() {
+	if r.file != nil {
+		_ = r.file.Close() // all that matters was synced before the segment went
+	}
+}
+
+// Range is [Log.Read] without the reading: the same batches, as a place in a file.
+func (l *Log) Range(from int64, maxBytes int, upTo int64) (r Range, err error) {
+	err = l.reading(func(v *view) error {
+		if r, err = v.locate(from, maxBytes, upTo); err == nil && r.size > 0 {
+			r.file.users.Add(1)
+		}
+		return err
+	})
+	if err != nil {
+		return Range{}, fmt.Errorf("locate %d: %w", from, err)
+	}
+	return r, nil
+}
+
+func (v *view) locate(from int64, maxBytes int, upTo int64) (Range, error) {
+	if from < v.start || from > v.end() {
+		return Range{}, fmt.Errorf("%w: the log has %d to %d", ErrOffsetOutOfRange, v.start, v.end())
+	}
+	if upTo = min(upTo, v.end()); from >= upTo {
+		return Range{}, nil
+	}
+	for i := v.segmentOf(from); i < v.count(); i++ {
+		x := v.extent(i)
+		pos, err := x.find(from)
+		if err != nil {
+			return Range{}, err
+		}
+		if pos < x.size {
+			return x.locate(pos, maxBytes, upTo)
+		}
+	}
+	return Range{}, nil
+}
+
+// locate is the range of whole batches from a position on, below upTo: at least
+// one, and no more than maxBytes beyond that.
+func (x extent) locate(pos int64, maxBytes int, upTo int64) (Range, error) {
+	h := headers{x: x}
+	first, end, err := h.batch(pos)
+	if err != nil || first.NextOffset() > upTo {
+		return Range{}, err
+	}
+	r := Range{file: x.file.(*sharedFile), pos: pos, next: first.NextOffset()}
+	limit := min(pos+int64(maxBytes), x.size)
+	if limit == x.size && x.next <= upTo {
+		r.size, r.next = x.size-pos, x.next
+		return r, nil
+	}
+	// The last batch that begins within the limit and has an index entry is a
+	// short walk from the end.
+	at, last, err := x.lastWithin(limit, upTo-1-x.base)
+	if err != nil {
+		return Range{}, err
+	}
+	if at >= end {
+		// An index has no checksum: an entry counts if its batch bears it out.
+		if b, after, err := h.batch(at); err == nil && b.LastOffset() == x.base+last && after <= limit {
+			end, r.next = after, b.NextOffset()
+		}
+	}
+	for end < limit {
+		b, after, err := h.batch(end)
+		if err != nil {
+			return Range{}, err
+		}
+		if after > limit || b.NextOffset() > upTo {
+			break
+		}
+		end, r.next = after, b.NextOffset()
+	}
+	r.size = end - pos
+	return r, nil
+}
+
+// lastWithin is the last entry of the offset index for a batch that begins before
+// a position and ends at or below an offset (counted from the base): where it
+// begins, and its last offset. Both are -1 if there is none.
+func (x indexes) lastWithin(before, rel int64) (position, last int64, err error) {
+	entry, found, err := lastWhere(x.offsets, x.offsetCount, offsetEntry, func(e []byte) bool {
+		return int64(binary.BigEndian.Uint32(e)) <= rel && int64(binary.BigEndian.Uint32(e[4:])) < before
+	})
+	if err != nil || !found {
+		return -1, -1, err
+	}
+	return int64(binary.BigEndian.Uint32(entry[4:])), int64(binary.BigEndian.Uint32(entry)), nil
+}
+
+// sharedFile is an open file that is closed when its last user closes it: the log
+// is one, and every Range.
+type sharedFile struct {
+	vfs.File
+	users     atomic.Int32
+	truncated atomic.Bool // bytes that were there may not be any more
+}
+
+// Close ends one use.
+func (f *sharedFile) Close() error {
+	if f.users.Add(-1) > 0 {
+		return nil
+	}
+	return f.File.Close()
+}
+
+// sharing is a file system whose files are shared files.
+type sharing struct{ vfs.FS }
+
+func (s sharing) Create(name string) (vfs.File, error) { return shared(s.FS.Create(name)) }
+func (s sharing) Open(name string) (vfs.File, error)   { return shared(s.FS.Open(name)) }
+
+func shared(f vfs.File, err error) (vfs.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	s := &sharedFile{File: f}
+	s.users.Store(1)
+	return s, nil
+}
+
+// revokeRanges ends the ranges of all segments before a truncation.
+func (l *Log) revokeRanges() {
+	v := l.state.view()
+	for i := range v.count() {
+		v.extent(i).file.(*sharedFile).truncated.Store(true)
+	}
+}
