@@ -53,8 +53,8 @@ On a terminal everything goes on running until Ctrl-C.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&opts.Input.File, "input", "", "NDJSON file of events (.gz too), instead of the earthquakes that come along")
-	f.StringVar(&opts.Input.Key, "key", opts.Input.Key, "path in an event to the record's key")
+	f.StringVar(&opts.Input.File, "input", "", "NDJSON file of events, gzip or not, instead of the earthquakes that come along")
+	f.StringVar(&opts.Input.Key, "key", opts.Input.Key, "path in an event to the record's key; empty for records without keys")
 	f.StringVar(&opts.Input.Time, "time", opts.Input.Time, "path in an event to its time: milliseconds since 1970 or RFC 3339")
 	f.StringVar(&opts.Dir, "dir", "", "keep everything in this empty folder (default: a temporary one)")
 	f.StringVar(&opts.USAddress, "us", opts.USAddress, "address of datacenter us")
@@ -72,6 +72,9 @@ func playDemo(cmd *cobra.Command, opts demo.Options, asJSON bool) error {
 	if err != nil {
 		if cmd.Context().Err() != nil {
 			return withCode(exitInterrupted, errors.New("interrupted"))
+		}
+		if fault := (*demo.InputError)(nil); errors.As(err, &fault) {
+			return withCode(exitInvalid, err)
 		}
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -29,48 +30,78 @@ const maxLine = 1 << 20
 
 // Input says where events come from.
 type Input struct {
-	File string // NDJSON, gzip if it ends in .gz; empty for the earthquakes that ship with the program
-	Key  string // dotted path to the key
+	File string // NDJSON, gzip or not; empty for the earthquakes that ship with the program
+	Key  string // dotted path to the key; empty for records without keys
 	Time string // dotted path to the time: milliseconds since 1970, or RFC 3339
 }
 
-// Load reads all events. An error names the file and the line.
-func (in Input) Load() ([]Event, error) {
-	name, src := "earthquakes", io.Reader(bytes.NewReader(earthquakes))
-	zipped := true
-	if in.File != "" {
-		f, err := os.Open(in.File)
-		if err != nil {
-			return nil, fmt.Errorf("input: %w", err)
-		}
-		defer f.Close()
-		name, src, zipped = in.File, f, strings.HasSuffix(in.File, ".gz")
+// InputError is a fault of the events, or of where to look in them. It names the
+// file, and the line if it is one's.
+type InputError struct {
+	File string
+	Line int // 0 if it is not about one
+	Err  error
+}
+
+func (e *InputError) Error() string {
+	if e.Line == 0 {
+		return fmt.Sprintf("input %s: %v", e.File, e.Err)
 	}
-	if zipped {
-		r, err := gzip.NewReader(src)
+	return fmt.Sprintf("input %s:%d: %v", e.File, e.Line, e.Err)
+}
+
+// Unwrap is the cause.
+func (e *InputError) Unwrap() error { return e.Err }
+
+// Load reads all events. Its errors are [InputError]s.
+func (in Input) Load() ([]Event, error) {
+	if in.File == "" {
+		return in.read("earthquakes", bytes.NewReader(earthquakes))
+	}
+	f, err := os.Open(in.File)
+	if err != nil {
+		return nil, &InputError{File: in.File, Err: errors.Unwrap(err)} // the cause alone: the path is said
+	}
+	defer f.Close()
+	return in.read(in.File, f)
+}
+
+func (in Input) read(name string, src io.Reader) ([]Event, error) {
+	lines := bufio.NewReaderSize(src, maxLine+2) // and the line's end
+	if magic, _ := lines.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
+		zipped, err := gzip.NewReader(lines)
 		if err != nil {
-			return nil, fmt.Errorf("input %s: %w", name, err)
+			return nil, &InputError{File: name, Err: fmt.Errorf("gzip: %w", err)}
 		}
-		src = r
+		lines = bufio.NewReaderSize(zipped, maxLine+2)
 	}
 	var events []Event
-	lines := bufio.NewScanner(src)
-	lines.Buffer(nil, maxLine)
-	for n := 1; lines.Scan(); n++ {
-		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
-			continue
+	keyed := false
+	for n := 1; ; n++ {
+		line, err := lines.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			err = fmt.Errorf("longer than %d bytes", maxLine)
 		}
-		e, err := in.event(bytes.Clone(lines.Bytes()))
+		if err != nil && !errors.Is(err, io.EOF) { // also a file that was cut off
+			return nil, &InputError{name, n, err}
+		}
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			e, fault := in.event(bytes.Clone(line))
+			if fault != nil {
+				return nil, &InputError{name, n, fault}
+			}
+			keyed = keyed || e.Key != nil
+			events = append(events, e)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("input %s:%d: %w", name, n, err)
+			break
 		}
-		events = append(events, e)
 	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("input %s after line %d: %w", name, len(events), err)
-	}
-	if len(events) == 0 {
-		return nil, fmt.Errorf("input %s: no events in it", name)
+	switch {
+	case len(events) == 0:
+		return nil, &InputError{File: name, Err: errors.New("no events in it: one JSON object a line is expected")}
+	case !keyed && in.Key != "":
+		return nil, &InputError{File: name, Err: fmt.Errorf("no event has a value at %q for its key (see --key; an empty one is for records without keys)", in.Key)}
 	}
 	return events, nil
 }
@@ -81,6 +112,9 @@ func (in Input) event(line []byte) (Event, error) {
 	dec.UseNumber() // a key of 0.10 or 1e3 stays as it is written
 	if err := dec.Decode(&doc); err != nil {
 		return Event{}, fmt.Errorf("not JSON: %w", err)
+	}
+	if dec.InputOffset() != int64(len(line)) {
+		return Event{}, fmt.Errorf("not one JSON value: %q follows it", line[dec.InputOffset():min(len(line), int(dec.InputOffset())+20)])
 	}
 	e := Event{Value: line}
 	if v, ok := at(doc, in.Key); ok {
