@@ -131,10 +131,11 @@ func (l Log) join(o Log) Log {
 // it has read everything; joining a group takes a part of the first wait.
 const idle = 3 * time.Second
 
-// groupSession reads as a member of a group, at most limit records (0: until
-// nothing comes or enough says so), commits exactly those, and leaves.
-func (d *datacenter) groupSession(ctx context.Context, group string, topics []string, limit int, enough func(Log) bool) (Log, error) {
-	cl, err := d.client(group, group+"-app", kgo.ConsumerGroup(group), kgo.ConsumeTopics(topics...),
+// groupSession reads a topic as a member of a group until it has enough, or nothing
+// comes. It commits exactly what it keeps, and leaves. Of a partition it keeps the
+// first records only: none after one that it did not keep.
+func (d *datacenter) groupSession(ctx context.Context, group, topic string, keeps func(Log, *kgo.Record) bool, enough func(Log) bool) (Log, error) {
+	cl, err := d.client(group, group+"-app", kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.DisableAutoCommit(), kgo.FetchMaxWait(100*time.Millisecond))
 	if err != nil {
@@ -142,30 +143,33 @@ func (d *datacenter) groupSession(ctx context.Context, group string, topics []st
 	}
 	defer cl.Close() // leaves the group
 	read := Log{}
-	for n := 0; !enough(read) && (limit == 0 || n < limit); {
-		records, err := pollRecords(ctx, cl, max(0, limit-n))
+	for !enough(read) {
+		records, err := pollRecords(ctx, cl)
 		if err != nil {
 			return nil, fmt.Errorf("group %s in %s: %w", group, d.name, err)
 		}
 		if len(records) == 0 {
 			return read, nil
 		}
+		var kept []*kgo.Record
 		for _, r := range records {
-			read[r.Partition] = append(read[r.Partition], r)
+			if keeps(read, r) {
+				read[r.Partition] = append(read[r.Partition], r)
+				kept = append(kept, r)
+			}
 		}
-		n += len(records)
-		if err := cl.CommitRecords(ctx, records...); err != nil {
+		if err := cl.CommitRecords(ctx, kept...); err != nil {
 			return nil, fmt.Errorf("group %s in %s: commit: %w", group, d.name, err)
 		}
 	}
 	return read, nil
 }
 
-// pollRecords returns at most most records (0: any number), none if none came.
-func pollRecords(ctx context.Context, cl *kgo.Client, most int) ([]*kgo.Record, error) {
+// pollRecords returns what comes within a while, none if nothing did.
+func pollRecords(ctx context.Context, cl *kgo.Client) ([]*kgo.Record, error) {
 	bounded, cancel := context.WithTimeout(ctx, idle)
 	defer cancel()
-	fetches := cl.PollRecords(bounded, most)
+	fetches := cl.PollFetches(bounded)
 	if err := fetches.Err(); err != nil && bounded.Err() == nil {
 		return nil, err
 	}

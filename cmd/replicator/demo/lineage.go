@@ -64,9 +64,11 @@ func (s *story) checkLineage(at *datacenter, a *lineage.Answer) {
 	s.check(strings.HasPrefix(l.CopiedFrom, "us/") && strings.HasPrefix(l.CopiedTo, "eu/"), "event %s: copied from %s to %s", l.Event, l.CopiedFrom, l.CopiedTo)
 	if s.world.us.records() {
 		s.check(l.ProducedBy == "User:"+userSensors && l.ClientID == "seismometers", "event %s: produced by %s (%s)", l.Event, l.ProducedBy, l.ClientID)
+		s.check(s.sawItHappen(l.ProducedAt), "event %s: produced at %v, before or after this story", l.Event, l.ProducedAt)
 	} else {
 		s.check(l.ProducedBy == "", "event %s: produced by %s, which datacenter us cannot tell", l.Event, l.ProducedBy)
 	}
+	s.check(s.sawItHappen(l.CopiedAt), "event %s: copied at %v, before or after this story", l.Event, l.CopiedAt)
 	if at.records() {
 		s.check(l.ReadBy == userAlerts || l.ReadBy == userReports, "event %s: read by group %q", l.Event, l.ReadBy)
 	}
@@ -79,6 +81,12 @@ func (s *story) checkLineage(at *datacenter, a *lineage.Answer) {
 	}
 }
 
+// sawItHappen says whether a moment lies in this story, as far as clocks of one
+// second's difference can tell.
+func (s *story) sawItHappen(at *time.Time) bool {
+	return at != nil && at.After(s.began.Add(-time.Second)) && at.Before(time.Now().Add(time.Second))
+}
+
 // take picks the figures out of an answer.
 func (l *LineageReport) take(a *lineage.Answer) {
 	l.Unknown = nil
@@ -86,7 +94,7 @@ func (l *LineageReport) take(a *lineage.Answer) {
 		place := fmt.Sprintf("%s/%s/%d/%d", n.Cluster, n.Topic, n.Partition, n.Offset)
 		for _, d := range n.Produced {
 			if n.Origin {
-				l.ProducedBy, l.ClientID = d.Principal, d.ClientID
+				l.ProducedBy, l.ClientID, l.ProducedAt = d.Principal, d.ClientID, &d.At
 			}
 		}
 		for _, d := range n.Accesses {
@@ -96,7 +104,7 @@ func (l *LineageReport) take(a *lineage.Answer) {
 		}
 		for _, e := range a.Edges {
 			if e.To == i {
-				l.CopiedTo, l.Flow = place, e.Flow
+				l.CopiedTo, l.CopiedAt, l.Flow = place, e.At, e.Flow
 			}
 			if e.From == i {
 				l.CopiedFrom = place
@@ -120,7 +128,7 @@ func (l *LineageReport) producer() string {
 	if l.ProducedBy == "" {
 		return "produced by somebody unknown"
 	}
-	return fmt.Sprintf("produced by %s (%s)", l.ProducedBy, l.ClientID)
+	return fmt.Sprintf("produced at %s by %s (%s)", l.ProducedAt.Local().Format("15:04:05.000"), l.ProducedBy, l.ClientID)
 }
 
 func (l *LineageReport) reader() string {

@@ -1,5 +1,7 @@
 package demo
 
+import "time"
+
 // Report is every figure of a demonstration, as -o json prints it.
 type Report struct {
 	OK       bool     `json:"ok"`
@@ -41,15 +43,19 @@ type GroupReport struct {
 
 // LineageReport is what the lineage API said of one event.
 type LineageReport struct {
-	Event      string  `json:"event"` // cluster/topic/partition/offset
-	ProducedBy string  `json:"produced_by"`
-	ClientID   string  `json:"client_id"`
-	CopiedFrom string  `json:"copied_from"`
-	CopiedTo   string  `json:"copied_to"`
-	Flow       string  `json:"flow"`
-	ReadBy     string  `json:"read_by"` // consumer group
-	Millis     float64 `json:"millis"`
-	Curl       string  `json:"curl"`
+	Event      string `json:"event"` // cluster/topic/partition/offset
+	ProducedBy string `json:"produced_by"`
+	ClientID   string `json:"client_id"`
+	// ProducedAt and CopiedAt are when, by the clocks of the broker and of the node
+	// that did it.
+	ProducedAt *time.Time `json:"produced_at,omitempty"`
+	CopiedAt   *time.Time `json:"copied_at,omitempty"`
+	CopiedFrom string     `json:"copied_from"`
+	CopiedTo   string     `json:"copied_to"`
+	Flow       string     `json:"flow"`
+	ReadBy     string     `json:"read_by"` // consumer group
+	Millis     float64    `json:"millis"`
+	Curl       string     `json:"curl"`
 	// Unknown is what cannot be said, and why: who produced and who read is
 	// written down only by clusters that do so, such as the bundled broker.
 	Unknown []string `json:"unknown,omitempty"`

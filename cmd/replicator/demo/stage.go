@@ -45,11 +45,19 @@ func (s *stage) line(ok bool, name, figure, proof string, took time.Duration) {
 
 func (s *stage) note(text string) { fmt.Fprintf(s.w, "      %s\n", s.paint(red, text)) }
 
+// several is a count and its noun.
+func several(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
 // verdict is the proof in a few figures.
 func (s *stage) verdict(r *Report) {
 	fmt.Fprintln(s.w)
 	if !r.OK {
-		fmt.Fprintln(s.w, s.paint(red, fmt.Sprintf("FAILED: %d of the checks above do not hold", len(r.Failures))))
+		fmt.Fprintln(s.w, s.paint(red, fmt.Sprintf("FAILED: %s of those above did not hold", several(len(r.Failures), "check"))))
 		return
 	}
 	exact := 0

@@ -62,6 +62,7 @@ type story struct {
 	events  []Event
 	began   time.Time
 	stage   stage
+	written map[int32]int  // events of the input, by their partition at the source
 	partial map[string]Log // what each group has read at the source
 	rest    map[string]Log // and at the destination
 	failed  []error
@@ -76,11 +77,11 @@ type act struct {
 
 // Run plays the whole story. The report is complete if the error is nil; a check
 // that did not hold is in Report.Failures and not an error.
-func Run(ctx context.Context, opts Options) (*Report, error) {
+func Run(ctx context.Context, opts Options) (report *Report, failure error) {
 	began := time.Now()
 	s := &story{
 		opts: opts, began: began, world: &world{dir: opts.Dir, program: opts.Program},
-		partial: map[string]Log{}, rest: map[string]Log{},
+		written: map[int32]int{}, partial: map[string]Log{}, rest: map[string]Log{},
 		stage:  stage{w: opts.Progress, color: opts.Color},
 		report: &Report{Failures: []string{}, Groups: []GroupReport{}},
 	}
@@ -98,7 +99,13 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer remove()
+	defer func() {
+		if ctx.Err() == nil && (failure != nil || !report.OK) {
+			s.stage.note("logs and data are kept in " + s.world.dir)
+			return
+		}
+		remove()
+	}()
 	defer s.world.close()
 	s.api = &apiClient{world: s.world}
 	for _, a := range s.acts() {
@@ -234,9 +241,18 @@ func (s *story) produce(ctx context.Context) (string, string, error) {
 	}
 	defer cl.Close()
 	keys := map[string]bool{}
+	from, to := s.events[0].Time, s.events[0].Time
 	var records []*kgo.Record
 	for i, e := range s.events {
-		keys[string(e.Key)] = true
+		if e.Key != nil {
+			keys[string(e.Key)] = true
+		}
+		if e.Time.Before(from) {
+			from = e.Time
+		}
+		if e.Time.After(to) {
+			to = e.Time
+		}
 		records = append(records, &kgo.Record{
 			Topic: topicQuakes, Key: e.Key, Value: e.Value, Timestamp: e.Time,
 			Headers: []kgo.RecordHeader{{Key: "line", Value: fmt.Appendf(nil, "%d", i+1)}},
@@ -246,23 +262,43 @@ func (s *story) produce(ctx context.Context) (string, string, error) {
 		return "", "", fmt.Errorf("produce: %w", err)
 	}
 	s.report.Produced += len(records)
-	from, to := s.events[0].Time, s.events[len(s.events)-1].Time
-	return fmt.Sprintf("%d events of %s to %s, %d keys, %d partitions", len(records), from.Format(time.DateOnly), to.Format(time.DateOnly), len(keys), partitions),
+	for _, r := range records {
+		s.written[r.Partition]++
+	}
+	return fmt.Sprintf("%s of %s to %s, %s, %s", several(len(records), "event"), from.UTC().Format(time.DateOnly), to.UTC().Format(time.DateOnly),
+			several(len(keys), "key"), several(partitions, "partition")),
 		"acknowledged: on disk in us", nil
 }
 
-// readPart lets two groups read some events in us, commit, and leave.
+// readPart lets two groups read the first events of each partition in us, commit,
+// and leave.
 func (s *story) readPart(ctx context.Context) (string, string, error) {
-	never := func(Log) bool { return false }
 	for group, share := range map[string]int{userAlerts: 40, userReports: 15} {
-		read, err := s.world.us.groupSession(ctx, group, []string{topicQuakes}, len(s.events)*share/100+1, never)
+		part, total := map[int32]int{}, 0
+		for p, n := range s.written {
+			part[p] = (n*share + 99) / 100
+			total += part[p]
+		}
+		read, err := s.world.us.groupSession(ctx, group, topicQuakes,
+			func(read Log, r *kgo.Record) bool { return len(read[r.Partition]) < part[r.Partition] },
+			func(read Log) bool { return read.count() == total })
 		if err != nil {
 			return "", "", err
 		}
 		s.partial[group] = read
 	}
 	return fmt.Sprintf("alerts %d, reports %d; committed, and left", s.partial[userAlerts].count(), s.partial[userReports].count()),
-		"each stands in the middle of several partitions", nil
+		fmt.Sprintf("in the middle of %s and of %d", several(s.middles(userAlerts), "partition"), s.middles(userReports)), nil
+}
+
+// middles counts the partitions of which a group has read a part, but not all.
+func (s *story) middles(group string) (n int) {
+	for p, read := range s.partial[group] {
+		if len(read) > 0 && len(read) < s.written[p] {
+			n++
+		}
+	}
+	return n
 }
 
 // mirror waits for lag 0 and compares.
@@ -285,8 +321,8 @@ func (s *story) mirror(ctx context.Context) (string, string, error) {
 	}
 	s.check(v.OK(), "us/quakes and eu/quakes differ: %+v", v)
 	s.check(shifted > 0, "no partition of eu/quakes has other offsets than us/quakes")
-	return fmt.Sprintf("lag 0 after %.1f s, %s; %d of %d equal, in order", took.Seconds(), flow.Delivery, copied.count()-v.Duplicated-v.Phantom-v.Mismatched, v.Compared),
-		fmt.Sprintf("offsets differ in %d partitions, contents in none", shifted), nil
+	return fmt.Sprintf("lag 0 after %.1f s, %s; %d of %d equal, %d out of order", took.Seconds(), flow.Delivery, v.Compared-v.Missing-v.Mismatched, v.Compared, v.Reordered),
+		fmt.Sprintf("offsets differ in %s", several(shifted, "partition")), nil
 }
 
 // compareTopic reads a topic on both sides, foreign records left out.
@@ -318,7 +354,9 @@ func (s *story) goOn(ctx context.Context, group string) (string, string, error) 
 	}
 	first := s.partial[group]
 	want := source.count() - first.count()
-	rest, err := s.world.eu.groupSession(ctx, group, []string{topicQuakes}, 0, func(l Log) bool { return l.withoutForeign().count() >= want })
+	rest, err := s.world.eu.groupSession(ctx, group, topicQuakes,
+		func(Log, *kgo.Record) bool { return true },
+		func(read Log) bool { return read.withoutForeign().count() >= want })
 	if err != nil {
 		return "", "", err
 	}
