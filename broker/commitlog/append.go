@@ -88,6 +88,9 @@ func (l *Log) append(b record.Batch, leaderEpoch int32, origin Origin, guard Gua
 	if err := l.writable(); err != nil {
 		return Appended{}, err
 	}
+	if err := l.readOnly(); err != nil {
+		return Appended{}, err
+	}
 	if limit := l.cfg.MaxBatchBytes; origin == FromClient && len(b) > limit {
 		return Appended{}, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(b), limit)
 	}
@@ -145,6 +148,9 @@ func (l *Log) AppendMarker(m Marker, leaderEpoch int32) (Appended, error) {
 	if err := l.writable(); err != nil {
 		return Appended{}, err
 	}
+	if err := l.readOnly(); err != nil {
+		return Appended{}, err
+	}
 	if err := l.state.producers.checkMarker(m); err != nil {
 		return Appended{}, err
 	}
@@ -176,8 +182,7 @@ func (l *Log) appendOwn(b record.Batch, leaderEpoch int32) (Appended, error) {
 }
 
 // AppendReplicated appends whole batches as they are, offsets and leader epochs
-// included: those of a leader to its follower, or of a source to its mirror
-// topic. Offsets may skip but never go back, nor may leader epochs. The log must
+// included: those of a leader to its follower (a mirror has AppendMirrored). Offsets may skip but never go back, nor may leader epochs. The log must
 // end at expectedEnd (ErrUnexpectedEnd otherwise), and the bytes where a batch
 // does. All of them are appended or none. Producers' state follows the batches
 // and is not checked.
@@ -194,20 +199,28 @@ func (l *Log) AppendReplicated(batches []byte, expectedEnd int64) (Appended, err
 	if end := l.state.active.next; end != expectedEnd {
 		return Appended{}, fmt.Errorf("%w: it ends at %d, not %d", ErrUnexpectedEnd, end, expectedEnd)
 	}
-	if err := l.admit(list); err != nil {
+	if err := l.appendList(batches, list); err != nil {
 		return Appended{}, err
+	}
+	return Appended{BaseOffset: list[0].BaseOffset(), LastOffset: list[len(list)-1].LastOffset()}, nil
+}
+
+// appendList appends batches as they are, list, whose bytes are batches.
+func (l *Log) appendList(batches []byte, list []record.Batch) error {
+	if err := l.admit(list); err != nil {
+		return err
 	}
 	for rest := list; len(rest) > 0; {
 		if err := l.makeRoom(rest[0]); err != nil {
-			return Appended{}, err
+			return err
 		}
 		n, size := l.state.active.fits(rest, l.cfg.SegmentBytes)
 		if err := l.write(batches[:size], rest[:n]); err != nil {
-			return Appended{}, err
+			return err
 		}
 		batches, rest = batches[size:], rest[n:]
 	}
-	return Appended{BaseOffset: list[0].BaseOffset(), LastOffset: list[len(list)-1].LastOffset()}, nil
+	return nil
 }
 
 // split takes batches apart and checks what can be seen from them alone.

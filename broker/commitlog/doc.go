@@ -14,9 +14,11 @@
 // meanwhile wait for the next one, which serves them all.
 //
 // A batch is stored as it came. Only its base offset and leader epoch are written,
-// which its checksum does not cover. A replica or a mirror topic takes batches
-// with [Log.AppendReplicated] at the offsets they have: a compare-and-append, which
-// names the end that it expects the log to have.
+// which its checksum does not cover. A replica takes batches with
+// [Log.AppendReplicated] at the offsets they have. A mirror does so with
+// [Log.AppendMirrored], a compare-and-append that names the writer's epoch, the end
+// and the last leader epoch that the writer expects; it takes no other writes until
+// it is promoted (mirror.go).
 //
 // # What it promises
 //

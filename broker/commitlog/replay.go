@@ -46,7 +46,14 @@ func (l *loader) replay() error {
 			}
 		}
 	}
-	return l.overlayProducers(from)
+	if err := l.overlayProducers(from); err != nil {
+		return err
+	}
+	if st.mirror, err = readMirror(l.fs, l.dir); err != nil {
+		return err
+	}
+	st.forgetMirrored(from)
+	return nil
 }
 
 // restoreProducers takes the newest snapshot at or below an offset, and returns

@@ -146,6 +146,10 @@ func (l *Log) TruncateTo(offset int64) (end int64, err error) {
 	if err := l.writable(); err != nil {
 		return 0, err
 	}
+	return l.truncateTo(offset)
+}
+
+func (l *Log) truncateTo(offset int64) (end int64, err error) {
 	st := l.state
 	if offset < st.Start {
 		return 0, fmt.Errorf("%w: truncate to %d, the log starts at %d", ErrOffsetOutOfRange, offset, st.Start)
@@ -202,6 +206,10 @@ func (l *Log) Reset(offset int64) error {
 	if err := l.writable(); err != nil {
 		return err
 	}
+	return l.reset(offset)
+}
+
+func (l *Log) reset(offset int64) error {
 	if offset < 0 {
 		return fmt.Errorf("%w: reset to %d", ErrOffsetOutOfRange, offset)
 	}

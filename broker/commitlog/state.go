@@ -16,6 +16,7 @@ type state struct {
 	active    *active
 	producers *producers
 	txns      transactions
+	mirror    *Mirror // replaced, never changed in place
 }
 
 // apply takes a batch that is in the log into the producers' state and the
@@ -57,12 +58,13 @@ type view struct {
 	txns     transactions
 	epochs   epochs
 	sparse   bool // offsets may skip
+	mirror   *Mirror
 }
 
 func (s *state) view() *view {
 	return &view{
 		segments: s.segments, active: s.active.extent(), aborted: s.active.aborted,
-		start: s.Start, txns: s.txns, epochs: s.Epochs, sparse: s.Sparse,
+		start: s.Start, txns: s.txns, epochs: s.Epochs, sparse: s.Sparse, mirror: s.mirror,
 	}
 }
 

@@ -65,9 +65,9 @@ type AbortedTxn struct {
 
 // OpenTxn is a transaction without a marker.
 type OpenTxn struct {
-	ProducerID    int64
-	ProducerEpoch int16
-	FirstOffset   int64
+	ProducerID    int64 `json:"producerId"`
+	ProducerEpoch int16 `json:"producerEpoch"`
+	FirstOffset   int64 `json:"firstOffset"`
 }
 
 // abortedTxn is an entry of the aborted-transaction index, in Kafka's layout. It
