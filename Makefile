@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build test race lint fuzz damage demo schema interop interop-spike kcat suite-franz-go clean
+.PHONY: help build test race lint fuzz damage bench-mirror demo schema interop interop-spike kcat suite-franz-go clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -30,6 +30,10 @@ DAMAGED ?= 5000000
 SEED ?= 1
 damage: ## DAMAGED recorded requests with faults (default 5 million) against whole bundled brokers, from SEED
 	@$(timed) $(GO) test ./broker -count=1 -timeout 60m -v -run TestDamagedFrames -frames $(DAMAGED) -seed $(SEED)
+
+BENCH_RUNS ?= 3
+bench-mirror: ## the mirror against a franz-go loop and a plain relay, between stand-ins for brokers (about 20 minutes)
+	@$(timed) $(GO) run ./test/bench/mirror -runs $(BENCH_RUNS)
 
 demo: ## the whole job, checking itself, then it ends
 	@$(timed) $(GO) run ./cmd/replicator demo --exit

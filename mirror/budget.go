@@ -14,6 +14,8 @@ type budget struct {
 	used  int64
 	limit int64
 	freed chan struct{} // closed and replaced when used falls below limit
+
+	memory memory
 }
 
 func newBudget(limit int64) *budget {
@@ -69,12 +71,14 @@ func (b *budget) wait(ctx context.Context) error {
 type frame struct {
 	budget *budget
 	size   int64
+	lent   []byte // by the budget's memory, nil if it is the collector's
 	refs   atomic.Int32
 }
 
-// newFrame counts size bytes as held; the caller holds the first reference.
-func (b *budget) newFrame(size int64) *frame {
-	f := &frame{budget: b, size: size}
+// newFrame counts size bytes as held; the caller holds the first reference. What
+// the budget's memory has lent for them, if anything, is given back in the end.
+func (b *budget) newFrame(size int64, lent []byte) *frame {
+	f := &frame{budget: b, size: size, lent: lent}
 	f.refs.Store(1)
 	b.add(size)
 	return f
@@ -86,7 +90,11 @@ func (f *frame) retain() *frame {
 }
 
 func (f *frame) release() {
-	if f != nil && f.refs.Add(-1) == 0 {
-		f.budget.add(-f.size)
+	if f == nil || f.refs.Add(-1) != 0 {
+		return
 	}
+	if f.lent != nil {
+		f.budget.memory.put(f.lent)
+	}
+	f.budget.add(-f.size)
 }

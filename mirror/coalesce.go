@@ -10,9 +10,10 @@ import (
 // came in one fetch travel as one. Nothing waits for that: a source that is read as
 // fast as it is written brings them one by one.
 const (
-	// smallBatch is what a batch must be below, in bytes. A batch of 16 KiB
-	// already costs less for itself than for its bytes.
-	smallBatch = 16 << 10
+	// smallBatch is what a batch must be below, in bytes. Merging costs about a
+	// CPU-second per GB, for checksums and a copy; that of a batch of 4 KiB is less
+	// than what a batch for itself costs on its way.
+	smallBatch = 4 << 10
 	// mergedBatch bounds what is made of them: Kafka's own fetch and produce
 	// defaults, and the processor's cache, are made for batches of this size.
 	mergedBatch = 64 << 10
@@ -43,15 +44,14 @@ func mergeFirst(chunks []chunk, limit int) (merged chunk, n int) {
 	if !coalescible(&chunks[0]) || len(chunks) == 1 {
 		return chunk{}, 0
 	}
+	fit, size := fitting(chunks, limit)
 	var m record.Merger
+	m.Grow(size)
 	merged = chunk{from: chunks[0].from, path: ledger.Reencoded}
 	batches := 0
-	for i := range chunks {
+	for i := range chunks[:fit] {
 		c := &chunks[i]
 		if c.batch != nil {
-			if !coalescible(c) || m.Len()+len(c.batch)+deltaGrowth*int(c.batch.Count()) > limit {
-				break
-			}
 			digest, err := m.Add(c.batch)
 			if err != nil {
 				break
@@ -71,6 +71,23 @@ func mergeFirst(chunks []chunk, limit int) (merged chunk, n int) {
 	merged.batch = m.Batch()
 	merged.own = len(merged.batch)
 	return merged, n
+}
+
+// fitting is how many of the first chunks can be merged into at most limit bytes,
+// and how many bytes that takes at most.
+func fitting(chunks []chunk, limit int) (n, size int) {
+	for ; n < len(chunks); n++ {
+		c := &chunks[n]
+		if c.batch == nil {
+			continue
+		}
+		more := len(c.batch) + deltaGrowth*int(c.batch.Count())
+		if !coalescible(c) || size+more > limit {
+			break
+		}
+		size += more
+	}
+	return n, size
 }
 
 func coalescible(c *chunk) bool {

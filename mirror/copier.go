@@ -80,7 +80,7 @@ type queued struct {
 
 // roomFor bounds what one copy may have queued. With two full fetches of a busy
 // partition there is always a batch ready while the next fetch is under way.
-const roomFor = 2 << 20
+const roomFor = 4 << 20
 
 func newCopier(a Assignment, changed func(), m *Metrics) *copier {
 	return &copier{
@@ -249,7 +249,7 @@ func (c *copier) push(generation uint64, chunks []chunk, next int64, f *frame) {
 		q := queued{chunk: k}
 		switch {
 		case k.own > 0:
-			q.frame = f.budget.newFrame(int64(k.own))
+			q.frame = f.budget.newFrame(int64(k.own), nil)
 		case k.batch != nil:
 			q.frame = f.retain()
 		}

@@ -29,7 +29,7 @@ const (
 	// processor's cache when it is written; a lone partition gets more, so that a
 	// round trip moves enough.
 	minPartitionBytes = 256 << 10
-	maxPartitionBytes = 1 << 20
+	maxPartitionBytes = 2 << 20
 
 	// fetchWait is how long an idle source holds a fetch open. It is also what a
 	// copy that joins waits at most before it is fetched. Where the source keeps no
@@ -119,10 +119,14 @@ func (f *fetcher) once(ctx context.Context) error {
 		return err
 	}
 	req, version := f.request(list, crowded)
-	answer, err := f.conn.Request(ctx, req, version)
+	call := f.conn.Send(ctx, req, version)
+	answer, err := call.Wait(ctx)
 	if err != nil {
 		return err
 	}
+	lent := call.Memory()
+	fr := f.budget.newFrame(int64(len(lent)), lent)
+	defer fr.release()
 	resp := answer.(*kmsg.FetchResponse)
 	if lost, err := f.session.answered(resp); lost {
 		return nil // such as after a restart of the broker: ask anew
@@ -130,7 +134,7 @@ func (f *fetcher) once(ctx context.Context) error {
 		return fmt.Errorf("fetch: %w", err)
 	}
 	f.metrics.Fetches.Add(1)
-	f.deliver(ctx, resp)
+	f.deliver(ctx, resp, fr)
 	return nil
 }
 
@@ -143,8 +147,11 @@ func (f *fetcher) connect(ctx context.Context) (err error) {
 	if !ok {
 		return fmt.Errorf("source broker %d: %w", f.broker, kerr.BrokerNotAvailable)
 	}
-	f.conn, err = kafka.Dial(ctx, f.source.cluster, addr, f.clientID)
-	return err
+	if f.conn, err = kafka.Dial(ctx, f.source.cluster, addr, f.clientID); err != nil {
+		return err
+	}
+	f.conn.ReadInto(f.budget.memory.get)
+	return nil
 }
 
 func (f *fetcher) plan() (list []wanted, crowded bool) {
@@ -215,16 +222,9 @@ func (f *fetcher) request(list []wanted, crowded bool) (req *kmsg.FetchRequest, 
 	return req, version
 }
 
-// deliver stages what came for each partition and queues it with its copier.
-func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse) {
-	var size int64
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			size += int64(len(p.RecordBatches))
-		}
-	}
-	fr := f.budget.newFrame(size)
-	defer fr.release()
+// deliver stages what came for each partition and queues it with its copier. fr is
+// the memory of the response.
+func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, fr *frame) {
 	now := time.Now()
 	for _, t := range resp.Topics {
 		for i := range t.Partitions {

@@ -73,7 +73,7 @@ func TestMeterForgetsAfterTenSeconds(t *testing.T) {
 func TestBudgetHoldsAFetchUntilThereIsRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBudget(100)
-		f := b.newFrame(120)
+		f := b.newFrame(120, nil)
 		g := f.retain()
 		passed := make(chan error, 1)
 		go func() { passed <- b.wait(t.Context()) }()
@@ -88,7 +88,7 @@ func TestBudgetHoldsAFetchUntilThereIsRoom(t *testing.T) {
 		if err := <-passed; err != nil || b.held() != 0 {
 			t.Errorf("%v, %d held", err, b.held())
 		}
-		b.newFrame(100)
+		b.newFrame(100, nil)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := b.wait(ctx); !errors.Is(err, context.DeadlineExceeded) {

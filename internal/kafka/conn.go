@@ -80,6 +80,9 @@ type Conn struct {
 	done    chan struct{} // closed when broken
 	reader  sync.WaitGroup
 
+	// memory, if set, gives the memory that a response is read into.
+	memory func(size int) []byte
+
 	renewAt time.Time // somewhat before the broker ends the session (KIP-368), zero if never
 }
 
@@ -118,6 +121,10 @@ func (c *Conn) Close() error {
 	return nil
 }
 
+// ReadInto makes memory give the memory of each response, at least size bytes: see
+// [Call.Memory]. It is called before the first request.
+func (c *Conn) ReadInto(memory func(size int) []byte) { c.memory = memory }
+
 // Broken is closed when the connection can no longer be used.
 func (c *Conn) Broken() <-chan struct{} { return c.done }
 
@@ -152,9 +159,18 @@ type Call struct {
 	flexible     bool // response header
 	deadline     time.Time
 
-	done chan struct{}
-	resp kmsg.Response
-	err  error
+	done   chan struct{}
+	resp   kmsg.Response
+	memory []byte
+	err    error
+}
+
+// Memory is what the byte fields of an answer share, as [Conn.ReadInto] got it, at
+// its full capacity. The caller of a call that was answered may use it again when
+// nothing of the answer is needed any more.
+func (k *Call) Memory() []byte {
+	<-k.done
+	return k.memory[:cap(k.memory)]
 }
 
 // Done is closed when the call has its answer or its error.
@@ -283,7 +299,7 @@ func (c *Conn) read() {
 			return
 		}
 		_ = c.raw.SetReadDeadline(k.deadline) // shows in the read
-		frame, err := readFrame(in)
+		frame, err := readFrame(in, c.memory)
 		if err != nil {
 			c.fail(fmt.Errorf("read: %w", err))
 			return
@@ -296,6 +312,7 @@ func (c *Conn) read() {
 		if !c.dequeue(k) {
 			return
 		}
+		k.memory = frame
 		k.finish(resp, nil)
 	}
 }
@@ -333,8 +350,8 @@ func (c *Conn) dequeue(k *Call) bool {
 }
 
 // readFrame reads one response with its length. It allocates no more than a
-// part of what the length announces until the bytes are there.
-func readFrame(in io.Reader) ([]byte, error) {
+// part of what the length announces until the bytes are there. memory may be nil.
+func readFrame(in io.Reader, memory func(size int) []byte) ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(in, head[:]); err != nil {
 		return nil, err
@@ -343,7 +360,12 @@ func readFrame(in io.Reader) ([]byte, error) {
 	if size < 4 || size > maxResponse {
 		return nil, fmt.Errorf("response of %d bytes", size)
 	}
-	frame := make([]byte, min(size, eagerResponse))
+	var frame []byte
+	if memory != nil && size <= eagerResponse {
+		frame = memory(int(size))[:size]
+	} else {
+		frame = make([]byte, min(size, eagerResponse))
+	}
 	for n := int32(0); ; {
 		m, err := io.ReadFull(in, frame[n:])
 		if err != nil {

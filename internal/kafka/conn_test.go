@@ -209,7 +209,7 @@ func FuzzResponse(f *testing.F) {
 			return
 		}
 		k := &Call{key: key, version: version, corr: 1, flexible: flexible}
-		if frame, err := readFrame(bytes.NewReader(data)); err == nil {
+		if frame, err := readFrame(bytes.NewReader(data), nil); err == nil {
 			_, _ = k.decode(frame)
 		}
 		_, _ = k.decode(data)

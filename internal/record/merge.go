@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"slices"
 )
 
 // Merger makes one dense batch of several small ones that follow each other,
 // without decoding their records: of a record only its deltas of offset and
 // timestamp are rewritten, which count from the batch. The batches must be
-// [Mergeable]. Its zero value is empty; it is not safe for concurrent use.
+// [Mergeable]. Its zero value is empty; [Merger.Grow] spares it growing bit by bit.
+// It is not safe for concurrent use.
 type Merger struct {
 	b            Batch
 	base, latest int64 // timestamps, ms
@@ -23,6 +25,9 @@ type Merger struct {
 func (b Batch) Mergeable() bool {
 	return b.Dense() && b.Attributes().Codec() == None && !b.Attributes().LogAppendTime() && !b.Attributes().Control() && !b.Attributes().DeleteHorizon()
 }
+
+// Grow makes room for a batch of n bytes, header included.
+func (m *Merger) Grow(n int) { m.b = slices.Grow(m.b, n) }
 
 // Len is the length in bytes of the batch so far.
 func (m *Merger) Len() int { return len(m.b) }
@@ -39,7 +44,7 @@ func (m *Merger) Add(b Batch) (Digest, error) {
 	}
 	before := *m
 	if m.count == 0 {
-		m.b = append(make(Batch, 0, 2*len(b)), make([]byte, HeaderSize)...)
+		m.b = append(m.b, make([]byte, HeaderSize)...)
 		m.base, m.latest = b.BaseTimestamp(), math.MinInt64
 	}
 	digest, err := m.records(b)
