@@ -80,8 +80,13 @@ func (a *authenticator) caller(header string) (Caller, bool) {
 	return found, known
 }
 
-func unauthorized() *Error {
-	return Errorf(http.StatusUnauthorized, "a bearer token is needed").
+// unauthorized answers who sent that Authorization header.
+func unauthorized(header string) *Error {
+	detail := "a bearer token is needed"
+	if header != "" {
+		detail = "no user of this node has that bearer token"
+	}
+	return Errorf(http.StatusUnauthorized, "%s", detail).
 		WithHint("send 'Authorization: Bearer TOKEN' with a token of the node's configuration")
 }
 
@@ -93,7 +98,7 @@ func (a *authenticator) middleware(h huma.API) func(huma.Context, func(huma.Cont
 		caller, ok := a.caller(ctx.Header("Authorization"))
 		if !ok {
 			ctx.SetHeader("WWW-Authenticate", "Bearer")
-			a.refuse(h, ctx, unauthorized())
+			a.refuse(h, ctx, unauthorized(ctx.Header("Authorization")))
 			return
 		}
 		if ctx.Operation().Metadata[needsAdmin] == true && caller.Role != Admin {
@@ -116,7 +121,7 @@ func (a *authenticator) protect(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, ok := a.caller(r.Header.Get("Authorization")); !ok {
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			writeProblem(w, unauthorized())
+			writeProblem(w, unauthorized(r.Header.Get("Authorization")))
 			return
 		}
 		h.ServeHTTP(w, r)

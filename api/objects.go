@@ -41,7 +41,8 @@ type Applied struct {
 	Revision uint64   `json:"revision"`
 	DryRun   bool     `json:"dryRun,omitempty"`
 	Changes  []Change `json:"changes"`
-	Warnings []string `json:"warnings,omitempty"`
+	Notes    []string `json:"notes,omitempty" doc:"Of a dry run: what a flow would pick"`
+	Warnings []string `json:"warnings,omitempty" doc:"Of a dry run: what stands in a flow's way now"`
 }
 
 // Change is what happens to one object.

@@ -178,6 +178,9 @@ func TestWrongCredentialsAreRefused(t *testing.T) {
 		if w.Code != http.StatusUnauthorized || len(f.calls) > 0 {
 			t.Errorf("Authorization %q: got %d after the calls %v, want 401 and none", header, w.Code, f.calls)
 		}
+		if want := "no user of this node has that bearer token"; !strings.Contains(w.Body.String(), want) {
+			t.Errorf("Authorization %q: got %s, want %q", header, w.Body, want)
+		}
 	}
 }
 

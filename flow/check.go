@@ -17,12 +17,32 @@ import (
 // a failback is declared before it is wanted; whoever resumes a flow checks the
 // set with it resumed.
 func Check(objects []Object) Problems {
-	c := &checker{
+	c := newChecker()
+	c.check(objects)
+	return c.problems
+}
+
+// CheckPart is Check for objects that others may belong to which are not at hand,
+// as a file of flows alone. Of a kind that none of them is, every name may exist:
+// those are returned as elsewhere, like "Cluster/us", instead of being a fault.
+func CheckPart(objects []Object) (faults Problems, elsewhere []string) {
+	c := newChecker()
+	c.part = true
+	c.check(objects)
+	slices.Sort(c.elsewhere)
+	return c.problems, slices.Compact(c.elsewhere)
+}
+
+func newChecker() *checker {
+	return &checker{
 		clusters: map[string]Object{},
 		flows:    map[string]Object{},
 		overlaps: map[overlap]bool{},
 		circular: map[string]bool{},
 	}
+}
+
+func (c *checker) check(objects []Object) {
 	c.names(objects)
 	for _, o := range objects {
 		switch {
@@ -35,10 +55,11 @@ func Check(objects []Object) Problems {
 	c.cycles()
 	c.doubles()
 	c.problems.sort()
-	return c.problems
 }
 
 type checker struct {
+	part            bool              // others may exist, see CheckPart
+	elsewhere       []string          // keys of such
 	clusters, flows map[string]Object // by name
 	running         []Object          // flows that copy, between two known clusters
 	overlaps        map[overlap]bool
@@ -77,6 +98,10 @@ func (c *checker) names(objects []Object) {
 
 // unknown says that no object of that name exists, and which might be meant.
 func (c *checker) unknown(o Object, path, kind, name string, known map[string]Object) {
+	if c.part && len(known) == 0 {
+		c.elsewhere = append(c.elsewhere, kind+"/"+name)
+		return
+	}
 	fix, distance := "declare it", 3
 	names := make([]string, 0, len(known))
 	for other := range known {

@@ -67,7 +67,7 @@ func (o *objects) Apply(ctx context.Context, yaml []byte, dryRun bool, revision 
 		applied.Changes = append(applied.Changes, change(have, &declared[i]))
 	}
 	if dryRun {
-		applied.Warnings = preview(ctx, declared, all)
+		applied.Notes, applied.Warnings = preview(ctx, declared, all)
 		return applied, nil
 	}
 	cmd, err := cluster.NewApplyObjects(declared, nil, s.ObjectsRevision)
@@ -112,7 +112,7 @@ func change(have []flow.Object, want *flow.Object) api.Change {
 
 // preview looks at the clusters as they are and says what a flow would pick and
 // what stands in its way.
-func preview(ctx context.Context, declared, all []flow.Object) []string {
+func preview(ctx context.Context, declared, all []flow.Object) (notes, warnings []string) {
 	ctx, cancel := context.WithTimeout(ctx, previewLimit)
 	defer cancel()
 	clusters := map[string]*flow.Cluster{}
@@ -121,7 +121,6 @@ func preview(ctx context.Context, declared, all []flow.Object) []string {
 			clusters[o.Name()] = o.Cluster
 		}
 	}
-	var warnings []string
 	for _, o := range declared {
 		if o.Flow == nil {
 			continue
@@ -133,13 +132,13 @@ func preview(ctx context.Context, declared, all []flow.Object) []string {
 		} else if picked := slices.DeleteFunc(names, func(t string) bool { return !spec.Topics.Match(t) }); len(picked) == 0 {
 			warnings = append(warnings, fmt.Sprintf("flow %s: no topic of %s is picked now", o.Name(), spec.Source))
 		} else {
-			warnings = append(warnings, fmt.Sprintf("flow %s: picks %d topics of %s now: %s", o.Name(), len(picked), spec.Source, strings.Join(picked, ", ")))
+			notes = append(notes, fmt.Sprintf("flow %s: picks %s of %s now: %s", o.Name(), several(len(picked), "topic"), spec.Source, strings.Join(picked, ", ")))
 		}
 		if _, err := topicNames(ctx, clusters[spec.Destination]); err != nil {
 			warnings = append(warnings, fmt.Sprintf("flow %s: destination: %v", o.Name(), err))
 		}
 	}
-	return warnings
+	return notes, warnings
 }
 
 func topicNames(ctx context.Context, c *flow.Cluster) ([]string, error) {

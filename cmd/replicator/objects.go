@@ -55,8 +55,12 @@ func (f *fileFlags) stream(stdin io.Reader) ([]byte, error) {
 func newValidate() *cobra.Command {
 	var files fileFlags
 	cmd := &cobra.Command{
-		Use:     "validate -f FILE",
-		Short:   "Check declarations without a fleet",
+		Use:   "validate -f FILE",
+		Short: "Check declarations without a fleet",
+		Long: `Check declarations without a fleet: each by itself, and all of them together.
+
+Names must exist among them, unless nothing of their kind is there: a file of
+flows alone may name clusters that were declared before.`,
 		Example: "  replicator validate -f flows/",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -64,11 +68,15 @@ func newValidate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if problems := flow.Check(objects); len(problems) > 0 {
-				return withCode(exitInvalid, invalid(problems))
+			faults, elsewhere := flow.CheckPart(objects)
+			if len(faults) > 0 {
+				return withCode(exitInvalid, invalid(faults))
 			}
 			for _, o := range objects {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", o.Key())
+			}
+			if len(elsewhere) > 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "not among them, so not looked at: %s; 'replicator plan' asks the fleet\n", strings.Join(elsewhere, ", "))
 			}
 			return nil
 		},
@@ -163,6 +171,9 @@ func drawChanges(t *table, a api.Applied, would string) {
 		for _, line := range c.Diff {
 			t.line("  " + line)
 		}
+	}
+	for _, note := range a.Notes {
+		t.line(note)
 	}
 	for _, w := range a.Warnings {
 		t.line("warning: " + w)

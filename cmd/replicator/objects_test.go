@@ -41,12 +41,34 @@ func TestValidateReadsStandardInputAndFolders(t *testing.T) {
 	}
 }
 
+func TestValidateOfAPart(t *testing.T) {
+	const flowAlone = `{apiVersion: waybill/v1, kind: ReplicationFlow, metadata: {name: us-eu}, spec: {source: us, destination: eu, topics: {include: [orders]}}}`
+	const us = `{apiVersion: waybill/v1, kind: Cluster, metadata: {name: us}, spec: {bootstrapServers: ["127.0.0.1:9092"]}}`
+	for _, c := range []struct {
+		name, stdin string
+		args        []string
+		code        int
+		says        string
+	}{
+		{name: "the runbook that is shipped", args: []string{"-f", "../../deploy/runbooks"}, code: exitOK, says: "not among them, so not looked at: ReplicationFlow/orders;"},
+		{name: "a flow alone", stdin: flowAlone, args: []string{"-f", "-"}, code: exitOK, says: "not looked at: Cluster/eu, Cluster/us;"},
+		{name: "a flow with one of its clusters", stdin: us + "\n---\n" + flowAlone, args: []string{"-f", "-"}, code: exitInvalid, says: `spec.destination: there is no Cluster "eu"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := replicator(t, c.stdin, append([]string{"validate"}, c.args...)...)
+			if got.code != c.code || !strings.Contains(got.stdout+got.stderr, c.says) {
+				t.Errorf("got %+v, want %d and %q", got, c.code, c.says)
+			}
+		})
+	}
+}
+
 func TestChangesAreCountedAndDrawn(t *testing.T) {
 	a := api.Applied{Revision: 12, Changes: []api.Change{
 		{Kind: "Cluster", Name: "us", Action: "create"},
 		{Kind: "Cluster", Name: "eu", Action: "unchanged"},
 		{Kind: "ReplicationFlow", Name: "us-eu", Action: "update", Diff: []string{"~ spec.paused: false -> true"}},
-	}, Warnings: []string{"look out"}}
+	}, Warnings: []string{"look out"}, Notes: []string{"see here"}}
 	if got := changes(a); got != 2 {
 		t.Errorf("got %d changes, want 2", got)
 	}
@@ -60,6 +82,7 @@ func TestChangesAreCountedAndDrawn(t *testing.T) {
 Cluster/eu unchanged
 ReplicationFlow/us-eu would be changed
   ~ spec.paused: false -> true
+see here
 warning: look out
 revision 12
 `
