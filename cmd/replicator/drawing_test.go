@@ -164,6 +164,22 @@ func TestWatchingARunbook(t *testing.T) {
 	}
 }
 
+func TestStepsAreShownWithTheTimeWhenTheyChanged(t *testing.T) {
+	began := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	s := runbook.StepRun{Started: began}
+	if got := changedAt(&s); got != began {
+		t.Errorf("started: got %s", got)
+	}
+	s.Evidence = []runbook.Entry{{At: began.Add(time.Second)}, {At: began.Add(time.Minute)}}
+	if got := changedAt(&s); got != began.Add(time.Minute) {
+		t.Errorf("with evidence: got %s", got)
+	}
+	s.Ended = began.Add(time.Hour)
+	if got := changedAt(&s); got != s.Ended {
+		t.Errorf("ended: got %s", got)
+	}
+}
+
 func TestStatusForPeople(t *testing.T) {
 	fleetThat(t, api.Status{
 		Fleet: api.FleetStatus{Leader: "r2", Nodes: []api.NodeStatus{{Name: "r1", Address: "10.0.0.1:8080"}, {Name: "r2", Address: "10.0.0.2:8080", Alive: true, Copies: 2}}},

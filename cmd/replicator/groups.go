@@ -111,6 +111,10 @@ func groupsTranslate() *cobra.Command {
 				return err
 			}
 			return out.print(cmd.OutOrStdout(), answer, func(t *table) {
+				if len(answer.To) == 0 {
+					t.line("nothing of that partition has been copied, as far as the ledgers tell")
+					return
+				}
 				t.row("POSITION", "FLOW", "EXACT", "WHY")
 				for _, to := range answer.To {
 					t.row(fmt.Sprintf("%s/%s/%d/%s", to.To.Cluster, to.To.Topic, to.To.Partition, known(to.To.Offset)), to.Flow, yes(to.Result.Exact), to.Result.Why)

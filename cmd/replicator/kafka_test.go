@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -74,6 +75,18 @@ func lines(t *testing.T, text string) (all []consumed) {
 	}
 }
 
+func TestWhatABrokerSaysIsSaidOnce(t *testing.T) {
+	for message, want := range map[string]string{
+		"":                  "create topic t: " + kerr.TopicAuthorizationFailed.Error(),
+		"no rule allows it": "create topic t: " + kerr.TopicAuthorizationFailed.Error() + " (no rule allows it)",
+		kerr.TopicAuthorizationFailed.Description: "create topic t: " + kerr.TopicAuthorizationFailed.Error(),
+	} {
+		if got := notCreated("t", kerr.TopicAuthorizationFailed, message).Error(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 func TestAClusterByHand(t *testing.T) {
 	addr := startBroker(t)
 	at := func(stdin string, args ...string) outcome {
@@ -84,6 +97,8 @@ func TestAClusterByHand(t *testing.T) {
 	at("", "topic", "list", "-o", "jsonl").want(t, exitOK, "", "")
 	if got := at("", "topic", "create", "t", "-p", "2", "--config", "retention.ms=-1"); got.code != exitOK || !strings.HasPrefix(got.stdout, "created t, 2 partitions, id ") {
 		t.Fatalf("create: got %+v", got)
+	} else if _, id, _ := strings.Cut(strings.TrimSpace(got.stdout), ", id "); !strings.Contains(at("", "topic", "list").stdout, id) {
+		t.Errorf("create says the id %s, list another one", id)
 	}
 	if got := at("", "topic", "create", "t"); got.code != exitFailed || !strings.Contains(got.stderr, "create topic t: TOPIC_ALREADY_EXISTS") {
 		t.Errorf("create again: got %+v", got)

@@ -104,7 +104,7 @@ func watchRunbook(cmd *cobra.Command, fleet *server, name string) error {
 				continue
 			}
 			seen[s.Spec.ID] = s.State
-			fmt.Fprintf(cmd.OutOrStdout(), "%s %d/%d %-16s %-8s %s\n", time.Now().Format(time.TimeOnly), i+1, len(x.Steps), s.Spec.ID, s.State, lastEvidence(&s))
+			fmt.Fprintf(cmd.OutOrStdout(), "%s %d/%d %-16s %-8s %s\n", changedAt(&s).Local().Format(time.TimeOnly), i+1, len(x.Steps), s.Spec.ID, s.State, lastEvidence(&s))
 		}
 		switch {
 		case x.State == runbook.Completed:
@@ -123,6 +123,19 @@ func watchRunbook(cmd *cobra.Command, fleet *server, name string) error {
 		case <-time.After(250 * time.Millisecond):
 		}
 	}
+}
+
+// changedAt is when a step came to be as it is, as far as it says so.
+func changedAt(s *runbook.StepRun) time.Time {
+	switch {
+	case !s.Ended.IsZero():
+		return s.Ended
+	case len(s.Evidence) > 0:
+		return s.Evidence[len(s.Evidence)-1].At
+	case !s.Started.IsZero():
+		return s.Started
+	}
+	return time.Now()
 }
 
 func lastEvidence(s *runbook.StepRun) string {

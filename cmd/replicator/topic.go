@@ -110,12 +110,10 @@ func topicCreate(at *clusterFlags) *cobra.Command {
 			}
 			return at.ask(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
 				resp, err := kadm.NewClient(cl).CreateTopic(ctx, partitions, replication, values, args[0])
-				if err != nil && resp.ErrMessage != "" {
-					return fmt.Errorf("create topic %s: %w (%s)", args[0], err, resp.ErrMessage)
-				} else if err != nil {
-					return fmt.Errorf("create topic %s: %w", args[0], err)
+				if err != nil {
+					return notCreated(args[0], err, resp.ErrMessage)
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "created %s, %s, id %s\n", args[0], several(int(partitions), "partition"), resp.ID)
+				fmt.Fprintf(cmd.OutOrStdout(), "created %s, %s, id %s\n", args[0], several(int(partitions), "partition"), ledger.TopicID(resp.ID))
 				return nil
 			})
 		},
@@ -124,6 +122,14 @@ func topicCreate(at *clusterFlags) *cobra.Command {
 	cmd.Flags().Int16Var(&replication, "replication-factor", -1, "copies of each; -1 is the cluster's default")
 	cmd.Flags().StringToStringVar(&configs, "config", nil, "topic configuration, key=value")
 	return cmd
+}
+
+// notCreated is why there is no such topic, with what the broker adds to its code.
+func notCreated(topic string, err error, message string) error {
+	if message == "" || strings.Contains(err.Error(), message) {
+		return fmt.Errorf("create topic %s: %w", topic, err)
+	}
+	return fmt.Errorf("create topic %s: %w (%s)", topic, err, message)
 }
 
 // partitionRow is a partition in a description.
