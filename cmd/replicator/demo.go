@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +45,7 @@ On a terminal everything goes on running until Ctrl-C.`,
 					if asJSON {
 						_ = printJSON(cmd.OutOrStdout(), r) // the demonstration goes on without a reader
 					} else {
-						fmt.Fprint(opts.Progress, demo.Invitation(r, cmd.Root().Name()))
+						fmt.Fprint(opts.Progress, demo.Invitation(r, callMe(exec.LookPath, os.Executable)))
 					}
 					<-ctx.Done()
 				}
@@ -93,6 +94,24 @@ func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
+}
+
+// callMe is what a shell calls this program by: its name if that is found, else its
+// path, which "go run" keeps for as long as the program runs.
+func callMe(find func(string) (string, error), running func() (string, error)) string {
+	const name = "replicator"
+	self, err := running()
+	if err != nil {
+		return name
+	}
+	if found, err := find(name); err == nil {
+		a, err1 := os.Stat(found)
+		b, err2 := os.Stat(self)
+		if err1 == nil && err2 == nil && os.SameFile(a, b) {
+			return name
+		}
+	}
+	return self
 }
 
 func isTerminal(w io.Writer) bool {
