@@ -42,6 +42,8 @@ type Broker struct {
 	decompress chan struct{}
 	syncs      *commitlog.SyncGate
 	flusher    *replica.Flusher
+	sessions   *sessionCache
+	quotas     *quotas
 
 	// topicsMu serialises changes of topics; readers take the snapshot.
 	topicsMu sync.Mutex
@@ -82,6 +84,7 @@ func New(cfg Config) (_ *Broker, err error) {
 		decompress: make(chan struct{}, concurrentDecompress),
 		syncs:      commitlog.NewSyncGate(concurrentSyncs),
 		flusher:    replica.NewFlusher(concurrentSyncs),
+		sessions:   newSessionCache(cfg.Limits.MaxFetchSessions),
 		ready:      make(chan struct{}),
 	}
 	defer func() {
@@ -143,6 +146,7 @@ func (b *Broker) openStore() error {
 	if b.ctl, err = controller.Open(b.fs, filepath.Join(b.cfg.Dir, "metadata"), boot); err != nil {
 		return fmt.Errorf("open metadata: %w", err)
 	}
+	b.quotas = newQuotas(b.ctl)
 	b.auth = auth.New(users{b.ctl}, b.ctl.Image().Secret)
 	return nil
 }

@@ -129,6 +129,9 @@ type Limits struct {
 	WriteTimeout time.Duration
 	// FetchMaxBytes bounds one Fetch answer whatever the client asks for.
 	FetchMaxBytes int32
+	// MaxFetchSessions bounds the clients whose partitions are remembered between
+	// their Fetch requests; 0 remembers none.
+	MaxFetchSessions int
 }
 
 // DefaultConfig is a single node on loopback, except for Dir.
@@ -159,6 +162,7 @@ func DefaultLimits() Limits {
 		IdleTimeout:           10 * time.Minute, // connections.max.idle.ms
 		WriteTimeout:          60 * time.Second, // a client that takes 50 MiB at 1 MB/s
 		FetchMaxBytes:         55 << 20,         // fetch.max.bytes
+		MaxFetchSessions:      1000,             // max.incremental.fetch.session.cache.slots
 	}
 }
 

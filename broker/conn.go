@@ -26,8 +26,9 @@ const (
 	// budgetThreshold is the size from which a frame counts against
 	// Limits.MaxInFlightBytes.
 	budgetThreshold = 64 << 10
-	// keptBuffer is the greatest write buffer that a connection keeps.
-	keptBuffer = 1 << 20
+	// keptBuffer is the greatest write buffer that a connection keeps: there may
+	// be ten thousand that are idle.
+	keptBuffer = 8 << 10
 )
 
 // conn is one connection. Three goroutines share it while it is authenticated:
@@ -52,6 +53,9 @@ type conn struct {
 	// be told from one that waits.
 	busy atomic.Int64
 	out  []byte // the writer's buffer
+	// muted is until when the connection is not served, for exceeding a quota, in
+	// nanoseconds since 1970.
+	muted atomic.Int64
 }
 
 // frame is one request's bytes and the budget that they hold.
@@ -64,7 +68,7 @@ type frame struct {
 type answer struct {
 	correlation int32
 	pending     pending
-	api         *api
+	request     *request
 	read        time.Time
 }
 
@@ -220,7 +224,8 @@ func (c *conn) work(ctx context.Context, frames <-chan frame, answers chan<- ans
 			unanswered.Wait()
 		}
 		pipelined = row != nil && row.pipelined
-		p, err := c.handle(ctx, h, row, f.bytes)
+		c.sitOut(ctx)
+		r, p, err := c.handle(ctx, h, row, f.bytes)
 		c.release(f)
 		if err != nil {
 			failed = err
@@ -228,36 +233,63 @@ func (c *conn) work(ctx context.Context, frames <-chan frame, answers chan<- ans
 			continue
 		}
 		unanswered.Add(1)
-		answers <- answer{h.correlation, p, row, f.read}
+		answers <- answer{h.correlation, p, r, f.read}
 	}
 	return failed
 }
 
 // handle answers one frame. An error is the end of the connection.
-func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (p pending, err error) {
+func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (r *request, p pending, err error) {
 	defer c.recoverPanic(&err)
 	if row == nil {
-		return nil, fmt.Errorf("%w: unknown api key %d", errFrame, h.key)
+		return nil, nil, fmt.Errorf("%w: unknown api key %d", errFrame, h.key)
 	}
+	r = &request{api: row, version: h.version, broker: c.b}
 	if h.version < row.min || h.version > row.max {
 		if row.key == kmsg.ApiVersions {
 			resp := c.b.unsupportedAPIVersions()
-			return func(context.Context) (kmsg.Response, error) { return resp, nil }, nil
+			return r, func(context.Context) (kmsg.Response, error) { return resp, nil }, nil
 		}
-		return nil, fmt.Errorf("%w: %s v%d is not supported", errFrame, row.key.Name(), h.version)
+		return nil, nil, fmt.Errorf("%w: %s v%d is not supported", errFrame, row.key.Name(), h.version)
 	}
 	body := row.key.Request()
 	body.SetVersion(h.version)
 	clientID, err := decodeRequest(frame, body, row.form(h.version))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c.client.ClientID = clientID
 	if v, ok := body.(*kmsg.ApiVersionsRequest); ok {
 		c.noteSoftware(v)
 	}
-	r := &request{api: row, version: h.version, client: c.client, body: body, broker: c.b}
-	return row.handle(c.b, ctx, r), nil
+	r.client, r.body, r.size = c.client, body, len(frame)
+	began := time.Now()
+	p = row.handle(c.b, ctx, r)
+	r.throttleTime(time.Since(began))
+	c.mute(r.throttle)
+	return r, p, nil
+}
+
+// mute keeps the connection from being served for a time.
+func (c *conn) mute(wait time.Duration) {
+	if wait > 0 {
+		c.muted.Store(time.Now().Add(wait).UnixNano())
+	}
+}
+
+// sitOut waits while the connection is muted, or until the client has gone.
+func (c *conn) sitOut(ctx context.Context) {
+	until := c.muted.Load()
+	if until == 0 {
+		return
+	}
+	c.muted.Store(0)
+	timer := time.NewTimer(time.Until(time.Unix(0, until)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 var errPanic = errors.New("request panicked")
@@ -289,27 +321,53 @@ func (c *conn) write(ctx context.Context, answers <-chan answer, unanswered *syn
 func (c *conn) send(ctx context.Context, a answer) (err error) {
 	defer c.recoverPanic(&err)
 	resp, err := a.pending(ctx)
-	c.b.metrics.answered(a.api.key, time.Since(a.read))
+	c.b.metrics.answered(a.request.key, time.Since(a.read))
 	if resp == nil || err != nil {
 		return err
 	}
-	if c.out = appendResponse(c.out[:0], a.correlation, resp); cap(c.out) > keptBuffer {
-		defer func() { c.out = nil }()
+	if a.request.throttle > 0 {
+		c.b.metrics.Throttled.Add(1)
 	}
-	return c.writeOut()
+	c.mute(a.request.throttle) // which the end of the request may have added
+	if t, ok := resp.(kmsg.SetThrottleResponse); ok {
+		t.SetThrottle(int32(a.request.throttle.Milliseconds()))
+	}
+	defer func() {
+		if cap(c.out) > keptBuffer {
+			c.out = nil
+		}
+	}()
+	if f, ok := resp.(*fetchAnswer); ok {
+		defer f.release()
+		return c.stream(f, a.correlation)
+	}
+	c.out = appendResponse(c.out[:0], a.correlation, resp)
+	return c.writeAll(c.out, false)
 }
 
-// writeOut sends c.out. The client has the write timeout for each megabyte.
-func (c *conn) writeOut() error {
-	for rest := c.out; len(rest) > 0; {
-		if err := c.nc.SetWriteDeadline(time.Now().Add(c.b.cfg.Limits.WriteTimeout)); err != nil {
-			return fmt.Errorf("write: %w", err)
+// writeAll writes all of p. The client has the write timeout for each megabyte.
+func (c *conn) writeAll(p []byte, more bool) error {
+	for len(p) > 0 {
+		if err := c.extendWrite(); err != nil {
+			return err
 		}
-		n, err := c.nc.Write(rest[:min(len(rest), 1<<20)])
+		write := c.nc.Write
+		if more {
+			write = func(p []byte) (int, error) { return writeMore(c.nc, p) }
+		}
+		n, err := write(p[:min(len(p), deadlineStep)])
 		if err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
-		rest = rest[n:]
+		p = p[n:]
+	}
+	return nil
+}
+
+// extendWrite gives the client the write timeout from now on.
+func (c *conn) extendWrite() error {
+	if err := c.nc.SetWriteDeadline(time.Now().Add(c.b.cfg.Limits.WriteTimeout)); err != nil {
+		return fmt.Errorf("write: %w", err)
 	}
 	return nil
 }

@@ -249,13 +249,16 @@ func (f *fed) feed(raw []byte) (decoded bool, err error) {
 	h := frameHeader(raw)
 	client := Client{Principal: "User:fuzz", Host: "127.0.0.1", Listener: f.cfg.Listeners[0].Name}
 	c := &conn{b: f.Broker, log: slog.New(slog.DiscardHandler), client: client}
-	p, err := c.handle(f.gone, h, f.table[h.key], raw)
+	_, p, err := c.handle(f.gone, h, f.table[h.key], raw)
 	if err != nil {
 		return errors.Is(err, errPanic), err
 	}
 	resp, err := p(f.gone)
 	if err == nil && resp != nil {
 		appendResponse(nil, h.correlation, resp)
+	}
+	if a, ok := resp.(*fetchAnswer); ok {
+		a.release()
 	}
 	return true, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -60,7 +61,12 @@ type request struct {
 	version int16
 	client  Client
 	body    kmsg.Request
+	size    int // of its frame, in bytes
 	broker  *Broker
+
+	// waited is how long the worker waited for something to happen, and throttle
+	// how long the client is to wait for exceeding a quota.
+	waited, throttle time.Duration
 }
 
 // Client is who sent a request, as far as the broker knows.
@@ -94,7 +100,7 @@ func (b *Broker) allowed(c *Client, op acl.Operation, rt acl.ResourceType, name 
 // Produce says 0 although it refuses versions below 3, because librdkafka looks
 // for that to know which codecs a broker has (KAFKA-18659).
 func apis() []api {
-	return slices.Concat(dataAPIs(), clusterAPIs(), topicAPIs(), securityAPIs(), groupAPIs(), transactionAPIs())
+	return slices.Concat(dataAPIs(), quotaAPIs(), clusterAPIs(), topicAPIs(), securityAPIs(), groupAPIs(), transactionAPIs())
 }
 
 // dispatchTable is apis by key.

@@ -16,10 +16,13 @@
 //
 // # Life of a Fetch
 //
-// The handler (handle_fetch.go) reads whole batches below the high watermark,
-// which is the durable end of the log, or below the last stable offset. If there
-// is not enough it puts a [replica.Waiter] on the partitions and sleeps until a
-// sync moves one of them, the time is over, or the client has gone.
+// The handler (handle_fetch.go) finds what the request is about, which a fetch
+// session may remember (fetch_session.go), and where whole batches lie below the
+// high watermark, which is the durable end of the log, or below the last stable
+// offset. If there is not enough it puts a [replica.Waiter] on the partitions and
+// sleeps until a sync moves one of them, rights change, the time is over, or the
+// client has gone. The writer sends the batches from their file (fetch_answer.go):
+// on a connection without TLS the system moves them, and they are never read.
 //
 // # What it promises
 //
@@ -46,8 +49,7 @@
 //
 // Several nodes: one broker leads everything, replication factors above 1 are
 // refused. Compaction: compacted topics refuse records without a key and keep
-// every record. Fetch sessions (id 0 is always answered), followers, quotas,
-// re-authentication and delegation tokens, mechanisms other than SCRAM and PLAIN,
+// every record. Followers, re-authentication and delegation tokens, mechanisms other than SCRAM and PLAIN,
 // client telemetry, tiered storage, formats before v2, mirror topics, dynamic
 // broker settings. Deleting a user or a rule affects the next request or
 // connection; open connections of a deleted user stay.

@@ -17,21 +17,41 @@ const (
 	offsetMaxTimestamp  = -3 // KIP-734
 	offsetEarliestLocal = -4 // KIP-405: nothing is tiered, so the earliest
 	offsetLatestTiered  = -5 // KIP-1005: there is none
+	offsetPendingUpload = -6 // KIP-1023: nothing is uploaded
 )
+
+// listOffsetsSince are the versions from which the questions may be asked.
+var listOffsetsSince = map[int64]int16{
+	offsetMaxTimestamp: 7, offsetEarliestLocal: 8, offsetLatestTiered: 9, offsetPendingUpload: 11,
+}
 
 const readCommitted = 1
 
 // listOffsets answers ListOffsets. What it finds is below the high watermark, or
-// the last stable offset for read_committed.
+// the last stable offset for read_committed. v2 brought isolation, v4 leader epochs
+// (KIP-320); later versions brought questions, each refused in those before it. The
+// timeout of v10 (KIP-1075) is for what is read from afar, which nothing is here.
 func (b *Broker) listOffsets(_ context.Context, r *request, q *kmsg.ListOffsetsRequest) *kmsg.ListOffsetsResponse {
 	resp := q.ResponseKind().(*kmsg.ListOffsetsResponse)
+	type place struct {
+		topic     string
+		partition int32
+	}
+	asked := map[place]int{}
+	for _, t := range q.Topics {
+		for _, p := range t.Partitions {
+			asked[place{t.Topic, p.Partition}]++
+		}
+	}
 	for _, t := range q.Topics {
 		out := kmsg.NewListOffsetsResponseTopic()
 		out.Topic = t.Topic
 		for _, p := range t.Partitions {
 			part := kmsg.NewListOffsetsResponseTopicPartition()
 			part.Partition, part.Timestamp, part.Offset, part.LeaderEpoch = p.Partition, -1, -1, -1
-			if err := b.listOffset(r, q, t.Topic, p, &part); err != nil {
+			if asked[place{t.Topic, p.Partition}] > 1 {
+				part.ErrorCode = kerr.InvalidRequest.Code
+			} else if err := b.listOffset(r, q, t.Topic, p, &part); err != nil {
 				part.ErrorCode = b.code(err, "list offsets", "topic", t.Topic, "partition", p.Partition)
 			}
 			out.Partitions = append(out.Partitions, part)
@@ -49,6 +69,9 @@ func (b *Broker) listOffset(r *request, q *kmsg.ListOffsetsRequest, name string,
 	if err != nil {
 		return err
 	}
+	if q.Version < listOffsetsSince[want.Timestamp] {
+		return kerr.UnsupportedVersion
+	}
 	upTo := p.HighWatermark()
 	if q.IsolationLevel == readCommitted {
 		upTo = p.LastStable()
@@ -59,8 +82,9 @@ func (b *Broker) listOffset(r *request, q *kmsg.ListOffsetsRequest, name string,
 		return nil
 	case offsetEarliest, offsetEarliestLocal:
 		out.Offset = p.StartOffset()
+		out.LeaderEpoch = p.EpochAt(out.Offset)
 		return nil
-	case offsetLatestTiered:
+	case offsetLatestTiered, offsetPendingUpload:
 		return nil
 	}
 	var found commitlog.Found
@@ -83,7 +107,15 @@ func (b *Broker) listOffset(r *request, q *kmsg.ListOffsetsRequest, name string,
 // leader returns a partition that can be read, if the client's idea of its
 // leader epoch is ours.
 func (b *Broker) leader(name string, index, epoch int32, checkEpoch bool) (*replica.Partition, error) {
-	p, err := b.partition(name, index)
+	t := b.topic(name)
+	if t == nil {
+		return nil, kerr.UnknownTopicOrPartition
+	}
+	return t.leader(index, epoch, checkEpoch)
+}
+
+func (t *topic) leader(index, epoch int32, checkEpoch bool) (*replica.Partition, error) {
+	p, err := t.partition(index)
 	if err != nil {
 		return nil, err
 	}

@@ -19,8 +19,8 @@ import (
 func dataAPIs() []api {
 	return []api{
 		{key: kmsg.Produce, min: 0, max: 13, resource: acl.Topic, op: acl.Write, handle: begins((*Broker).produce), pipelined: true},
-		{key: kmsg.Fetch, min: 4, max: 17, resource: acl.Topic, op: acl.Read, handle: answers((*Broker).fetch)},
-		{key: kmsg.ListOffsets, min: 1, max: 10, resource: acl.Topic, op: acl.Describe, handle: answers((*Broker).listOffsets)},
+		{key: kmsg.Fetch, min: 4, max: 18, resource: acl.Topic, op: acl.Read, handle: begins((*Broker).fetch)},
+		{key: kmsg.ListOffsets, min: 1, max: 11, resource: acl.Topic, op: acl.Describe, handle: answers((*Broker).listOffsets)},
 		{key: kmsg.OffsetForLeaderEpoch, min: 2, max: 4, resource: acl.Topic, op: acl.Describe, handle: answers((*Broker).offsetForLeaderEpoch)},
 	}
 }
@@ -28,9 +28,10 @@ func dataAPIs() []api {
 // Produce versions that mean something here. 0 to 2 are advertised and refused:
 // see apis.
 const (
-	produceFirst   = 3 // format v2
-	produceZstd    = 7
-	produceTopicID = 13
+	produceFirst     = 3 // format v2
+	produceZstd      = 7
+	produceEndpoints = 10
+	produceTopicID   = 13
 )
 
 // produced is what became of one partition of a Produce request.
@@ -47,10 +48,11 @@ type produced struct {
 // acks=all. acks=0 has no answer; if something went wrong the connection is
 // closed instead, so that the client looks again.
 //
-// v3 brought transactions, v7 zstd, v8 which records failed (KIP-467), v13 topic
-// ids (KIP-516). Throttling is left out.
+// v3 brought transactions, v7 zstd, v8 which records failed (KIP-467), v10 names
+// the leader beside an error (KIP-951), v13 topic ids (KIP-516).
 func (b *Broker) produce(ctx context.Context, r *request, q *kmsg.ProduceRequest) pending {
 	resp := q.ResponseKind().(*kmsg.ProduceResponse)
+	r.throttleProduce(r.size)
 	refused := b.refuseProduce(r, q)
 	var all []*produced
 	resp.Topics = make([]kmsg.ProduceResponseTopic, len(q.Topics))
@@ -90,6 +92,9 @@ func (b *Broker) produce(ctx context.Context, r *request, q *kmsg.ProduceRequest
 		b.waitProduced(ctx, q, all)
 		for _, p := range all {
 			b.finishProduce(p)
+		}
+		if q.Version >= produceEndpoints {
+			b.hintProduced(r, resp, all)
 		}
 		return resp, nil
 	}
@@ -242,5 +247,24 @@ func (b *Broker) finishProduce(p *produced) {
 		e := kmsg.NewProduceResponseTopicPartitionErrorRecord()
 		e.RelativeOffset, e.ErrorMessage = f.index, kmsg.StringPtr(f.reason)
 		p.resp.ErrorRecords = append(p.resp.ErrorRecords, e)
+	}
+}
+
+// hintProduced tells a client whose idea of the leader is old who it is (KIP-951).
+func (b *Broker) hintProduced(r *request, resp *kmsg.ProduceResponse, all []*produced) {
+	for _, p := range all {
+		if p.partition == nil {
+			continue
+		}
+		leader, ok := b.leaderHint(p.resp.ErrorCode, p.partition.Topic, p.partition.Partition)
+		if !ok {
+			continue
+		}
+		p.resp.CurrentLeader.LeaderID, p.resp.CurrentLeader.LeaderEpoch = leader.id, leader.epoch
+		if len(resp.Brokers) == 0 {
+			node := kmsg.NewProduceResponseBroker()
+			node.NodeID, node.Host, node.Port = b.endpoint(&r.client)
+			resp.Brokers = append(resp.Brokers, node)
+		}
 	}
 }

@@ -78,6 +78,9 @@ func (b *Broker) createOne(r *request, q *kmsg.CreateTopicsRequest, want *kmsg.C
 		return refuse(kerr.InvalidConfig, err.Error())
 	}
 	if !q.ValidateOnly {
+		if r.throttleMutation(int(partitions), r.version >= 6) {
+			return kerr.ThrottlingQuotaExceeded
+		}
 		t, err := b.createTopic(want.Topic, partitions, configs)
 		if err != nil {
 			return err
@@ -172,6 +175,9 @@ func (b *Broker) deleteOne(ctx context.Context, r *request, want kmsg.DeleteTopi
 	if b.isOwn(t.Name) {
 		return refuse(kerr.InvalidTopicException, fmt.Sprintf("%s is the broker's own", t.Name))
 	}
+	if r.throttleMutation(int(t.Partitions), r.version >= 5) {
+		return kerr.ThrottlingQuotaExceeded
+	}
 	if err := b.deleteTopic(t); err != nil {
 		return err
 	}
@@ -230,6 +236,9 @@ func (b *Broker) growTopic(r *request, q *kmsg.CreatePartitionsRequest, want *km
 	if q.ValidateOnly {
 		_, err := grow(*t.Topic)
 		return err
+	}
+	if more := int(want.Count - t.Partitions); more > 0 && r.throttleMutation(more, r.version >= 3) {
+		return kerr.ThrottlingQuotaExceeded
 	}
 	return b.changeTopic(want.Topic, grow)
 }

@@ -92,6 +92,21 @@ func (b *Broker) accept(ctx context.Context, ln *listener) error {
 			nc.Close()
 			continue
 		}
+		if wait := b.quotas.connect(host, time.Now()); wait > 0 {
+			b.metrics.ConnectionsRefused.Add(1)
+			conns.Go(func() {
+				// Held for a while, so that who tries again at once is slowed (KIP-612).
+				defer b.conns.leave(host)
+				defer nc.Close()
+				timer := time.NewTimer(wait)
+				defer timer.Stop()
+				select {
+				case <-timer.C:
+				case <-ctx.Done():
+				}
+			})
+			continue
+		}
 		conns.Go(func() {
 			defer b.conns.leave(host)
 			b.metrics.Connections.Add(1)

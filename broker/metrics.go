@@ -24,6 +24,8 @@ type Metrics struct {
 	ProducedRecords atomic.Int64 // acknowledged or not yet
 	ProducedBytes   atomic.Int64 // of batches as stored
 	FetchedBytes    atomic.Int64 // of batches as sent
+	FetchesParked   atomic.Int64 // that wait now
+	Throttled       atomic.Int64 // answers that told a client to wait, for a quota
 
 	ProvenanceEntries atomic.Int64 // written to the ledger
 	ProvenanceLost    atomic.Int64 // that could not be written

@@ -135,7 +135,7 @@ func (c *conn) rawExchange(ctx context.Context, s auth.Session) error {
 			return err
 		}
 		c.out = append(binary.BigEndian.AppendUint32(c.out[:0], uint32(len(reply))), reply...)
-		if err := c.writeOut(); err != nil {
+		if err := c.writeAll(c.out, false); err != nil {
 			return err
 		}
 		if done {

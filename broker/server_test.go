@@ -41,7 +41,7 @@ type testBroker struct {
 	stop func()
 }
 
-func testConfig(t *testing.T) (Config, *x509.CertPool) {
+func testConfig(t testing.TB) (Config, *x509.CertPool) {
 	t.Helper()
 	cert, key, pool := testCertificate(t)
 	cfg := DefaultConfig()
@@ -68,9 +68,11 @@ func startBroker(t *testing.T, change func(*Config)) *testBroker {
 	return runBroker(t, cfg, fs, pool)
 }
 
-func runBroker(t *testing.T, cfg Config, fs *vfs.Mem, pool *x509.CertPool) *testBroker {
+func runBroker(t testing.TB, cfg Config, fs *vfs.Mem, pool *x509.CertPool) *testBroker {
 	t.Helper()
-	cfg.FS = fs
+	if cfg.FS = fs; fs == nil {
+		cfg.FS = nil // the operating system's
+	}
 	b, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +141,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 }
 
 // testCertificate makes a certificate for 127.0.0.1 that signs itself.
-func testCertificate(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
+func testCertificate(t testing.TB) (certFile, keyFile string, pool *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -37,6 +37,8 @@
 //	    not while a transaction is open. Without state any sequence is accepted.
 //	  - A reader sees one moment: end, segments and transactions come from one
 //	    immutable snapshot, which a writer replaces as a whole.
+//	  - What [Log.Range] returned stays readable when its segment is deleted or
+//	    replaced: whoever uses a file last closes it.
 //
 // # Goroutines and locks
 //

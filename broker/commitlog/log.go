@@ -192,6 +192,16 @@ func (l *Log) EpochEnd(epoch int32) (found int32, end int64) {
 	return v.epochs.end(epoch, v.end())
 }
 
+// EpochAt is the leader epoch of the record at an offset; -1 if the log does not
+// have it.
+func (l *Log) EpochAt(offset int64) int32 {
+	v := l.view.Load()
+	if offset < v.start || offset >= v.end() {
+		return -1
+	}
+	return v.epochs.at(offset)
+}
+
 // Recovered is what Open had to do, for its caller to log.
 func (l *Log) Recovered() Recovery {
 	l.writer.Lock()

@@ -41,6 +41,8 @@ type Controller struct {
 	path string
 
 	image atomic.Pointer[Image]
+	// rules is closed, and replaced, when the ACL rules change.
+	rules atomic.Pointer[chan struct{}]
 
 	mu      sync.Mutex // serialises updates
 	offline error
@@ -58,6 +60,8 @@ func Open(fsys vfs.FS, dir string, b Bootstrap) (*Controller, error) {
 		return nil, fmt.Errorf("make metadata directory: %w", err)
 	}
 	c := &Controller{fs: fsys, path: filepath.Join(dir, fileName)}
+	rules := make(chan struct{})
+	c.rules.Store(&rules)
 	data, err := vfs.ReadFile(fsys, c.path, maxFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -167,8 +171,16 @@ func (c *Controller) Update(change func(*Image) ([]Record, error)) error {
 		return c.offline
 	}
 	c.image.Store(next)
+	if !slices.Equal(have.ACLs, next.ACLs) {
+		rules := make(chan struct{})
+		close(*c.rules.Swap(&rules))
+	}
 	return nil
 }
+
+// RulesChanged is closed when the ACL rules are no longer those of an image that
+// is read after this call.
+func (c *Controller) RulesChanged() <-chan struct{} { return *c.rules.Load() }
 
 // NextProducerID returns a producer id that was never returned before, over
 // restarts too.

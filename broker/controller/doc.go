@@ -1,5 +1,5 @@
 // Package controller keeps the cluster's metadata: its id, topics with ids and
-// configurations, SCRAM credentials, ACL rules, blocks of producer ids.
+// configurations, SCRAM credentials, ACL rules, client quotas, blocks of producer ids.
 //
 // The path through it: a handler reads [Controller.Image], an immutable value,
 // decides, and calls [Controller.Update] with a function from the newest image

@@ -59,6 +59,7 @@ type Image struct {
 	TopicNames map[TopicID]string
 	Users      map[UserKey]auth.Credential
 	ACLs       []acl.Rule // sorted, each once
+	Quotas     map[QuotaEntity]map[string]float64
 	// NextProducerID is the first id of the next block.
 	NextProducerID int64
 }
@@ -92,6 +93,7 @@ type Record struct {
 	ACL          *acl.Rule      `json:"acl,omitempty"`
 	ACLDeleted   *acl.Rule      `json:"aclDeleted,omitempty"`
 	ProducerIDs  *ProducerIDs   `json:"producerIds,omitempty"`
+	Quota        *Quota         `json:"quota,omitempty"`
 }
 
 // ClusterRecord is the first record of a store.
@@ -180,6 +182,8 @@ func (i *Image) apply(r *Record, owned map[any]bool) error {
 			return fmt.Errorf("producer ids go back from %d to %d", i.NextProducerID, r.ProducerIDs.Next)
 		}
 		i.NextProducerID = r.ProducerIDs.Next
+	case r.Quota != nil:
+		return i.applyQuota(r.Quota, owned)
 	default:
 		return fmt.Errorf("record of an unknown kind: written by a newer version")
 	}
@@ -227,5 +231,5 @@ func (i *Image) Records() []Record {
 	for n := range i.ACLs {
 		out = append(out, Record{ACL: &i.ACLs[n]})
 	}
-	return out
+	return append(out, i.quotaRecords()...)
 }

@@ -40,7 +40,7 @@ type Partition struct {
 	broken error
 
 	mu      sync.Mutex
-	waiters map[*Waiter]struct{}
+	waiters map[*Waiter]int
 	closed  bool
 }
 
@@ -48,7 +48,7 @@ type Partition struct {
 // be above that of every earlier Open. If the log is damaged the partition is
 // returned all the same, offline, together with the error.
 func Open(fs vfs.FS, dir string, id Identity, epoch int32, cfg commitlog.Config) (*Partition, error) {
-	p := &Partition{Identity: id, epoch: epoch, waiters: map[*Waiter]struct{}{}}
+	p := &Partition{Identity: id, epoch: epoch, waiters: map[*Waiter]int{}}
 	var err error
 	if p.log, err = commitlog.Open(fs, dir, cfg); err != nil {
 		p.log, p.broken = nil, fmt.Errorf("%w: open log: %w", ErrOffline, err)
@@ -62,6 +62,14 @@ func (p *Partition) LeaderEpoch() int32 { return p.epoch }
 
 // Offline is why the partition cannot be read or written, nil if it can.
 func (p *Partition) Offline() error { return p.broken }
+
+// Closed says whether the partition was closed: its topic was deleted, or the
+// broker stops.
+func (p *Partition) Closed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
+}
 
 // Recovered is what opening the log had to do; zero if the partition is offline.
 func (p *Partition) Recovered() commitlog.Recovery {
@@ -183,6 +191,14 @@ func (p *Partition) Read(from int64, maxBytes int, upTo int64) ([]byte, error) {
 	return p.log.Read(from, maxBytes, upTo)
 }
 
+// Range is Read without the reading: see commitlog's Range.
+func (p *Partition) Range(from int64, maxBytes int, upTo int64) (commitlog.Range, error) {
+	if p.log == nil {
+		return commitlog.Range{}, p.broken
+	}
+	return p.log.Range(from, maxBytes, upTo)
+}
+
 // Aborted returns the aborted transactions that overlap [from, upTo).
 func (p *Partition) Aborted(from, upTo int64) []commitlog.AbortedTxn {
 	if p.log == nil {
@@ -224,6 +240,14 @@ func (p *Partition) EpochEnd(epoch int32) (found int32, end int64) {
 	}
 	found, end = p.log.EpochEnd(epoch)
 	return found, min(end, hw)
+}
+
+// EpochAt is the leader epoch of the record at an offset, -1 if there is none.
+func (p *Partition) EpochAt(offset int64) int32 {
+	if p.log == nil {
+		return -1
+	}
+	return p.log.EpochAt(offset)
 }
 
 // Producers is the state of every producer.

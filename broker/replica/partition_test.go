@@ -87,7 +87,7 @@ func TestEpochs(t *testing.T) {
 func TestAWaiterIsWokenByACommitAndByAClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := open(t, vfs.NewMem(), 1)
-		w := NewWaiter()
+		w := NewWaiter(1)
 		p.Watch(w)
 		end := appendOne(t, p)
 		select {
@@ -112,7 +112,7 @@ func TestAWaiterIsWokenByACommitAndByAClose(t *testing.T) {
 
 func TestTheFlusherCommitsForThoseWhoDoNotWait(t *testing.T) {
 	p := open(t, vfs.NewMem(), 1)
-	w := NewWaiter()
+	w := NewWaiter(1)
 	p.Watch(w)
 	f := NewFlusher(2)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -8,25 +8,66 @@ import (
 )
 
 // Waiter is woken when any of the partitions that it is on changes: the high
-// watermark or the start moved, or the partition was closed. A change between
-// [Partition.Watch] and the next look at C is not lost.
+// watermark or the start moved, or the partition was closed. It remembers which,
+// so that who waits looks at those alone. A change between [Partition.Watch] and
+// the next look at C is not lost.
 type Waiter struct {
 	c          chan struct{}
 	partitions []*Partition
+
+	mu      sync.Mutex
+	changed []int // each once
+	noted   []bool
 }
 
-// NewWaiter returns a Waiter on no partition.
-func NewWaiter() *Waiter { return &Waiter{c: make(chan struct{}, 1)} }
+// NewWaiter returns a Waiter on no partition, with room for n.
+func NewWaiter(n int) *Waiter {
+	return &Waiter{c: make(chan struct{}, 1), partitions: make([]*Partition, 0, n), noted: make([]bool, 0, n)}
+}
 
 // C receives after a change. Several changes may be one receive.
 func (w *Waiter) C() <-chan struct{} { return w.c }
 
-// Watch puts w on p. It is not for concurrent use on one Waiter.
+// Changed returns the partitions that have changed since it was last called: the
+// numbers of the calls of Watch that put w on them, from 0.
+func (w *Waiter) Changed() []int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	changed := w.changed
+	w.changed = nil
+	for _, i := range changed {
+		w.noted[i] = false
+	}
+	return changed
+}
+
+func (w *Waiter) note(i int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.noted[i] {
+		w.noted[i] = true
+		w.changed = append(w.changed, i)
+	}
+	select {
+	case w.c <- struct{}{}:
+	default:
+	}
+}
+
+// Watch puts w on p, on which it is not yet. It is not for concurrent use on one
+// Waiter. A partition that is closed wakes it at once.
 func (p *Partition) Watch(w *Waiter) {
+	i := len(w.partitions)
+	w.partitions = append(w.partitions, p)
+	w.mu.Lock()
+	w.noted = append(w.noted, false)
+	w.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.waiters[w] = struct{}{}
-	w.partitions = append(w.partitions, p)
+	p.waiters[w] = i
+	if p.closed {
+		w.note(i)
+	}
 }
 
 // Stop takes w off all its partitions.
@@ -42,11 +83,8 @@ func (w *Waiter) Stop() {
 func (p *Partition) wake() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for w := range p.waiters {
-		select {
-		case w.c <- struct{}{}:
-		default:
-		}
+	for w, i := range p.waiters {
+		w.note(i)
 	}
 }
 

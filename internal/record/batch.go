@@ -88,6 +88,10 @@ func (b Batch) i16(at int) int16 { return int16(binary.BigEndian.Uint16(b[at:]))
 func (b Batch) i32(at int) int32 { return int32(binary.BigEndian.Uint32(b[at:])) }
 func (b Batch) i64(at int) int64 { return int64(binary.BigEndian.Uint64(b[at:])) }
 
+// ClaimedSize is how many bytes the batch has by its header: len(b), unless b is
+// its header alone.
+func (b Batch) ClaimedSize() int64 { return int64(b.i32(offLength)) + lengthOverhead }
+
 // BaseOffset is the offset of the batch's first record.
 func (b Batch) BaseOffset() int64 { return b.i64(offBaseOffset) }
 
