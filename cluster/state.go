@@ -125,6 +125,14 @@ type Topic struct {
 	Owners []Owner `json:"owners,omitempty"`
 }
 
+// Copies is how many copies the flow has.
+func (f *Flow) Copies() (n int) {
+	for _, t := range f.Topics {
+		n += len(t.Owners)
+	}
+	return n
+}
+
 // MovedGroup is a consumer group that moved to the destination.
 type MovedGroup struct {
 	Revision uint64 `json:"revision"`

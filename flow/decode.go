@@ -29,6 +29,7 @@ func (d *decoder) fault(n *yaml.Node, path, message, fix string) {
 
 var (
 	durationType = reflect.TypeFor[Duration]()
+	sizeType     = reflect.TypeFor[Size]()
 	secretType   = reflect.TypeFor[Secret]()
 )
 
@@ -50,6 +51,12 @@ func (d *decoder) value(n *yaml.Node, path string, v reflect.Value) {
 	case v.Type() == durationType:
 		d.text(n, path, func(s string) error {
 			parsed, err := ParseDuration(s)
+			v.SetInt(int64(parsed))
+			return err
+		})
+	case v.Type() == sizeType:
+		d.text(n, path, func(s string) error {
+			parsed, err := ParseSize(s)
 			v.SetInt(int64(parsed))
 			return err
 		})

@@ -32,6 +32,10 @@ const (
 	DefaultFenceWatch = Duration(10 * time.Second)
 )
 
+// MinBytesPerSecond is the least that a flow can be limited to: a batch of a
+// megabyte then takes a quarter of a minute.
+const MinBytesPerSecond = Size(64 << 10)
+
 // DefaultTimeout is the time limit of a step that sets none.
 func DefaultTimeout(v Verb) Duration {
 	switch v {

@@ -74,6 +74,15 @@ type FlowSpec struct { //nolint:revive // Spec alone would hide that clusters an
 	// Start is where a copy without history begins: [StartEarliest] or
 	// [StartLatest].
 	Start string `yaml:"start,omitempty" json:"start,omitempty"`
+	// Limits may change while the flow's copies run.
+	Limits FlowLimits `yaml:"limits,omitempty" json:"limits,omitzero"`
+}
+
+// FlowLimits bound what a flow takes of the clusters and of the way between them.
+type FlowLimits struct { //nolint:revive // Limits alone would be anybody's
+	// BytesPerSecond that are fetched, as they are on the wire, by all nodes
+	// together; 0 is no limit.
+	BytesPerSecond Size `yaml:"bytesPerSecond,omitempty" json:"bytesPerSecond,omitempty"`
 }
 
 // TopicSelector picks topics and says how they are named and made.

@@ -103,6 +103,9 @@ func TestFull(t *testing.T) {
 	if objects[1].Cluster.Spec.TLS == nil {
 		t.Error("tls: {} is lost")
 	}
+	if got, want := objects[2].Flow.Spec.Limits.BytesPerSecond, flow.Size(50<<20); got != want {
+		t.Errorf("bytes per second: got %s, want %s", got, want)
+	}
 	steps := objects[3].Runbook.Spec.Steps
 	verbs := ""
 	for _, s := range steps {

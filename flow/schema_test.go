@@ -58,6 +58,7 @@ func TestSchemaHasEveryKey(t *testing.T) {
 		Naming{},
 		TopicCreate{},
 		GroupSelector{},
+		FlowLimits{},
 		RunbookSpec{},
 		Step{},
 		WaitStep{},

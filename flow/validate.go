@@ -210,6 +210,10 @@ func (v *validator) flow(s *FlowSpec) {
 		v.oneOf("spec.offsets", s.Offsets, false, OffsetsTranslate)
 	}
 	v.oneOf("spec.start", s.Start, false, StartEarliest, StartLatest)
+	path = "spec.limits.bytesPerSecond"
+	if limit := s.Limits.BytesPerSecond; limit < MinBytesPerSecond && (limit != 0 || v.written(path)) {
+		v.fault(path, fmt.Sprintf("%s is too little to copy with", limit), fmt.Sprintf("write %s or more, pause the flow, or remove the key for no limit", MinBytesPerSecond))
+	}
 }
 
 func (v *validator) selector(path string, s Selector, topics bool) {

@@ -23,6 +23,9 @@ type Assignment struct {
 	// SourceTopicID is the life of the source topic that discovery found. A topic
 	// of the same name with another id is not copied. Zero: any life.
 	SourceTopicID ledger.TopicID
+	// FlowCopies is how many copies the flow has on all nodes: a node's part of the
+	// flow's limits goes by it. 0: those of this node are all.
+	FlowCopies int
 	// Epoch grows with every owner that the copy has had.
 	Epoch uint64
 }

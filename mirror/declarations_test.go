@@ -37,6 +37,38 @@ func (w *world) move(s *site, name string) {
 	w.background(reader.Run)
 }
 
+// A limit holds a flow back, and changes without stopping its copies.
+func TestANewLimitStopsNoCopy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	w.east.create(t, "orders", 1)
+	n := w.node("a", nil)
+	limited := func(limit flow.Size) []Assignment {
+		all := w.copies(1, 1, "orders")
+		all[0].Spec.Spec.Limits.BytesPerSecond = limit
+		return all
+	}
+	n.Assign(limited(flow.MinBytesPerSecond))
+	value := make([]byte, 10_000)
+	for range 200 { // two megabytes: half a minute at this limit
+		w.west.client.Produce(t.Context(), &kgo.Record{Topic: "orders", Value: value}, nil)
+	}
+	if err := w.west.client.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "something is copied", func() bool { return n.Metrics().Records.Load() > 0 })
+	if n.caughtUp(1) {
+		t.Fatal("two megabytes were copied at once, at 64 KiB a second")
+	}
+	lanes := n.Metrics().LaneOpens.Load()
+	n.Assign(limited(1 << 30))
+	eventually(t, "caught up at the new limit", func() bool { return n.caughtUp(1) })
+	if now := n.Metrics().LaneOpens.Load(); now != lanes {
+		t.Errorf("%d lanes were opened, %d before: the flow was started again", now, lanes)
+	}
+}
+
 // TestADestinationThatMovesInATransaction takes the destination away at each step
 // of a transaction and declares it elsewhere: the lane that cannot settle what
 // it has begun must not keep the copies, nor may anything be lost or doubled.

@@ -50,6 +50,7 @@ type fetcher struct {
 	source   *peer
 	clientID string
 	budget   *budget
+	pace     *pace
 	metrics  *Metrics
 	log      *slog.Logger
 	copiers  func(broker int32) []*copier // those that the broker leads, a snapshot
@@ -98,6 +99,9 @@ func (f *fetcher) once(ctx context.Context) error {
 	if err := f.budget.wait(ctx); err != nil {
 		return err
 	}
+	if err := f.pace.wait(ctx); err != nil {
+		return err
+	}
 	list, crowded := f.plan()
 	if len(list) == 0 {
 		wait := fetchWait
@@ -125,6 +129,7 @@ func (f *fetcher) once(ctx context.Context) error {
 		return err
 	}
 	lent := call.Memory()
+	f.pace.spend(call.Size())
 	fr := f.budget.newFrame(int64(len(lent)), lent)
 	defer fr.release()
 	resp := answer.(*kmsg.FetchResponse)
@@ -181,7 +186,8 @@ func (f *fetcher) plan() (list []wanted, crowded bool) {
 func (f *fetcher) request(list []wanted, crowded bool) (req *kmsg.FetchRequest, version int16) {
 	req = kmsg.NewPtrFetchRequest()
 	req.ReplicaID = -1 // a consumer
-	req.MinBytes, req.MaxBytes = 1, fetchBytes
+	allowed := f.pace.allowance()
+	req.MinBytes, req.MaxBytes = 1, int32(allowed)
 	req.IsolationLevel = 1 // read_committed
 	idle := fetchWait
 	switch {
@@ -197,7 +203,7 @@ func (f *fetcher) request(list []wanted, crowded bool) (req *kmsg.FetchRequest, 
 			version = fetchByName
 		}
 	}
-	share := int32(min(max(fetchBytes/len(list), minPartitionBytes), maxPartitionBytes))
+	share := int32(min(max(fetchBytes/int64(len(list)), minPartitionBytes), maxPartitionBytes, allowed))
 	changed, dropped := f.session.update(list, version, share)
 	req.SessionID, req.SessionEpoch = f.session.id, f.session.epoch
 	for _, w := range changed {

@@ -65,7 +65,7 @@ func TestASessionSaysWhatIsWanted(t *testing.T) {
 	for _, keeps := range []bool{true, false} {
 		rng := rand.New(rand.NewPCG(5, 6))
 		broker := &sessions{keeps: keeps}
-		f := &fetcher{}
+		f := &fetcher{pace: newPace()}
 		var list []wanted
 		named := 0
 		for step := range 2000 {

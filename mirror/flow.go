@@ -35,6 +35,7 @@ type flowRun struct {
 	metrics  *Metrics
 	log      *slog.Logger
 	budget   *budget
+	pace     *pace
 	kick     chan struct{}
 	gone     func() // called when a copier has stopped for good; must not block
 
@@ -56,7 +57,7 @@ type flowRun struct {
 func newFlowRun(cfg Config, a Assignment, t *takeover, n *numbers, m *Metrics) *flowRun {
 	f := &flowRun{
 		cfg: cfg, name: a.Flow, spec: a.Spec, takeover: t, numbers: n, metrics: m, log: cfg.Log.With("flow", a.Flow),
-		budget: newBudget(cfg.BufferBytes), kick: make(chan struct{}, 1),
+		budget: newBudget(cfg.BufferBytes), pace: newPace(), kick: make(chan struct{}, 1),
 		fetchers: map[int32]*fetcher{}, copiers: map[flow.TopicPartition]*copier{},
 	}
 	f.source = &peer{cluster: a.Source, poke: f.poke}
@@ -81,6 +82,7 @@ func (f *flowRun) assign(list []Assignment) {
 	f.mu.Lock()
 	f.want = want
 	f.mu.Unlock()
+	f.pace.set(paceOf(list))
 	f.poke()
 }
 
@@ -326,7 +328,7 @@ func (f *flowRun) route(ctx context.Context, g *errgroup.Group) {
 		fe := f.fetchers[broker]
 		if fe == nil {
 			fe = &fetcher{
-				broker: broker, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, metrics: f.metrics, log: f.log,
+				broker: broker, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, pace: f.pace, metrics: f.metrics, log: f.log,
 				copiers: func(b int32) []*copier { return (*f.byLeader.Load())[b] }, wake: make(chan struct{}, 1),
 			}
 			f.fetchers[broker] = fe

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/waybillhq/waybill/flow"
 )
 
 // Manager runs the copies that are assigned to this node, within one incarnation
@@ -175,8 +177,11 @@ func (m *Manager) start(ctx context.Context, g *errgroup.Group, list []Assignmen
 	})
 }
 
+// sameDeclarations says that a flow may go on as it is; new limits do not stop it.
 func (r *running) sameDeclarations(a Assignment) bool {
-	return reflect.DeepEqual(r.spec, a.Spec) && reflect.DeepEqual(r.source.cluster, a.Source) && reflect.DeepEqual(r.destination.cluster, a.Destination)
+	have, want := *r.spec, *a.Spec
+	have.Spec.Limits, want.Spec.Limits = flow.FlowLimits{}, flow.FlowLimits{}
+	return reflect.DeepEqual(have, want) && reflect.DeepEqual(r.source.cluster, a.Source) && reflect.DeepEqual(r.destination.cluster, a.Destination)
 }
 
 // Status is every assigned copy, by flow, source topic and partition.

@@ -164,6 +164,10 @@ func (l *life) assign(all []cluster.Assignment) {
 	var run []mirror.Assignment
 	wanted, asked := map[cluster.Work]uint64{}, map[cluster.Work]cluster.Assignment{}
 	duties := map[cluster.Work]cluster.Assignment{}
+	copies := map[string]int{} // by flow, on all nodes
+	for name, f := range state.Flows {
+		copies[name] = f.Copies()
+	}
 	for _, a := range all {
 		switch m, ok := mirrorAssignment(state, a); {
 		case a.Work.Kind != cluster.WorkCopy:
@@ -171,6 +175,7 @@ func (l *life) assign(all []cluster.Assignment) {
 		case a.Releasing:
 			asked[a.Work] = a
 		case ok:
+			m.FlowCopies = copies[m.Flow]
 			run = append(run, m)
 			wanted[a.Work] = a.Epoch
 		}

@@ -165,6 +165,12 @@ type Call struct {
 	err    error
 }
 
+// Size is the length in bytes of an answer on the wire.
+func (k *Call) Size() int {
+	<-k.done
+	return len(k.memory)
+}
+
 // Memory is what the byte fields of an answer share, as [Conn.ReadInto] got it, at
 // its full capacity. The caller of a call that was answered may use it again when
 // nothing of the answer is needed any more.
