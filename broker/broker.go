@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,7 @@ type Broker struct {
 	lock      releaser
 	ctl       *controller.Controller
 	auth      *auth.Authenticator
+	tokens    *auth.Tokens // nil: no OAUTHBEARER
 	listeners map[string]*listener
 	table     dispatchTable
 	metrics   *Metrics
@@ -49,7 +51,8 @@ type Broker struct {
 	topicsMu sync.Mutex
 	topics   atomic.Pointer[topicSet]
 
-	aclCache atomic.Pointer[aclCache]
+	aclCache   atomic.Pointer[aclCache]
+	authorizer func() authorizer // as of the newest metadata
 
 	provenance   *provenance // nil if it is off
 	coordinators *coordinators
@@ -86,6 +89,10 @@ func New(cfg Config) (_ *Broker, err error) {
 		flusher:    replica.NewFlusher(concurrentSyncs),
 		sessions:   newSessionCache(cfg.Limits.MaxFetchSessions),
 		ready:      make(chan struct{}),
+		authorizer: func() authorizer { return everybody{} },
+	}
+	if cfg.Authorizer {
+		b.authorizer = func() authorizer { return b.acls() }
 	}
 	defer func() {
 		if err != nil {
@@ -147,7 +154,21 @@ func (b *Broker) openStore() error {
 		return fmt.Errorf("open metadata: %w", err)
 	}
 	b.quotas = newQuotas(b.ctl)
-	b.auth = auth.New(users{b.ctl}, b.ctl.Image().Secret)
+	var tokens *auth.Tokens
+	if b.cfg.Tokens != nil {
+		var warning error
+		if tokens, warning, err = auth.NewTokens(context.Background(), *b.cfg.Tokens); err != nil {
+			return fmt.Errorf("tokens: %w", err)
+		}
+		if warning != nil {
+			b.log.Error("no token is accepted until its keys can be read", "err", warning)
+		}
+		if b.cfg.Tokens.Unsecured {
+			b.log.Warn("tokens that nobody signed are accepted: whoever can connect is whoever he says")
+		}
+	}
+	b.tokens = tokens
+	b.auth = auth.New(users{b.ctl}, b.ctl.Image().Secret, tokens)
 	return nil
 }
 
@@ -156,6 +177,17 @@ type users struct{ ctl *controller.Controller }
 
 func (u users) Credential(m auth.Mechanism, user string) (auth.Credential, bool) {
 	return u.ctl.Image().Credential(m, user)
+}
+
+func (u users) Iterations(m auth.Mechanism) []int {
+	var all []int
+	for key, c := range u.ctl.Image().Users {
+		if key.Mechanism == m && !slices.Contains(all, c.Iterations) {
+			all = append(all, c.Iterations)
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // Run serves until ctx ends or a part fails, and closes everything before it
@@ -172,6 +204,9 @@ func (b *Broker) Run(ctx context.Context) error {
 	inner.Go(func() error { return b.flusher.Run(innerCtx) })
 	inner.Go(func() error { return b.retain(innerCtx) })
 	inner.Go(func() error { return b.coordinators.run(innerCtx) })
+	if b.tokens != nil {
+		inner.Go(func() error { return b.tokens.Run(innerCtx, b.log) })
+	}
 	if b.provenance != nil {
 		inner.Go(func() error { return b.provenance.run(innerCtx) })
 	}

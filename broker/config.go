@@ -1,15 +1,18 @@
 package broker
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/broker/auth"
 	"github.com/waybillhq/waybill/internal/vfs"
 )
 
@@ -20,9 +23,9 @@ type Protocol string
 // The protocols of a listener.
 const (
 	Plaintext     Protocol = "PLAINTEXT"
-	TLS           Protocol = "TLS"            // Kafka's SSL
-	SASLPlaintext Protocol = "SASL_PLAINTEXT" // SCRAM only
-	SASLTLS       Protocol = "SASL_TLS"       // Kafka's SASL_SSL
+	TLS           Protocol = "TLS" // Kafka's SSL
+	SASLPlaintext Protocol = "SASL_PLAINTEXT"
+	SASLTLS       Protocol = "SASL_TLS" // Kafka's SASL_SSL
 )
 
 func (p Protocol) tls() bool  { return p == TLS || p == SASLTLS }
@@ -40,6 +43,19 @@ type Listener struct {
 	// bound address.
 	Advertised string
 	TLS        ListenerTLS
+
+	// Mechanisms are those of SASL that the listener offers
+	// (sasl.enabled.mechanisms). Empty is SCRAM-SHA-512, SCRAM-SHA-256 and, where
+	// there is TLS, PLAIN. OAUTHBEARER needs Config.Tokens.
+	Mechanisms []auth.Mechanism
+	// MaxReauth is how long a SASL session lasts before the client must have
+	// proven again who it is (connections.max.reauth.ms, KIP-368); 0 is for good.
+	// A token's end ends its session whatever this says.
+	MaxReauth time.Duration
+	// MaxConnections bounds the connections of this listener, below those of
+	// Limits (max.connections); 0 is no bound of its own. With it, an internal
+	// listener keeps room when a public one is full.
+	MaxConnections int
 }
 
 // ListenerTLS is the server's side of TLS. The files are read when the broker
@@ -47,9 +63,39 @@ type Listener struct {
 // good one in use.
 type ListenerTLS struct {
 	CertFile, KeyFile string
-	// ClientCAFile, if set, makes clients present a certificate that chains to
-	// it. On a TLS listener its subject is the principal.
+	// ClientCAFile are the authorities of clients. On a TLS listener the subject
+	// of a client's certificate is its principal.
 	ClientCAFile string
+	// ClientAuth says whether clients show a certificate (ssl.client.auth); empty
+	// is required with a ClientCAFile, and none without.
+	ClientAuth ClientAuth
+	// CRLFile has revocation lists of the authorities, PEM or DER. With it, a
+	// client whose issuer has no list that is up to date is refused.
+	CRLFile string
+	// PrincipalMapping makes names of subjects (ssl.principal.mapping.rules), by
+	// the rules of [auth.PrincipalMapping]; empty is the subject as it is.
+	PrincipalMapping []string
+}
+
+// ClientAuth is whether clients show a certificate, in Kafka's words.
+type ClientAuth string
+
+// The ways of client authentication by TLS. Requested lets those without a
+// certificate in as User:ANONYMOUS; a certificate that is not good is refused.
+const (
+	ClientAuthNone      ClientAuth = "none"
+	ClientAuthRequested ClientAuth = "requested"
+	ClientAuthRequired  ClientAuth = "required"
+)
+
+func (t *ListenerTLS) clientAuth() tls.ClientAuthType {
+	switch {
+	case t.ClientAuth == ClientAuthRequested:
+		return tls.VerifyClientCertIfGiven
+	case t.ClientAuth == ClientAuthRequired, t.ClientAuth == "" && t.ClientCAFile != "":
+		return tls.RequireAndVerifyClientCert
+	}
+	return tls.NoClientCert
 }
 
 // Config is what a Broker is made of. Start from [DefaultConfig].
@@ -76,6 +122,14 @@ type Config struct {
 	Authorizer bool
 	// SuperUsers ("User:name", matched exactly) are not subject to ACLs.
 	SuperUsers []string
+	// AllowEveryoneIfNoACL allows everything on resources that no rule is about
+	// (allow.everyone.if.no.acl.found). It is for moving to ACLs step by step.
+	AllowEveryoneIfNoACL bool
+	// Tokens say what OAUTHBEARER takes; nil is no OAUTHBEARER.
+	Tokens *auth.TokenConfig
+	// CutChangedUsers ends the sessions of users whose credential is changed, at
+	// their next request. Those of deleted users always end so; Kafka keeps both.
+	CutChangedUsers bool
 
 	// AutoCreateTopics lets Metadata requests create topics, as Kafka does.
 	AutoCreateTopics  bool
@@ -127,6 +181,8 @@ type Limits struct {
 	IdleTimeout time.Duration
 	// WriteTimeout closes connections that do not take an answer.
 	WriteTimeout time.Duration
+	// DrainTimeout is how long a stop waits for answers to what was read.
+	DrainTimeout time.Duration
 	// FetchMaxBytes bounds one Fetch answer whatever the client asks for.
 	FetchMaxBytes int32
 	// MaxFetchSessions bounds the clients whose partitions are remembered between
@@ -161,6 +217,7 @@ func DefaultLimits() Limits {
 		HandshakeTimeout:      15 * time.Second, // a SCRAM exchange is four round trips
 		IdleTimeout:           10 * time.Minute, // connections.max.idle.ms
 		WriteTimeout:          60 * time.Second, // a client that takes 50 MiB at 1 MB/s
+		DrainTimeout:          5 * time.Second,  // a sync of a slow disk; supervisors kill after 10 s
 		FetchMaxBytes:         55 << 20,         // fetch.max.bytes
 		MaxFetchSessions:      1000,             // max.incremental.fetch.session.cache.slots
 	}
@@ -187,9 +244,17 @@ func (c *Config) Validate() error {
 			bad("listener %q: name is empty or taken", l.Name)
 		}
 		names[l.Name] = true
-		if err := l.validate(c.AllowPlaintext); err != nil {
+		if err := errors.Join(l.validate(c.AllowPlaintext), l.validateSASL(c.Tokens)); err != nil {
 			bad("listener %q: %w", l.Name, err)
 		}
+	}
+	if c.Tokens != nil {
+		if err := c.Tokens.Validate(); err != nil {
+			bad("tokens: %w", err)
+		}
+	}
+	if c.Limits.MaxConnectionsPerHost < 0 {
+		bad("limits.max connections per host is negative")
 	}
 	for what, n := range map[string]int64{
 		"default partitions":         int64(c.DefaultPartitions),
@@ -201,6 +266,7 @@ func (c *Config) Validate() error {
 		"limits.handshake timeout":   int64(c.Limits.HandshakeTimeout),
 		"limits.idle timeout":        int64(c.Limits.IdleTimeout),
 		"limits.write timeout":       int64(c.Limits.WriteTimeout),
+		"limits.drain timeout":       int64(c.Limits.DrainTimeout),
 		"limits.fetch max bytes":     int64(c.Limits.FetchMaxBytes),
 		"retention interval":         int64(c.RetentionInterval),
 		"provenance interval":        int64(c.ProvenanceInterval),
@@ -237,6 +303,7 @@ func (l *Listener) validate(allowPlaintext bool) error {
 		if l.TLS.CertFile == "" || l.TLS.KeyFile == "" {
 			return errors.New("certificate and key file are needed")
 		}
+		return l.TLS.validate()
 	case Plaintext, SASLPlaintext:
 		if !allowPlaintext && !isLoopback(host) {
 			return fmt.Errorf("%s on %s, which is not loopback: use TLS, or allow plaintext explicitly", l.Protocol, l.Addr)
@@ -246,6 +313,56 @@ func (l *Listener) validate(allowPlaintext bool) error {
 	}
 	return nil
 }
+
+// validate says what is wrong about the authentication of clients.
+func (t *ListenerTLS) validate() error {
+	var errs []error
+	switch t.ClientAuth {
+	case "", ClientAuthNone:
+	case ClientAuthRequested, ClientAuthRequired:
+		if t.ClientCAFile == "" {
+			errs = append(errs, fmt.Errorf("client authentication %s needs a client ca file", t.ClientAuth))
+		}
+	default:
+		errs = append(errs, fmt.Errorf("client authentication %q: write required, requested or none", t.ClientAuth))
+	}
+	if t.clientAuth() == tls.NoClientCert && (t.CRLFile != "" || len(t.PrincipalMapping) > 0) {
+		errs = append(errs, errors.New("no client certificate is asked for: a revocation list and mapping rules are of no use"))
+	}
+	_, err := auth.ParsePrincipalMapping(t.PrincipalMapping)
+	return errors.Join(append(errs, err)...)
+}
+
+// validateSASL says what is wrong about mechanisms and sessions.
+func (l *Listener) validateSASL(tokens *auth.TokenConfig) error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !l.Protocol.sasl() && (len(l.Mechanisms) > 0 || l.MaxReauth != 0) {
+		bad("%s has no sasl mechanisms and no re-authentication", l.Protocol)
+	}
+	if l.MaxReauth < 0 || l.MaxReauth > 0 && l.MaxReauth < minReauth {
+		bad("re-authentication every %v is more often than every %v", l.MaxReauth, minReauth)
+	}
+	if l.MaxConnections < 0 {
+		bad("number of connections is negative")
+	}
+	host, _, err := net.SplitHostPort(l.Addr)
+	for _, m := range l.Mechanisms {
+		switch {
+		case !slices.Contains([]auth.Mechanism{auth.ScramSHA256, auth.ScramSHA512, auth.Plain, auth.OAuthBearer}, m):
+			bad("unknown sasl mechanism %q", m)
+		case m == auth.OAuthBearer && tokens == nil:
+			bad("OAUTHBEARER needs to know which tokens to take")
+		case m == auth.OAuthBearer && tokens.Unsecured && (err != nil || !isLoopback(host)):
+			bad("tokens that nobody signed are taken on loopback only, not on %s", l.Addr)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// minReauth keeps clients from doing nothing else. Java's re-authenticate at 85
+// to 95 percent of a session, and not twice in a second.
+const minReauth = time.Second
 
 // isLoopback is about what a host says, not what it resolves to: only localhost
 // and loopback addresses count.

@@ -47,8 +47,12 @@ type conn struct {
 	frames frameReader
 	log    *slog.Logger
 
-	client Client // the worker's; set before it starts
+	client  Client  // the worker's; set before it starts
+	session session // likewise
 
+	// stopping is set when the broker stops: what was read is answered, and
+	// nothing more is read.
+	stopping atomic.Bool
 	// busy counts requests that are not answered, so that an idle connection can
 	// be told from one that waits.
 	busy atomic.Int64
@@ -78,10 +82,13 @@ func (c *conn) serve(ctx context.Context) error {
 	socket := c.nc // TLS wraps it later
 	defer socket.Close()
 	stop := context.AfterFunc(ctx, func() { socket.Close() })
-	defer stop()
 
 	if err := c.open(ctx); err != nil {
+		stop()
 		return err
+	}
+	if !stop() {
+		return nil // the broker stops: nothing was read yet
 	}
 	c.frames.limit = c.b.frameLimit
 	return c.pipeline(ctx)
@@ -121,11 +128,21 @@ func (c *conn) pipeline(ctx context.Context) error {
 
 	// A failure of any of the three closes the socket, which ends the reader,
 	// whose end ends the worker, whose end ends the writer.
-	group, groupCtx := errgroup.WithContext(ctx)
+	group, groupCtx := errgroup.WithContext(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(groupCtx, func() { c.nc.Close() })
 	defer stop()
 	clientCtx, gone := context.WithCancel(groupCtx)
 	defer gone()
+	// When the broker stops, the reader ends as if the client had sent its last
+	// request; worker and writer end after it, at the latest after the drain.
+	drained := context.AfterFunc(ctx, func() {
+		c.stopping.Store(true)
+		_ = c.nc.SetReadDeadline(time.Now()) // a closed socket needs none
+		gone()
+		cut := time.AfterFunc(c.b.cfg.Limits.DrainTimeout, func() { c.nc.Close() })
+		context.AfterFunc(groupCtx, func() { cut.Stop() })
+	})
+	defer drained()
 
 	group.Go(func() error {
 		defer close(frames)
@@ -146,12 +163,15 @@ func (c *conn) pipeline(ctx context.Context) error {
 func (c *conn) read(ctx context.Context, frames chan<- frame) error {
 	for {
 		if err := c.waitForFrame(); err != nil {
-			if errors.Is(err, io.EOF) {
+			if errors.Is(err, io.EOF) || c.stopping.Load() {
 				return nil
 			}
 			return fmt.Errorf("read: %w", err)
 		}
 		f, err := c.readFrame(ctx)
+		if err != nil && c.stopping.Load() {
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("read: %w", err)
 		}
@@ -171,6 +191,9 @@ func (c *conn) waitForFrame() error {
 	for {
 		if err := c.nc.SetReadDeadline(time.Now().Add(c.b.cfg.Limits.IdleTimeout)); err != nil {
 			return err
+		}
+		if c.stopping.Load() {
+			return io.EOF // looked at after the deadline that a stop sets was moved
 		}
 		_, err := c.frames.r.Peek(1)
 		if errors.Is(err, os.ErrDeadlineExceeded) && c.busy.Load() > 0 {
@@ -229,7 +252,8 @@ func (c *conn) work(ctx context.Context, frames <-chan frame, answers chan<- ans
 		c.release(f)
 		if err != nil {
 			failed = err
-			c.nc.Close() // ends the reader, and with it this loop
+			unanswered.Wait() // what was asked before it is answered
+			c.nc.Close()      // ends the reader, and with it this loop
 			continue
 		}
 		unanswered.Add(1)
@@ -244,13 +268,16 @@ func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (r 
 	if row == nil {
 		return nil, nil, fmt.Errorf("%w: unknown api key %d", errFrame, h.key)
 	}
-	r = &request{api: row, version: h.version, broker: c.b}
+	r = &request{api: row, version: h.version, broker: c.b, conn: c}
 	if h.version < row.min || h.version > row.max {
 		if row.key == kmsg.ApiVersions {
 			resp := c.b.unsupportedAPIVersions()
 			return r, func(context.Context) (kmsg.Response, error) { return resp, nil }, nil
 		}
 		return nil, nil, fmt.Errorf("%w: %s v%d is not supported", errFrame, row.key.Name(), h.version)
+	}
+	if err := c.admits(row.key); err != nil {
+		return nil, nil, err
 	}
 	body := row.key.Request()
 	body.SetVersion(h.version)
@@ -322,7 +349,7 @@ func (c *conn) send(ctx context.Context, a answer) (err error) {
 	defer c.recoverPanic(&err)
 	resp, err := a.pending(ctx)
 	c.b.metrics.answered(a.request.key, time.Since(a.read))
-	if resp == nil || err != nil {
+	if resp == nil {
 		return err
 	}
 	if a.request.throttle > 0 {
@@ -339,10 +366,10 @@ func (c *conn) send(ctx context.Context, a answer) (err error) {
 	}()
 	if f, ok := resp.(*fetchAnswer); ok {
 		defer f.release()
-		return c.stream(f, a.correlation)
+		return errors.Join(err, c.stream(f, a.correlation))
 	}
 	c.out = appendResponse(c.out[:0], a.correlation, resp)
-	return c.writeAll(c.out, false)
+	return errors.Join(err, c.writeAll(c.out, false))
 }
 
 // writeAll writes all of p. The client has the write timeout for each megabyte.

@@ -37,7 +37,8 @@ func (a *api) form(version int16) *shape { return a.forms[version-a.min] }
 type handler func(b *Broker, ctx context.Context, r *request) pending
 
 // pending waits, if there is something to wait for, and returns the response;
-// nil means that none is sent, an error that the connection is closed. Pendings
+// nil means that none is sent, an error that the connection is closed after it.
+// Pendings
 // of a connection are called one after the other in the order of the requests.
 type pending func(ctx context.Context) (kmsg.Response, error)
 
@@ -63,6 +64,7 @@ type request struct {
 	body    kmsg.Request
 	size    int // of its frame, in bytes
 	broker  *Broker
+	conn    *conn // nil where requests do not come from one
 
 	// waited is how long the worker waited for something to happen, and throttle
 	// how long the client is to wait for exceeding a quota.
@@ -88,11 +90,29 @@ func (r *request) allowed(op acl.Operation, rt acl.ResourceType, name string) bo
 }
 
 func (b *Broker) allowed(c *Client, op acl.Operation, rt acl.ResourceType, name string) bool {
-	if !b.cfg.Authorizer {
-		return true
-	}
-	return b.acls().Allowed(c.Principal, c.Host, op, rt, name)
+	return b.authorizer().Allowed(c.Principal, c.Host, op, rt, name)
 }
+
+// allowedOnAny reports whether the caller may do op on some resource of a type.
+func (r *request) allowedOnAny(op acl.Operation, rt acl.ResourceType) bool {
+	return r.broker.authorizer().AllowedOnAny(r.client.Principal, r.client.Host, op, rt)
+}
+
+// authorizer decides who may do what: an [acl.Set], or everybody everything.
+type authorizer interface {
+	Allowed(principal, host string, op acl.Operation, rt acl.ResourceType, name string) bool
+	AllowedOnAny(principal, host string, op acl.Operation, rt acl.ResourceType) bool
+}
+
+var _ authorizer = (*acl.Set)(nil)
+
+// everybody is the authorizer of a broker without ACLs.
+type everybody struct{}
+
+func (everybody) Allowed(_, _ string, _ acl.Operation, _ acl.ResourceType, _ string) bool {
+	return true
+}
+func (everybody) AllowedOnAny(_, _ string, _ acl.Operation, _ acl.ResourceType) bool { return true }
 
 // apis is the table. Rows of a family stand with its handlers; ApiVersions'
 // answer is computed from all of them.

@@ -33,6 +33,9 @@
 //   - Nothing listens beyond loopback without TLS unless the configuration says
 //     so. With the authorizer on, what no rule allows is denied, and a topic that
 //     a client may not describe looks the same whether it exists or not.
+//   - What a client proved is looked at again with each of its requests: expired
+//     sessions (KIP-368), ended or revoked certificates and deleted users cost the
+//     connection (session.go). Rules that change hold for the next request.
 //   - Bytes of a client never panic the process; a malformed frame costs its
 //     connection and one line of log.
 //   - Who produced and who fetched is in the broker's ledger within a second
@@ -41,16 +44,15 @@
 // # Goroutines
 //
 // [Broker.Run] owns them all: one per listener, three per connection (conn.go),
-// the flusher (for acks=0), retention, provenance, and the coordinators'. Clients
-// are stopped first, then what serves them, then the logs are closed. [New]
+// the flusher (for acks=0), retention, provenance, the keys of tokens, and the
+// coordinators'. Clients are stopped first: what was read of them is answered, for
+// as long as Limits.DrainTimeout; then what serves them, then the logs are closed. [New]
 // starts none but those that open logs, and waits for them.
 //
 // # What is left out
 //
 // Several nodes: one broker leads everything, replication factors above 1 are
 // refused. Compaction: compacted topics refuse records without a key and keep
-// every record. Followers, re-authentication and delegation tokens, mechanisms other than SCRAM and PLAIN,
-// client telemetry, tiered storage, formats before v2, mirror topics, dynamic
-// broker settings. Deleting a user or a rule affects the next request or
-// connection; open connections of a deleted user stay.
+// every record. Followers, delegation tokens, GSSAPI, client telemetry, tiered
+// storage, formats before v2, mirror topics, dynamic broker settings.
 package broker

@@ -16,30 +16,14 @@ import (
 
 func securityAPIs() []api {
 	return []api{
-		{key: kmsg.SASLHandshake, min: 0, max: 1, handle: answers((*Broker).lateHandshake)},
-		{key: kmsg.SASLAuthenticate, min: 0, max: 2, handle: answers((*Broker).lateAuthenticate)},
+		{key: kmsg.SASLHandshake, min: 0, max: 1, handle: begins((*Broker).reauthHandshake)},
+		{key: kmsg.SASLAuthenticate, min: 0, max: 2, handle: begins((*Broker).reauthenticate)},
 		{key: kmsg.DescribeACLs, min: 1, max: 3, resource: acl.Cluster, op: acl.Describe, handle: answers((*Broker).describeACLs)},
 		{key: kmsg.CreateACLs, min: 1, max: 3, resource: acl.Cluster, op: acl.Alter, handle: answers((*Broker).createACLs)},
 		{key: kmsg.DeleteACLs, min: 1, max: 3, resource: acl.Cluster, op: acl.Alter, handle: answers((*Broker).deleteACLs)},
 		{key: kmsg.DescribeUserSCRAMCredentials, min: 0, max: 0, resource: acl.Cluster, op: acl.Describe, handle: answers((*Broker).describeSCRAM)},
 		{key: kmsg.AlterUserSCRAMCredentials, min: 0, max: 0, resource: acl.Cluster, op: acl.Alter, handle: answers((*Broker).alterSCRAM)},
 	}
-}
-
-// lateHandshake answers a SaslHandshake on a connection that needs none, or has
-// done it: sessions do not expire, so there is no re-authentication (KIP-368).
-// The exchange itself is in sasl.go.
-func (b *Broker) lateHandshake(_ context.Context, _ *request, q *kmsg.SASLHandshakeRequest) *kmsg.SASLHandshakeResponse {
-	resp := q.ResponseKind().(*kmsg.SASLHandshakeResponse)
-	resp.ErrorCode = kerr.IllegalSaslState.Code
-	return resp
-}
-
-func (b *Broker) lateAuthenticate(_ context.Context, _ *request, q *kmsg.SASLAuthenticateRequest) *kmsg.SASLAuthenticateResponse {
-	resp := q.ResponseKind().(*kmsg.SASLAuthenticateResponse)
-	resp.ErrorCode = kerr.IllegalSaslState.Code
-	resp.ErrorMessage = kmsg.StringPtr("this connection is authenticated")
-	return resp
 }
 
 // aclState is why no rules can be listed or changed, if so.

@@ -63,6 +63,10 @@ func exchange(t *testing.T, nc net.Conn, frame []byte) ([]byte, error) {
 	if _, err := nc.Write(frame); err != nil {
 		return nil, err
 	}
+	return readAnswer(nc)
+}
+
+func readAnswer(nc net.Conn) ([]byte, error) {
 	var size [4]byte
 	if _, err := io.ReadFull(nc, size[:]); err != nil {
 		return nil, err

@@ -2,8 +2,6 @@ package broker
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +9,11 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/waybillhq/waybill/broker/auth"
 )
 
 // anonymous is who a client is that did not authenticate.
@@ -28,13 +29,19 @@ type listener struct {
 	tls  *certificates // nil without TLS
 	host string        // as advertised
 	port int32
+
+	principals auth.PrincipalMapping
+	open       atomic.Int64 // connections
 }
 
 // listen binds l and finds out what to advertise.
 func listen(ctx context.Context, l Listener) (*listener, error) {
 	ln := &listener{Listener: l}
+	var err error
+	if ln.principals, err = auth.ParsePrincipalMapping(l.TLS.PrincipalMapping); err != nil {
+		return nil, fmt.Errorf("listener %q: %w", l.Name, err)
+	}
 	if l.Protocol.tls() {
-		var err error
 		if ln.tls, err = loadCertificates(l.TLS); err != nil {
 			return nil, fmt.Errorf("listener %q: %w", l.Name, err)
 		}
@@ -65,6 +72,7 @@ func listen(ctx context.Context, l Listener) (*listener, error) {
 func (b *Broker) accept(ctx context.Context, ln *listener) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
+	var refusals quiet
 	stop := context.AfterFunc(ctx, func() { ln.nl.Close() })
 	defer stop()
 	for {
@@ -86,9 +94,14 @@ func (b *Broker) accept(ctx context.Context, ln *listener) error {
 			continue
 		}
 		host := hostOf(nc.RemoteAddr())
-		if !b.conns.admit(host) {
+		if most := int64(ln.MaxConnections); most > 0 && ln.open.Load() >= most {
+			err = fmt.Errorf("%w on this listener", errTooManyConnections)
+		} else {
+			err = b.conns.admit(host)
+		}
+		if err != nil {
 			b.metrics.ConnectionsRefused.Add(1)
-			b.log.Warn("too many connections", "listener", ln.Name, "host", host)
+			refusals.warn(b.log, "connection refused", "listener", ln.Name, "host", host, "err", err)
 			nc.Close()
 			continue
 		}
@@ -107,10 +120,14 @@ func (b *Broker) accept(ctx context.Context, ln *listener) error {
 			})
 			continue
 		}
+		ln.open.Add(1)
 		conns.Go(func() {
 			defer b.conns.leave(host)
 			b.metrics.Connections.Add(1)
-			defer b.metrics.Connections.Add(-1)
+			defer func() {
+				ln.open.Add(-1)
+				b.metrics.Connections.Add(-1)
+			}()
 			c := &conn{b: b, nc: nc, ln: ln, log: b.log.With("listener", ln.Name, "peer", nc.RemoteAddr().String())}
 			err := c.serve(ctx)
 			b.metrics.closed(err) // also what was answered in the moment of a stop
@@ -127,13 +144,19 @@ func severity(err error) slog.Level {
 	switch {
 	case errors.Is(err, errFrame):
 		return slog.LevelWarn
+	case errors.Is(err, errSessionEnded):
+		return slog.LevelInfo
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
 		return slog.LevelDebug
 	}
 	return slog.LevelInfo
 }
 
-// admission counts connections, in all and by host.
+// errTooManyConnections is why a connection is closed unseen.
+var errTooManyConnections = errors.New("too many connections")
+
+// admission counts the connections that are open, in all and by host. How fast a
+// host may make new ones is a quota (KIP-612).
 type admission struct {
 	max, maxPerHost int
 
@@ -150,15 +173,19 @@ func newAdmission(l Limits) *admission {
 	return a
 }
 
-func (a *admission) admit(host string) bool {
+// admit takes a connection in, or says why not.
+func (a *admission) admit(host string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.total >= a.max || a.byHost[host] >= a.maxPerHost {
-		return false
+	switch {
+	case a.total >= a.max:
+		return fmt.Errorf("%w: %d", errTooManyConnections, a.total)
+	case a.byHost[host] >= a.maxPerHost:
+		return fmt.Errorf("%w of this host: %d", errTooManyConnections, a.byHost[host])
 	}
 	a.total++
 	a.byHost[host]++
-	return true
+	return nil
 }
 
 func (a *admission) leave(host string) {
@@ -170,105 +197,20 @@ func (a *admission) leave(host string) {
 	}
 }
 
-// startTLS shakes hands and returns the principal that the client's certificate
-// stands for.
-func (c *conn) startTLS(ctx context.Context) (string, error) {
-	tc := tls.Server(c.nc, &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.ln.tls.config(c.log), nil },
-	})
-	if err := tc.HandshakeContext(ctx); err != nil {
-		return "", err
-	}
-	c.nc = tc
-	if certs := tc.ConnectionState().VerifiedChains; len(certs) > 0 && c.ln.Protocol == TLS {
-		// Kafka's default: the subject's distinguished name.
-		return "User:" + certs[0][0].Subject.String(), nil
-	}
-	return anonymous, nil
+// quiet lets one warning a second through, and says how many it kept back.
+type quiet struct {
+	last time.Time
+	kept int
 }
 
-// certCheck is how often a listener looks whether its files have changed.
-const certCheck = 5 * time.Second
-
-// certificates hands out the listener's TLS configuration and reloads its files
-// when they change.
-type certificates struct {
-	files ListenerTLS
-
-	mu      sync.Mutex
-	current *tls.Config
-	stamp   string // of the files that were last tried
-	checked time.Time
-}
-
-func loadCertificates(files ListenerTLS) (*certificates, error) {
-	c := &certificates{files: files, checked: time.Now()}
-	var err error
-	if c.stamp, err = c.stamps(); err != nil {
-		return nil, err
+func (q *quiet) warn(log *slog.Logger, msg string, args ...any) {
+	if time.Since(q.last) < time.Second {
+		q.kept++
+		return
 	}
-	c.current, err = c.load()
-	return c, err
-}
-
-// config is the configuration for the next handshake. New files that do not load
-// are reported once and leave the last good ones in use.
-func (c *certificates) config(log *slog.Logger) *tls.Config {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Since(c.checked) < certCheck {
-		return c.current
+	if q.kept > 0 {
+		args = append(args, "notLogged", q.kept)
 	}
-	c.checked = time.Now()
-	stamp, err := c.stamps()
-	if err == nil && stamp == c.stamp {
-		return c.current
-	}
-	var next *tls.Config
-	if err == nil {
-		c.stamp = stamp
-		next, err = c.load()
-	}
-	if err != nil {
-		log.Error("reload certificates: the last good ones stay in use", "err", err)
-		return c.current
-	}
-	c.current = next
-	return next
-}
-
-func (c *certificates) stamps() (string, error) {
-	var s string
-	for _, name := range []string{c.files.CertFile, c.files.KeyFile, c.files.ClientCAFile} {
-		if name == "" {
-			continue
-		}
-		info, err := os.Stat(name)
-		if err != nil {
-			return "", fmt.Errorf("certificate files: %w", err)
-		}
-		s += fmt.Sprintf("%s %d %d\n", name, info.Size(), info.ModTime().UnixNano())
-	}
-	return s, nil
-}
-
-func (c *certificates) load() (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(c.files.CertFile, c.files.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("load certificate: %w", err)
-	}
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
-	if c.files.ClientCAFile != "" {
-		pem, err := os.ReadFile(c.files.ClientCAFile)
-		if err != nil {
-			return nil, fmt.Errorf("load client ca: %w", err)
-		}
-		cfg.ClientCAs = x509.NewCertPool()
-		if !cfg.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("load client ca: no certificate in %s", c.files.ClientCAFile)
-		}
-		cfg.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	return cfg, nil
+	log.Warn(msg, args...) //nolint:sloglint // the caller's message is constant
+	q.last, q.kept = time.Now(), 0
 }

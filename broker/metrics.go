@@ -19,6 +19,7 @@ type Metrics struct {
 	Connections           atomic.Int64
 	ConnectionsRefused    atomic.Int64 // for a limit
 	AuthenticationsFailed atomic.Int64
+	SessionsEnded         atomic.Int64 // cut: expired, user deleted, certificate not good any more
 	MalformedRequests     atomic.Int64 // each closed its connection
 
 	ProducedRecords atomic.Int64 // acknowledged or not yet

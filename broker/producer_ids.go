@@ -25,8 +25,3 @@ func (b *Broker) initIdempotentProducer(r *request, q *kmsg.InitProducerIDReques
 	resp.ProducerID, resp.ProducerEpoch = id, 0
 	return resp
 }
-
-// allowedOnAny reports whether the caller may do op on some resource of a type.
-func (r *request) allowedOnAny(op acl.Operation, rt acl.ResourceType) bool {
-	return !r.broker.cfg.Authorizer || r.broker.acls().AllowedOnAny(r.client.Principal, r.client.Host, op, rt)
-}

@@ -22,21 +22,24 @@ const failedAuthDelay = 100 * time.Millisecond
 // handshake, and the steps of the longest mechanism.
 const maxUnauthenticatedFrames = 8
 
-// mechanisms are what a listener offers. PLAIN sends the password itself, so it
-// needs TLS.
-func (l *Listener) mechanisms() []string {
-	m := []string{string(auth.ScramSHA512), string(auth.ScramSHA256)}
-	if l.Protocol == SASLTLS {
-		m = append(m, string(auth.Plain))
+// mechanisms are what a listener offers. PLAIN and OAUTHBEARER send what must
+// stay secret, so without TLS they must be asked for by name.
+func (l *Listener) mechanisms() []auth.Mechanism {
+	switch {
+	case len(l.Mechanisms) > 0:
+		return l.Mechanisms
+	case l.Protocol == SASLTLS:
+		return []auth.Mechanism{auth.ScramSHA512, auth.ScramSHA256, auth.Plain}
 	}
-	return m
+	return []auth.Mechanism{auth.ScramSHA512, auth.ScramSHA256}
 }
 
-// authenticate takes a connection through SASL: ApiVersions, SaslHandshake and
-// SaslAuthenticate in this order, nothing else. Every other request, and every
-// one after a failure, closes the connection.
+// authenticate takes a connection through SASL: ApiVersions at most once, then
+// SaslHandshake, then SaslAuthenticate, as Kafka's SaslServerAuthenticator does.
+// Every other request, and every one after a failure, closes the connection.
 func (c *conn) authenticate(ctx context.Context) error {
-	var session auth.Session
+	var x saslExchange
+	versions := false
 	for range maxUnauthenticatedFrames {
 		raw, err := c.frames.next()
 		if err != nil {
@@ -45,7 +48,7 @@ func (c *conn) authenticate(ctx context.Context) error {
 		h := frameHeader(raw)
 		row := c.b.table[h.key]
 		if h.version < row.min || h.version > row.max {
-			if row.key != kmsg.ApiVersions {
+			if row.key != kmsg.ApiVersions || versions {
 				return fmt.Errorf("%w: %s v%d is not supported", errFrame, row.key.Name(), h.version)
 			}
 			if err := c.respond(h, c.b.unsupportedAPIVersions()); err != nil {
@@ -60,25 +63,31 @@ func (c *conn) authenticate(ctx context.Context) error {
 		}
 		switch q := body.(type) {
 		case *kmsg.ApiVersionsRequest:
+			if versions || x.session != nil {
+				return fmt.Errorf("%w: ApiVersions out of order before authentication", errFrame)
+			}
+			versions = true
 			c.noteSoftware(q)
 			if err := c.respond(h, c.b.apiVersions(ctx, nil, q)); err != nil {
 				return err
 			}
 		case *kmsg.SASLHandshakeRequest:
-			if session != nil {
+			if x.session != nil {
 				return fmt.Errorf("%w: second SaslHandshake", errFrame)
 			}
-			if session, err = c.handshake(h, q); err != nil {
+			resp, failed := c.handshake(&x, q)
+			if err := errors.Join(failed, c.respond(h, resp)); err != nil {
 				return err
 			}
 			if h.version == 0 {
-				return c.rawExchange(ctx, session)
+				return c.rawExchange(ctx, x)
 			}
 		case *kmsg.SASLAuthenticateRequest:
-			if session == nil {
+			if x.session == nil {
 				return fmt.Errorf("%w: SaslAuthenticate before SaslHandshake", errFrame)
 			}
-			if done, err := c.authenticateStep(ctx, h, session, q); done || err != nil {
+			resp, done, failed := c.saslStep(ctx, x, q)
+			if err := errors.Join(failed, c.respond(h, resp)); done || err != nil {
 				return err
 			}
 		}
@@ -86,50 +95,72 @@ func (c *conn) authenticate(ctx context.Context) error {
 	return fmt.Errorf("%w: %d requests without authentication", errFrame, maxUnauthenticatedFrames)
 }
 
-func (c *conn) handshake(h header, q *kmsg.SASLHandshakeRequest) (auth.Session, error) {
-	resp := q.ResponseKind().(*kmsg.SASLHandshakeResponse)
-	resp.SetVersion(h.version)
-	resp.SupportedMechanisms = c.ln.mechanisms()
-	var session auth.Session
-	if slices.Contains(resp.SupportedMechanisms, q.Mechanism) {
-		session, _ = c.b.auth.Start(auth.Mechanism(q.Mechanism))
-	}
-	if session == nil {
-		resp.ErrorCode = kerr.UnsupportedSaslMechanism.Code
-		return nil, errors.Join(fmt.Errorf("sasl mechanism %q is not offered", q.Mechanism), c.respond(h, resp))
-	}
-	return session, c.respond(h, resp)
+// saslExchange is an exchange under way; without a session there is none.
+type saslExchange struct {
+	session   auth.Session
+	mechanism auth.Mechanism
+	// again is the principal of a re-authentication, who must stay the same.
+	again string
+	// refused is why the exchange must fail whatever the client sends.
+	refused error
 }
 
-func (c *conn) authenticateStep(ctx context.Context, h header, s auth.Session, q *kmsg.SASLAuthenticateRequest) (done bool, err error) {
-	resp := q.ResponseKind().(*kmsg.SASLAuthenticateResponse)
-	resp.SetVersion(h.version)
-	reply, done, err := s.Step(q.SASLAuthBytes)
+// handshake answers SaslHandshake and begins an exchange. After an error the
+// response is sent and the connection closed.
+func (c *conn) handshake(x *saslExchange, q *kmsg.SASLHandshakeRequest) (*kmsg.SASLHandshakeResponse, error) {
+	resp := q.ResponseKind().(*kmsg.SASLHandshakeResponse)
+	resp.SetVersion(q.GetVersion())
+	for _, m := range c.ln.mechanisms() {
+		resp.SupportedMechanisms = append(resp.SupportedMechanisms, string(m))
+	}
+	if slices.Contains(resp.SupportedMechanisms, q.Mechanism) {
+		x.mechanism = auth.Mechanism(q.Mechanism)
+		x.session, _ = c.b.auth.Start(x.mechanism, c.client.Host)
+	}
+	if x.session == nil {
+		resp.ErrorCode = kerr.UnsupportedSaslMechanism.Code
+		return resp, fmt.Errorf("sasl mechanism %q is not offered", q.Mechanism)
+	}
+	return resp, nil
+}
+
+// saslStep answers SaslAuthenticate. After an error the response is sent and the
+// connection closed.
+func (c *conn) saslStep(ctx context.Context, x saslExchange, q *kmsg.SASLAuthenticateRequest) (resp *kmsg.SASLAuthenticateResponse, done bool, err error) {
+	resp = q.ResponseKind().(*kmsg.SASLAuthenticateResponse)
+	resp.SetVersion(q.GetVersion())
+	reply, done, err := []byte(nil), false, x.refused
+	if err == nil {
+		reply, done, err = x.session.Step(q.SASLAuthBytes)
+	}
+	if done && x.again != "" && x.again != "User:"+x.session.User() {
+		err = fmt.Errorf("%w: %s re-authenticated as another user", auth.ErrFailed, x.again)
+	}
 	if err != nil {
 		wait(ctx, failedAuthDelay)
 		resp.ErrorCode = kerr.SaslAuthenticationFailed.Code
-		resp.ErrorMessage = kmsg.StringPtr("authentication failed")
-		return false, errors.Join(err, c.respond(h, resp))
+		resp.ErrorMessage = kmsg.StringPtr(auth.Told(err))
+		return resp, false, err
 	}
-	resp.SASLAuthBytes = reply
-	if resp.SASLAuthBytes == nil {
+	if resp.SASLAuthBytes = reply; reply == nil {
 		resp.SASLAuthBytes = []byte{}
 	}
 	if done {
-		c.client.Principal = "User:" + s.User()
+		// Versions before 1 have no field for it; the session ends all the same.
+		resp.SessionLifetimeMillis = c.establish(x).Milliseconds()
 	}
-	return done, c.respond(h, resp)
+	return resp, done, nil
 }
 
 // rawExchange is authentication as before KIP-152: tokens as bare frames. The
 // only answer to a failure is to close.
-func (c *conn) rawExchange(ctx context.Context, s auth.Session) error {
+func (c *conn) rawExchange(ctx context.Context, x saslExchange) error {
 	for range maxUnauthenticatedFrames {
 		token, err := c.frames.token(maxUnauthenticatedFrame)
 		if err != nil {
 			return err
 		}
-		reply, done, err := s.Step(token)
+		reply, done, err := x.session.Step(token)
 		if err != nil {
 			wait(ctx, failedAuthDelay)
 			return err
@@ -139,7 +170,7 @@ func (c *conn) rawExchange(ctx context.Context, s auth.Session) error {
 			return err
 		}
 		if done {
-			c.client.Principal = "User:" + s.User()
+			c.establish(x)
 			return nil
 		}
 	}

@@ -59,16 +59,27 @@ func testConfig(t testing.TB) (Config, *x509.CertPool) {
 
 func startBroker(t *testing.T, change func(*Config)) *testBroker {
 	t.Helper()
+	return startPrepared(t, change, nil)
+}
+
+// startPrepared starts a broker that prepare has had its hands on before it runs.
+func startPrepared(t *testing.T, change func(*Config), prepare func(*Broker)) *testBroker {
+	t.Helper()
 	cfg, pool := testConfig(t)
 	fs := vfs.NewMem()
 	cfg.FS = fs
 	if change != nil {
 		change(&cfg)
 	}
-	return runBroker(t, cfg, fs, pool)
+	return runPrepared(t, cfg, fs, pool, prepare)
 }
 
 func runBroker(t testing.TB, cfg Config, fs *vfs.Mem, pool *x509.CertPool) *testBroker {
+	t.Helper()
+	return runPrepared(t, cfg, fs, pool, nil)
+}
+
+func runPrepared(t testing.TB, cfg Config, fs *vfs.Mem, pool *x509.CertPool, prepare func(*Broker)) *testBroker {
 	t.Helper()
 	if cfg.FS = fs; fs == nil {
 		cfg.FS = nil // the operating system's
@@ -76,6 +87,9 @@ func runBroker(t testing.TB, cfg Config, fs *vfs.Mem, pool *x509.CertPool) *test
 	b, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if prepare != nil {
+		prepare(b)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +16,17 @@ func (u users) Credential(m Mechanism, user string) (Credential, bool) {
 	return c, ok
 }
 
+func (u users) Iterations(m Mechanism) []int {
+	var all []int
+	for key, c := range u {
+		if strings.HasPrefix(key, string(m)+"/") && !slices.Contains(all, c.Iterations) {
+			all = append(all, c.Iterations)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
 func newTestAuth(t *testing.T) *Authenticator {
 	t.Helper()
 	u := users{}
@@ -25,7 +37,7 @@ func newTestAuth(t *testing.T) *Authenticator {
 		}
 		u[string(m)+"/alice"] = c
 	}
-	return New(u, []byte("secret of the store"))
+	return New(u, []byte("secret of the store"), nil)
 }
 
 func clientFor(t *testing.T, m Mechanism, user, password, authzID string) *scram.ClientConversation {
@@ -44,7 +56,7 @@ func clientFor(t *testing.T, m Mechanism, user, password, authzID string) *scram
 // exchange runs a whole SCRAM exchange; alter may change the client's final
 // message.
 func exchange(a *Authenticator, m Mechanism, client *scram.ClientConversation, alter func(string) string) (string, error) {
-	s, _ := a.Start(m)
+	s, _ := a.Start(m, "10.0.0.1")
 	first, err := client.Step("")
 	if err != nil {
 		return "", err
@@ -105,7 +117,7 @@ func TestScram(t *testing.T) {
 func TestUnknownUserLooksLikeAKnownOne(t *testing.T) {
 	a := newTestAuth(t)
 	salt := func(user string) (string, int) {
-		s, _ := a.Start(ScramSHA256)
+		s, _ := a.Start(ScramSHA256, "10.0.0.1")
 		reply, _, err := s.Step([]byte("n,,n=" + user + ",r=rOprNGfwEbeRWgbNEkqO"))
 		if err != nil {
 			t.Fatal(err)
@@ -130,7 +142,7 @@ func TestUnknownUserLooksLikeAKnownOne(t *testing.T) {
 
 func TestSessionIsSingleUse(t *testing.T) {
 	a := newTestAuth(t)
-	s, _ := a.Start(Plain)
+	s, _ := a.Start(Plain, "10.0.0.1")
 	if _, done, err := s.Step([]byte("\x00alice\x00geheim")); !done || err != nil {
 		t.Fatal(done, err)
 	}
@@ -156,7 +168,7 @@ func TestPlain(t *testing.T) {
 		{"", false},
 		{"\x00alice\x00geheim\x00more", false},
 	} {
-		s, _ := a.Start(Plain)
+		s, _ := a.Start(Plain, "10.0.0.1")
 		_, done, err := s.Step([]byte(c.token))
 		if done != c.ok || (err == nil) != c.ok {
 			t.Errorf("%q: done %v, %v", c.token, done, err)

@@ -18,6 +18,7 @@ const (
 	ScramSHA256 Mechanism = "SCRAM-SHA-256"
 	ScramSHA512 Mechanism = "SCRAM-SHA-512"
 	Plain       Mechanism = "PLAIN"
+	OAuthBearer Mechanism = "OAUTHBEARER"
 )
 
 // Bounds on iterations are Kafka's: fewer are too cheap to attack, and a great

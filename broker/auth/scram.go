@@ -24,11 +24,9 @@ var strictBase64 = base64.StdEncoding.Strict()
 // scramSession is the server's side of one SCRAM exchange: clientFirst, then
 // clientFinal, then over.
 type scramSession struct {
-	auth      *Authenticator
-	mechanism Mechanism
-	steps     int
-	name      string // as claimed
-	user      string // as proven
+	proven
+	steps int
+	name  string // as claimed
 
 	credential  Credential
 	known       bool
@@ -56,9 +54,6 @@ func (s *scramSession) Step(token []byte) (reply []byte, done bool, err error) {
 	return reply, done, nil
 }
 
-// User implements [Session].
-func (s *scramSession) User() string { return s.user }
-
 func (s *scramSession) start(token string) ([]byte, error) {
 	m, err := parseClientFirst(token)
 	if err != nil {
@@ -67,6 +62,9 @@ func (s *scramSession) start(token string) ([]byte, error) {
 	s.first, s.name = m, m.user
 	if m.authzID != "" && m.authzID != m.user {
 		return nil, errors.New("authorisation id is another user's")
+	}
+	if !s.auth.attempts.allow(s.host, m.user) {
+		return nil, errTooMany
 	}
 	// A user that is not there is refused only at the end, like a wrong proof.
 	s.credential, s.known = s.auth.lookup(s.mechanism, m.user)
@@ -105,9 +103,10 @@ func (s *scramSession) finish(token string) ([]byte, error) {
 	stored.Write(clientKey)
 	right := hmac.Equal(stored.Sum(nil), s.credential.StoredKey)
 	if !right || !s.known {
+		s.auth.attempts.failed(s.host, s.name)
 		return nil, errors.New("wrong proof or unknown user")
 	}
-	s.user = s.name
+	s.user, s.storedKey = s.name, s.credential.StoredKey
 	signature := mac(h, s.credential.ServerKey, message)
 	return []byte("v=" + base64.StdEncoding.EncodeToString(signature)), nil
 }

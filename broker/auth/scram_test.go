@@ -83,7 +83,7 @@ func TestScramFinalNonce(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			client := newRawClient(t, a, "alice")
-			s, _ := a.Start(ScramSHA256)
+			s, _ := a.Start(ScramSHA256, "10.0.0.1")
 			serverFirst, done, err := s.Step([]byte(client.first()))
 			if err != nil || done {
 				t.Fatal(done, err)
@@ -123,7 +123,7 @@ func swapCase(s string) string {
 func TestScramReplay(t *testing.T) {
 	a := newTestAuth(t)
 	client := newRawClient(t, a, "alice")
-	s, _ := a.Start(ScramSHA256)
+	s, _ := a.Start(ScramSHA256, "10.0.0.1")
 	serverFirst, _, err := s.Step([]byte(client.first()))
 	if err != nil {
 		t.Fatal(err)
@@ -131,7 +131,7 @@ func TestScramReplay(t *testing.T) {
 	whole, _, _ := strings.Cut(strings.TrimPrefix(string(serverFirst), "r="), ",")
 	for _, nonce := range []string{whole, client.nonce + whole} {
 		final := client.final(string(serverFirst), "biws", nonce)
-		again, _ := a.Start(ScramSHA256)
+		again, _ := a.Start(ScramSHA256, "10.0.0.1")
 		if _, _, err := again.Step([]byte(client.first())); err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +144,7 @@ func TestScramReplay(t *testing.T) {
 func TestScramNothingFollowsAnError(t *testing.T) {
 	a := newTestAuth(t)
 	client := newRawClient(t, a, "alice")
-	s, _ := a.Start(ScramSHA256)
+	s, _ := a.Start(ScramSHA256, "10.0.0.1")
 	serverFirst, _, err := s.Step([]byte(client.first()))
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +156,7 @@ func TestScramNothingFollowsAnError(t *testing.T) {
 			t.Errorf("%q: done %v, user %q, %v", token, done, s.User(), err)
 		}
 	}
-	late, _ := a.Start(ScramSHA256)
+	late, _ := a.Start(ScramSHA256, "10.0.0.1")
 	if _, _, err := late.Step([]byte("n,,n=")); !errors.Is(err, ErrFailed) {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestScramServerNonces(t *testing.T) {
 	a := newTestAuth(t)
 	seen := map[string]bool{}
 	for range 100 {
-		s, _ := a.Start(ScramSHA512)
+		s, _ := a.Start(ScramSHA512, "10.0.0.1")
 		reply, _, err := s.Step([]byte("n,,n=alice,r=abc"))
 		if err != nil {
 			t.Fatal(err)
@@ -272,7 +272,7 @@ func TestScramChannelBinding(t *testing.T) {
 	} {
 		client := newRawClient(t, a, "alice")
 		client.gs2 = c.gs2
-		s, _ := a.Start(ScramSHA256)
+		s, _ := a.Start(ScramSHA256, "10.0.0.1")
 		serverFirst, _, err := s.Step([]byte(client.first()))
 		if err != nil {
 			t.Fatal(err)
@@ -292,7 +292,7 @@ func TestScramNames(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			a := New(users{string(m) + "/" + name: c}, []byte("k"))
+			a := New(users{string(m) + "/" + name: c}, []byte("k"), nil)
 			same := func(s string) string { return s }
 			if user, err := exchange(a, m, clientFor(t, m, name, "pass,wörd=", name), same); err != nil || user != name {
 				t.Errorf("%s %q: got %q, %v", m, name, user, err)
@@ -318,7 +318,7 @@ func exchangeFranz(a *Authenticator, m Mechanism, auth kgoscram.Auth) (string, e
 	if err != nil {
 		return "", err
 	}
-	s, _ := a.Start(m)
+	s, _ := a.Start(m, "10.0.0.1")
 	for {
 		reply, done, err := s.Step(token)
 		if err != nil {
@@ -339,10 +339,10 @@ func FuzzClientFirst(f *testing.F) {
 	f.Add("n,,n=alice,r=abc")
 	f.Add("n,a=a=2Cb,n=a=2Cb,r=abc,tokenauth=true")
 	f.Add("p=tls-unique,,n=alice,r=abc")
-	a := New(users{}, []byte("k"))
+	a := New(users{}, []byte("k"), nil)
 	f.Fuzz(func(t *testing.T, in string) {
 		m, err := parseClientFirst(in)
-		s, _ := a.Start(ScramSHA256)
+		s, _ := a.Start(ScramSHA256, "10.0.0.1")
 		reply, done, stepErr := s.Step([]byte(in))
 		if done || s.User() != "" {
 			t.Fatal("done after one step")
@@ -374,14 +374,14 @@ func FuzzClientFinal(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	a := New(users{"SCRAM-SHA-256/alice": c}, []byte("k"))
+	a := New(users{"SCRAM-SHA-256/alice": c}, []byte("k"), nil)
 	client := newRawClient(f, a, "alice")
 	// NONCE stands for what the server has sent; the proof is of the right size.
 	f.Add("c=biws,r=NONCE,p=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
 	f.Add("c=biws,r=rOprNGfwEbeRWgbNEkqONONCE,x=y,p=AAAA")
 	f.Add("c=biws")
 	f.Fuzz(func(t *testing.T, in string) {
-		s, _ := a.Start(ScramSHA256)
+		s, _ := a.Start(ScramSHA256, "10.0.0.1")
 		serverFirst, _, err := s.Step([]byte(client.first()))
 		if err != nil {
 			t.Fatal(err)

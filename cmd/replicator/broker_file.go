@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/broker"
+	"github.com/waybillhq/waybill/broker/auth"
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/kafka"
 )
@@ -21,7 +24,11 @@ type brokerFile struct {
 	Listeners        []brokerListener `json:"listeners"`
 	AllowPlaintext   bool             `json:"allowPlaintext,omitempty"`
 	Authorizer       bool             `json:"authorizer,omitempty"`
+	AllowIfNoACL     bool             `json:"allowEveryoneIfNoAcl,omitempty"`
 	SuperUsers       []string         `json:"superUsers,omitempty"`
+	Tokens           *brokerTokens    `json:"tokens,omitempty"`
+	CutChangedUsers  bool             `json:"cutChangedUsers,omitempty"`
+	Limits           brokerLimits     `json:"limits,omitzero"`
 	Users            []brokerUser     `json:"users,omitempty"`
 	ACLs             []string         `json:"acls,omitempty"`
 	AutoCreateTopics *bool            `json:"autoCreateTopics,omitempty"`
@@ -43,6 +50,39 @@ type brokerListener struct {
 	CertFile   string `json:"certFile,omitempty"`
 	KeyFile    string `json:"keyFile,omitempty"`
 	ClientCA   string `json:"clientCaFile,omitempty"`
+	ClientAuth string `json:"clientAuth,omitempty"`
+	CRLFile    string `json:"crlFile,omitempty"`
+	// PrincipalRules are Kafka's ssl.principal.mapping.rules, one a line.
+	PrincipalRules []string       `json:"principalMappingRules,omitempty"`
+	Mechanisms     []string       `json:"mechanisms,omitempty"`
+	MaxReauth      *flow.Duration `json:"maxReauth,omitempty"`
+	MaxConnections int            `json:"maxConnections,omitempty"`
+}
+
+// brokerTokens is what OAUTHBEARER takes.
+type brokerTokens struct {
+	JWKSFile       string         `json:"jwksFile,omitempty"`
+	JWKSURL        string         `json:"jwksUrl,omitempty"`
+	AllowedHosts   []string       `json:"allowedHosts,omitempty"`
+	JWKSCAFile     string         `json:"jwksCaFile,omitempty"`
+	JWKSRefresh    *flow.Duration `json:"jwksRefresh,omitempty"`
+	Issuer         string         `json:"issuer,omitempty"`
+	Audiences      []string       `json:"audiences,omitempty"`
+	SubjectClaim   string         `json:"subjectClaim,omitempty"`
+	ScopeClaim     string         `json:"scopeClaim,omitempty"`
+	RequiredScopes []string       `json:"requiredScopes,omitempty"`
+	ClockSkew      *flow.Duration `json:"clockSkew,omitempty"`
+	Algorithms     []string       `json:"algorithms,omitempty"`
+	Unsecured      bool           `json:"unsecuredForDevelopment,omitempty"`
+}
+
+// brokerLimits are those that depend on where a broker stands.
+type brokerLimits struct {
+	MaxConnections        int            `json:"maxConnections,omitempty"`
+	MaxConnectionsPerHost int            `json:"maxConnectionsPerHost,omitempty"`
+	HandshakeTimeout      *flow.Duration `json:"handshakeTimeout,omitempty"`
+	IdleTimeout           *flow.Duration `json:"idleTimeout,omitempty"`
+	DrainTimeout          *flow.Duration `json:"drainTimeout,omitempty"`
 }
 
 type brokerUser struct {
@@ -62,6 +102,7 @@ func brokerConfig(file, dir, addr string) (broker.Config, error) {
 		return conf, withCode(exitInvalid, conf.Validate())
 	}
 	f := brokerFile{NodeID: conf.NodeID, Partitions: conf.DefaultPartitions}
+	f.Limits.MaxConnections = conf.Limits.MaxConnections
 	c, err := loadConfig(file, &f)
 	if err != nil {
 		return conf, err
@@ -107,6 +148,11 @@ func (f *brokerFile) check(c config) {
 			}
 		}
 	}
+	if f.AllowIfNoACL && !f.Authorizer {
+		c.Fault("allowEveryoneIfNoAcl", "is judged by nobody", "set authorizer: true, or remove it")
+	}
+	f.Tokens.check(c, f.Listeners)
+	f.Limits.check(c)
 	for path, list := range map[string][]string{"superUsers": f.SuperUsers, "provenance.exempt": f.Provenance.Exempt} {
 		for i, p := range list {
 			if !validPrincipal.MatchString(p) {
@@ -129,6 +175,8 @@ func (l *brokerListener) check(c config, at string, allowPlaintext bool) {
 	c.address(at+".advertised", l.Advertised)
 	c.pair(at, l.CertFile, l.KeyFile)
 	c.file(at+".clientCaFile", l.ClientCA)
+	c.file(at+".crlFile", l.CRLFile)
+	l.checkClients(c, at)
 	protocol := broker.Protocol(l.Protocol)
 	secure := protocol == broker.TLS || protocol == broker.SASLTLS
 	switch {
@@ -143,6 +191,119 @@ func (l *brokerListener) check(c config, at string, allowPlaintext bool) {
 	}
 }
 
+// checkClients says what is wrong about how clients prove who they are.
+func (l *brokerListener) checkClients(c config, at string) {
+	sasl := broker.Protocol(l.Protocol) == broker.SASLPlaintext || broker.Protocol(l.Protocol) == broker.SASLTLS
+	asked := l.ClientAuth == string(broker.ClientAuthRequested) || l.ClientAuth == string(broker.ClientAuthRequired)
+	switch {
+	case l.ClientAuth != "" && l.ClientAuth != string(broker.ClientAuthNone) && !asked:
+		c.Fault(at+".clientAuth", fmt.Sprintf("%q is unknown", l.ClientAuth), "write required, requested or none")
+	case asked && l.ClientCA == "":
+		c.Fault(at+".clientAuth", "needs an authority", "set clientCaFile")
+	}
+	if l.CRLFile != "" && l.ClientCA == "" {
+		c.Fault(at+".crlFile", "is of no use without clientCaFile", "")
+	}
+	if len(l.PrincipalRules) > 0 && (l.ClientCA == "" || sasl) {
+		c.Fault(at+".principalMappingRules", "are of no use: no certificate says who a client is", "they are for TLS with clientCaFile")
+	}
+	if _, err := auth.ParsePrincipalMapping(l.PrincipalRules); err != nil {
+		c.Fault(at+".principalMappingRules", err.Error(), "")
+	}
+	if !sasl && (len(l.Mechanisms) > 0 || l.MaxReauth != nil) {
+		c.Fault(at+".protocol", l.Protocol+" has no SASL", "write SASL_PLAINTEXT or SASL_TLS, or remove mechanisms and maxReauth")
+	}
+	for i, m := range l.Mechanisms {
+		if !slices.Contains(mechanisms, auth.Mechanism(m)) {
+			c.Fault(fmt.Sprintf("%s.mechanisms[%d]", at, i), fmt.Sprintf("%q is not a mechanism", m), "write SCRAM-SHA-512, SCRAM-SHA-256, PLAIN or OAUTHBEARER")
+		}
+	}
+	if l.MaxReauth != nil && l.MaxReauth.Std() < time.Second {
+		c.Fault(at+".maxReauth", "is less than a second", "an hour is usual")
+	}
+	if l.MaxConnections < 0 {
+		c.Fault(at+".maxConnections", "is negative", "")
+	}
+}
+
+var mechanisms = []auth.Mechanism{auth.ScramSHA512, auth.ScramSHA256, auth.Plain, auth.OAuthBearer}
+
+// check says what is wrong with the tokens; nil is that none are taken.
+func (t *brokerTokens) check(c config, listeners []brokerListener) {
+	offered := false
+	for i, l := range listeners {
+		if !slices.Contains(l.Mechanisms, string(auth.OAuthBearer)) {
+			continue
+		}
+		offered = true
+		switch at := fmt.Sprintf("listeners[%d]", i); {
+		case t == nil:
+			c.Fault(at+".mechanisms", "OAUTHBEARER needs to know which tokens to take", "add a section tokens")
+		case t.Unsecured && !loopback(l.Address):
+			c.Fault(at+".address", l.Address+" is not loopback", "tokens that nobody signed are taken on loopback only: remove tokens.unsecuredForDevelopment")
+		}
+	}
+	if t == nil {
+		return
+	}
+	if !offered {
+		c.Fault("tokens", "are taken by no listener", "add OAUTHBEARER to a listener's mechanisms")
+	}
+	c.file("tokens.jwksFile", t.JWKSFile)
+	c.file("tokens.jwksCaFile", t.JWKSCAFile)
+	conf := t.config()
+	if err := conf.Validate(); err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			c.Fault("tokens", line, "")
+		}
+	}
+}
+
+func (t *brokerTokens) config() auth.TokenConfig {
+	conf := auth.DefaultTokenConfig()
+	conf.JWKSFile, conf.JWKSURL, conf.AllowedHosts, conf.JWKSCAFile = t.JWKSFile, t.JWKSURL, t.AllowedHosts, t.JWKSCAFile
+	conf.Issuer, conf.Audiences, conf.RequiredScopes, conf.Unsecured = t.Issuer, t.Audiences, t.RequiredScopes, t.Unsecured
+	setDuration(&conf.JWKSRefresh, t.JWKSRefresh)
+	setDuration(&conf.ClockSkew, t.ClockSkew)
+	if t.SubjectClaim != "" {
+		conf.SubjectClaim = t.SubjectClaim
+	}
+	if t.ScopeClaim != "" {
+		conf.ScopeClaim = t.ScopeClaim
+	}
+	if len(t.Algorithms) > 0 {
+		conf.Algorithms = t.Algorithms
+	}
+	return conf
+}
+
+func setDuration(into *time.Duration, d *flow.Duration) {
+	if d != nil {
+		*into = d.Std()
+	}
+}
+
+func (l *brokerLimits) check(c config) {
+	if l.MaxConnections < 1 {
+		c.Fault("limits.maxConnections", "is less than 1", "")
+	}
+	if l.MaxConnectionsPerHost < 0 {
+		c.Fault("limits.maxConnectionsPerHost", "is negative", "0 is as many as maxConnections")
+	}
+	for path, d := range map[string]*flow.Duration{"handshakeTimeout": l.HandshakeTimeout, "idleTimeout": l.IdleTimeout, "drainTimeout": l.DrainTimeout} {
+		if d != nil && *d <= 0 {
+			c.Fault("limits."+path, "is not positive", "")
+		}
+	}
+}
+
+func (l *brokerLimits) into(conf *broker.Limits) {
+	conf.MaxConnections, conf.MaxConnectionsPerHost = l.MaxConnections, l.MaxConnectionsPerHost
+	setDuration(&conf.HandshakeTimeout, l.HandshakeTimeout)
+	setDuration(&conf.IdleTimeout, l.IdleTimeout)
+	setDuration(&conf.DrainTimeout, l.DrainTimeout)
+}
+
 // into is the file as the broker knows it, without what has to be resolved.
 func (f *brokerFile) into(conf *broker.Config) {
 	if f.DataDir != "" {
@@ -155,15 +316,27 @@ func (f *brokerFile) into(conf *broker.Config) {
 	if f.AutoCreateTopics != nil {
 		conf.AutoCreateTopics = *f.AutoCreateTopics
 	}
-	if f.RebalanceDelay != nil {
-		conf.GroupInitialRebalanceDelay = f.RebalanceDelay.Std()
+	setDuration(&conf.GroupInitialRebalanceDelay, f.RebalanceDelay)
+	conf.AllowEveryoneIfNoACL, conf.CutChangedUsers = f.AllowIfNoACL, f.CutChangedUsers
+	if f.Tokens != nil {
+		tokens := f.Tokens.config()
+		conf.Tokens = &tokens
 	}
+	f.Limits.into(&conf.Limits)
 	conf.Listeners = nil
 	for _, l := range f.Listeners {
-		conf.Listeners = append(conf.Listeners, broker.Listener{
-			Name: l.Name, Addr: l.Address, Protocol: broker.Protocol(l.Protocol), Advertised: l.Advertised,
-			TLS: broker.ListenerTLS{CertFile: l.CertFile, KeyFile: l.KeyFile, ClientCAFile: l.ClientCA},
-		})
+		next := broker.Listener{
+			Name: l.Name, Addr: l.Address, Protocol: broker.Protocol(l.Protocol), Advertised: l.Advertised, MaxConnections: l.MaxConnections,
+			TLS: broker.ListenerTLS{
+				CertFile: l.CertFile, KeyFile: l.KeyFile, ClientCAFile: l.ClientCA,
+				ClientAuth: broker.ClientAuth(l.ClientAuth), CRLFile: l.CRLFile, PrincipalMapping: l.PrincipalRules,
+			},
+		}
+		for _, m := range l.Mechanisms {
+			next.Mechanisms = append(next.Mechanisms, auth.Mechanism(m))
+		}
+		setDuration(&next.MaxReauth, l.MaxReauth)
+		conf.Listeners = append(conf.Listeners, next)
 	}
 }
 
