@@ -68,8 +68,13 @@ type checker struct {
 }
 
 // overlap is a question that is asked often: whether two flows pick a topic in
-// common, after prefixes.
-type overlap struct{ f, prefix, g, otherPrefix string }
+// common, with something around its name.
+type overlap struct {
+	f     string
+	at    affix
+	g     string
+	other affix
+}
 
 func (c *checker) fault(o Object, path, message, fix string) {
 	c.problems = append(c.problems, o.problem(path, message, fix))
@@ -179,20 +184,19 @@ const maxRoute = 6
 
 func (r route) last() Object { return r[len(r)-1] }
 
-// prefix is what the route puts before a topic's name.
-func (r route) prefix() string {
-	prefix := ""
+// affix is what the route puts around a topic's name.
+func (r route) affix() (a affix) {
 	for _, f := range r {
-		prefix = f.Flow.Spec.Topics.Rename.Destination(prefix)
+		a = a.within(f.Flow.Spec.Topics.Rename.affix())
 	}
-	return prefix
+	return a
 }
 
 // conditions are what a topic's name must meet to go the whole route.
 func (r route) conditions() []condition {
 	var out []condition
 	for i, f := range r {
-		out = append(out, condition{r[:i].prefix(), f.Flow.Spec.Topics.Selector})
+		out = append(out, condition{r[:i].affix(), f.Flow.Spec.Topics.Selector})
 	}
 	return out
 }
@@ -206,12 +210,12 @@ func (r route) String() string {
 }
 
 // common reports whether two flows on the way of a topic pick a name in common,
-// the one after prefix and the other after otherPrefix.
-func (c *checker) common(f Object, prefix string, g Object, otherPrefix string) bool {
-	key := overlap{f.Name(), prefix, g.Name(), otherPrefix}
+// the one with at around it and the other with other.
+func (c *checker) common(f Object, at affix, g Object, other affix) bool {
+	key := overlap{f.Name(), at, g.Name(), other}
 	ok, known := c.overlaps[key]
 	if !known {
-		_, ok = commonName([]condition{{prefix, f.Flow.Spec.Topics.Selector}, {otherPrefix, g.Flow.Spec.Topics.Selector}})
+		_, ok = commonName([]condition{{at, f.Flow.Spec.Topics.Selector}, {other, g.Flow.Spec.Topics.Selector}})
 		c.overlaps[key] = ok
 	}
 	return ok
@@ -224,7 +228,7 @@ func (c *checker) passes(r route, next Object) bool {
 		return false
 	}
 	for i, f := range r {
-		if !c.common(f, r[:i].prefix(), next, r.prefix()) {
+		if !c.common(f, r[:i].affix(), next, r.affix()) {
 			return false
 		}
 	}
@@ -267,7 +271,7 @@ func (c *checker) cycles() {
 		if slices.ContainsFunc(r, func(f Object) bool { return c.circular[f.Name()] }) {
 			continue
 		}
-		again := append(r.conditions(), condition{r.prefix(), r[0].Flow.Spec.Topics.Selector})
+		again := append(r.conditions(), condition{r.affix(), r[0].Flow.Spec.Topics.Selector})
 		name, ok := commonName(again)
 		if !ok {
 			continue
@@ -281,7 +285,7 @@ func (c *checker) cycles() {
 		}
 		c.fault(r[0], "spec.topics",
 			fmt.Sprintf("topics like %q would go round: %s, with %s", name, r, strings.Join(others, ", ")),
-			"let each flow pick other topics, or rename them with a prefix that the way back excludes")
+			"let each flow pick other topics, or rename them so that the way back can exclude them")
 	}
 }
 
@@ -316,12 +320,12 @@ func (c *checker) doubles() {
 
 func (c *checker) double(a, b route, reported map[[2]string]bool) {
 	pair := [2]string{a.last().Name(), b.last().Name()}
-	if a[0].Name() == b[0].Name() || pair[0] == pair[1] || reported[pair] || a.prefix() != b.prefix() {
+	if a[0].Name() == b[0].Name() || pair[0] == pair[1] || reported[pair] || a.affix() != b.affix() {
 		return
 	}
 	for i, f := range a {
 		for j, g := range b {
-			if !c.common(f, a[:i].prefix(), g, b[:j].prefix()) {
+			if !c.common(f, a[:i].affix(), g, b[:j].affix()) {
 				return
 			}
 		}

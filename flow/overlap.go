@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// condition is that a selector picks a name, after prefix was put before it.
+// condition is that a selector picks a name that something was put around.
 type condition struct {
-	prefix   string
+	affix
 	selector Selector
 }
 
@@ -63,7 +63,10 @@ const (
 // product is one joint state: for each condition, the states of its patterns.
 type product []conditionState
 
-type conditionState struct{ include, exclude []automaton }
+type conditionState struct {
+	include, exclude []automaton
+	suffix           string // comes behind the name
+}
 
 // automaton is a pattern somewhere in a name: the instructions that it may go on
 // with, before empty-width ones are followed.
@@ -76,7 +79,7 @@ type automaton struct {
 func newProduct(conditions []condition) (product, bool) {
 	var p product
 	for _, c := range conditions {
-		var s conditionState
+		s := conditionState{suffix: c.suffix}
 		for _, side := range []struct {
 			patterns []string
 			to       *[]automaton
@@ -86,10 +89,7 @@ func newProduct(conditions []condition) (product, bool) {
 				if err != nil {
 					return nil, false // reported by Validate
 				}
-				for _, r := range c.prefix {
-					a = a.step(r)
-				}
-				*side.to = append(*side.to, a)
+				*side.to = append(*side.to, a.walk(c.prefix))
 			}
 		}
 		p = append(p, s)
@@ -160,6 +160,13 @@ func (a automaton) step(r rune) automaton {
 	return next
 }
 
+func (a automaton) walk(s string) automaton {
+	for _, r := range s {
+		a = a.step(r)
+	}
+	return a
+}
+
 func (a automaton) accepts() bool {
 	matched := false
 	a.follow(-1, func(inst *syntax.Inst) { matched = matched || inst.Op == syntax.InstMatch })
@@ -169,6 +176,7 @@ func (a automaton) accepts() bool {
 func (p product) step(r rune) product {
 	next := make(product, len(p))
 	for i, s := range p {
+		next[i].suffix = s.suffix
 		for _, a := range s.include {
 			next[i].include = append(next[i].include, a.step(r))
 		}
@@ -181,7 +189,8 @@ func (p product) step(r rune) product {
 
 func (p product) accepts() bool {
 	for _, s := range p {
-		if !slices.ContainsFunc(s.include, automaton.accepts) || slices.ContainsFunc(s.exclude, automaton.accepts) {
+		picks := func(a automaton) bool { return a.walk(s.suffix).accepts() }
+		if !slices.ContainsFunc(s.include, picks) || slices.ContainsFunc(s.exclude, picks) {
 			return false
 		}
 	}

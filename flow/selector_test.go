@@ -101,6 +101,41 @@ func TestNaming(t *testing.T) {
 	}
 }
 
+func TestNamingByTemplate(t *testing.T) {
+	n := flow.Naming{Template: "dr.${topic}.copy"}
+	if got := n.Destination("orders"); got != "dr.orders.copy" {
+		t.Errorf("got %s, want dr.orders.copy", got)
+	}
+	if got, ok := n.Source("dr.orders.copy"); !ok || got != "orders" {
+		t.Errorf("got %s, %v, want orders", got, ok)
+	}
+	for _, other := range []string{"dr.orders", "orders.copy", "dr..copy", "dr.copy"} {
+		if got, ok := n.Source(other); ok {
+			t.Errorf("%s is taken for the copy of %s", other, got)
+		}
+	}
+}
+
+func TestNamingsThatAreRefused(t *testing.T) {
+	for naming, want := range map[flow.Naming]string{
+		{Template: "dr"}:                      "has not one place for the name",
+		{Template: "${topic}${topic}"}:        "has not one place for the name",
+		{Template: "a b ${topic}"}:            "cannot be part of a topic's name",
+		{Template: "_${topic}"}:               "would make internal topics",
+		{Prefix: "a", Template: "b.${topic}"}: "stands beside a prefix",
+		{Prefix: "a/"}:                        "cannot be part of a topic's name",
+		{Template: "${topic}"}:                "",
+	} {
+		f := &flow.ReplicationFlow{Metadata: flow.Metadata{Name: "f"}, Spec: flow.FlowSpec{Source: "a", Destination: "b", Topics: flow.TopicSelector{
+			Selector: flow.Selector{Include: []string{"*"}}, Rename: naming,
+		}}}
+		err := flow.Object{Kind: flow.KindReplicationFlow, Flow: f}.Validate()
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", naming, err, want)
+		}
+	}
+}
+
 func TestDuration(t *testing.T) {
 	tests := []struct {
 		in   string

@@ -191,11 +191,7 @@ func (v *validator) flow(s *FlowSpec) {
 		v.fault("spec.destination", fmt.Sprintf("%q is the source too", s.Destination), "name another Cluster")
 	}
 	v.selector("spec.topics", s.Topics.Selector, true)
-	if prefix := s.Topics.Rename.Prefix; !topicName.MatchString(prefix) || len(prefix) >= MaxTopicName {
-		v.fault("spec.topics.rename.prefix", fmt.Sprintf("%q cannot begin a topic's name", prefix), "use letters, digits, dot, underscore and dash")
-	} else if strings.HasPrefix(prefix, InternalPrefix) || prefix == "_" { // "_" makes one of "_x"
-		v.fault("spec.topics.rename.prefix", fmt.Sprintf("%q would make internal topics", prefix), "choose one after which no name begins with "+InternalPrefix)
-	}
+	v.naming(s.Topics.Rename, "spec.topics.rename")
 	path := "spec.topics.create.replicationFactor"
 	if rf := s.Topics.Create.ReplicationFactor; rf < 0 || rf == 0 && v.written(path) {
 		v.fault(path, fmt.Sprintf("%d is not a replication factor", rf), "write 1 or more, or remove the key for the destination's default")
@@ -213,6 +209,27 @@ func (v *validator) flow(s *FlowSpec) {
 	path = "spec.limits.bytesPerSecond"
 	if limit := s.Limits.BytesPerSecond; limit < MinBytesPerSecond && (limit != 0 || v.written(path)) {
 		v.fault(path, fmt.Sprintf("%s is too little to copy with", limit), fmt.Sprintf("write %s or more, pause the flow, or remove the key for no limit", MinBytesPerSecond))
+	}
+}
+
+func (v *validator) naming(n Naming, path string) {
+	key, written := path+".prefix", n.Prefix
+	if n.Template != "" || v.written(path+".template") {
+		key, written = path+".template", n.Template
+		if n.Prefix != "" {
+			v.fault(key, "stands beside a prefix", "put the prefix into the template, or remove one of them")
+		}
+		if strings.Count(n.Template, NamePlace) != 1 {
+			v.fault(key, fmt.Sprintf("%q has not one place for the name", n.Template), fmt.Sprintf("write %s once, like dr.%s", NamePlace, NamePlace))
+			return
+		}
+	}
+	a := n.affix()
+	switch {
+	case !topicName.MatchString(a.prefix+a.suffix) || len(a.prefix+a.suffix) >= MaxTopicName:
+		v.fault(key, fmt.Sprintf("%q cannot be part of a topic's name", written), "use letters, digits, dot, underscore and dash")
+	case strings.HasPrefix(a.prefix, InternalPrefix) || a.prefix == "_": // "_" makes one of "_x"
+		v.fault(key, fmt.Sprintf("%q would make internal topics", written), "choose one after which no name begins with "+InternalPrefix)
 	}
 }
 
