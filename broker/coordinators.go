@@ -100,22 +100,6 @@ func (c *coordinators) WriteMarker(ctx context.Context, tp txn.TopicPartition, m
 	return log.WaitDurable(ctx, next)
 }
 
-// verifyTransaction confirms that a partition is in the ongoing transaction of a
-// producer, before its first batch there is appended (KIP-890). Its errors are
-// those that a producer understands.
-func (c *coordinators) verifyTransaction(ctx context.Context, id string, producerID int64, producerEpoch int16, topic string, partition int32) error {
-	err := c.txns.Verify(ctx, id, txn.Producer{ID: producerID, Epoch: producerEpoch}, []txn.TopicPartition{{Topic: topic, Partition: partition}})
-	switch {
-	case errors.Is(err, kerr.ProducerFenced):
-		return kerr.InvalidProducerEpoch
-	case errors.Is(err, kerr.NotCoordinator), errors.Is(err, kerr.CoordinatorNotAvailable),
-		errors.Is(err, kerr.CoordinatorLoadInProgress), errors.Is(err, kerr.ConcurrentTransactions):
-		// What every client of Produce retries without asking for metadata.
-		return fmt.Errorf("%w: verify transaction: %w", kerr.NotEnoughReplicas, err)
-	}
-	return err
-}
-
 // committed hands positions of groups that have become durable to provenance. A
 // group's first commit says that it has read from the start of the log.
 func (c *coordinators) committed(commits []group.Commit) {
@@ -137,13 +121,24 @@ func (c *coordinators) committed(commits []group.Commit) {
 }
 
 // commitInTransaction stores offsets of a group that become valid with a
-// producer's transaction.
-func (c *coordinators) commitInTransaction(ctx context.Context, r group.CommitRequest, id string, p txn.Producer) error {
+// producer's transaction. By the second protocol the group's partition gets into
+// the transaction with them.
+func (c *coordinators) commitInTransaction(ctx context.Context, r group.CommitRequest, id string, p txn.Producer, version int16) error {
 	partition := txn.TopicPartition{Topic: offsetsTopic, Partition: c.groups.Partition(r.Group)}
 	return c.groups.CommitInTransaction(ctx, r, p.ID, p.Epoch, func(ctx context.Context) error {
-		err := c.txns.Verify(ctx, id, p, []txn.TopicPartition{partition})
-		if errors.Is(err, kerr.ProducerFenced) {
+		var err error
+		if version >= txnOffsetCommitJoins {
+			err = c.txns.AddPartitions(ctx, id, txn.V2, p, []txn.TopicPartition{partition})
+		} else {
+			err = c.verify(ctx, id, p, partition)
+		}
+		switch {
+		case errors.Is(err, kerr.ProducerFenced):
 			return kerr.InvalidProducerEpoch
+		case errors.Is(err, kerr.TransactionAbortable) && version < txnOffsetCommitAbortable:
+			return kerr.InvalidTxnState
+		case errors.Is(err, kerr.ConcurrentTransactions) && version < txnOffsetCommitJoins:
+			return fmt.Errorf("%w: %w", kerr.CoordinatorNotAvailable, err)
 		}
 		return err
 	})

@@ -117,7 +117,11 @@ func TestTransactionRights(t *testing.T) {
 	}
 	// Nobody writes to the coordinators' own topics by way of a transaction.
 	root := b.secureClient(t, scram256("admin", "root"), kgo.TransactionalID("root"), kgo.DefaultProduceTopic(offsetsTopic))
-	if err := transact(t, root, kgo.TryCommit, values("x", 1)...); !errors.Is(err, kerr.TopicAuthorizationFailed) {
+	if err := transact(t, root, kgo.TryCommit, values("x", 1)...); !errors.Is(err, kerr.InvalidTopicException) {
 		t.Errorf("a producer writes to %s: got %v", offsetsTopic, err)
+	}
+	root = b.secureClient(t, scram256("admin", "root"), kgo.TransactionalID("old"), kgo.DefaultProduceTopic(offsetsTopic), kgo.MaxVersions(firstProtocol()))
+	if err := transact(t, root, kgo.TryCommit, values("x", 1)...); !errors.Is(err, kerr.TopicAuthorizationFailed) {
+		t.Errorf("a producer of the first protocol writes to %s: got %v", offsetsTopic, err)
 	}
 }

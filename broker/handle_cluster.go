@@ -13,9 +13,10 @@ import (
 
 func clusterAPIs() []api {
 	return []api{
-		{key: kmsg.ApiVersions, min: 0, max: 4, handle: answers((*Broker).apiVersions)},
+		{key: kmsg.ApiVersions, min: 0, max: 5, handle: answers((*Broker).apiVersions)},
 		{key: kmsg.Metadata, min: 0, max: 13, resource: acl.Topic, op: acl.Describe, handle: answers((*Broker).metadata)},
 		{key: kmsg.DescribeCluster, min: 0, max: 2, resource: acl.Cluster, op: acl.Describe, handle: answers((*Broker).describeCluster)},
+		{key: kmsg.UpdateFeatures, min: 0, max: 2, resource: acl.Cluster, op: acl.Alter, handle: answers((*Broker).updateFeatures)},
 		{key: kmsg.DescribeLogDirs, min: 1, max: 4, resource: acl.Cluster, op: acl.Describe, handle: answers((*Broker).describeLogDirs)},
 	}
 }
@@ -28,8 +29,25 @@ func (b *Broker) apiVersions(_ context.Context, _ *request, q *kmsg.ApiVersionsR
 		resp.ErrorCode = kerr.InvalidRequest.Code
 		return resp
 	}
+	if q.Version >= 5 {
+		if resp.ErrorCode = b.code(b.checkIdentity(q.ClusterID, q.NodeID), "api versions"); resp.ErrorCode != 0 {
+			return resp
+		}
+	}
 	resp.ApiKeys = b.table.ranges()
+	describeFeatures(b.ctl.Image(), resp)
 	return resp
+}
+
+// checkIdentity is about what a client takes this broker for; it may not know.
+func (b *Broker) checkIdentity(clusterID *string, nodeID int32) error {
+	switch {
+	case (clusterID == nil) != (nodeID == -1):
+		return kerr.InvalidRequest
+	case clusterID != nil && (*clusterID != b.ClusterID() || nodeID != b.cfg.NodeID):
+		return kerr.RebootstrapRequired
+	}
+	return nil
 }
 
 // unsupportedAPIVersions answers an ApiVersions of a version that we do not

@@ -89,7 +89,7 @@ func (b *Broker) offsetCommit(ctx context.Context, r *request, q *kmsg.OffsetCom
 
 // txnOffsetCommit answers TxnOffsetCommit: the offsets become valid with the
 // producer's transaction, to which AddOffsetsToTxn has added the group. v3 checks
-// the member and its generation (KIP-447).
+// the member and its generation (KIP-447). v5 adds the group itself (KIP-890).
 func (b *Broker) txnOffsetCommit(ctx context.Context, r *request, q *kmsg.TxnOffsetCommitRequest) *kmsg.TxnOffsetCommitResponse {
 	resp := q.ResponseKind().(*kmsg.TxnOffsetCommitResponse)
 	if q.Version < 3 {
@@ -110,7 +110,7 @@ func (b *Broker) txnOffsetCommit(ctx context.Context, r *request, q *kmsg.TxnOff
 				b.addOffset(r, c, o)
 			}
 		}
-		err = b.coordinators.commitInTransaction(ctx, c.CommitRequest, q.TransactionalID, txn.Producer{ID: q.ProducerID, Epoch: q.ProducerEpoch})
+		err = b.coordinators.commitInTransaction(ctx, c.CommitRequest, q.TransactionalID, txn.Producer{ID: q.ProducerID, Epoch: q.ProducerEpoch}, q.Version)
 	}
 	for _, t := range q.Topics {
 		topic := kmsg.NewTxnOffsetCommitResponseTopic()

@@ -49,12 +49,17 @@ type produced struct {
 // closed instead, so that the client looks again.
 //
 // v3 brought transactions, v7 zstd, v8 which records failed (KIP-467), v10 names
-// the leader beside an error (KIP-951), v13 topic ids (KIP-516).
+// the leader beside an error (KIP-951), v12 adds partitions to the transaction
+// (KIP-890, see enlist), v13 topic ids (KIP-516).
 func (b *Broker) produce(ctx context.Context, r *request, q *kmsg.ProduceRequest) pending {
 	resp := q.ResponseKind().(*kmsg.ProduceResponse)
 	r.throttleProduce(r.size)
 	refused := b.refuseProduce(r, q)
 	var all []*produced
+	var enlisted map[*replica.Partition]enlisted
+	if refused == nil {
+		enlisted = b.enlist(ctx, r, q)
+	}
 	resp.Topics = make([]kmsg.ProduceResponseTopic, len(q.Topics))
 	for i := range q.Topics {
 		want, out := &q.Topics[i], &resp.Topics[i]
@@ -70,7 +75,7 @@ func (b *Broker) produce(ctx context.Context, r *request, q *kmsg.ProduceRequest
 			part.Partition = want.Partitions[j].Partition
 			done := &produced{resp: part, err: err}
 			if err == nil {
-				b.producePartition(ctx, r, q, t, want.Partitions[j], done)
+				b.producePartition(r, q, t, want.Partitions[j], enlisted, done)
 			}
 			all = append(all, done)
 		}
@@ -139,7 +144,7 @@ func (b *Broker) produceTopic(r *request, q *kmsg.ProduceRequest, want *kmsg.Pro
 }
 
 // producePartition appends the batch of one partition.
-func (b *Broker) producePartition(ctx context.Context, r *request, q *kmsg.ProduceRequest, t *topic, want kmsg.ProduceRequestTopicPartition, done *produced) {
+func (b *Broker) producePartition(r *request, q *kmsg.ProduceRequest, t *topic, want kmsg.ProduceRequestTopicPartition, enlisted map[*replica.Partition]enlisted, done *produced) {
 	p, err := t.partition(want.Partition)
 	if err != nil {
 		done.err = err
@@ -159,7 +164,7 @@ func (b *Broker) producePartition(ctx context.Context, r *request, q *kmsg.Produ
 	if t.config.appendTime {
 		batch.SetAppendTime(now)
 	}
-	appended, err := b.appendProduced(ctx, q, p, batch)
+	appended, err := appendProduced(q, p, batch, enlisted[p])
 	if err != nil {
 		done.err = err
 		return
@@ -182,24 +187,20 @@ func (b *Broker) producePartition(ctx context.Context, r *request, q *kmsg.Produ
 
 // appendProduced appends a checked batch. One that would open a transaction on
 // this partition needs the coordinator's word that it belongs to it (KIP-890).
-func (b *Broker) appendProduced(ctx context.Context, q *kmsg.ProduceRequest, p *replica.Partition, batch record.Batch) (commitlog.Appended, error) {
-	if !batch.Attributes().Transactional() {
+func appendProduced(q *kmsg.ProduceRequest, p *replica.Partition, batch record.Batch, e enlisted) (commitlog.Appended, error) {
+	switch {
+	case !batch.Attributes().Transactional():
 		return p.Append(batch, commitlog.FromClient)
-	}
-	if q.TransactionID == nil {
+	case q.TransactionID == nil:
 		// The right to the transactional id was checked by the request's field,
 		// so a batch may not be transactional without it (CVE-2018-17196).
 		return commitlog.Appended{}, refuse(kerr.InvalidTxnState, "transactional batch in a request without transactional id")
-	}
-	guard, open := p.BeginVerification(batch.ProducerID(), batch.ProducerEpoch())
-	if open {
+	case e.err != nil:
+		return commitlog.Appended{}, e.err
+	case e.open:
 		return p.Append(batch, commitlog.FromClient)
 	}
-	err := b.coordinators.verifyTransaction(ctx, *q.TransactionID, batch.ProducerID(), batch.ProducerEpoch(), p.Topic, p.Partition)
-	if err != nil {
-		return commitlog.Appended{}, err
-	}
-	return p.AppendVerified(batch, guard)
+	return p.AppendVerified(batch, e.guard)
 }
 
 // waitProduced waits until everything that was appended is committed. It goes on

@@ -13,20 +13,21 @@ import (
 	"github.com/waybillhq/waybill/broker/txn"
 )
 
-// transactionAPIs are the rows of producers and transactions. Each stops at the
-// version before the second transaction protocol (KIP-890, transaction.version
-// 2), which clients use only where the broker says that it has it;
-// AddPartitionsToTxn stops at 3 because later ones are for brokers.
+// transactionAPIs are the rows of producers and transactions. EndTxn v5 and
+// TxnOffsetCommit v5, as Produce v12, are the second transaction protocol
+// (KIP-890), which clients use where the feature transaction.version says 2.
+// Left out: two-phase commit (KIP-939).
 func transactionAPIs() []api {
 	row := func(key kmsg.Key, low, high int16, op acl.Operation, h handler) api {
 		return api{key: key, min: low, max: high, resource: acl.TransactionalID, op: op, handle: h}
 	}
 	return []api{
 		row(kmsg.InitProducerID, 0, 5, acl.Write, answers((*Broker).initProducerID)),
-		row(kmsg.AddPartitionsToTxn, 0, 3, acl.Write, answers((*Broker).addPartitionsToTxn)),
+		row(kmsg.AddPartitionsToTxn, 0, 5, acl.Write, answers((*Broker).addPartitionsToTxn)),
 		row(kmsg.AddOffsetsToTxn, 0, 4, acl.Write, answers((*Broker).addOffsetsToTxn)),
-		row(kmsg.EndTxn, 0, 4, acl.Write, answers((*Broker).endTxn)),
-		row(kmsg.TxnOffsetCommit, 0, 4, acl.Write, answers((*Broker).txnOffsetCommit)),
+		row(kmsg.EndTxn, 0, 5, acl.Write, answers((*Broker).endTxn)),
+		row(kmsg.TxnOffsetCommit, 0, 5, acl.Write, answers((*Broker).txnOffsetCommit)),
+		{key: kmsg.WriteTxnMarkers, min: 1, max: 2, resource: acl.Cluster, op: acl.ClusterAction, handle: answers((*Broker).writeTxnMarkers)},
 		row(kmsg.DescribeTransactions, 0, 0, acl.Describe, answers((*Broker).describeTransactions)),
 		row(kmsg.ListTransactions, 0, 2, acl.Describe, answers((*Broker).listTransactions)),
 		{key: kmsg.DescribeProducers, min: 0, max: 0, resource: acl.Topic, op: acl.Read, handle: answers((*Broker).describeProducers)},
@@ -75,51 +76,6 @@ func (b *Broker) initProducerID(ctx context.Context, r *request, q *kmsg.InitPro
 	return resp
 }
 
-// addPartitionsToTxn answers AddPartitionsToTxn: all partitions or none.
-func (b *Broker) addPartitionsToTxn(ctx context.Context, r *request, q *kmsg.AddPartitionsToTxnRequest) *kmsg.AddPartitionsToTxnResponse {
-	resp := q.ResponseKind().(*kmsg.AddPartitionsToTxnResponse)
-	var partitions []txn.TopicPartition
-	refused := map[txn.TopicPartition]error{}
-	for _, t := range q.Topics {
-		for _, p := range t.Partitions {
-			tp := txn.TopicPartition{Topic: t.Topic, Partition: p}
-			partitions = append(partitions, tp)
-			switch _, unknown := b.partition(t.Topic, p); {
-			case isCoordinators(t.Topic), !r.allowed(acl.Write, acl.Topic, t.Topic):
-				refused[tp] = kerr.TopicAuthorizationFailed
-			case unknown != nil:
-				refused[tp] = kerr.UnknownTopicOrPartition
-			}
-		}
-	}
-	var err error
-	switch {
-	case !r.may(q.TransactionalID):
-		err, refused = kerr.TransactionalIDAuthorizationFailed, nil
-	case len(refused) > 0:
-		err = kerr.OperationNotAttempted
-	default:
-		err = b.coordinators.txns.AddPartitions(ctx, q.TransactionalID, txn.Producer{ID: q.ProducerID, Epoch: q.ProducerEpoch}, partitions)
-		err = fenced(err, q.Version, 2)
-	}
-	for _, t := range q.Topics {
-		topic := kmsg.NewAddPartitionsToTxnResponseTopic()
-		topic.Topic = t.Topic
-		for _, p := range t.Partitions {
-			cause := err
-			if e := refused[txn.TopicPartition{Topic: t.Topic, Partition: p}]; e != nil {
-				cause = e
-			}
-			part := kmsg.NewAddPartitionsToTxnResponseTopicPartition()
-			part.Partition = p
-			part.ErrorCode = b.code(cause, "add partitions to transaction", "transactional_id", q.TransactionalID)
-			topic.Partitions = append(topic.Partitions, part)
-		}
-		resp.Topics = append(resp.Topics, topic)
-	}
-	return resp
-}
-
 // addOffsetsToTxn answers AddOffsetsToTxn: the group's partition of
 // __consumer_offsets is one of the transaction's.
 func (b *Broker) addOffsetsToTxn(ctx context.Context, r *request, q *kmsg.AddOffsetsToTxnRequest) *kmsg.AddOffsetsToTxnResponse {
@@ -135,19 +91,25 @@ func (b *Broker) addOffsetsToTxn(ctx context.Context, r *request, q *kmsg.AddOff
 	default:
 		tp := txn.TopicPartition{Topic: offsetsTopic, Partition: b.coordinators.groups.Partition(q.Group)}
 		p := txn.Producer{ID: q.ProducerID, Epoch: q.ProducerEpoch}
-		err = b.coordinators.txns.AddPartitions(ctx, q.TransactionalID, p, []txn.TopicPartition{tp})
+		err = b.coordinators.txns.AddPartitions(ctx, q.TransactionalID, txn.V0, p, []txn.TopicPartition{tp})
 	}
 	resp.ErrorCode = b.code(fenced(err, q.Version, 2), "add offsets to transaction", "transactional_id", q.TransactionalID)
 	return resp
 }
 
-// endTxn answers EndTxn, when the outcome is on disk.
+// endTxn answers EndTxn, when the outcome is on disk. v5 moves the producer on to
+// its next epoch, which is in the answer, and lets it abort what it has not begun.
 func (b *Broker) endTxn(ctx context.Context, r *request, q *kmsg.EndTxnRequest) *kmsg.EndTxnResponse {
 	resp := q.ResponseKind().(*kmsg.EndTxnResponse)
-	err := error(kerr.TransactionalIDAuthorizationFailed)
-	if r.may(q.TransactionalID) {
-		err = b.coordinators.txns.End(ctx, q.TransactionalID, txn.Producer{ID: q.ProducerID, Epoch: q.ProducerEpoch}, q.Commit)
+	version := txn.V0
+	if q.Version >= 5 {
+		version = txn.V2
 	}
+	next, err := txn.NoProducer, error(kerr.TransactionalIDAuthorizationFailed)
+	if r.may(q.TransactionalID) {
+		next, err = b.coordinators.txns.End(ctx, q.TransactionalID, version, txn.Producer{ID: q.ProducerID, Epoch: q.ProducerEpoch}, q.Commit)
+	}
+	resp.ProducerID, resp.ProducerEpoch = next.ID, next.Epoch
 	resp.ErrorCode = b.code(fenced(err, q.Version, 2), "end transaction", "transactional_id", q.TransactionalID)
 	return resp
 }

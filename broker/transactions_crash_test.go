@@ -76,8 +76,14 @@ func TestTransactionsOverPowerCuts(t *testing.T) {
 // partition, named for the transaction.
 func (b *testBroker) writeTransactions(ctx context.Context, t *testing.T, n, cut int, told *outcomes, rng *rand.Rand) {
 	id := fmt.Sprintf("tx%d", n)
-	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Addr("plain")), kgo.TransactionalID(id), kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.DefaultProduceTopic("orders"), kgo.RecordRetries(5))
+	opts := []kgo.Opt{
+		kgo.SeedBrokers(b.Addr("plain")), kgo.TransactionalID(id), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.DefaultProduceTopic("orders"), kgo.RecordRetries(5),
+	}
+	if (n+cut)%2 == 0 { // both protocols, also in turn on one id
+		opts = append(opts, kgo.MaxVersions(firstProtocol()))
+	}
+	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		t.Error(err)
 		return

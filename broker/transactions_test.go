@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
+
+	"github.com/waybillhq/waybill/broker/txn"
 )
 
 // versionsWith is Kafka's newest with some keys at lower versions.
@@ -282,12 +283,17 @@ func TestUnverifiedBatchIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = b.coordinators.verifyTransaction(context.Background(), "tx", id, epoch, "orders", 0)
-	if !errors.Is(err, kerr.InvalidTxnState) {
+	orders := txn.TopicPartition{Topic: "orders", Partition: 0}
+	verify := func(epoch int16, version int16) error {
+		return enlistError(b.coordinators.verify(ctx, "tx", txn.Producer{ID: id, Epoch: epoch}, orders), version)
+	}
+	if err := verify(epoch, produceAbortable-1); !errors.Is(err, kerr.InvalidTxnState) {
 		t.Errorf("got %v, want INVALID_TXN_STATE", err)
 	}
-	err = b.coordinators.verifyTransaction(context.Background(), "tx", id, epoch-1, "orders", 0)
-	if !errors.Is(err, kerr.InvalidProducerEpoch) {
+	if err := verify(epoch, produceAbortable); !errors.Is(err, kerr.TransactionAbortable) {
+		t.Errorf("newer client: got %v, want TRANSACTION_ABORTABLE", err)
+	}
+	if err := verify(epoch-1, produceAbortable); !errors.Is(err, kerr.InvalidProducerEpoch) {
 		t.Errorf("older epoch: got %v, want INVALID_PRODUCER_EPOCH", err)
 	}
 }

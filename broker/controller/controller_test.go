@@ -51,6 +51,11 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 			{TopicDeleted: &TopicDeleted{gone.Name, gone.ID}},
 			{ACL: &deny},
 			{ACL: &deny},
+			{Features: &Features{Epoch: 1, Levels: map[string]int16{"transaction.version": 1}}},
+			{Config: &ConfigRecord{ConfigKey{"broker", ""}, map[string]string{"log.retention.ms": "1"}}},
+			{Config: &ConfigRecord{ConfigKey{"broker", "1"}, map[string]string{"log.retention.ms": "2"}}},
+			{Config: &ConfigRecord{ConfigKey{"group", "gone"}, map[string]string{"a": "b"}}},
+			{Config: &ConfigRecord{ConfigKey: ConfigKey{"group", "gone"}}},
 		}, nil
 	})
 	if err != nil {
@@ -112,6 +117,7 @@ func TestApplyRefuses(t *testing.T) {
 		"taken id":           {Topic: &Topic{Name: "x", ID: id, Partitions: 2}},
 		"fewer partitions":   {Topic: &Topic{Name: "t", ID: id, Partitions: 1}},
 		"delete other life":  {TopicDeleted: &TopicDeleted{"t", NewTopicID()}},
+		"features go back":   {Features: &Features{}},
 		"producer ids lower": {ProducerIDs: &ProducerIDs{Next: 1}},
 		"nothing":            {},
 	} {

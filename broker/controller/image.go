@@ -62,6 +62,21 @@ type Image struct {
 	Quotas     map[QuotaEntity]map[string]float64
 	// NextProducerID is the first id of the next block.
 	NextProducerID int64
+	// Features are the finalized levels that were set (KIP-584), and
+	// FeaturesEpoch how often any was. A feature that was never set has the level
+	// that the program gives it.
+	Features      map[string]int16
+	FeaturesEpoch int64
+	// Configs are the dynamic configurations of what is not a topic.
+	Configs map[ConfigKey]map[string]string
+}
+
+// ConfigKey is what a dynamic configuration is found by: a kind of resource
+// ("broker", "group") and its name, which is empty for the default of all
+// brokers.
+type ConfigKey struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
 }
 
 // UserKey is what a credential is found by.
@@ -94,6 +109,8 @@ type Record struct {
 	ACLDeleted   *acl.Rule      `json:"aclDeleted,omitempty"`
 	ProducerIDs  *ProducerIDs   `json:"producerIds,omitempty"`
 	Quota        *Quota         `json:"quota,omitempty"`
+	Features     *Features      `json:"features,omitempty"`
+	Config       *ConfigRecord  `json:"config,omitempty"`
 }
 
 // ClusterRecord is the first record of a store.
@@ -116,6 +133,19 @@ type TopicDeleted struct {
 // ProducerIDs says that ids below Next may be in use.
 type ProducerIDs struct {
 	Next int64 `json:"next"`
+}
+
+// Features are all finalized levels that were ever set, after the Epoch-th change.
+type Features struct {
+	Epoch  int64            `json:"epoch"`
+	Levels map[string]int16 `json:"levels"`
+}
+
+// ConfigRecord is the whole dynamic configuration of one resource; none ends it.
+type ConfigRecord struct {
+	ConfigKey
+
+	Configs map[string]string `json:"configs,omitempty"`
 }
 
 // Apply returns the image after records, or why they do not fit it. The receiver
@@ -184,6 +214,18 @@ func (i *Image) apply(r *Record, owned map[any]bool) error {
 		i.NextProducerID = r.ProducerIDs.Next
 	case r.Quota != nil:
 		return i.applyQuota(r.Quota, owned)
+	case r.Features != nil:
+		if r.Features.Epoch <= i.FeaturesEpoch {
+			return fmt.Errorf("features epoch %d after %d", r.Features.Epoch, i.FeaturesEpoch)
+		}
+		i.Features, i.FeaturesEpoch = r.Features.Levels, r.Features.Epoch
+	case r.Config != nil:
+		configs := own(&i.Configs, owned)
+		if len(r.Config.Configs) == 0 {
+			delete(configs, r.Config.ConfigKey)
+		} else {
+			configs[r.Config.ConfigKey] = r.Config.Configs
+		}
 	default:
 		return fmt.Errorf("record of an unknown kind: written by a newer version")
 	}
@@ -231,5 +273,15 @@ func (i *Image) Records() []Record {
 	for n := range i.ACLs {
 		out = append(out, Record{ACL: &i.ACLs[n]})
 	}
-	return append(out, i.quotaRecords()...)
+	out = append(out, i.quotaRecords()...)
+	if i.FeaturesEpoch > 0 {
+		out = append(out, Record{Features: &Features{Epoch: i.FeaturesEpoch, Levels: i.Features}})
+	}
+	configs := slices.SortedFunc(maps.Keys(i.Configs), func(a, b ConfigKey) int {
+		return slices.Compare([]string{a.Kind, a.Name}, []string{b.Kind, b.Name})
+	})
+	for _, k := range configs {
+		out = append(out, Record{Config: &ConfigRecord{ConfigKey: k, Configs: i.Configs[k]}})
+	}
+	return out
 }

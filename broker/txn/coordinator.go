@@ -82,6 +82,9 @@ type Config struct {
 	IDExpiry time.Duration
 	// EndWait is how long EndTxn waits for the markers before it answers.
 	EndWait time.Duration
+	// AddWait is how long a partition that is written to waits to be added while
+	// the transaction before is ending [add.partitions.to.txn.retry.backoff.max.ms].
+	AddWait time.Duration
 	// CheckpointRecords is by how many records more than it has live ones a
 	// partition may grow before it is written anew.
 	CheckpointRecords int64
@@ -97,7 +100,8 @@ func DefaultConfig() Config {
 		CheckInterval:     time.Second, // Kafka's 10 s make a timeout of 1 s one of up to 11 s
 		IDExpiry:          7 * 24 * time.Hour,
 		EndWait:           500 * time.Millisecond, // a few slow syncs; far below any request timeout
-		CheckpointRecords: 100_000,                // 20,000 transactions of five records, about 20 MB
+		AddWait:           100 * time.Millisecond,
+		CheckpointRecords: 100_000, // 20,000 transactions of five records, about 20 MB
 		Log:               slog.New(slog.DiscardHandler),
 	}
 }
@@ -193,33 +197,76 @@ func (c *Coordinator) InitProducer(ctx context.Context, id string, timeout time.
 	if timeout <= 0 || timeout > c.cfg.MaxTimeout {
 		return NoProducer, kerr.InvalidTransactionTimeout
 	}
-	e := Init{timeout, expected, -1}
-	after, err := c.apply(ctx, id, e)
-	if errors.Is(err, errNoFreshID) {
-		// Not asked for by the goroutine that leads: it may take a while.
-		fresh, err := c.NewProducer()
-		if err != nil {
-			return NoProducer, err
-		}
-		e.FreshID = fresh.ID
-		after, err = c.apply(ctx, id, e)
-		return after.Producer, err
-	}
+	after, err := c.withFreshID(func(fresh int64) (Txn, error) {
+		return c.apply(ctx, id, Init{timeout, expected, fresh})
+	})
 	return after.Producer, err
+}
+
+// withFreshID calls step, and again with a producer id that was never used if it
+// needs one. The id is not asked for by the goroutine that leads: it may take a
+// while.
+func (c *Coordinator) withFreshID(step func(fresh int64) (Txn, error)) (Txn, error) {
+	after, err := step(-1)
+	if !errors.Is(err, errNoFreshID) {
+		return after, err
+	}
+	fresh, err := c.NewProducer()
+	if err != nil {
+		return Txn{}, err
+	}
+	return step(fresh.ID)
 }
 
 // AddPartitions puts partitions into the producer's transaction, which begins
 // with the first. It returns when that is durable: the producer may write then.
-func (c *Coordinator) AddPartitions(ctx context.Context, id string, p Producer, partitions []TopicPartition) error {
-	_, err := c.apply(ctx, id, Add{p, partitions})
+// By [V2] the producer has not asked for it, it writes: if its transaction before
+// is still ending, the call waits for that for [Config.AddWait], and only then is
+// the answer CONCURRENT_TRANSACTIONS.
+func (c *Coordinator) AddPartitions(ctx context.Context, id string, v Version, p Producer, partitions []TopicPartition) error {
+	e := Add{v, p, partitions}
+	_, err := c.apply(ctx, id, e)
+	if v < V2 || !errors.Is(err, kerr.ConcurrentTransactions) {
+		return err
+	}
+	if err := c.waitSettled(ctx, id, c.cfg.AddWait); err != nil {
+		return err
+	}
+	_, err = c.apply(ctx, id, e)
+	return err
+}
+
+// waitSettled returns when the transaction that is ending has its markers, or
+// when patience is over.
+func (c *Coordinator) waitSettled(ctx context.Context, id string, patience time.Duration) error {
+	s, err := c.shard(id)
+	if err != nil {
+		return err
+	}
+	var settled <-chan struct{}
+	err = s.do(ctx, func() error {
+		if e := s.ids[id]; e != nil {
+			settled = e.settled
+		}
+		return nil
+	})
+	if err == nil && settled != nil {
+		s.await(ctx, settled, patience)
+	}
 	return err
 }
 
 // End commits or aborts the producer's transaction. It returns when the outcome
-// is durable, and if it can when the markers are written.
-func (c *Coordinator) End(ctx context.Context, id string, p Producer, commit bool) error {
-	_, err := c.apply(ctx, id, End{p, commit})
-	return err
+// is durable, and if it can when the markers are written, with the producer that
+// the next transaction is for: another than before by [V2].
+func (c *Coordinator) End(ctx context.Context, id string, v Version, p Producer, commit bool) (Producer, error) {
+	after, err := c.withFreshID(func(fresh int64) (Txn, error) {
+		return c.apply(ctx, id, End{v, p, commit, fresh})
+	})
+	if err != nil {
+		return NoProducer, err
+	}
+	return after.nextProducer(), nil
 }
 
 // Verify says whether partitions are in the producer's ongoing transaction, and
@@ -281,14 +328,7 @@ func (c *Coordinator) apply(ctx context.Context, id string, ev Event) (Txn, erro
 		return Txn{}, err
 	}
 	if _, ends := ev.(End); ends && settled != nil {
-		patience := time.NewTimer(c.cfg.EndWait)
-		defer patience.Stop()
-		select {
-		case <-settled:
-		case <-patience.C:
-		case <-s.done:
-		case <-ctx.Done():
-		}
+		s.await(ctx, settled, c.cfg.EndWait)
 	}
 	return after, nil
 }

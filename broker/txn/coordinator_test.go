@@ -85,9 +85,14 @@ func (r *rig) init(id string, expected Producer) Producer {
 
 func (r *rig) add(id string, p Producer, tps ...TopicPartition) {
 	r.t.Helper()
-	if err := r.AddPartitions(r.t.Context(), id, p, tps); err != nil {
+	if err := r.AddPartitions(r.t.Context(), id, V0, p, tps); err != nil {
 		r.t.Fatalf("add partitions: %v", err)
 	}
+}
+
+func (r *rig) end(ctx context.Context, id string, p Producer, commit bool) error {
+	_, err := r.End(ctx, id, V0, p, commit)
+	return err
 }
 
 func (r *rig) wantState(id string, want State) {
@@ -123,13 +128,13 @@ func TestCommitWritesMarkers(t *testing.T) {
 		if err := r.Verify(t.Context(), "x", p, []TopicPartition{a0, b1}); err != nil {
 			t.Errorf("verify: %v", err)
 		}
-		if err := r.End(t.Context(), "x", p, true); err != nil {
+		if err := r.end(t.Context(), "x", p, true); err != nil {
 			t.Fatal(err)
 		}
 		// End has waited for the markers, so the producer goes on at once.
 		r.wantState("x", CompleteCommit)
 		r.add("x", p, a0)
-		if err := r.End(t.Context(), "x", p, false); err != nil {
+		if err := r.end(t.Context(), "x", p, false); err != nil {
 			t.Fatal(err)
 		}
 		r.wantMarkers(written{a0, Marker{p, true, 1}}, written{b1, Marker{p, true, 1}}, written{a0, Marker{p, false, 1}})
@@ -154,7 +159,7 @@ func TestSecondProducerFencesFirst(t *testing.T) {
 			t.Errorf("second producer: got %v, want %v", second, want)
 		}
 		r.wantMarkers(written{a0, Marker{Producer{first.ID, first.Epoch + 1}, false, 1}})
-		if err := r.AddPartitions(t.Context(), "x", first, []TopicPartition{a0}); !errors.Is(err, kerr.ProducerFenced) {
+		if err := r.AddPartitions(t.Context(), "x", V0, first, []TopicPartition{a0}); !errors.Is(err, kerr.ProducerFenced) {
 			t.Errorf("first producer: got %v, want PRODUCER_FENCED", err)
 		}
 	})
@@ -173,7 +178,7 @@ func TestTimeoutAborts(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		r.wantState("x", CompleteAbort)
 		r.wantMarkers(written{a0, Marker{Producer{p.ID, p.Epoch + 1}, false, 1}})
-		if err := r.End(t.Context(), "x", p, true); !errors.Is(err, kerr.ProducerFenced) {
+		if err := r.end(t.Context(), "x", p, true); !errors.Is(err, kerr.ProducerFenced) {
 			t.Errorf("commit after the timeout: got %v, want PRODUCER_FENCED", err)
 		}
 		// A timeout also counts from before a restart.
@@ -208,7 +213,7 @@ func TestRestartInEveryState(t *testing.T) {
 				r.parts.set(func() { r.parts.gate = gate })
 				r.log.set(func() { r.log.hold = true })
 				answer := make(chan error, 1)
-				go func() { answer <- r.End(t.Context(), "x", p, true) }()
+				go func() { answer <- r.end(t.Context(), "x", p, true) }()
 				synctest.Wait()
 				if len(answer) != 0 {
 					t.Fatal("answered before the decision was durable")
@@ -237,7 +242,7 @@ func TestRestartInEveryState(t *testing.T) {
 				r.wantState("x", c.state)
 				if c.durable {
 					r.wantMarkers(written{a0, Marker{p, true, 2}}, written{b1, Marker{p, true, 2}})
-				} else if err := r.End(t.Context(), "x", p, true); err != nil {
+				} else if err := r.end(t.Context(), "x", p, true); err != nil {
 					t.Errorf("commit again: %v", err)
 				}
 				// And once more: the completed state was stored.
@@ -264,7 +269,7 @@ func TestMarkersAreRetried(t *testing.T) {
 		})
 		r.add("x", p, a0, b1, gone)
 		begin := time.Now()
-		if err := r.End(t.Context(), "x", p, true); err != nil {
+		if err := r.end(t.Context(), "x", p, true); err != nil {
 			t.Fatal(err)
 		}
 		if took := time.Since(begin); took != r.cfg.EndWait {
@@ -274,7 +279,7 @@ func TestMarkersAreRetried(t *testing.T) {
 		// Another id is not held up.
 		q := r.init("y", NoProducer)
 		r.add("y", q, b1)
-		if err := r.End(t.Context(), "y", q, true); err != nil {
+		if err := r.end(t.Context(), "y", q, true); err != nil {
 			t.Fatal(err)
 		}
 		r.wantState("y", CompleteCommit)
@@ -290,7 +295,7 @@ func TestFencedCoordinatorStops(t *testing.T) {
 		p := r.init("x", NoProducer)
 		r.add("x", p, a0)
 		r.parts.set(func() { r.parts.bad[a0] = fmt.Errorf("append: %w", kerr.TransactionCoordinatorFenced) })
-		if err := r.End(t.Context(), "x", p, true); err != nil {
+		if err := r.end(t.Context(), "x", p, true); err != nil {
 			t.Errorf("the decision stands: %v", err)
 		}
 		synctest.Wait()
@@ -308,7 +313,7 @@ func TestFailedLogEndsLeadership(t *testing.T) {
 		r := newRig(t)
 		p := r.init("x", NoProducer)
 		r.log.set(func() { r.log.fail = errDisk })
-		if err := r.AddPartitions(t.Context(), "x", p, []TopicPartition{a0}); !errors.Is(err, kerr.CoordinatorNotAvailable) {
+		if err := r.AddPartitions(t.Context(), "x", V0, p, []TopicPartition{a0}); !errors.Is(err, kerr.CoordinatorNotAvailable) {
 			t.Errorf("add: got %v, want COORDINATOR_NOT_AVAILABLE", err)
 		}
 		if err := r.stop(); !errors.Is(err, errDisk) {
@@ -322,7 +327,7 @@ func TestVerifyWaitsForTheRecord(t *testing.T) {
 		r := newRig(t)
 		p := r.init("x", NoProducer)
 		r.log.set(func() { r.log.hold = true })
-		go r.AddPartitions(t.Context(), "x", p, []TopicPartition{a0})
+		go r.AddPartitions(t.Context(), "x", V0, p, []TopicPartition{a0})
 		synctest.Wait()
 		verified := make(chan error, 1)
 		go func() { verified <- r.Verify(t.Context(), "x", p, []TopicPartition{a0}) }()
@@ -353,11 +358,11 @@ func TestRefusals(t *testing.T) {
 			"no id":              {noID, kerr.InvalidRequest},
 			"stranger":           {stranger, kerr.ProducerFenced},
 			"unknown":            {unknown, kerr.TransactionalIDNotFound},
-			"add to unknown":     {r.AddPartitions(ctx, "y", p, nil), kerr.InvalidProducerIDMapping},
+			"add to unknown":     {r.AddPartitions(ctx, "y", V0, p, nil), kerr.InvalidProducerIDMapping},
 			"verify unknown":     {r.Verify(ctx, "y", p, nil), kerr.InvalidProducerIDMapping},
-			"end without begin":  {r.End(ctx, "x", p, true), kerr.InvalidTxnState},
-			"end of another":     {r.End(ctx, "x", Producer{p.ID + 1, 0}, true), kerr.InvalidProducerIDMapping},
-			"end of older epoch": {r.End(ctx, "x", Producer{p.ID, -1}, true), kerr.ProducerFenced},
+			"end without begin":  {r.end(ctx, "x", p, true), kerr.InvalidTxnState},
+			"end of another":     {r.end(ctx, "x", Producer{p.ID + 1, 0}, true), kerr.InvalidProducerIDMapping},
+			"end of older epoch": {r.end(ctx, "x", Producer{p.ID, -1}, true), kerr.ProducerFenced},
 		} {
 			if !errors.Is(c.got, c.want) {
 				t.Errorf("%s: got %v, want %v", name, c.got, c.want)
@@ -378,7 +383,7 @@ func TestExpiryAndCheckpoint(t *testing.T) {
 		p := r.init("busy", NoProducer)
 		for range 100 {
 			r.add("busy", p, a0)
-			if err := r.End(t.Context(), "busy", p, true); err != nil {
+			if err := r.end(t.Context(), "busy", p, true); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -405,9 +410,77 @@ func TestExpiryAndCheckpoint(t *testing.T) {
 	})
 }
 
+// TestEpochsRunOutOverARestart ends the last transaction of a producer id by the
+// second protocol, and stops the coordinator before the markers are written: what
+// EndTxn has promised is what the next coordinator gives.
+func TestEpochsRunOutOverARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		ctx := t.Context()
+		p := r.init("x", NoProducer)
+		for p.Epoch < maxEpoch {
+			p = r.init("x", p)
+		}
+		if err := r.AddPartitions(ctx, "x", V2, p, []TopicPartition{a0}); err != nil {
+			t.Fatal(err)
+		}
+		gate := make(chan struct{})
+		r.parts.set(func() { r.parts.gate = gate })
+		next, err := r.End(ctx, "x", V2, p, true)
+		if err != nil || next.ID == p.ID || next.Epoch != 0 {
+			t.Fatalf("commit: next is %v, %v", next, err)
+		}
+		if err := r.AddPartitions(ctx, "x", V2, next, []TopicPartition{a0}); !errors.Is(err, kerr.ConcurrentTransactions) {
+			t.Errorf("add before the markers: got %v", err)
+		}
+		r.crash()
+		if again, err := r.End(ctx, "x", V2, p, true); !errors.Is(err, kerr.ConcurrentTransactions) {
+			t.Errorf("commit again, markers not written: got %v, %v", again, err)
+		}
+		close(gate)
+		synctest.Wait()
+		r.wantMarkers(written{a0, Marker{Producer{p.ID, p.Epoch + 1}, true, 2}})
+		if again, err := r.End(ctx, "x", V2, p, true); err != nil || again != next {
+			t.Errorf("commit again: got %v, %v; want %v", again, err, next)
+		}
+		if err := r.AddPartitions(ctx, "x", V2, next, []TopicPartition{a0}); err != nil {
+			t.Errorf("next transaction: %v", err)
+		}
+	})
+}
+
+// TestAddWaitsForMarkers writes at once after a commit, while the markers take
+// their time: the second protocol has no request in which a client could wait.
+func TestAddWaitsForMarkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		ctx := t.Context()
+		p := r.init("x", NoProducer)
+		if err := r.AddPartitions(ctx, "x", V2, p, []TopicPartition{a0}); err != nil {
+			t.Fatal(err)
+		}
+		gate := make(chan struct{})
+		r.parts.set(func() { r.parts.gate = gate })
+		p, err := r.End(ctx, "x", V2, p, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		added := make(chan error, 1)
+		go func() { added <- r.AddPartitions(ctx, "x", V2, p, []TopicPartition{a0}) }()
+		synctest.Wait()
+		if len(added) != 0 {
+			t.Error("added before the markers")
+		}
+		close(gate)
+		if err := <-added; err != nil {
+			t.Errorf("add: %v", err)
+		}
+	})
+}
+
 func FuzzFromRecord(f *testing.F) {
 	x, _, _ := New("x").Step(epoch, Init{time.Minute, NoProducer, 5})
-	x, _, _ = x.Step(epoch, Add{x.Producer, []TopicPartition{a0, b1}})
+	x, _, _ = x.Step(epoch, Add{V0, x.Producer, []TopicPartition{a0, b1}})
 	for _, r := range []record.Record{toRecord(x), tombstone("x", epoch)} {
 		f.Add(r.Key, r.Value)
 	}

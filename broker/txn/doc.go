@@ -17,6 +17,12 @@
 //
 // With Prepare* durable the outcome stands: a coordinator that finds that state
 // when it loads writes the markers (again, which does no harm) and completes.
+// The versions of a producer's requests say by which protocol it speaks (KIP-890).
+// By [V2] a partition, or a group's, is added when it is first written to, and an
+// EndTxn moves the producer on to its next epoch, or to another producer id when
+// epochs run out; the markers have the next epoch already, so that nothing late
+// gets into the next transaction. EndTxn may be repeated until that has begun.
+//
 // A transaction that outlives its timeout is aborted with a bumped epoch, so its
 // producer is fenced.
 //
@@ -41,6 +47,5 @@
 //
 // # What is left out
 //
-// The second version of the protocol (transaction.version=2: an epoch per
-// transaction, partitions that are added by Produce). Two-phase commit (KIP-939).
+// Two-phase commit (KIP-939).
 package txn

@@ -13,7 +13,7 @@ import (
 // Versions of Kafka's record formats that are written.
 const (
 	keyVersion   = 0
-	valueVersion = 1 // with the previous producer id
+	valueVersion = 1 // with tagged fields: other producer ids, the client's version
 )
 
 func key(id string) []byte {
@@ -29,7 +29,8 @@ func toRecord(t Txn) record.Record {
 	v.ProducerID, v.ProducerEpoch = t.Producer.ID, t.Producer.Epoch
 	v.TimeoutMillis = int32(t.Timeout.Milliseconds())
 	v.State = kmsg.TransactionState(t.State)
-	v.PreviousProducerID = t.PreviousID
+	v.PreviousProducerID, v.NextProducerID = t.PreviousID, t.NextID
+	v.ClientTransactionVersion = int16(t.Version)
 	v.LastUpdateTimestamp = t.Updated.UnixMilli()
 	v.StartTimestamp = -1
 	if !t.Started.IsZero() {
@@ -77,7 +78,8 @@ func fromRecord(r record.Record) (t Txn, live bool, err error) {
 		return Txn{}, false, fmt.Errorf("transactional id %q: version %d, state %d", t.ID, v.Version, v.State)
 	}
 	t.Producer = Producer{v.ProducerID, v.ProducerEpoch}
-	t.PreviousID = v.PreviousProducerID
+	t.PreviousID, t.NextID = v.PreviousProducerID, v.NextProducerID
+	t.Version = Version(v.ClientTransactionVersion)
 	t.Timeout = time.Duration(v.TimeoutMillis) * time.Millisecond
 	t.State = State(v.State)
 	t.Updated = time.UnixMilli(v.LastUpdateTimestamp)

@@ -131,6 +131,18 @@ func (s *shard) wait(ctx context.Context, next int64) error {
 	return nil
 }
 
+// await waits for markers, but not for longer than patience.
+func (s *shard) await(ctx context.Context, settled <-chan struct{}, patience time.Duration) {
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case <-settled:
+	case <-t.C:
+	case <-s.done:
+	case <-ctx.Done():
+	}
+}
+
 // step applies an event, records what it changes, and lets the markers be
 // written if it ends a transaction. answer is the machine's, err the log's.
 func (s *shard) step(e *entry, now time.Time, ev Event) (answer, err error) {

@@ -75,6 +75,9 @@ func replay(t *testing.T, script string) string {
 		fmt.Fprintf(&out, "->%s", problem(err))
 		if changed {
 			fmt.Fprintf(&out, "; now %s %d/%d", x.State, x.Producer.ID, x.Producer.Epoch)
+			if next := x.nextProducer(); next != x.Producer {
+				fmt.Fprintf(&out, " then %d/%d", next.ID, next.Epoch)
+			}
 			for _, tp := range x.Sorted() {
 				fmt.Fprintf(&out, " %s-%d", tp.Topic, tp.Partition)
 			}
@@ -94,6 +97,7 @@ type verify struct {
 func event(t *testing.T, f []string, x *Txn) Event {
 	p := NoProducer
 	fresh := int64(-1)
+	version := V0
 	timeout := time.Minute
 	var partitions []TopicPartition
 	for _, a := range f[1:] {
@@ -101,6 +105,8 @@ func event(t *testing.T, f []string, x *Txn) Event {
 		case strings.Contains(a, "/"):
 			id, e, _ := strings.Cut(a, "/")
 			p = Producer{number(t, id), int16(number(t, e))}
+		case a == "v2":
+			version = V2
 		case strings.HasPrefix(a, "fresh="):
 			fresh = number(t, a[6:])
 		case strings.Contains(a, "-"):
@@ -114,11 +120,11 @@ func event(t *testing.T, f []string, x *Txn) Event {
 	case "init":
 		return Init{timeout, p, fresh}
 	case "add":
-		return Add{p, partitions}
+		return Add{version, p, partitions}
 	case "verify":
 		return verify{nil, p, partitions}
 	case "commit", "abort":
-		return End{p, f[0] == "commit"}
+		return End{version, p, f[0] == "commit", fresh}
 	case "settled":
 		return Settled{}
 	case "timeout":

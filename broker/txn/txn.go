@@ -41,6 +41,20 @@ func States() []string { return slices.Clone(stateNames[:]) }
 // written.
 func (s State) preparing() bool { return s == PrepareCommit || s == PrepareAbort }
 
+// Version is the transaction.version by which a producer speaks (KIP-890). It
+// follows from the versions of its requests, so producers of both may use one
+// cluster, and one transactional id in turn.
+type Version int16
+
+// The versions that make a difference. Version 1 is about records only.
+const (
+	V0 Version = 0
+	// V2 gives every transaction an epoch of its own: EndTxn ends it at the next
+	// one, which the producer goes on with. Partitions are added by their first
+	// Produce.
+	V2 Version = 2
+)
+
 // maxEpoch is the last epoch that a producer is given. One more is kept, to fence
 // it with.
 const maxEpoch = math.MaxInt16 - 1
@@ -78,6 +92,12 @@ type Txn struct {
 	// PreviousID is the producer id before the last one ran out of epochs, -1 if
 	// there was none.
 	PreviousID int64
+	// NextID is the producer id that takes over, at epoch 0, when the transaction
+	// that is ending has its markers, because the present one has run out of
+	// epochs; -1 if it goes on.
+	NextID int64
+	// Version is that of the producer at its last step.
+	Version    Version
 	Timeout    time.Duration
 	State      State
 	Partitions map[TopicPartition]struct{}
@@ -87,7 +107,7 @@ type Txn struct {
 
 // New returns the state of a transactional id that was never seen.
 func New(id string) Txn {
-	return Txn{ID: id, Producer: NoProducer, LastEpoch: -1, PreviousID: -1}
+	return Txn{ID: id, Producer: NoProducer, LastEpoch: -1, PreviousID: -1, NextID: -1}
 }
 
 // Event is what happens to a transactional id: [Init], [Add], [End], [Settled] or
@@ -107,14 +127,20 @@ type Init struct {
 
 // Add puts partitions into the transaction, which it begins if there is none.
 type Add struct {
+	Version    Version
 	Producer   Producer
 	Partitions []TopicPartition
 }
 
-// End decides the transaction.
+// End decides the transaction. By [V2] it moves on to the next epoch, and may
+// abort a transaction that has not begun: a producer does not know whether its
+// first Produce got through.
 type End struct {
+	Version  Version
 	Producer Producer
 	Commit   bool
+	// FreshID is as in [Init]; it is needed when the epochs have run out.
+	FreshID int64
 }
 
 // Settled says that every partition has its marker.
@@ -166,7 +192,7 @@ func (t Txn) init(now time.Time, e Init) (Txn, bool, error) {
 		return t, false, kerr.ConcurrentTransactions
 	case t.State == Ongoing:
 		// A producer from before the present one must not end its transaction.
-		if e.Expected != NoProducer && e.Expected.Epoch < t.Producer.Epoch {
+		if e.Expected != NoProducer && (e.Expected.ID != t.Producer.ID || e.Expected.Epoch < t.Producer.Epoch) {
 			return t, false, kerr.ProducerFenced
 		}
 		return t.fence(now), true, kerr.ConcurrentTransactions
@@ -203,7 +229,7 @@ func (t Txn) init(now time.Time, e Init) (Txn, bool, error) {
 // have.
 func (t Txn) fence(now time.Time) Txn {
 	t.Producer.Epoch = min(t.Producer.Epoch, math.MaxInt16-1) + 1
-	t.LastEpoch = -1
+	t.LastEpoch, t.NextID = -1, -1
 	t.State, t.Updated = PrepareAbort, now
 	return t
 }
@@ -220,6 +246,9 @@ func (t Txn) check(p Producer) error {
 }
 
 func (t Txn) add(now time.Time, e Add) (Txn, bool, error) {
+	if t.movesTo(e.Producer) {
+		return t, false, kerr.ConcurrentTransactions
+	}
 	if err := t.check(e.Producer); err != nil {
 		return t, false, err
 	}
@@ -240,12 +269,29 @@ func (t Txn) add(now time.Time, e Add) (Txn, bool, error) {
 	if t.State == Ongoing && len(next.Partitions) == len(t.Partitions) {
 		return t, false, nil
 	}
-	next.Updated = now
+	next.Updated, next.Version = now, e.Version
 	return next, true, nil
+}
+
+// movesTo reports whether p is the producer after the transaction that is ending,
+// which EndTxn has told already. Whatever it asks for has to wait.
+func (t Txn) movesTo(p Producer) bool {
+	return t.State.preparing() && t.Version >= V2 && p == t.nextProducer()
+}
+
+// nextProducer is the producer of the next transaction.
+func (t Txn) nextProducer() Producer {
+	if t.NextID >= 0 {
+		return Producer{t.NextID, 0}
+	}
+	return t.Producer
 }
 
 // verify says whether all the partitions are in the producer's transaction.
 func (t Txn) verify(p Producer, partitions []TopicPartition) error {
+	if t.movesTo(p) {
+		return kerr.ConcurrentTransactions
+	}
 	if err := t.check(p); err != nil {
 		return err
 	}
@@ -261,23 +307,62 @@ func (t Txn) verify(p Producer, partitions []TopicPartition) error {
 }
 
 func (t Txn) end(now time.Time, e End) (Txn, bool, error) {
-	if err := t.check(e.Producer); err != nil {
+	if t.movesTo(e.Producer) {
+		return t, false, kerr.ConcurrentTransactions
+	}
+	again := t.ended(e)
+	if err := t.check(e.Producer); err != nil && !again {
 		return t, false, err
 	}
 	prepare, complete := PrepareAbort, CompleteAbort
 	if e.Commit {
 		prepare, complete = PrepareCommit, CompleteCommit
 	}
-	switch t.State {
-	case Ongoing:
-		t.State, t.Updated = prepare, now
-		return t, true, nil
-	case complete:
-		return t, false, nil // the answer was lost
-	case prepare:
+	switch {
+	case t.State == Ongoing:
+		return t.prepare(now, prepare, e)
+	case t.State == prepare:
 		return t, false, kerr.ConcurrentTransactions
+	case t.State == complete && (again || e.Version < V2):
+		return t, false, nil // the answer was lost
+	case t.State.preparing() || again || e.Version < V2 || e.Commit:
+		return t, false, kerr.InvalidTxnState
 	}
-	return t, false, kerr.InvalidTxnState
+	t.Partitions, t.Started = nil, now
+	return t.prepare(now, PrepareAbort, e)
+}
+
+// ended reports whether e is the End that led to the present state, once more:
+// its producer has not seen the answer and so not the next epoch. The same End
+// after the next transaction has begun is a late one, and fenced.
+func (t Txn) ended(e End) bool {
+	if e.Version < V2 || t.Version < V2 || t.State == Empty || t.State == Ongoing {
+		return false
+	}
+	if t.Producer.Epoch == 0 { // the id has been replaced
+		return e.Producer == Producer{t.PreviousID, maxEpoch}
+	}
+	return e.Producer == Producer{t.Producer.ID, t.Producer.Epoch - 1}
+}
+
+// prepare decides the transaction. By V2 its markers, and whatever comes after
+// them, have the next epoch, so nothing that is late can be taken for a part of
+// the next transaction.
+func (t Txn) prepare(now time.Time, to State, e End) (Txn, bool, error) {
+	next := t
+	next.State, next.Updated, next.Version, next.NextID = to, now, e.Version, -1
+	if e.Version < V2 {
+		return next, true, nil
+	}
+	if t.Producer.Epoch >= maxEpoch {
+		if e.FreshID < 0 {
+			return t, false, errNoFreshID
+		}
+		next.NextID = e.FreshID
+	}
+	next.LastEpoch = t.Producer.Epoch
+	next.Producer.Epoch++
+	return next, true, nil
 }
 
 func (t Txn) settled(now time.Time) (Txn, bool) {
@@ -290,6 +375,9 @@ func (t Txn) settled(now time.Time) (Txn, bool) {
 		return t, false
 	}
 	t.Partitions, t.Updated = nil, now
+	if t.NextID >= 0 {
+		t.PreviousID, t.Producer, t.NextID = t.Producer.ID, t.nextProducer(), -1
+	}
 	return t, true
 }
 
