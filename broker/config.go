@@ -13,6 +13,7 @@ import (
 
 	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/broker/auth"
+	"github.com/waybillhq/waybill/broker/group"
 	"github.com/waybillhq/waybill/internal/vfs"
 )
 
@@ -141,6 +142,17 @@ type Config struct {
 	// GroupInitialRebalanceDelay is how long the first rebalance of an empty
 	// group waits for more members.
 	GroupInitialRebalanceDelay time.Duration
+	// GroupConsumerSessionTimeout ends a silent member of the consumer protocol
+	// (KIP-848), GroupConsumerHeartbeatInterval is how often members are told to
+	// beat.
+	GroupConsumerSessionTimeout    time.Duration
+	GroupConsumerHeartbeatInterval time.Duration
+	// GroupMigration says which groups may change between the classic and the
+	// consumer protocol while they have members.
+	GroupMigration group.Migration
+	// OffsetsRetention is how long committed offsets outlive the members of their
+	// group.
+	OffsetsRetention time.Duration
 
 	// Provenance makes the broker record who produced and who fetched what in
 	// its own ledger.
@@ -193,17 +205,21 @@ type Limits struct {
 // DefaultConfig is a single node on loopback, except for Dir.
 func DefaultConfig() Config {
 	return Config{
-		NodeID:                     1,
-		Listeners:                  []Listener{{Name: "client", Addr: "127.0.0.1:9092", Protocol: Plaintext}},
-		AutoCreateTopics:           true, // Kafka's default; kcat and kafkajs rely on it
-		DefaultPartitions:          1,    // Kafka's num.partitions
-		OffsetsPartitions:          8,    // Kafka's 50 is for many brokers; one group lives in one partition
-		TransactionsPartitions:     8,
-		GroupInitialRebalanceDelay: 3 * time.Second,
-		Provenance:                 true,
-		ProvenanceInterval:         500 * time.Millisecond,
-		RetentionInterval:          30 * time.Second, // Kafka looks every 5 minutes; a look costs next to nothing
-		Limits:                     DefaultLimits(),
+		NodeID:                         1,
+		Listeners:                      []Listener{{Name: "client", Addr: "127.0.0.1:9092", Protocol: Plaintext}},
+		AutoCreateTopics:               true, // Kafka's default; kcat and kafkajs rely on it
+		DefaultPartitions:              1,    // Kafka's num.partitions
+		OffsetsPartitions:              8,    // Kafka's 50 is for many brokers; one group lives in one partition
+		TransactionsPartitions:         8,
+		GroupInitialRebalanceDelay:     3 * time.Second,
+		GroupConsumerSessionTimeout:    45 * time.Second,
+		GroupConsumerHeartbeatInterval: 5 * time.Second,
+		GroupMigration:                 group.MigrateBoth,
+		OffsetsRetention:               7 * 24 * time.Hour,
+		Provenance:                     true,
+		ProvenanceInterval:             500 * time.Millisecond,
+		RetentionInterval:              30 * time.Second, // Kafka looks every 5 minutes; a look costs next to nothing
+		Limits:                         DefaultLimits(),
 	}
 }
 
@@ -257,23 +273,32 @@ func (c *Config) Validate() error {
 		bad("limits.max connections per host is negative")
 	}
 	for what, n := range map[string]int64{
-		"default partitions":         int64(c.DefaultPartitions),
-		"offsets partitions":         int64(c.OffsetsPartitions),
-		"transactions partitions":    int64(c.TransactionsPartitions),
-		"limits.max connections":     int64(c.Limits.MaxConnections),
-		"limits.max request bytes":   int64(c.Limits.MaxRequestBytes),
-		"limits.max in flight bytes": c.Limits.MaxInFlightBytes,
-		"limits.handshake timeout":   int64(c.Limits.HandshakeTimeout),
-		"limits.idle timeout":        int64(c.Limits.IdleTimeout),
-		"limits.write timeout":       int64(c.Limits.WriteTimeout),
-		"limits.drain timeout":       int64(c.Limits.DrainTimeout),
-		"limits.fetch max bytes":     int64(c.Limits.FetchMaxBytes),
-		"retention interval":         int64(c.RetentionInterval),
-		"provenance interval":        int64(c.ProvenanceInterval),
+		"default partitions":                int64(c.DefaultPartitions),
+		"offsets partitions":                int64(c.OffsetsPartitions),
+		"transactions partitions":           int64(c.TransactionsPartitions),
+		"limits.max connections":            int64(c.Limits.MaxConnections),
+		"limits.max request bytes":          int64(c.Limits.MaxRequestBytes),
+		"limits.max in flight bytes":        c.Limits.MaxInFlightBytes,
+		"limits.handshake timeout":          int64(c.Limits.HandshakeTimeout),
+		"limits.idle timeout":               int64(c.Limits.IdleTimeout),
+		"limits.write timeout":              int64(c.Limits.WriteTimeout),
+		"limits.drain timeout":              int64(c.Limits.DrainTimeout),
+		"limits.fetch max bytes":            int64(c.Limits.FetchMaxBytes),
+		"retention interval":                int64(c.RetentionInterval),
+		"provenance interval":               int64(c.ProvenanceInterval),
+		"group consumer session timeout":    int64(c.GroupConsumerSessionTimeout),
+		"group consumer heartbeat interval": int64(c.GroupConsumerHeartbeatInterval),
+		"offsets retention":                 int64(c.OffsetsRetention),
 	} {
 		if n <= 0 {
 			bad("%s must be positive", what)
 		}
+	}
+	if !slices.Contains(group.Migrations(), c.GroupMigration) {
+		bad("group migration %q is none of %v", c.GroupMigration, group.Migrations())
+	}
+	if c.GroupConsumerHeartbeatInterval >= c.GroupConsumerSessionTimeout {
+		bad("group consumer heartbeat interval %s is not below the session timeout %s", c.GroupConsumerHeartbeatInterval, c.GroupConsumerSessionTimeout)
 	}
 	if int64(c.Limits.MaxRequestBytes) > c.Limits.MaxInFlightBytes {
 		bad("limits: one request of %d bytes does not fit %d bytes in flight", c.Limits.MaxRequestBytes, c.Limits.MaxInFlightBytes)

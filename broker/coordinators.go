@@ -34,6 +34,11 @@ func openCoordinators(b *Broker) (*coordinators, error) {
 	groups := group.DefaultConfig()
 	groups.Partitions = b.cfg.OffsetsPartitions
 	groups.InitialRebalanceDelay = b.cfg.GroupInitialRebalanceDelay
+	groups.ConsumerSessionTimeout = b.cfg.GroupConsumerSessionTimeout
+	groups.ConsumerHeartbeatInterval = b.cfg.GroupConsumerHeartbeatInterval
+	groups.Migration = b.cfg.GroupMigration
+	groups.Topics = func() group.Topics { return b.topics.Load() }
+	groups.OffsetsRetention = b.cfg.OffsetsRetention
 	groups.OnCommit = c.committed
 	groups.Log = b.log
 	c.groups = group.NewCoordinator(groups)

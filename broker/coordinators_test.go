@@ -78,7 +78,7 @@ func TestCheckpointOnDisk(t *testing.T) {
 	c, stop = lead()
 	defer stop()
 	for name, want := range map[string]int64{"g": 77, "held": 2} {
-		got, err := c.Offsets(t.Context(), name, nil, true)
+		got, err := c.Offsets(t.Context(), group.FetchRequest{Group: name, Stable: true, MemberEpoch: -1})
 		if err != nil || len(got) != 1 || got[0].Offset.Offset != want || got[0].Err != nil {
 			t.Errorf("group %s: got %+v, %v; want %d", name, got, err, want)
 		}

@@ -207,13 +207,14 @@ func TestCommittedOffsetsRoundTrip(t *testing.T) {
 func TestOldOffsetVersions(t *testing.T) {
 	b := startBroker(t, nil)
 	b.makeTopic(t, "orders", 1, 5)
+	id := [16]byte(b.topic("orders").ID)
 	ctx := within(t, 10*time.Second)
-	for v := int16(2); v <= 9; v++ {
+	for v := int16(2); v <= 10; v++ {
 		cl := b.client(t, kgo.MaxVersions(versionsWith(map[int16]int16{8: v})))
 		q := kmsg.NewPtrOffsetCommitRequest()
 		q.Group, q.Generation = "g", -1
 		topic := kmsg.NewOffsetCommitRequestTopic()
-		topic.Topic = "orders"
+		topic.Topic, topic.TopicID = "orders", id
 		p := kmsg.NewOffsetCommitRequestTopicPartition()
 		p.Offset = int64(v)
 		topic.Partitions = append(topic.Partitions, p)
@@ -223,7 +224,7 @@ func TestOldOffsetVersions(t *testing.T) {
 			t.Errorf("commit v%d: got %+v, %v", v, resp, err)
 		}
 	}
-	for v := int16(1); v <= 9; v++ {
+	for v := int16(1); v <= 10; v++ {
 		cl := b.client(t, kgo.MaxVersions(versionsWith(map[int16]int16{9: v})))
 		q := kmsg.NewPtrOffsetFetchRequest()
 		q.Group = "g"
@@ -233,7 +234,7 @@ func TestOldOffsetVersions(t *testing.T) {
 		g := kmsg.NewOffsetFetchRequestGroup()
 		g.Group = "g"
 		gt := kmsg.NewOffsetFetchRequestGroupTopic()
-		gt.Topic, gt.Partitions = "orders", []int32{0}
+		gt.Topic, gt.TopicID, gt.Partitions = "orders", id, []int32{0}
 		g.Topics = append(g.Topics, gt)
 		q.Groups = append(q.Groups, g)
 		resp, err := q.RequestWith(ctx, cl)
@@ -247,8 +248,8 @@ func TestOldOffsetVersions(t *testing.T) {
 		} else {
 			got = resp.Topics[0].Partitions[0].Offset
 		}
-		if got != 9 {
-			t.Errorf("fetch v%d: got %d, want 9", v, got)
+		if got != 10 {
+			t.Errorf("fetch v%d: got %d, want 10", v, got)
 		}
 	}
 }

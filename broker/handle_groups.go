@@ -20,8 +20,8 @@ func groupAPIs() []api {
 		return api{key: key, min: low, max: high, resource: acl.Group, op: op, handle: h}
 	}
 	return []api{
-		row(kmsg.OffsetCommit, 2, 9, acl.Read, answers((*Broker).offsetCommit)),
-		row(kmsg.OffsetFetch, 1, 9, acl.Describe, answers((*Broker).offsetFetch)),
+		row(kmsg.OffsetCommit, 2, 10, acl.Read, answers((*Broker).offsetCommit)),
+		row(kmsg.OffsetFetch, 1, 10, acl.Describe, answers((*Broker).offsetFetch)),
 		row(kmsg.FindCoordinator, 0, 6, acl.Describe, answers((*Broker).findCoordinator)),
 		row(kmsg.JoinGroup, 0, 9, acl.Read, answers((*Broker).joinGroup)),
 		row(kmsg.Heartbeat, 0, 4, acl.Read, answers((*Broker).heartbeat)),
@@ -31,6 +31,8 @@ func groupAPIs() []api {
 		row(kmsg.ListGroups, 0, 5, acl.Describe, answers((*Broker).listGroups)),
 		row(kmsg.DeleteGroups, 0, 2, acl.Delete, answers((*Broker).deleteGroups)),
 		row(kmsg.OffsetDelete, 0, 0, acl.Delete, answers((*Broker).offsetDelete)),
+		row(kmsg.ConsumerGroupHeartbeat, 0, 1, acl.Read, answers((*Broker).consumerGroupHeartbeat)),
+		row(kmsg.ConsumerGroupDescribe, 0, 1, acl.Describe, answers((*Broker).consumerGroupDescribe)),
 	}
 }
 
@@ -200,8 +202,9 @@ func (b *Broker) leaveGroup(ctx context.Context, r *request, q *kmsg.LeaveGroupR
 	return resp
 }
 
-// describeGroups answers DescribeGroups. A group that does not exist is Dead, and
-// from v6 on an error (KIP-1043).
+// describeGroups answers DescribeGroups for groups of the classic protocol. One
+// that does not exist, or speaks another, is Dead, and from v6 on an error
+// (KIP-1043).
 func (b *Broker) describeGroups(ctx context.Context, r *request, q *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
 	resp := q.ResponseKind().(*kmsg.DescribeGroupsResponse)
 	for _, name := range q.Groups {
@@ -212,7 +215,11 @@ func (b *Broker) describeGroups(ctx context.Context, r *request, q *kmsg.Describ
 		if r.may(name) {
 			d, err = b.coordinators.groups.Describe(ctx, name)
 		}
-		if err == nil && d.State == group.Dead && q.Version >= 6 {
+		switch {
+		case err != nil || d.State != group.Dead || q.Version < 6:
+		case d.Consumer:
+			err = refuse(kerr.GroupIDNotFound, "the group is not a classic one")
+		default:
 			err = refuse(kerr.GroupIDNotFound, "there is no such group")
 		}
 		out.ErrorCode, out.ErrorMessage = b.code(err, "describe group", "group", name), message(err)
@@ -232,9 +239,6 @@ func (b *Broker) describeGroups(ctx context.Context, r *request, q *kmsg.Describ
 	return resp
 }
 
-// groupType is what ListGroups calls the groups of this package (KIP-848).
-const groupType = "classic"
-
 // listGroups answers ListGroups: all groups to who may Describe the cluster, and
 // to others those that they may. v4 filters by state (KIP-518), v5 by type.
 func (b *Broker) listGroups(ctx context.Context, r *request, q *kmsg.ListGroupsRequest) *kmsg.ListGroupsResponse {
@@ -246,12 +250,12 @@ func (b *Broker) listGroups(ctx context.Context, r *request, q *kmsg.ListGroupsR
 		return len(filter) == 0 || slices.ContainsFunc(filter, func(f string) bool { return strings.EqualFold(f, value) })
 	}
 	for _, g := range all {
-		if !everything && !r.may(g.Group) || !wanted(q.StatesFilter, string(g.State)) || !wanted(q.TypesFilter, groupType) {
+		if !everything && !r.may(g.Group) || !wanted(q.StatesFilter, string(g.State)) || !wanted(q.TypesFilter, string(g.Type)) {
 			continue
 		}
 		out := kmsg.NewListGroupsResponseGroup()
 		out.Group, out.ProtocolType = g.Group, g.ProtocolType
-		out.GroupState, out.GroupType = string(g.State), groupType
+		out.GroupState, out.GroupType = string(g.State), string(g.Type)
 		resp.Groups = append(resp.Groups, out)
 	}
 	return resp

@@ -18,10 +18,16 @@ type commit struct {
 	refused map[group.TopicPartition]error
 }
 
-// add takes a partition's offset if the caller may read the topic and it is one.
+// topicIDsInOffsets is the version of OffsetCommit and OffsetFetch from which on
+// topics are named by their ids.
+const topicIDsInOffsets = 10
+
+// addOffset takes a partition's offset if the caller may read the topic and it is one.
 func (b *Broker) addOffset(r *request, c *commit, o group.Offset) {
 	var err error
 	switch _, unknown := b.partition(o.Topic, o.Partition); {
+	case o.Topic == "":
+		err = kerr.UnknownTopicID
 	case !r.allowed(acl.Read, acl.Topic, o.Topic):
 		err = kerr.TopicAuthorizationFailed
 	case unknown != nil:
@@ -59,11 +65,19 @@ func newCommit(r *request, name, memberID string, instanceID *string, generation
 
 // offsetCommit answers OffsetCommit, when the offsets are on disk. A retention
 // that the client asks for (v2 to v4) is ignored, as in Kafka since KIP-211. v6
-// has leader epochs, v7 static members.
+// has leader epochs, v7 static members, v9 errors of the consumer protocol
+// (KIP-848), v10 ids of topics in place of names.
 func (b *Broker) offsetCommit(ctx context.Context, r *request, q *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse {
 	resp := q.ResponseKind().(*kmsg.OffsetCommitResponse)
 	c := newCommit(r, q.Group, q.MemberID, q.InstanceID, q.Generation)
+	c.KnowsEpochs = q.Version >= 9
 	err := error(kerr.GroupAuthorizationFailed)
+	if q.Version >= topicIDsInOffsets {
+		set := b.topics.Load()
+		for i := range q.Topics {
+			q.Topics[i].Topic, _ = set.Name(q.Topics[i].TopicID)
+		}
+	}
 	if r.may(q.Group) {
 		for _, t := range q.Topics {
 			for _, p := range t.Partitions {
@@ -76,7 +90,7 @@ func (b *Broker) offsetCommit(ctx context.Context, r *request, q *kmsg.OffsetCom
 	}
 	for _, t := range q.Topics {
 		topic := kmsg.NewOffsetCommitResponseTopic()
-		topic.Topic = t.Topic
+		topic.Topic, topic.TopicID = t.Topic, t.TopicID
 		for _, p := range t.Partitions {
 			part := kmsg.NewOffsetCommitResponseTopicPartition()
 			part.Partition, part.ErrorCode = p.Partition, b.outcome(c, t.Topic, p.Partition, err)
@@ -127,12 +141,13 @@ func (b *Broker) txnOffsetCommit(ctx context.Context, r *request, q *kmsg.TxnOff
 
 // offsetFetch answers OffsetFetch. No topics (null, v2 and later) asks for all of
 // a group's offsets. v7 can ask for offsets that no open transaction may move
-// (KIP-447), v8 for many groups at once (KIP-709).
+// (KIP-447), v8 for many groups at once (KIP-709), v9 says which member asks
+// (KIP-848), v10 names topics by their ids.
 func (b *Broker) offsetFetch(ctx context.Context, r *request, q *kmsg.OffsetFetchRequest) *kmsg.OffsetFetchResponse {
 	resp := q.ResponseKind().(*kmsg.OffsetFetchResponse)
 	if q.Version >= 8 {
 		for i := range q.Groups {
-			resp.Groups = append(resp.Groups, b.fetchOffsets(ctx, r, &q.Groups[i], q.RequireStable))
+			resp.Groups = append(resp.Groups, b.fetchOffsets(ctx, r, &q.Groups[i], q.Version, q.RequireStable))
 		}
 		return resp
 	}
@@ -147,7 +162,7 @@ func (b *Broker) offsetFetch(ctx context.Context, r *request, q *kmsg.OffsetFetc
 		topic.Topic, topic.Partitions = t.Topic, t.Partitions
 		want.Topics = append(want.Topics, topic)
 	}
-	got := b.fetchOffsets(ctx, r, &want, q.RequireStable)
+	got := b.fetchOffsets(ctx, r, &want, q.Version, q.RequireStable)
 	resp.ErrorCode = got.ErrorCode
 	for _, t := range got.Topics {
 		topic := kmsg.NewOffsetFetchResponseTopic()
@@ -163,14 +178,23 @@ func (b *Broker) offsetFetch(ctx context.Context, r *request, q *kmsg.OffsetFetc
 	return resp
 }
 
-func (b *Broker) fetchOffsets(ctx context.Context, r *request, want *kmsg.OffsetFetchRequestGroup, stable bool) kmsg.OffsetFetchResponseGroup {
+func (b *Broker) fetchOffsets(ctx context.Context, r *request, want *kmsg.OffsetFetchRequestGroup, version int16, stable bool) kmsg.OffsetFetchResponseGroup {
 	resp := kmsg.NewOffsetFetchResponseGroup()
 	resp.Group = want.Group
+	byID := version >= topicIDsInOffsets
+	set := b.topics.Load()
 	var partitions []group.TopicPartition // nil is all
 	if want.Topics != nil {
 		partitions = []group.TopicPartition{}
 	}
-	for _, t := range want.Topics {
+	for i := range want.Topics {
+		t := &want.Topics[i]
+		if byID {
+			if t.Topic, _ = set.Name(t.TopicID); t.Topic == "" {
+				resp.Topics = append(resp.Topics, unknownTopicID(t))
+				continue
+			}
+		}
 		for _, p := range t.Partitions {
 			partitions = append(partitions, group.TopicPartition{Topic: t.Topic, Partition: p})
 		}
@@ -178,7 +202,10 @@ func (b *Broker) fetchOffsets(ctx context.Context, r *request, want *kmsg.Offset
 	var offsets []group.Fetched
 	err := error(kerr.GroupAuthorizationFailed)
 	if r.may(want.Group) {
-		offsets, err = b.coordinators.groups.Offsets(ctx, want.Group, partitions, stable)
+		offsets, err = b.coordinators.groups.Offsets(ctx, group.FetchRequest{
+			Group: want.Group, Partitions: partitions, Stable: stable,
+			MemberID: text(want.MemberID), MemberEpoch: want.MemberEpoch,
+		})
 	}
 	resp.ErrorCode = b.code(err, "fetch offsets", "group", want.Group)
 	if err != nil {
@@ -199,6 +226,11 @@ func (b *Broker) fetchOffsets(ctx context.Context, r *request, want *kmsg.Offset
 		if n := len(resp.Topics); n == 0 || resp.Topics[n-1].Topic != f.Topic {
 			topic := kmsg.NewOffsetFetchResponseGroupTopic()
 			topic.Topic = f.Topic
+			id, _, known := set.Topic(f.Topic)
+			if byID && !known {
+				continue // of a topic that is no more, and has no id to be named by
+			}
+			topic.TopicID = id
 			resp.Topics = append(resp.Topics, topic)
 		}
 		part := kmsg.NewOffsetFetchResponseGroupTopicPartition()
@@ -211,6 +243,19 @@ func (b *Broker) fetchOffsets(ctx context.Context, r *request, want *kmsg.Offset
 		last.Partitions = append(last.Partitions, part)
 	}
 	return resp
+}
+
+// unknownTopicID is the answer about a topic that is not, or no more.
+func unknownTopicID(want *kmsg.OffsetFetchRequestGroupTopic) kmsg.OffsetFetchResponseGroupTopic {
+	topic := kmsg.NewOffsetFetchResponseGroupTopic()
+	topic.TopicID = want.TopicID
+	for _, p := range want.Partitions {
+		part := kmsg.NewOffsetFetchResponseGroupTopicPartition()
+		part.Partition, part.Offset, part.LeaderEpoch, part.Metadata = p, -1, -1, kmsg.StringPtr("")
+		part.ErrorCode = kerr.UnknownTopicID.Code
+		topic.Partitions = append(topic.Partitions, part)
+	}
+	return topic
 }
 
 // offsetDelete answers OffsetDelete (KIP-496): of a live group only topics that

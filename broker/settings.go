@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/broker/commitlog"
+	"github.com/waybillhq/waybill/broker/group"
 )
 
 // setting is one row of the catalogue of topic configurations. DescribeConfigs,
@@ -180,6 +181,10 @@ func (b *Broker) brokerSettings() []setting {
 		row("broker.id", kmsg.ConfigTypeInt, number(int64(b.cfg.NodeID)), "The id of this node."),
 		row("compression.type", kmsg.ConfigTypeString, def("compression.type"), "Batches are stored as producers compressed them."),
 		row("default.replication.factor", kmsg.ConfigTypeInt, "1", "The broker is the only replica."),
+		row("group.consumer.assignors", kmsg.ConfigTypeList, strings.Join(group.Assignors(), ","), "The assignors of the consumer protocol. The first is the default."),
+		row("group.consumer.heartbeat.interval.ms", kmsg.ConfigTypeInt, number(b.cfg.GroupConsumerHeartbeatInterval.Milliseconds()), "How often members of the consumer protocol beat."),
+		row("group.consumer.migration.policy", kmsg.ConfigTypeString, string(b.cfg.GroupMigration), "Which groups may change their protocol while they have members."),
+		row("group.consumer.session.timeout.ms", kmsg.ConfigTypeInt, number(b.cfg.GroupConsumerSessionTimeout.Milliseconds()), "After what silence a member of the consumer protocol is taken out."),
 		row("group.initial.rebalance.delay.ms", kmsg.ConfigTypeInt, number(b.cfg.GroupInitialRebalanceDelay.Milliseconds()), "How long the first rebalance of a group waits for members."),
 		row("listeners", kmsg.ConfigTypeString, strings.Join(listeners, ","), "The bound addresses."),
 		row("log.cleanup.policy", kmsg.ConfigTypeList, def("cleanup.policy"), "Default of cleanup.policy."),
@@ -191,6 +196,7 @@ func (b *Broker) brokerSettings() []setting {
 		row("min.insync.replicas", kmsg.ConfigTypeInt, def("min.insync.replicas"), "Default of min.insync.replicas."),
 		row("node.id", kmsg.ConfigTypeInt, number(int64(b.cfg.NodeID)), "The id of this node."),
 		row("num.partitions", kmsg.ConfigTypeInt, number(int64(b.cfg.DefaultPartitions)), "Partitions of topics that are created without a number."),
+		row("offsets.retention.minutes", kmsg.ConfigTypeInt, number(int64(b.cfg.OffsetsRetention.Minutes())), "How long offsets outlive the members of their group."),
 		row("offsets.topic.num.partitions", kmsg.ConfigTypeInt, number(int64(b.cfg.OffsetsPartitions)), "Partitions of __consumer_offsets."),
 		row("offsets.topic.replication.factor", kmsg.ConfigTypeShort, "1", "The broker is the only replica."),
 		row("socket.request.max.bytes", kmsg.ConfigTypeInt, number(int64(b.cfg.Limits.MaxRequestBytes)), "The largest Produce request; others are held to 1 MiB."),

@@ -66,6 +66,8 @@ type topic struct {
 type topicSet struct {
 	byName map[string]*topic
 	byID   map[controller.TopicID]*topic
+	// version counts the sets of this life of the broker, from 1 on.
+	version int64
 }
 
 func (s *topicSet) close() error {
@@ -83,7 +85,7 @@ func (s *topicSet) close() error {
 // with returns the set with t in place of any topic of its name, or, if t is
 // nil, without the name.
 func (s *topicSet) with(name string, t *topic) *topicSet {
-	next := &topicSet{byName: maps.Clone(s.byName), byID: maps.Clone(s.byID)}
+	next := &topicSet{byName: maps.Clone(s.byName), byID: maps.Clone(s.byID), version: s.version + 1}
 	if old := next.byName[name]; old != nil {
 		delete(next.byID, old.ID)
 		delete(next.byName, name)
@@ -132,7 +134,7 @@ func (b *Broker) openTopics() error {
 	if err := b.removeOrphans(image); err != nil {
 		return err
 	}
-	set := &topicSet{byName: map[string]*topic{}, byID: map[controller.TopicID]*topic{}}
+	set := &topicSet{byName: map[string]*topic{}, byID: map[controller.TopicID]*topic{}, version: 1}
 	defer func() { b.topics.Store(set) }()
 	for name, t := range image.Topics {
 		opened := &topic{Topic: t, config: topicConfigOf(t.Configs, b.syncs)}

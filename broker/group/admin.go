@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/internal/record"
 )
@@ -20,18 +19,35 @@ type Fetched struct {
 	Err error
 }
 
-// Offsets returns the committed offsets of a group for the given partitions, or
-// for all that have one if partitions is nil. A group that does not exist has
-// none. No offset is returned that is not durable.
-func (c *Coordinator) Offsets(ctx context.Context, group string, partitions []TopicPartition, stable bool) ([]Fetched, error) {
-	s, err := c.shard(group)
+// FetchRequest asks for committed offsets of a group.
+type FetchRequest struct {
+	Group      string
+	Partitions []TopicPartition // nil is all that have an offset
+	// Stable refuses offsets that an open transaction may move.
+	Stable bool
+	// MemberID and MemberEpoch are those of a member of the consumer protocol; ""
+	// and -1 are of nobody.
+	MemberID    string
+	MemberEpoch int32
+}
+
+// Offsets returns the committed offsets of a group. A group that does not exist
+// has none. No offset is returned that is not durable.
+func (c *Coordinator) Offsets(ctx context.Context, r FetchRequest) ([]Fetched, error) {
+	partitions := r.Partitions
+	s, err := c.shard(r.Group)
 	if err != nil {
 		return nil, err
 	}
 	var out []Fetched
 	var next int64
 	err = s.do(ctx, func() error {
-		e := s.get(group)
+		e := s.get(r.Group)
+		if e != nil {
+			if err := e.group.CheckFetch(r.MemberID, r.MemberEpoch); err != nil {
+				return err
+			}
+		}
 		if partitions == nil && e != nil {
 			partitions = e.offsets.partitions()
 		}
@@ -43,7 +59,7 @@ func (c *Coordinator) Offsets(ctx context.Context, group string, partitions []To
 			}
 			p, ok := e.offsets.committed[tp]
 			switch {
-			case stable && e.offsets.unstable(tp):
+			case r.Stable && e.offsets.unstable(tp):
 				out[i].Err = kerr.UnstableOffsetCommit
 			case ok:
 				out[i].Offset = p.Offset
@@ -65,6 +81,8 @@ type Description struct {
 	Group, ProtocolType, Protocol string
 	State                         State
 	Members                       []Member
+	// Consumer says that there is such a group, of the consumer protocol.
+	Consumer bool
 }
 
 // Member is a member of a group. Metadata and Assignment are empty unless the
@@ -75,7 +93,8 @@ type Member struct {
 	Metadata, Assignment []byte
 }
 
-// Describe returns a group; one that does not exist is [Dead].
+// Describe returns a classic group; one that does not exist, or speaks another
+// protocol, is [Dead].
 func (c *Coordinator) Describe(ctx context.Context, group string) (Description, error) {
 	s, err := c.shard(group)
 	if err != nil {
@@ -87,7 +106,11 @@ func (c *Coordinator) Describe(ctx context.Context, group string) (Description, 
 		if e == nil {
 			return nil
 		}
-		g := e.group
+		g, classic := e.group.(*Group)
+		if !classic {
+			d.Consumer = true
+			return nil
+		}
 		d.State, d.ProtocolType = g.state, g.protocolType
 		if g.state == Stable {
 			d.Protocol = g.protocol
@@ -104,10 +127,20 @@ func (c *Coordinator) Describe(ctx context.Context, group string) (Description, 
 	return d, err
 }
 
+// Type is the protocol of a group, by Kafka's name.
+type Type string
+
+// The types of groups.
+const (
+	TypeClassic  Type = "classic"
+	TypeConsumer Type = "consumer"
+)
+
 // Listed is a group in a list.
 type Listed struct {
 	Group, ProtocolType string
 	State               State
+	Type                Type
 }
 
 // List returns the groups of all partitions that are led here, sorted. A
@@ -127,7 +160,11 @@ func (c *Coordinator) List(ctx context.Context) ([]Listed, error) {
 		}
 		err = s.do(ctx, func() error {
 			for name, e := range s.groups {
-				all = append(all, Listed{name, e.group.protocolType, e.group.state})
+				l := Listed{name, consumerType, e.group.State(), TypeConsumer}
+				if g, classic := e.group.(*Group); classic {
+					l.ProtocolType, l.Type = g.protocolType, TypeClassic
+				}
+				all = append(all, l)
 			}
 			return nil
 		})
@@ -151,11 +188,11 @@ func (c *Coordinator) Delete(ctx context.Context, group string) error {
 		switch {
 		case e == nil:
 			return kerr.GroupIDNotFound
-		case e.group.state != Empty:
+		case !e.group.empty():
 			return kerr.NonEmptyGroup
 		}
 		now := time.Now()
-		gone := []record.Record{tombstone(groupKey(group), now)}
+		gone := tombstonesOf(group, e.group, now)
 		for _, tp := range e.offsets.all() {
 			gone = append(gone, tombstone(offsetKey(group, tp), now))
 		}
@@ -259,7 +296,7 @@ func (s *shard) forgetTopic(e *entry, topic string) error {
 	var partitions []TopicPartition
 	for _, tp := range e.offsets.all() {
 		if tp.Topic == topic {
-			gone = append(gone, tombstone(offsetKey(e.group.name, tp), now))
+			gone = append(gone, tombstone(offsetKey(e.name, tp), now))
 			partitions = append(partitions, tp)
 		}
 	}
@@ -271,28 +308,4 @@ func (s *shard) forgetTopic(e *entry, topic string) error {
 	}
 	s.forget(e)
 	return nil
-}
-
-// subscribed are the topics that the members of a live group read. It fails for
-// a group whose metadata is not a consumer's: what it reads is not known.
-func (g *Group) subscribed() (map[string]bool, error) {
-	topics := map[string]bool{}
-	if g.state == Empty {
-		return topics, nil
-	}
-	if g.protocolType != "consumer" {
-		return nil, kerr.NonEmptyGroup
-	}
-	for _, m := range g.members {
-		for _, p := range m.protocols {
-			var meta kmsg.ConsumerMemberMetadata
-			if err := meta.ReadFrom(p.Metadata); err != nil {
-				return nil, kerr.NonEmptyGroup
-			}
-			for _, t := range meta.Topics {
-				topics[t] = true
-			}
-		}
-	}
-	return topics, nil
 }

@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"fmt"
+	"iter"
 	"math"
 	"time"
 
@@ -11,30 +12,23 @@ import (
 
 // expire takes back offsets that have outlived their retention, and groups that
 // have neither members nor offsets left. The offsets of a group with members stay
-// (KIP-211); those of one that has lost its members count from then, and those of
-// a group that never had any from their commit.
+// (KIP-211), except those of topics that none of them reads any more; those of
+// one that has lost its members count from then, and those of a group that never
+// had any from their commit.
 func (s *shard) expire(now time.Time, retention time.Duration) {
 	for _, e := range s.groups {
 		if s.failure != nil {
 			return
 		}
-		if e.group.state != Empty {
-			continue
-		}
 		var gone []record.Record
 		var partitions []TopicPartition
-		for tp, p := range e.offsets.committed {
-			since := time.UnixMilli(p.committedAt)
-			if e.group.protocolType != "" && e.group.since.After(since) {
-				since = e.group.since
-			}
-			if now.Sub(since) >= retention && !e.offsets.unstable(tp) {
-				gone = append(gone, tombstone(offsetKey(e.group.name, tp), now))
-				partitions = append(partitions, tp)
-			}
+		for tp := range e.expired(now, retention) {
+			gone = append(gone, tombstone(offsetKey(e.name, tp), now))
+			partitions = append(partitions, tp)
 		}
-		if e.saved && len(gone) == len(e.offsets.committed) && len(e.offsets.pending) == 0 && len(e.group.pending) == 0 {
-			gone = append(gone, tombstone(groupKey(e.group.name), now))
+		last := e.saved && e.idle() && len(gone) == len(e.offsets.committed) && len(e.offsets.pending) == 0
+		if last {
+			gone = append(gone, tombstonesOf(e.name, e.group, now)...)
 		}
 		if len(gone) == 0 {
 			continue
@@ -45,9 +39,35 @@ func (s *shard) expire(now time.Time, retention time.Duration) {
 		for _, tp := range partitions {
 			e.offsets.remove(tp)
 		}
-		if e.offsets.empty() {
+		if last {
 			e.saved = false
 			s.forget(e)
+		}
+	}
+}
+
+// expired are the partitions of a group whose offsets nobody has wanted for
+// longer than retention.
+func (e *entry) expired(now time.Time, retention time.Duration) iter.Seq[TopicPartition] {
+	return func(yield func(TopicPartition) bool) {
+		reads := map[string]bool{}
+		if !e.group.empty() {
+			var err error
+			// What a group in the middle of a rebalance reads is not known.
+			if reads, err = e.group.subscribed(); err != nil || e.group.State() != Stable {
+				return
+			}
+		}
+		emptySince, counts := e.group.emptySince()
+		counts = counts && e.group.empty()
+		for tp, p := range e.offsets.committed {
+			since := time.UnixMilli(p.committedAt)
+			if counts && emptySince.After(since) {
+				since = emptySince
+			}
+			if !reads[tp.Topic] && now.Sub(since) >= retention && !e.offsets.unstable(tp) && !yield(tp) {
+				return
+			}
 		}
 	}
 }
@@ -112,7 +132,7 @@ func (s *shard) rewrite(e *entry, now time.Time) (kept int64, err error) {
 	var all []record.Record
 	var partitions []TopicPartition
 	if e.saved {
-		all = append(all, groupRecord(e.group, now))
+		all = append(all, recordsOf(e.name, e.group, e.group.parts(), now)...)
 	}
 	for _, tp := range e.offsets.partitions() {
 		p := e.offsets.committed[tp]
@@ -120,13 +140,13 @@ func (s *shard) rewrite(e *entry, now time.Time) (kept int64, err error) {
 			kept = min(kept, p.logOffset)
 			continue
 		}
-		all = append(all, offsetRecord(e.group.name, p.Offset, time.UnixMilli(p.committedAt)))
+		all = append(all, offsetRecord(e.name, p.Offset, time.UnixMilli(p.committedAt)))
 		partitions = append(partitions, tp)
 	}
 	at, err := s.append(e, all, record.NoProducer(record.None))
 	if err != nil {
 		if s.failure == nil {
-			s.failure = fmt.Errorf("checkpoint of group %q: %w", e.group.name, err)
+			s.failure = fmt.Errorf("checkpoint of group %q: %w", e.name, err)
 		}
 		return 0, err
 	}
@@ -143,7 +163,7 @@ func (s *shard) rewrite(e *entry, now time.Time) (kept int64, err error) {
 func (s *shard) live() int64 {
 	var n int64
 	for _, e := range s.groups {
-		n += 1 + int64(len(e.offsets.committed))
+		n += int64(len(e.group.parts()) + len(e.offsets.committed))
 	}
 	return n
 }

@@ -2,6 +2,7 @@ package group
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -13,9 +14,12 @@ import (
 // partitions itself (generation -1, no member), has read.
 type CommitRequest struct {
 	Group, MemberID, InstanceID string
-	Generation                  int32
-	Client                      Client
-	Offsets                     []Offset
+	Generation                  int32 // or the epoch of a member of the consumer protocol
+	// KnowsEpochs says that the client understands the errors of the consumer
+	// protocol (from OffsetCommit 9 on).
+	KnowsEpochs bool
+	Client      Client
+	Offsets     []Offset
 }
 
 // Commit stores offsets and returns when they are durable.
@@ -124,7 +128,10 @@ func (s *shard) commitHeld(r *CommitRequest, producerID int64, producerEpoch int
 func (s *shard) committer(r *CommitRequest, now time.Time, transactional bool) (*entry, error) {
 	e := s.get(r.Group)
 	if e == nil {
-		if r.Generation >= 0 {
+		switch {
+		case r.Generation >= 0 && r.KnowsEpochs:
+			return nil, kerr.GroupIDNotFound
+		case r.Generation >= 0:
 			return nil, kerr.IllegalGeneration
 		}
 		if len(r.Offsets) == 0 {
@@ -132,7 +139,11 @@ func (s *shard) committer(r *CommitRequest, now time.Time, transactional bool) (
 		}
 		return s.create(r.Group, now), nil
 	}
-	return e, e.group.CheckCommit(now, r.MemberID, r.InstanceID, r.Generation, transactional)
+	err := e.group.CheckCommit(now, r.MemberID, r.InstanceID, r.Generation, transactional)
+	if errors.Is(err, kerr.StaleMemberEpoch) && !r.KnowsEpochs {
+		return nil, kerr.UnsupportedVersion
+	}
+	return e, err
 }
 
 func offsetRecords(r *CommitRequest, now time.Time) []record.Record {

@@ -34,6 +34,18 @@ type Config struct {
 	// MaxGroupBytes bounds the metadata and assignments of a group, which must
 	// fit into one record.
 	MaxGroupBytes int
+	// ConsumerSessionTimeout and ConsumerHeartbeatInterval are those of members of
+	// the consumer protocol [group.consumer.session.timeout.ms,
+	// group.consumer.heartbeat.interval.ms], ConsumerMaxMembers bounds its groups
+	// [group.consumer.max.size].
+	ConsumerSessionTimeout, ConsumerHeartbeatInterval time.Duration
+	ConsumerMaxMembers                                int
+	// Migration says which groups may change their protocol while they have
+	// members [group.consumer.migration.policy].
+	Migration Migration
+	// Topics returns the cluster's topics as they are. It is called by many, and
+	// must be set.
+	Topics func() Topics
 	// OffsetsRetention is how long offsets outlive the members of their group
 	// [offsets.retention.minutes].
 	OffsetsRetention time.Duration
@@ -50,20 +62,28 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// DefaultConfig is Kafka's where Kafka has it, except for Log.
+// DefaultConfig is Kafka's where Kafka has it, except for Log and Topics.
 func DefaultConfig() Config {
 	return Config{
-		Partitions:            50,
-		InitialRebalanceDelay: 3 * time.Second,
-		MinSessionTimeout:     6 * time.Second,
-		MaxSessionTimeout:     30 * time.Minute,
-		MaxMembers:            10_000,    // Kafka has no bound; one record could not hold more
-		MaxGroupBytes:         900 << 10, // below the 1 MiB of max.message.bytes
-		OffsetsRetention:      7 * 24 * time.Hour,
-		CleanupInterval:       10 * time.Minute,
-		CheckpointRecords:     100_000, // about 10 MB of commits; read in well under a second
-		Log:                   slog.New(slog.DiscardHandler),
+		Partitions:                50,
+		InitialRebalanceDelay:     3 * time.Second,
+		MinSessionTimeout:         6 * time.Second,
+		MaxSessionTimeout:         30 * time.Minute,
+		MaxMembers:                10_000,    // Kafka has no bound; one record could not hold more
+		MaxGroupBytes:             900 << 10, // below the 1 MiB of max.message.bytes
+		ConsumerSessionTimeout:    45 * time.Second,
+		ConsumerHeartbeatInterval: 5 * time.Second,
+		ConsumerMaxMembers:        10_000, // Kafka has no bound
+		Migration:                 MigrateBoth,
+		OffsetsRetention:          7 * 24 * time.Hour,
+		CleanupInterval:           10 * time.Minute,
+		CheckpointRecords:         100_000, // about 10 MB of commits; read in well under a second
+		Log:                       slog.New(slog.DiscardHandler),
 	}
+}
+
+func (c *Config) consumerRules() ConsumerRules {
+	return ConsumerRules{c.ConsumerSessionTimeout, c.ConsumerMaxMembers, c.Migration, c.MaxMembers}
 }
 
 // Coordinator coordinates the groups of the partitions that this broker leads. It
@@ -102,8 +122,7 @@ func PartitionFor(name string, n int32) int32 {
 // fails. It reads the log first; until then requests are answered
 // COORDINATOR_LOAD_IN_PROGRESS. A partition is led once at a time.
 func (c *Coordinator) Lead(ctx context.Context, partition int32, log Log) error {
-	rules := Rules{c.cfg.InitialRebalanceDelay, c.cfg.MaxMembers, c.cfg.MaxGroupBytes}
-	s := newShard(partition, log, rules)
+	s := newShard(partition, log, &c.cfg)
 	c.mu.Lock()
 	_, led := c.shards[partition]
 	if !led {
@@ -126,7 +145,7 @@ func (c *Coordinator) Lead(ctx context.Context, partition int32, log Log) error 
 		return fmt.Errorf("load partition %d of %s: %w", partition, Topic, err)
 	}
 	close(s.ready)
-	return s.run(ctx, &c.cfg)
+	return s.run(ctx)
 }
 
 // shard returns the shard of a group, if it is led here and loaded.

@@ -21,6 +21,7 @@ type rig struct {
 	log     *memLog
 	cfg     Config
 	commits []Commit
+	topics  *catalog
 	stop    func() error
 }
 
@@ -28,6 +29,8 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	r := &rig{t: t, log: newMemLog(), cfg: DefaultConfig()}
 	r.cfg.Partitions = 1
 	r.cfg.InitialRebalanceDelay = 0
+	r.topics = newCatalog(map[string]int32{"t": 2})
+	r.cfg.Topics = func() Topics { return r.topics }
 	r.cfg.OnCommit = func(c []Commit) { r.commits = append(r.commits, c...) }
 	for _, f := range change {
 		f(&r.cfg)
@@ -82,7 +85,7 @@ func (r *rig) commit(group string, o ...Offset) error {
 // offset returns what is committed for partition 0 of a group, and its error.
 func (r *rig) offset(group string, stable bool) (int64, error) {
 	r.t.Helper()
-	got, err := r.Offsets(r.t.Context(), group, []TopicPartition{tp(0)}, stable)
+	got, err := r.Offsets(r.t.Context(), FetchRequest{Group: group, Partitions: []TopicPartition{tp(0)}, Stable: stable, MemberEpoch: -1})
 	if err != nil {
 		r.t.Fatalf("Offsets: %v", err)
 	}
@@ -135,7 +138,7 @@ func TestCommitsSurviveRestart(t *testing.T) {
 			t.Errorf("hook got %+v, want %+v", r.commits, want)
 		}
 		for range 2 {
-			got, err := r.Offsets(t.Context(), "g", nil, true)
+			got, err := r.Offsets(t.Context(), FetchRequest{Group: "g", Stable: true, MemberEpoch: -1})
 			want := []Fetched{{Offset: at(0, 11)}, {Offset: at(1, 20)}}
 			if err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("offsets: got %+v, %v; want %+v", got, err, want)
@@ -156,7 +159,7 @@ func TestMembersSurviveRestart(t *testing.T) {
 			t.Errorf("heartbeat after restart: %v", err)
 		}
 		d, err := r.Describe(t.Context(), "g")
-		want := Description{"g", "consumer", "range", Stable, []Member{{j.MemberID, "", "c", "/h", []byte("meta"), []byte("p0")}}}
+		want := Description{"g", "consumer", "range", Stable, []Member{{j.MemberID, "", "c", "/h", []byte("meta"), []byte("p0")}}, false}
 		if err != nil || !reflect.DeepEqual(d, want) {
 			t.Errorf("describe: got %+v, %v; want %+v", d, err, want)
 		}
@@ -445,7 +448,7 @@ func TestDeleteAndList(t *testing.T) {
 		if err := r.commit("idle", at(0, 1), at(1, 1)); err != nil {
 			t.Fatal(err)
 		}
-		want := []Listed{{"idle", "", Empty}, {"live", "consumer", Stable}}
+		want := []Listed{{"idle", "", Empty, TypeClassic}, {"live", "consumer", Stable, TypeClassic}}
 		if got, err := r.List(t.Context()); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("list: got %v, %v; want %v", got, err, want)
 		}
@@ -499,7 +502,7 @@ func TestForgetTopic(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			got, err := r.Offsets(t.Context(), "both", nil, false)
+			got, err := r.Offsets(t.Context(), FetchRequest{Group: "both", MemberEpoch: -1})
 			if want := []Fetched{{Offset: other}}; err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("got %v, %v; want %v", got, err, want)
 			}
@@ -532,26 +535,39 @@ func FuzzReadRecord(f *testing.F) {
 	now := time.UnixMilli(1_700_000_000_000)
 	g := New("g", Rules{}, now)
 	g.Step(now, Join{NewMemberID: "m", InstanceID: "i", ProtocolType: "consumer", Protocols: []Protocol{{"range", []byte("x")}}})
-	for _, r := range []record.Record{groupRecord(g, now), offsetRecord("g", at(0, 1), now), tombstone(groupKey("g"), now)} {
+	seeds := recordsOf("g", g, g.parts(), now)
+	c := someConsumer(now)
+	seeds = append(seeds, recordsOf("g", c, c.parts(), now)...)
+	seeds = append(seeds, tombstonesOf("g", c, now)...)
+	for _, r := range append(seeds, offsetRecord("g", at(0, 1), now), tombstone(groupKey("g"), now)) {
 		f.Add(r.Key, r.Value)
 	}
 	f.Fuzz(func(t *testing.T, key, value []byte) {
-		l, known, err := readRecord(record.Record{Key: key, Value: value})
+		r := record.Record{Key: key, Value: value}
+		l, known, err := readRecord(r)
 		if err != nil || !known {
 			return
 		}
-		s := newShard(0, newMemLog(), Rules{})
-		b, err := record.Encode([]record.Record{{Key: key, Value: value}}, record.NoProducer(record.None))
+		cfg := DefaultConfig()
+		s := newShard(0, newMemLog(), &cfg)
+		b, err := record.Encode([]record.Record{r}, record.NoProducer(record.None))
 		if err != nil {
 			t.Skip()
 		}
-		s.apply(l, record.Record{Offset: 1}, b, now)
-		e := s.get(l.name)
-		if e == nil || l.group == nil {
+		if err := s.apply(l, r, b, now); err != nil {
 			return
 		}
-		again, _, err := readRecord(groupRecord(e.group, now))
-		if err != nil || len(again.group.Members) != len(e.group.members) {
+		e := s.get(l.name)
+		if g, ok := e.group.(*Consumer); ok {
+			g.loaded(now)
+			sameAfterReload(t, g, now)
+			return
+		}
+		if l.group == nil {
+			return
+		}
+		again, _, err := readRecord(recordsOf(l.name, e.group, e.group.parts(), now)[0])
+		if err != nil || len(again.group.Members) != len(e.group.(*Group).members) {
 			t.Errorf("group does not survive: %v", err)
 		}
 	})

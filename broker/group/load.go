@@ -47,6 +47,9 @@ func (s *shard) load(ctx context.Context) error {
 		}
 	}
 	for _, e := range s.groups {
+		if g, ok := e.group.(*Consumer); ok {
+			g.loaded(now)
+		}
 		s.schedule(e)
 		s.forget(e)
 	}
@@ -73,34 +76,66 @@ func (s *shard) replay(b record.Batch, now time.Time) error {
 			return fmt.Errorf("record at offset %d: %w", r.Offset, err)
 		}
 		if known {
-			s.apply(l, r, b, now)
+			if err := s.apply(l, r, b, now); err != nil {
+				return fmt.Errorf("record at offset %d: group %q: %w", r.Offset, l.name, err)
+			}
 		}
 	}
 	return nil
 }
 
-func (s *shard) apply(l loaded, r record.Record, b record.Batch, now time.Time) {
+func (s *shard) apply(l loaded, r record.Record, b record.Batch, now time.Time) error {
 	e := s.create(l.name, now)
 	e.next = b.NextOffset()
-	switch {
-	case l.isOffset && l.offset == nil:
-		e.offsets.remove(l.tp)
-	case l.isOffset:
-		p := position{
-			Offset:      Offset{l.tp, l.offset.Offset, l.offset.LeaderEpoch, l.offset.Metadata},
-			committedAt: l.offset.CommitTimestamp,
-			logOffset:   r.Offset,
+	switch l.part.Kind {
+	case 0:
+		s.applyOffset(e, l, r, b)
+	case partClassic:
+		_, consumer := e.group.(*Consumer)
+		switch {
+		case l.group != nil:
+			e.group, e.saved = restore(l.name, s.rules, l.group, now), true
+		case !consumer:
+			e.group, e.saved = New(l.name, s.rules, now), false
 		}
-		if b.Attributes().Transactional() {
-			s.hold(e, b.ProducerID(), b.ProducerEpoch(), p)
-		} else {
-			e.offsets.commit(p)
-		}
-	case l.group == nil:
-		e.group, e.saved = New(l.name, s.rules, now), false
 	default:
-		e.group, e.saved = restore(l.name, s.rules, l.group, now), true
+		return s.applyPart(e, l.part, r, now)
 	}
+	return nil
+}
+
+func (s *shard) applyOffset(e *entry, l loaded, r record.Record, b record.Batch) {
+	if l.offset == nil {
+		e.offsets.remove(l.tp)
+		return
+	}
+	p := position{
+		Offset:      Offset{l.tp, l.offset.Offset, l.offset.LeaderEpoch, l.offset.Metadata},
+		committedAt: l.offset.CommitTimestamp,
+		logOffset:   r.Offset,
+	}
+	if b.Attributes().Transactional() {
+		s.hold(e, b.ProducerID(), b.ProducerEpoch(), p)
+	} else {
+		e.offsets.commit(p)
+	}
+}
+
+// applyPart reads a part of a group of the consumer protocol. The group is one
+// from its first record that says something until its epoch is taken back.
+func (s *shard) applyPart(e *entry, p Part, r record.Record, now time.Time) error {
+	g, consumer := e.group.(*Consumer)
+	switch {
+	case !consumer && r.Value == nil, p.Kind == partPartitions:
+		return nil
+	case !consumer:
+		g = NewConsumer(e.name, s.cfg.consumerRules(), now)
+		e.group, e.saved = g, true
+	case p.Kind == partEpoch && r.Value == nil:
+		e.group, e.saved = New(e.name, s.rules, now), false
+		return nil
+	}
+	return g.replay(p, r, now)
 }
 
 // hold keeps an offset back until the transaction of its producer ends.
@@ -111,7 +146,7 @@ func (s *shard) hold(e *entry, producerID int64, epoch int16, p position) {
 		s.open[producerID] = t
 	}
 	t.epoch = epoch
-	t.groups[e.group.name] = struct{}{}
+	t.groups[e.name] = struct{}{}
 	e.offsets.hold(producerID, p)
 }
 

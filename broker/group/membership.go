@@ -20,6 +20,7 @@ func (c *Coordinator) Join(ctx context.Context, group string, j Join) (Joined, e
 		prefix = j.InstanceID
 	}
 	j.NewMemberID = prefix + "-" + uuid.NewString()
+	j.Topics = c.cfg.Topics()
 	s, err := c.shard(group)
 	if err != nil {
 		return Joined{}, err
@@ -34,6 +35,11 @@ func (c *Coordinator) Join(ctx context.Context, group string, j Join) (Joined, e
 			e = s.create(group, now)
 		}
 		defer s.forget(e)
+		if g, ok := e.group.(*Consumer); ok && g.empty() {
+			if err := s.exchange(e, now, New(group, s.rules, now)); err != nil {
+				return err
+			}
+		}
 		return s.step(e, now, j)
 	})
 	if err != nil {
@@ -44,6 +50,7 @@ func (c *Coordinator) Join(ctx context.Context, group string, j Join) (Joined, e
 
 // Sync parks the caller until its group's leader has assigned.
 func (c *Coordinator) Sync(ctx context.Context, group string, e Sync) (Synced, error) {
+	e.Topics = c.cfg.Topics()
 	f, err := c.askMember(ctx, group, func(to Token) Event { e.To = to; return e })
 	if err != nil {
 		return Synced{}, err

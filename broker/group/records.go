@@ -18,6 +18,9 @@ const (
 	offsetValueVersion = 3
 	groupKeyVersion    = 2
 	groupValueVersion  = 3
+
+	maxOffsetValueVersion = 4
+	maxGroupValueVersion  = 4
 )
 
 // offsetRecord is the record of a committed offset.
@@ -43,8 +46,8 @@ func groupKey(group string) []byte {
 	return k.AppendTo(nil)
 }
 
-// groupRecord is the record of a group as it is.
-func groupRecord(g *Group, at time.Time) record.Record {
+// value implements [machine]: what a classic group's one record says.
+func (g *Group) value(Part) []byte {
 	v := kmsg.NewGroupMetadataValue()
 	v.Version = groupValueVersion
 	v.ProtocolType, v.Generation = g.protocolType, g.generation
@@ -66,7 +69,7 @@ func groupRecord(g *Group, at time.Time) record.Record {
 		vm.Subscription, vm.Assignment = m.metadata(g.protocol), m.assignment
 		v.Members = append(v.Members, vm)
 	}
-	return record.Record{Timestamp: at.UnixMilli(), Key: groupKey(g.name), Value: v.AppendTo(nil)}
+	return v.AppendTo(nil)
 }
 
 // tombstone is the record that takes a key back.
@@ -74,14 +77,14 @@ func tombstone(key []byte, at time.Time) record.Record {
 	return record.Record{Timestamp: at.UnixMilli(), Key: key}
 }
 
-// loaded is one record of __consumer_offsets, read. A nil group and offset are a
-// tombstone.
+// loaded is one record of __consumer_offsets, read. A nil group or offset is a
+// tombstone. Parts of a group of the consumer protocol are read by the group.
 type loaded struct {
-	name     string
-	isOffset bool
-	tp       TopicPartition
-	offset   *kmsg.OffsetCommitValue
-	group    *kmsg.GroupMetadataValue
+	name   string
+	part   Part // Kind is 0 for an offset
+	tp     TopicPartition
+	offset *kmsg.OffsetCommitValue
+	group  *kmsg.GroupMetadataValue
 }
 
 // readRecord reads a record of __consumer_offsets. It returns false for one that
@@ -90,38 +93,71 @@ func readRecord(r record.Record) (loaded, bool, error) {
 	if len(r.Key) < 2 {
 		return loaded{}, false, fmt.Errorf("key of %d bytes", len(r.Key))
 	}
-	switch version := int16(binary.BigEndian.Uint16(r.Key)); version {
-	case 0, 1:
-		var k kmsg.OffsetCommitKey
-		if err := k.ReadFrom(r.Key); err != nil {
-			return loaded{}, false, fmt.Errorf("key of an offset: %w", err)
-		}
-		l := loaded{name: k.Group, isOffset: true, tp: TopicPartition{k.Topic, k.Partition}}
-		if r.Value != nil {
-			l.offset = new(kmsg.OffsetCommitValue)
-			l.offset.Default()
-			l.offset.LeaderEpoch = -1 // not in values before version 3
-			if err := l.offset.ReadFrom(r.Value); err != nil {
-				return loaded{}, false, fmt.Errorf("offset of %q: %w", k.Group, err)
-			}
-		}
-		return l, true, nil
-	case groupKeyVersion:
-		var k kmsg.GroupMetadataKey
-		if err := k.ReadFrom(r.Key); err != nil {
-			return loaded{}, false, fmt.Errorf("key of a group: %w", err)
-		}
-		l := loaded{name: k.Group}
-		if r.Value != nil {
-			l.group = new(kmsg.GroupMetadataValue)
-			l.group.Default()
-			if err := l.group.ReadFrom(r.Value); err != nil {
-				return loaded{}, false, fmt.Errorf("group %q: %w", k.Group, err)
-			}
-		}
-		return l, true, nil
+	switch version := int16(binary.BigEndian.Uint16(r.Key)); partKind(version) {
+	case 0, offsetKeyVersion:
+		l, err := readOffset(r)
+		return l, true, err
+	case partClassic:
+		l, err := readGroup(r)
+		return l, true, err
+	case partEpoch, partPartitions, partMember, partTargetEpoch, partTarget, partCurrent, partPattern:
+		name, part, err := readPartKey(r.Key)
+		return loaded{name: name, part: part}, true, err
 	}
 	return loaded{}, false, nil
+}
+
+func readOffset(r record.Record) (loaded, error) {
+	var k kmsg.OffsetCommitKey
+	if err := k.ReadFrom(r.Key); err != nil {
+		return loaded{}, fmt.Errorf("key of an offset: %w", err)
+	}
+	l := loaded{name: k.Group, tp: TopicPartition{k.Topic, k.Partition}}
+	if r.Value == nil {
+		return l, nil
+	}
+	if err := checkVersion(r.Value, maxOffsetValueVersion); err != nil {
+		return loaded{}, fmt.Errorf("offset of %q: %w", k.Group, err)
+	}
+	l.offset = new(kmsg.OffsetCommitValue)
+	l.offset.Default()
+	l.offset.LeaderEpoch = -1 // not in values before version 3
+	if err := l.offset.ReadFrom(r.Value); err != nil {
+		return loaded{}, fmt.Errorf("offset of %q: %w", k.Group, err)
+	}
+	return l, nil
+}
+
+func readGroup(r record.Record) (loaded, error) {
+	var k kmsg.GroupMetadataKey
+	if err := k.ReadFrom(r.Key); err != nil {
+		return loaded{}, fmt.Errorf("key of a group: %w", err)
+	}
+	l := loaded{name: k.Group, part: Part{Kind: partClassic}}
+	if r.Value == nil {
+		return l, nil
+	}
+	if err := checkVersion(r.Value, maxGroupValueVersion); err != nil {
+		return loaded{}, fmt.Errorf("group %q: %w", k.Group, err)
+	}
+	l.group = new(kmsg.GroupMetadataValue)
+	l.group.Default()
+	if err := l.group.ReadFrom(r.Value); err != nil {
+		return loaded{}, fmt.Errorf("group %q: %w", k.Group, err)
+	}
+	return l, nil
+}
+
+// checkVersion refuses values of versions that the codec would read as if it knew
+// them.
+func checkVersion(value []byte, most int16) error {
+	if len(value) < 2 {
+		return fmt.Errorf("value of %d bytes", len(value))
+	}
+	if version := int16(binary.BigEndian.Uint16(value)); version < 0 || version > most {
+		return fmt.Errorf("value of version %d, and this program knows none above %d", version, most)
+	}
+	return nil
 }
 
 // restore makes a group of its record. Its members have a session from now on to

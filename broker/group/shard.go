@@ -17,7 +17,8 @@ const maxAppend = 256 << 10
 
 // entry is one group of a shard.
 type entry struct {
-	group   *Group
+	name    string
+	group   machine
 	offsets offsets
 	// next is the offset after the last record of this group: what was computed
 	// from its state may be told when the log is durable up to there.
@@ -32,6 +33,7 @@ type entry struct {
 type shard struct {
 	partition int32
 	log       Log
+	cfg       *Config
 	rules     Rules
 	inbox     chan func()
 	ready     chan struct{} // closed when loaded
@@ -75,11 +77,12 @@ type answer struct {
 	next   int64
 }
 
-func newShard(partition int32, log Log, rules Rules) *shard {
+func newShard(partition int32, log Log, cfg *Config) *shard {
 	return &shard{
 		partition: partition,
 		log:       log,
-		rules:     rules,
+		cfg:       cfg,
+		rules:     Rules{cfg.InitialRebalanceDelay, cfg.MaxMembers, cfg.MaxGroupBytes},
 		inbox:     make(chan func()),
 		ready:     make(chan struct{}),
 		done:      make(chan struct{}),
@@ -91,10 +94,10 @@ func newShard(partition int32, log Log, rules Rules) *shard {
 }
 
 // run serves the shard until ctx ends or the log fails.
-func (s *shard) run(ctx context.Context, cfg *Config) error {
+func (s *shard) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	cleanup := time.NewTicker(cfg.CleanupInterval)
+	cleanup := time.NewTicker(s.cfg.CleanupInterval)
 	defer cleanup.Stop()
 	for s.failure == nil {
 		if len(s.wakes) > 0 {
@@ -110,9 +113,9 @@ func (s *shard) run(ctx context.Context, cfg *Config) error {
 		case <-timer.C:
 			s.tick(time.Now())
 		case <-cleanup.C:
-			s.expire(time.Now(), cfg.OffsetsRetention)
-			if err := s.checkpoint(ctx, time.Now(), cfg.CheckpointRecords); err != nil {
-				cfg.Log.Warn("group checkpoint is delayed", "partition", s.partition, "err", err)
+			s.expire(time.Now(), s.cfg.OffsetsRetention)
+			if err := s.checkpoint(ctx, time.Now(), s.cfg.CheckpointRecords); err != nil {
+				s.cfg.Log.Warn("group checkpoint is delayed", "partition", s.partition, "err", err)
 			}
 		}
 	}
@@ -139,7 +142,7 @@ func (s *shard) get(name string) *entry { return s.groups[name] }
 func (s *shard) create(name string, now time.Time) *entry {
 	e := s.groups[name]
 	if e == nil {
-		e = &entry{group: New(name, s.rules, now), offsets: newOffsets(), index: -1}
+		e = &entry{name: name, group: New(name, s.rules, now), offsets: newOffsets(), index: -1}
 		s.groups[name] = e
 	}
 	return e
@@ -148,45 +151,108 @@ func (s *shard) create(name string, now time.Time) *entry {
 // forget drops a group that has nothing left, so that names which were only
 // asked about do not stay.
 func (s *shard) forget(e *entry) {
-	if e.group.state != Empty || len(e.group.pending) > 0 || e.saved || !e.offsets.empty() {
+	if !e.idle() || e.saved || !e.offsets.empty() {
 		return
 	}
 	s.unschedule(e)
-	delete(s.groups, e.group.name)
+	delete(s.groups, e.name)
 }
 
-// step applies an event to a group and does what it wants: the record first, so
-// that answers wait for it.
+// idle says that a group has no members, and that none has been promised an id.
+func (e *entry) idle() bool {
+	if g, classic := e.group.(*Group); classic && len(g.pending) > 0 {
+		return false
+	}
+	return e.group.empty()
+}
+
+// step applies an event to a group and does what it wants.
 func (s *shard) step(e *entry, now time.Time, ev Event) error {
 	effects := e.group.Step(now, ev)
-	for _, f := range effects {
-		if _, ok := f.(Save); ok {
-			if err := s.save(e, now); err != nil {
-				return err
-			}
-			break
-		}
+	if err := s.perform(e, now, effects); err != nil {
+		return err
 	}
-	for _, f := range effects {
-		s.deliver(e, f)
-	}
-	if _, beat := ev.(Heartbeat); !beat {
+	if !quiet(ev, effects) {
 		s.schedule(e)
 	}
 	return nil
 }
 
-// save writes a group. A refusal is fatal here: the rules keep groups within a
-// record, so it means that the log is not what it should be.
-func (s *shard) save(e *entry, now time.Time) error {
-	_, err := s.append(e, []record.Record{groupRecord(e.group, now)}, record.NoProducer(record.None))
+// quiet says that a step was a heartbeat that changed nothing: it can only have
+// put the group's next tick off.
+func quiet(ev Event, effects []Effect) bool {
+	switch ev.(type) {
+	case Heartbeat:
+		beaten, ok := effects[0].(Beaten)
+		return len(effects) == 1 && ok && beaten.Err == nil
+	case ConsumerHeartbeat:
+		return len(effects) == 1
+	}
+	return false
+}
+
+// perform does what a step wants: the records first, so that answers wait for
+// them.
+func (s *shard) perform(e *entry, now time.Time, effects []Effect) error {
+	downgrade := false
+	for _, f := range effects {
+		if f, ok := f.(Save); ok {
+			if err := s.save(e, now, f.Parts); err != nil {
+				return err
+			}
+		}
+	}
+	for _, f := range effects {
+		_, ok := f.(Downgrade)
+		downgrade = downgrade || ok
+		s.deliver(e, f)
+	}
+	if !downgrade {
+		return nil
+	}
+	g, rest := e.group.(*Consumer).downgrade(now, s.rules, s.cfg.Topics())
+	s.cfg.Log.Info("group goes on with the classic protocol", "group", e.name, "members", len(g.members))
+	if err := s.exchange(e, now, g); err != nil {
+		return err
+	}
+	return s.perform(e, now, rest)
+}
+
+// exchange makes a group one of the other protocol. The records of the one that
+// was are taken back; the caller saves the other.
+func (s *shard) exchange(e *entry, now time.Time, next machine) error {
+	if e.saved {
+		if err := s.write(e, tombstonesOf(e.name, e.group, now)); err != nil {
+			return err
+		}
+		e.saved = false
+	}
+	e.group = next
+	return nil
+}
+
+// save writes parts of a group, or all of it.
+func (s *shard) save(e *entry, now time.Time, parts []Part) error {
+	if parts == nil {
+		parts = e.group.parts()
+	}
+	if err := s.write(e, recordsOf(e.name, e.group, parts, now)); err != nil {
+		return err
+	}
+	e.saved = true
+	return nil
+}
+
+// write appends records of a group. A refusal is fatal here: the rules keep
+// groups within a record, so it means that the log is not what it should be.
+func (s *shard) write(e *entry, records []record.Record) error {
+	_, err := s.append(e, records, record.NoProducer(record.None))
 	if err != nil && s.failure == nil {
 		s.failure = fmt.Errorf("save group: %w", err)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", kerr.NotCoordinator, err)
 	}
-	e.saved = true
 	return nil
 }
 
@@ -203,6 +269,8 @@ func (s *shard) deliver(e *entry, f Effect) {
 		to, fails = f.To, true // a heartbeat tells nothing that is stored
 	case Left:
 		to = f.To
+	case ConsumerBeaten:
+		to, fails = f.To, f.Err != nil
 	default:
 		return
 	}
