@@ -1,6 +1,7 @@
 package group
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -73,7 +74,6 @@ type actor struct {
 	joined       bool       // a classic one that has to synchronise
 	topics       []string
 	regex        string
-	left         bool      // is away and will be back as a static member
 	beat         time.Time // when it last heard from the group
 }
 
@@ -89,7 +89,6 @@ type consumerWalk struct {
 	next    int
 	log     []string
 	records map[string]record.Record // what has been saved, by key
-	classic bool                     // has become a classic group
 }
 
 func newConsumerWalk(t *testing.T, choose func(int) int) *consumerWalk {
@@ -258,8 +257,8 @@ func (w *consumerWalk) beat(a *actor, lost bool) {
 			a.full = true // a client that heard nothing says everything again
 			continue
 		}
-		switch b.Err {
-		case nil:
+		switch err := b.Err; {
+		case err == nil:
 			a.epoch, a.full, a.beat = b.MemberEpoch, false, w.now
 			if b.Assignment != nil {
 				a.told = b.Assignment
@@ -270,9 +269,9 @@ func (w *consumerWalk) beat(a *actor, lost bool) {
 					a.owned = a.told
 				}
 			}
-		case kerr.FencedMemberEpoch, kerr.UnknownMemberID, kerr.GroupIDNotFound:
+		case isOneOf(err, kerr.FencedMemberEpoch, kerr.UnknownMemberID):
 			a.abandon()
-		case kerr.GroupMaxSizeReached, kerr.UnreleasedInstanceID:
+		case isOneOf(err, kerr.GroupMaxSizeReached, kerr.UnreleasedInstanceID):
 			a.full = true
 		default:
 			w.fail("%s: %v", a.id, b.Err)
@@ -333,17 +332,20 @@ func (w *consumerWalk) beatClassic(a *actor, lost bool) {
 		if lost {
 			continue
 		}
-		switch err {
-		case nil:
-		case kerr.RebalanceInProgress:
+		switch {
+		case err == nil, errors.Is(err, kerr.GroupMaxSizeReached):
+		case errors.Is(err, kerr.RebalanceInProgress):
 			a.full = true
-		case kerr.UnknownMemberID, kerr.IllegalGeneration, kerr.FencedInstanceID:
+		case isOneOf(err, kerr.UnknownMemberID, kerr.IllegalGeneration, kerr.FencedInstanceID):
 			a.abandon()
-		case kerr.GroupMaxSizeReached:
 		default:
 			w.fail("%s: %v", a.id, err)
 		}
 	}
+}
+
+func isOneOf(err error, of ...error) bool {
+	return slices.ContainsFunc(of, func(e error) bool { return errors.Is(err, e) })
 }
 
 // pass lets time go by: ticks first, and then clients whose session is over give

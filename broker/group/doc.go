@@ -3,10 +3,19 @@
 //
 // # The path of a rebalance
 //
-// A [Group] is one group as a value: [Group.Step] takes an event (a member joins,
-// synchronises, beats, leaves, or time passes) and returns effects (answers, and
-// whether the group must be saved). It has no clock, no socket and no goroutine,
-// so testdata/*.txt show whole rebalances as transcripts.
+// A [Group] is one group of the classic protocol as a value: [Group.Step] takes an
+// event (a member joins, synchronises, beats, leaves, or time passes) and returns
+// effects (answers, and whether the group must be saved). It has no clock, no
+// socket and no goroutine, so testdata/*.txt show whole rebalances as transcripts.
+//
+// A [Consumer] is one of the consumer protocol (KIP-848), with the same events and
+// effects and one more, [ConsumerHeartbeat]. What members want makes an epoch of
+// the group, an assignor makes the target of the epoch (assignors.go), and each
+// member comes to its target by itself, a step with each heartbeat
+// (reconcile.go): it gives up first, and is given only what nobody else has.
+// Members of the classic protocol may be in such a group (consumer_classic.go). A
+// classic group becomes one when the first member of the consumer protocol joins,
+// and a classic one again when the last has left (migrate.go).
 //
 // A [Coordinator] puts groups behind requests. The groups of one partition of
 // __consumer_offsets belong to the goroutine that runs [Coordinator.Lead] for it,
@@ -24,8 +33,14 @@
 // append or wait ends the leadership of the partition; nothing is acknowledged
 // after it, and the next leader reads what the log holds.
 //
+// No partition is read by two members of a group of the consumer protocol that
+// do as they are told, however heartbeats and lost answers fall out.
+//
 // Records have Kafka's own formats (OffsetCommitKey/Value 1/3, GroupMetadataKey/
-// Value 2/3), so Kafka's tools read them. Offsets of an open transaction are held
+// Value 2/3, ConsumerGroup* 3 to 8 and 16), so Kafka's tools read them. A record
+// of a kind that is not known is passed over, as those of other kinds of groups
+// are; one of a version that is not known, or damaged, is named, and its partition
+// is not led: to go on would forget what it says. Offsets of an open transaction are held
 // back until its marker is appended through [Coordinator.EndTransaction]; where a
 // plain commit came later in the log than the transaction's, the later one wins.
 //
@@ -35,7 +50,8 @@
 //
 // # What is left out
 //
-// The consumer protocol of KIP-848 and share groups; offsets by topic id
-// (OffsetCommit and OffsetFetch from version 10 on); expiry of single offsets of
-// a live group whose topics are no longer subscribed.
+// Share and streams groups. Racks are kept and not looked at: all replicas are
+// here. Settings of single groups (resources of type GROUP). A commit of an epoch
+// that is over is refused also where the partition has stayed with its member
+// (KIP-1251).
 package group
