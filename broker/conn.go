@@ -348,7 +348,7 @@ func (c *conn) write(ctx context.Context, answers <-chan answer, unanswered *syn
 func (c *conn) send(ctx context.Context, a answer) (err error) {
 	defer c.recoverPanic(&err)
 	resp, err := a.pending(ctx)
-	c.b.metrics.answered(a.request.key, time.Since(a.read))
+	c.b.metrics.answered(a.request, resp, time.Since(a.read))
 	if resp == nil {
 		return err
 	}

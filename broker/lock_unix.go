@@ -30,3 +30,12 @@ func lockDir(dir string) (releaser, error) {
 }
 
 func (l dirLock) release() error { return l.f.Close() }
+
+// diskFree is how many bytes the file system of dir has for this process.
+func diskFree(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("look at the room on %s: %w", dir, err)
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:gosec // a disk of more than 8 EiB is full enough
+}

@@ -1,9 +1,13 @@
 package broker
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"iter"
+	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,28 +38,78 @@ type Metrics struct {
 	requests map[kmsg.Key]*requestMetrics // immutable
 }
 
-type requestMetrics struct{ count, nanoseconds atomic.Int64 }
+// LatencyBounds are the upper bounds of the buckets of [RequestMetrics], in
+// ascending order. What takes longer than the last is in none.
+var LatencyBounds = []time.Duration{
+	100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
+	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
+	50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
+	time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
+}
+
+type requestMetrics struct {
+	count, nanoseconds atomic.Int64
+	received           atomic.Int64
+	buckets            [16]atomic.Int64 // of LatencyBounds, each without the ones before
+
+	mu   sync.Mutex
+	errs map[int16]int64
+}
 
 // RequestMetrics is what became of the requests of one API: how many were
-// answered, and how long they took together, from when they were read until their
-// answer was ready. For those that wait, waiting is most of it.
+// answered, and how long they took, from when they were read until their answer
+// was ready. For those that wait, waiting is most of it.
 type RequestMetrics struct {
 	Answered int64
-	Took     time.Duration
+	Took     time.Duration // together
+	// Within counts those that took no longer than each of LatencyBounds.
+	Within        []int64
+	ReceivedBytes int64 // of frames
+	// Errors counts error codes in answers: each code of an answer once for every
+	// topic, partition, group or other thing that it was for.
+	Errors map[int16]int64
 }
 
 func newMetrics(table dispatchTable) *Metrics {
 	m := &Metrics{requests: map[kmsg.Key]*requestMetrics{}}
 	for key := range table {
-		m.requests[kmsg.Key(key)] = &requestMetrics{}
+		m.requests[kmsg.Key(key)] = &requestMetrics{errs: map[int16]int64{}}
 	}
 	return m
 }
 
-func (m *Metrics) answered(key kmsg.Key, took time.Duration) {
-	r := m.requests[key]
-	r.count.Add(1)
-	r.nanoseconds.Add(int64(took))
+// answered counts an answer, nil for a request that has none.
+func (m *Metrics) answered(r *request, resp kmsg.Response, took time.Duration) {
+	a := m.requests[r.key]
+	a.count.Add(1)
+	a.nanoseconds.Add(int64(took))
+	a.received.Add(int64(r.size))
+	for i, bound := range LatencyBounds {
+		if took <= bound {
+			a.buckets[i].Add(1)
+			break
+		}
+	}
+	eachError(resp, func(code int16) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.errs[code]++
+	})
+}
+
+func (a *requestMetrics) read() RequestMetrics {
+	out := RequestMetrics{
+		Answered: a.count.Load(), Took: time.Duration(a.nanoseconds.Load()), ReceivedBytes: a.received.Load(), Within: make([]int64, len(LatencyBounds)),
+	}
+	var sum int64
+	for i := range out.Within {
+		sum += a.buckets[i].Load()
+		out.Within[i] = sum
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out.Errors = maps.Clone(a.errs)
+	return out
 }
 
 // closed counts why a connection was closed.
@@ -77,8 +131,7 @@ func (m *Metrics) Requests() iter.Seq2[string, RequestMetrics] {
 		}
 		slices.Sort(keys)
 		for _, key := range keys {
-			r := m.requests[key]
-			if !yield(key.Name(), RequestMetrics{r.count.Load(), time.Duration(r.nanoseconds.Load())}) {
+			if !yield(key.Name(), m.requests[key].read()) {
 				return
 			}
 		}
@@ -88,7 +141,7 @@ func (m *Metrics) Requests() iter.Seq2[string, RequestMetrics] {
 // Stored is what a broker holds at a moment.
 type Stored struct {
 	Topics, Partitions int
-	// Offline are partitions whose log could not be opened.
+	// Offline are partitions whose log could not be opened, or has failed.
 	Offline int
 	// Bytes of all logs.
 	Bytes int64
@@ -96,18 +149,72 @@ type Stored struct {
 
 // Stored counts what the broker holds. It looks at every partition.
 func (b *Broker) Stored() Stored {
+	var s Stored
+	for _, t := range b.StoredByTopic() {
+		s.Topics++
+		s.Partitions += t.Partitions
+		s.Bytes += t.Bytes
+		s.Offline += t.Offline
+	}
+	return s
+}
+
+// StoredByTopic is [Broker.Stored] for each topic. Topics is 1 in all.
+func (b *Broker) StoredByTopic() map[string]Stored {
 	set := b.topics.Load()
-	s := Stored{Topics: len(set.byName)}
-	for _, t := range set.byName {
-		s.Partitions += len(t.partitions)
+	all := make(map[string]Stored, len(set.byName))
+	for name, t := range set.byName {
+		s := Stored{Topics: 1, Partitions: len(t.partitions)}
 		for _, p := range t.partitions {
 			s.Bytes += p.Size()
 			if p.Offline() != nil {
 				s.Offline++
 			}
 		}
+		all[name] = s
 	}
-	return s
+	return all
+}
+
+// ListenerState is a listener at a moment.
+type ListenerState struct {
+	Connections int64
+	// CertificateEnd is when its own certificate ends; zero without TLS.
+	CertificateEnd time.Time
+}
+
+// Listeners are the listeners by name.
+func (b *Broker) Listeners() map[string]ListenerState {
+	all := make(map[string]ListenerState, len(b.listeners))
+	for name, ln := range b.listeners {
+		s := ListenerState{Connections: ln.open.Load()}
+		if ln.tls != nil {
+			s.CertificateEnd = ln.tls.fresh(b.log).expires
+		}
+		all[name] = s
+	}
+	return all
+}
+
+// Coordinated counts groups and transactions by their state. It fails while they
+// are loaded.
+func (b *Broker) Coordinated(ctx context.Context) (groups, transactions map[string]int, err error) {
+	listed, err := b.coordinators.groups.List(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list groups: %w", err)
+	}
+	txns, err := b.coordinators.txns.List(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list transactions: %w", err)
+	}
+	groups, transactions = map[string]int{}, map[string]int{}
+	for _, g := range listed {
+		groups[string(g.State)]++
+	}
+	for i := range txns {
+		transactions[txns[i].State.String()]++
+	}
+	return groups, transactions, nil
 }
 
 // Metrics are the broker's counters.

@@ -1,10 +1,17 @@
 package broker
 
 import (
+	"errors"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/internal/vfs"
 )
 
 func TestWhatHappensIsCounted(t *testing.T) {
@@ -17,6 +24,11 @@ func TestWhatHappensIsCounted(t *testing.T) {
 		t.Fatal("unknown api key answered")
 	}
 	stored := b.Stored()
+	unknown := kmsg.NewPtrMetadataRequest()
+	unknown.Topics = []kmsg.MetadataRequestTopic{{Topic: kmsg.StringPtr("none")}}
+	if _, err := askOver(t, dial(t, b.Addr("plain")), unknown, 4, kmsg.NewPtrMetadataResponse()); err != nil {
+		t.Fatal(err)
+	}
 	b.stop()
 	m := b.Metrics()
 	for name, c := range map[string]struct{ got, least int64 }{
@@ -40,7 +52,58 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	for name, r := range m.Requests() {
 		seen[name] = r
 	}
-	if r := seen["Produce"]; r.Answered < 1 || r.Took <= 0 || len(seen) != len(apis()) {
+	r := seen["Produce"]
+	if r.Answered < 1 || r.Took <= 0 || r.ReceivedBytes < 100 || r.Within[len(r.Within)-1] != r.Answered || len(seen) != len(apis()) {
 		t.Errorf("Produce: %+v of %d apis", r, len(seen))
+	}
+	if n := seen["Metadata"].Errors[kerr.UnknownTopicOrPartition.Code]; n != 1 {
+		t.Errorf("%d unknown topics, want 1: %v", n, seen["Metadata"].Errors)
+	}
+}
+
+// TestErrorsOfEveryAnswerAreFound: what reflection finds is what the codec has.
+func TestErrorsOfEveryAnswerAreFound(t *testing.T) {
+	for _, row := range apis() {
+		resp := row.key.Request().ResponseKind()
+		var set int
+		fillErrors(reflect.ValueOf(resp).Elem(), &set)
+		found := 0
+		if f, ok := resp.(*kmsg.FetchResponse); ok {
+			eachError(&fetchAnswer{FetchResponse: f}, func(int16) { found++ })
+		} else {
+			eachError(resp, func(int16) { found++ })
+		}
+		if found != set {
+			t.Errorf("%s: %d errors found of %d", row.key.Name(), found, set)
+		}
+	}
+}
+
+// fillErrors gives every list two elements and sets every error code.
+func fillErrors(v reflect.Value, set *int) {
+	for i := range v.NumField() {
+		f := v.Field(i)
+		switch {
+		case v.Type().Field(i).Name == "ErrorCode":
+			f.SetInt(7)
+			*set++
+		case f.Kind() == reflect.Slice && f.Type().Elem().Kind() == reflect.Struct:
+			f.Set(reflect.MakeSlice(f.Type(), 2, 2))
+			fillErrors(f.Index(0), set)
+			fillErrors(f.Index(1), set)
+		}
+	}
+}
+
+func TestHealthNamesWhatFailed(t *testing.T) {
+	b := startBroker(t, nil)
+	if faults := b.Health(); len(faults) != 0 {
+		t.Fatalf("a new broker: %v", faults)
+	}
+	b.fs.FailNext(vfs.OpSync, "metadata.tmp", 1, errors.New("the disk is on fire"))
+	cl := b.client(t, kgo.AllowAutoTopicCreation(), kgo.RecordRetries(0), kgo.RecordDeliveryTimeout(time.Second))
+	_ = cl.ProduceSync(within(t, 10*time.Second), &kgo.Record{Topic: "t"})
+	if faults := b.Health(); len(faults) != 1 || !strings.Contains(faults[0], "on fire") {
+		t.Errorf("metadata that cannot be written: %v", faults)
 	}
 }

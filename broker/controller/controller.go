@@ -143,6 +143,13 @@ func FirstProducerID(clusterID string) int64 {
 // Image is the newest metadata.
 func (c *Controller) Image() *Image { return c.image.Load() }
 
+// Offline is why the store takes no changes any more; nil if it does.
+func (c *Controller) Offline() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.offline
+}
+
 // Update calls change with the newest image and makes the records that it
 // returns durable and visible, all or none. No records is no error. Errors of
 // change are returned as they are. After a failed write the store is offline:

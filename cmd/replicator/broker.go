@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -18,7 +20,8 @@ import (
 )
 
 func newBroker() *cobra.Command {
-	var file, dir, addr, addressFile string
+	var file, addressFile string
+	var quick brokerFlags
 	var logs logging
 	var life lifetime
 	cmd := &cobra.Command{
@@ -27,54 +30,92 @@ func newBroker() *cobra.Command {
 		Long: `Run the bundled broker: one node that speaks the Kafka protocol.
 
 Without a configuration file it listens on loopback without TLS or users, for
-trying things out. What it acknowledges is on disk; one node means one disk, so
-keep copies of what matters in another datacenter.`,
+trying things out, or as the flags say. What it acknowledges is on disk; one node
+means one disk, so keep copies of what matters in another datacenter.`,
 		Example: `  replicator broker --dir ./data
+  replicator broker --dir ./data --metrics 127.0.0.1:9404
+  replicator broker --dir ./data --listen 0.0.0.0:9093 --tls-cert cert.pem --tls-key key.pem --user 'admin=${file:admin.pw}'
   replicator broker --config broker.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			conf, err := brokerConfig(file, dir, addr)
+			started := time.Now()
+			var conf brokerProcess
+			var err error
+			if file == "" {
+				conf, err = quick.config()
+			} else {
+				conf, err = brokerConfig(file, &quick, cmd.Flags().Changed)
+			}
 			if err != nil {
 				return err
 			}
 			conf.Log = logs.logger(cmd.ErrOrStderr())
 			ctx, stop := life.context(cmd.Context(), cmd.InOrStdin())
 			defer stop()
-			return runBroker(ctx, conf, addressFile)
+			return runBroker(ctx, conf, addressFile, started)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&file, "config", "", "YAML file (see docs/broker.md)")
-	f.StringVar(&dir, "dir", "", "data folder, instead of the file's dataDir")
-	f.StringVar(&addr, "listen", "127.0.0.1:9092", "address to listen on when there is no file")
+	quick.flags(f)
 	f.StringVar(&addressFile, "address-file", "", "write the bound addresses there when ready, one a line: NAME HOST:PORT")
 	logs.flags(cmd)
 	life.flags(cmd)
 	return cmd
 }
 
-func runBroker(ctx context.Context, conf broker.Config, addressFile string) error {
-	b, err := broker.New(conf)
+// runBroker starts what answers supervisors, then the broker, which may have much
+// to recover, and stops them the other way round.
+func runBroker(ctx context.Context, conf brokerProcess, addressFile string, started time.Time) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var status brokerStatus
+	var addresses strings.Builder
+	outer, outerCtx := errgroup.WithContext(context.WithoutCancel(ctx))
+	if conf.metrics != "" {
+		var lc net.ListenConfig
+		l, err := lc.Listen(ctx, "tcp", conf.metrics)
+		if err != nil {
+			return fmt.Errorf("metrics: %w", err)
+		}
+		fmt.Fprintf(&addresses, "metrics %s\n", l.Addr())
+		serving, stopServing := context.WithCancel(outerCtx)
+		defer func() {
+			stopServing()
+			err = errors.Join(err, outer.Wait())
+		}()
+		outer.Go(func() error {
+			defer cancel()
+			return status.serve(serving, l, conf.Log)
+		})
+	}
+	b, err := broker.New(conf.Config)
 	if err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return b.Run(ctx) })
+	status.broker.Store(b)
+	defer context.AfterFunc(ctx, func() { status.stopping.Store(true) })()
+
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.Run(gctx) })
 	g.Go(func() error {
 		select {
-		case <-ctx.Done():
+		case <-gctx.Done():
 			return nil
 		case <-b.Ready():
 		}
-		var lines strings.Builder
 		for _, l := range conf.Listeners {
-			fmt.Fprintf(&lines, "%s %s\n", l.Name, b.Addr(l.Name))
+			fmt.Fprintf(&addresses, "%s %s\n", l.Name, b.Addr(l.Name))
 			conf.Log.Info("listening", "listener", l.Name, "address", b.Addr(l.Name), "protocol", l.Protocol)
 		}
+		stored := b.Stored()
+		conf.Log.Info("serving as one node on one disk: what is acknowledged is on this disk, and lost with it unless it is copied elsewhere",
+			"dir", conf.Dir, "cluster", b.ClusterID(), "topics", stored.Topics, "partitions", stored.Partitions, "offline", stored.Offline,
+			"took", time.Since(started).Round(time.Millisecond))
 		if addressFile == "" {
 			return nil
 		}
-		return writeFile(addressFile, []byte(lines.String()))
+		return writeFile(addressFile, []byte(addresses.String()))
 	})
 	return g.Wait()
 }

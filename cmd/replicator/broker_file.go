@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -35,6 +34,11 @@ type brokerFile struct {
 	Partitions       int32            `json:"defaultPartitions,omitempty"`
 	RebalanceDelay   *flow.Duration   `json:"groupInitialRebalanceDelay,omitempty"`
 	Provenance       brokerProvenance `json:"provenance,omitzero"`
+	Metrics          brokerAddress    `json:"metrics,omitzero"`
+}
+
+type brokerAddress struct {
+	Address string `json:"address,omitempty"`
 }
 
 type brokerProvenance struct {
@@ -90,16 +94,11 @@ type brokerUser struct {
 	Password flow.Secret `json:"password"`
 }
 
-// brokerConfig is the file, or the defaults for loopback, and the flags.
-func brokerConfig(file, dir, addr string) (broker.Config, error) {
-	conf := broker.DefaultConfig()
-	if file == "" {
-		conf.Listeners[0].Addr = addr
-		if dir == "" {
-			return conf, withCode(exitInvalid, errors.New("say where to store: --dir FOLDER, or --config FILE"))
-		}
-		conf.Dir = filepath.Clean(dir)
-		return conf, withCode(exitInvalid, conf.Validate())
+// brokerConfig is the file, with the flags that go with one.
+func brokerConfig(file string, flags *brokerFlags, changed func(flag string) bool) (brokerProcess, error) {
+	conf := brokerProcess{Config: broker.DefaultConfig()}
+	if err := besideFile(changed); err != nil {
+		return conf, err
 	}
 	f := brokerFile{NodeID: conf.NodeID, Partitions: conf.DefaultPartitions}
 	f.Limits.MaxConnections = conf.Limits.MaxConnections
@@ -107,11 +106,15 @@ func brokerConfig(file, dir, addr string) (broker.Config, error) {
 	if err != nil {
 		return conf, err
 	}
-	if dir != "" {
-		f.DataDir = dir
+	if flags.dir != "" {
+		f.DataDir = flags.dir
+	}
+	if flags.metrics != "" {
+		f.Metrics.Address = flags.metrics
 	}
 	f.check(c)
-	f.into(&conf)
+	f.into(&conf.Config)
+	conf.metrics = f.Metrics.Address
 	conf.BootstrapUsers = f.users(c)
 	conf.BootstrapACLs = f.acls(c)
 	if err := c.err(); err != nil {
@@ -151,6 +154,7 @@ func (f *brokerFile) check(c config) {
 	if f.AllowIfNoACL && !f.Authorizer {
 		c.Fault("allowEveryoneIfNoAcl", "is judged by nobody", "set authorizer: true, or remove it")
 	}
+	c.address("metrics.address", f.Metrics.Address)
 	f.Tokens.check(c, f.Listeners)
 	f.Limits.check(c)
 	for path, list := range map[string][]string{"superUsers": f.SuperUsers, "provenance.exempt": f.Provenance.Exempt} {
@@ -246,16 +250,13 @@ func (t *brokerTokens) check(c config, listeners []brokerListener) {
 	if t == nil {
 		return
 	}
-	if !offered {
-		c.Fault("tokens", "are taken by no listener", "add OAUTHBEARER to a listener's mechanisms")
-	}
 	c.file("tokens.jwksFile", t.JWKSFile)
 	c.file("tokens.jwksCaFile", t.JWKSCAFile)
 	conf := t.config()
 	if err := conf.Validate(); err != nil {
-		for line := range strings.SplitSeq(err.Error(), "\n") {
-			c.Fault("tokens", line, "")
-		}
+		c.Fault("tokens", strings.ReplaceAll(err.Error(), "\n", "; "), "")
+	} else if !offered {
+		c.Fault("tokens", "are taken by no listener", "add OAUTHBEARER to a listener's mechanisms")
 	}
 }
 

@@ -171,7 +171,7 @@ func TestBrokerConfiguration(t *testing.T) {
 	t.Setenv("SHOP_PASSWORD", "secret")
 	cert, key := certificates(t)
 	write(t, map[string]string{"cert.pem": cert, "key.pem": key, "broker.yaml": goodBroker})
-	conf, err := brokerConfig("broker.yaml", "", "")
+	conf, err := brokerConfig("broker.yaml", &brokerFlags{}, func(string) bool { return false })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,8 +180,8 @@ func TestBrokerConfiguration(t *testing.T) {
 	want.Listeners = []broker.Listener{{Name: "client", Addr: "0.0.0.0:9093", Protocol: broker.SASLTLS, TLS: broker.ListenerTLS{CertFile: "cert.pem", KeyFile: "key.pem"}}}
 	want.BootstrapUsers = map[string]string{"shop": "secret"}
 	want.BootstrapACLs = conf.BootstrapACLs
-	if len(conf.BootstrapACLs) != 1 || !reflect.DeepEqual(conf, want) {
-		t.Errorf("got  %+v\nwant %+v", conf, want)
+	if len(conf.BootstrapACLs) != 1 || !reflect.DeepEqual(conf.Config, want) {
+		t.Errorf("got  %+v\nwant %+v", conf.Config, want)
 	}
 
 	swap := strings.NewReplacer
@@ -221,6 +221,38 @@ func TestBrokerConfiguration(t *testing.T) {
 		{"rules without a judge", swap("authorizer: true\n", "").Replace(goodBroker), []string{
 			`x.yaml:7:3: acls: are judged by nobody; set authorizer: true, or remove them`,
 		}},
+		{"clients", `dataDir: d
+listeners:
+  - {name: a, address: "127.0.0.1:0", protocol: TLS, certFile: cert.pem, keyFile: key.pem, clientAuth: maybe, mechanisms: [PLAIN]}
+  - {name: b, address: "127.0.0.1:0", protocol: TLS, certFile: cert.pem, keyFile: key.pem, clientAuth: required, crlFile: cert.pem}
+  - {name: c, address: "127.0.0.1:0", protocol: TLS, certFile: cert.pem, keyFile: key.pem, clientCaFile: cert.pem, principalMappingRules: [x], maxConnections: -1}
+  - {name: d, address: "127.0.0.1:0", protocol: SASL_PLAINTEXT, mechanisms: [GSSAPI, OAUTHBEARER], maxReauth: 1ms}
+limits: {maxConnectionsPerHost: -1, idleTimeout: 0s}
+allowEveryoneIfNoAcl: true
+metrics: {address: "9404"}
+`, []string{
+			`x.yaml:3:49: listeners[0].protocol: TLS has no SASL; write SASL_PLAINTEXT or SASL_TLS, or remove mechanisms and maxReauth`,
+			`x.yaml:3:104: listeners[0].clientAuth: "maybe" is unknown; write required, requested or none`,
+			`x.yaml:4:104: listeners[1].clientAuth: needs an authority; set clientCaFile`,
+			`x.yaml:4:123: listeners[1].crlFile: is of no use without clientCaFile`,
+			`x.yaml:5:139: listeners[2].principalMappingRules: rule "x": write RULE:pattern/replacement/, with L or U after it, or DEFAULT`,
+			`x.yaml:5:160: listeners[2].maxConnections: is negative`,
+			`x.yaml:6:77: listeners[3].mechanisms: OAUTHBEARER needs to know which tokens to take; add a section tokens`,
+			`x.yaml:6:78: listeners[3].mechanisms[0]: "GSSAPI" is not a mechanism; write SCRAM-SHA-512, SCRAM-SHA-256, PLAIN or OAUTHBEARER`,
+			`x.yaml:6:111: listeners[3].maxReauth: is less than a second; an hour is usual`,
+			`x.yaml:7:33: limits.maxConnectionsPerHost: is negative; 0 is as many as maxConnections`,
+			`x.yaml:7:50: limits.idleTimeout: is not positive`,
+			`x.yaml:8:23: allowEveryoneIfNoAcl: is judged by nobody; set authorizer: true, or remove it`,
+			`x.yaml:9:20: metrics.address: "9404" is not an address; write host:port`,
+		}},
+		{"tokens", swap("authorizer", "tokens: {unsecuredForDevelopment: true, jwksFile: none.json, algorithms: [HS256]}\nauthorizer", "keyFile: key.pem", "keyFile: key.pem, mechanisms: [OAUTHBEARER]").Replace(goodBroker), []string{
+			`x.yaml:3:29: listeners[0].address: 0.0.0.0:9093 is not loopback; tokens that nobody signed are taken on loopback only: remove tokens.unsecuredForDevelopment`,
+			`x.yaml:4:9: tokens: unsecured tokens need no keys: remove one of the two; signature algorithm "HS256": use some of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA`,
+			`x.yaml:4:51: tokens.jwksFile: cannot be read: open none.json: no such file or directory`,
+		}},
+		{"tokens that nobody takes", swap("authorizer", "tokens: {jwksUrl: \"http://a/keys\"}\nauthorizer").Replace(goodBroker), []string{
+			`x.yaml:4:9: tokens: jwks url: "http://a/keys" is not https`,
+		}},
 		{"users", swap("${env:SHOP_PASSWORD}", "secret").Replace(goodBroker) + "  - Nobody\n", []string{
 			`x.yaml:6:28: users[0].password: is not a reference to a secret; write ${env:NAME} or ${file:PATH}, never the secret itself`,
 			`x.yaml:9:5: acls[1]: rule "Nobody": invalid acl: want <principal> Allow|Deny <operation> <type>:<pattern> from <host>`,
@@ -231,12 +263,42 @@ func TestBrokerConfiguration(t *testing.T) {
 }
 
 func TestBrokerWithoutAFile(t *testing.T) {
-	conf, err := brokerConfig("", "./data/", "127.0.0.1:0")
-	if err != nil || conf.Dir != "data" || conf.Listeners[0].Addr != "127.0.0.1:0" || conf.Authorizer {
+	cert, key := certificates(t)
+	write(t, map[string]string{"cert.pem": cert, "key.pem": key, "admin.pw": "secret\n"})
+	good := brokerFlags{dir: "./data/", listen: "127.0.0.1:0", metrics: "127.0.0.1:0"}
+	conf, err := good.config()
+	if err != nil || conf.Dir != "data" || conf.Listeners[0].Addr != "127.0.0.1:0" || conf.Listeners[0].Protocol != broker.Plaintext || conf.Authorizer || conf.metrics != "127.0.0.1:0" {
 		t.Errorf("got %+v %v", conf, err)
 	}
-	if _, err = brokerConfig("", "data", "0.0.0.0:9092"); err == nil || exitCode(t.Context(), err) != exitInvalid {
-		t.Errorf("plaintext beyond loopback: got %v", err)
+	secure := brokerFlags{
+		dir: "data", listen: "0.0.0.0:9093", advertise: "kafka.us:9093", cert: "cert.pem", key: "key.pem", clientCA: "cert.pem", users: []string{"admin=${file:admin.pw}"},
+	}
+	conf, err = secure.config()
+	l := conf.Listeners[0]
+	if err != nil || l.Protocol != broker.SASLTLS || l.Advertised != "kafka.us:9093" || l.TLS.ClientCAFile != "cert.pem" || conf.BootstrapUsers["admin"] != "secret" {
+		t.Errorf("got %+v %v", conf, err)
+	}
+	for name, c := range map[string]struct {
+		flags brokerFlags
+		want  []string
+	}{
+		"plaintext beyond loopback": {brokerFlags{dir: "data", listen: "0.0.0.0:9092"}, []string{"not loopback"}},
+		"all at once": {
+			brokerFlags{listen: "127.0.0.1:0", clientCA: "cert.pem", users: []string{"admin=secret", "bob=${file:admin.pw}", "bob=${file:admin.pw}"}},
+			[]string{"--dir FOLDER", "--tls-client-ca needs", "--user admin: secret is not a reference", "--user bob: the name is empty or taken"},
+		},
+	} {
+		_, err := c.flags.config()
+		for _, want := range c.want {
+			if err == nil || exitCode(t.Context(), err) != exitInvalid || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: got %v, want %q", name, err, want)
+			}
+		}
+	}
+	// A file has keys for these: none of them is ignored beside one.
+	write(t, map[string]string{"broker.yaml": "dataDir: d\nlisteners: [{name: c, address: \"127.0.0.1:0\", protocol: PLAINTEXT}]\n"})
+	if got := replicator(t, "", "broker", "--config", "broker.yaml", "--listen", "127.0.0.1:1"); got.code != exitInvalid || !strings.Contains(got.stderr, "--listen is for a broker without a file") {
+		t.Errorf("got %+v", got)
 	}
 }
 

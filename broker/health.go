@@ -1,0 +1,47 @@
+package broker
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/waybillhq/waybill/internal/vfs"
+)
+
+// healthyFree is the room on the disk below which a broker is not healthy: it may
+// have to refuse writes with the next segments that logs begin.
+const healthyFree = 64 << 20
+
+// Health says why the broker cannot serve as it should; nothing if it can. A topic
+// of clients whose log is damaged is theirs to know (it is in [Broker.Stored]);
+// the broker's own topics, its metadata and its disk are everybody's.
+func (b *Broker) Health() []string {
+	var faults []string
+	select {
+	case <-b.ready:
+	default:
+		faults = append(faults, "not serving yet")
+	}
+	if err := b.ctl.Offline(); err != nil {
+		faults = append(faults, err.Error())
+	}
+	byName := b.topics.Load().byName
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		if name != offsetsTopic && name != transactionsTopic && name != ledgerTopic {
+			continue
+		}
+		for _, p := range byName[name].partitions {
+			if err := p.Offline(); err != nil {
+				faults = append(faults, fmt.Sprintf("%s is offline: %v", p, err))
+			}
+		}
+	}
+	if _, real := b.fs.(vfs.OS); real {
+		if free, err := diskFree(b.cfg.Dir); err != nil {
+			faults = append(faults, fmt.Sprintf("disk: %v", err))
+		} else if free < healthyFree {
+			faults = append(faults, fmt.Sprintf("disk: %d MiB are free, %d are needed", free>>20, healthyFree>>20))
+		}
+	}
+	return faults
+}
