@@ -120,7 +120,7 @@ func (everybody) AllowedOnAny(_, _ string, _ acl.Operation, _ acl.ResourceType) 
 // Produce says 0 although it refuses versions below 3, because librdkafka looks
 // for that to know which codecs a broker has (KAFKA-18659).
 func apis() []api {
-	return slices.Concat(dataAPIs(), quotaAPIs(), clusterAPIs(), topicAPIs(), securityAPIs(), groupAPIs(), transactionAPIs())
+	return slices.Concat(dataAPIs(), quotaAPIs(), clusterAPIs(), topicAPIs(), replicaAPIs(), securityAPIs(), groupAPIs(), transactionAPIs())
 }
 
 // dispatchTable is apis by key.

@@ -2,8 +2,7 @@ package broker
 
 import (
 	"context"
-	"maps"
-	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -17,7 +16,7 @@ func clusterAPIs() []api {
 		{key: kmsg.Metadata, min: 0, max: 13, resource: acl.Topic, op: acl.Describe, handle: answers((*Broker).metadata)},
 		{key: kmsg.DescribeCluster, min: 0, max: 2, resource: acl.Cluster, op: acl.Describe, handle: answers((*Broker).describeCluster)},
 		{key: kmsg.UpdateFeatures, min: 0, max: 2, resource: acl.Cluster, op: acl.Alter, handle: answers((*Broker).updateFeatures)},
-		{key: kmsg.DescribeLogDirs, min: 1, max: 4, resource: acl.Cluster, op: acl.Describe, handle: answers((*Broker).describeLogDirs)},
+		{key: kmsg.DescribeQuorum, min: 0, max: 2, resource: acl.Cluster, op: acl.Describe, handle: answers((*Broker).describeQuorum)},
 	}
 }
 
@@ -84,6 +83,48 @@ func (b *Broker) describeCluster(_ context.Context, r *request, q *kmsg.Describe
 	return resp
 }
 
+// metadataTopic is the name that Kafka gives the log of a cluster's metadata.
+const metadataTopic = "__cluster_metadata"
+
+// describeQuorum answers DescribeQuorum (KIP-595): this node is the only voter.
+// Offsets are revisions of the metadata, the epoch is the number of the start. v2
+// has the voters' addresses (KIP-853).
+func (b *Broker) describeQuorum(_ context.Context, r *request, q *kmsg.DescribeQuorumRequest) *kmsg.DescribeQuorumResponse {
+	resp := q.ResponseKind().(*kmsg.DescribeQuorumResponse)
+	if !r.may(acl.ClusterName) {
+		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		return resp
+	}
+	image := b.ctl.Image()
+	for _, t := range q.Topics {
+		topic := kmsg.NewDescribeQuorumResponseTopic()
+		topic.Topic = t.Topic
+		for _, p := range t.Partitions {
+			part := kmsg.NewDescribeQuorumResponseTopicPartition()
+			part.Partition = p.Partition
+			if t.Topic != metadataTopic || p.Partition != 0 {
+				part.ErrorCode = kerr.UnknownTopicOrPartition.Code
+			} else {
+				part.LeaderID, part.LeaderEpoch, part.HighWatermark = b.cfg.NodeID, image.Starts, image.Revision
+				self := kmsg.NewDescribeQuorumResponseTopicPartitionReplicaState()
+				self.ReplicaID, self.LogEndOffset = b.cfg.NodeID, image.Revision
+				self.LastFetchTimestamp, self.LastCaughtUpTimestamp = -1, time.Now().UnixMilli()
+				part.CurrentVoters = append(part.CurrentVoters, self)
+			}
+			topic.Partitions = append(topic.Partitions, part)
+		}
+		resp.Topics = append(resp.Topics, topic)
+	}
+	ln := b.listeners[r.client.Listener]
+	listener := kmsg.NewDescribeQuorumResponseNodeListener()
+	listener.Name, listener.Host, listener.Port = r.client.Listener, ln.host, uint16(ln.port)
+	node := kmsg.NewDescribeQuorumResponseNode()
+	node.NodeID = b.cfg.NodeID
+	node.Listeners = append(node.Listeners, listener)
+	resp.Nodes = append(resp.Nodes, node)
+	return resp
+}
+
 // operations is what the caller may do to a resource, as bits 1<<operation.
 func (r *request) operations(rt acl.ResourceType, name string) int32 {
 	var bits int32
@@ -93,43 +134,4 @@ func (r *request) operations(rt acl.ResourceType, name string) int32 {
 		}
 	}
 	return bits
-}
-
-// describeLogDirs answers DescribeLogDirs (KIP-113): the sizes of the logs in the
-// one directory. How full the disk is (v4) is left out: -1.
-func (b *Broker) describeLogDirs(_ context.Context, r *request, q *kmsg.DescribeLogDirsRequest) *kmsg.DescribeLogDirsResponse {
-	resp := q.ResponseKind().(*kmsg.DescribeLogDirsResponse)
-	if !r.may(acl.ClusterName) {
-		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
-		return resp
-	}
-	dir := kmsg.NewDescribeLogDirsResponseDir()
-	dir.Dir = b.logsDir()
-	set := b.topics.Load()
-	add := func(name string, wanted func(int32) bool) {
-		t := set.byName[name]
-		if t == nil {
-			return
-		}
-		out := kmsg.NewDescribeLogDirsResponseDirTopic()
-		out.Topic = name
-		for _, p := range t.partitions {
-			if wanted(p.Partition) {
-				part := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
-				part.Partition, part.Size = p.Partition, p.Size()
-				out.Partitions = append(out.Partitions, part)
-			}
-		}
-		dir.Topics = append(dir.Topics, out)
-	}
-	if q.Topics == nil {
-		for _, name := range slices.Sorted(maps.Keys(set.byName)) {
-			add(name, func(int32) bool { return true })
-		}
-	}
-	for _, t := range q.Topics {
-		add(t.Topic, func(p int32) bool { return slices.Contains(t.Partitions, p) })
-	}
-	resp.Dirs = append(resp.Dirs, dir)
-	return resp
 }

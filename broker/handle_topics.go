@@ -18,6 +18,7 @@ func topicAPIs() []api {
 		{key: kmsg.DeleteTopics, min: 1, max: 6, resource: acl.Topic, op: acl.Delete, handle: answers((*Broker).deleteTopics)},
 		{key: kmsg.CreatePartitions, min: 0, max: 3, resource: acl.Topic, op: acl.Alter, handle: answers((*Broker).createPartitions)},
 		{key: kmsg.DeleteRecords, min: 0, max: 2, resource: acl.Topic, op: acl.Delete, handle: answers((*Broker).deleteRecords)},
+		{key: kmsg.DescribeTopicPartitions, min: 0, max: 0, resource: acl.Topic, op: acl.Describe, handle: answers((*Broker).describeTopicPartitions)},
 		{key: kmsg.DescribeConfigs, min: 1, max: 4, handle: answers((*Broker).describeConfigs)},
 		{key: kmsg.AlterConfigs, min: 0, max: 2, handle: answers((*Broker).alterConfigs)},
 		{key: kmsg.IncrementalAlterConfigs, min: 0, max: 1, handle: answers((*Broker).incrementalAlterConfigs)},

@@ -45,6 +45,7 @@ const (
 	sized
 	array
 	inline
+	nullable // a byte, and a struct if it is not -1
 )
 
 // Bounds on what one request may claim, beyond that it must have the bytes. An
@@ -133,6 +134,10 @@ func (w *walker) step(f *step) {
 		w.skip(max(0, w.length(f.size)))
 	case inline:
 		w.walk(f.elem)
+	case nullable:
+		if b := w.skip(1); b != nil && int8(b[0]) != -1 {
+			w.walk(f.elem)
+		}
 	case array:
 		n := max(0, w.length(4))
 		if w.elements += n; n > len(w.buf)/max(1, f.elem.least) || w.elements > maxElements {
@@ -221,6 +226,8 @@ func (f *step) least(flexible bool) int {
 		return f.size
 	case f.kind == inline:
 		return f.elem.least
+	case f.kind == nullable:
+		return 1
 	case flexible:
 		return 1
 	case f.kind == array:
@@ -256,6 +263,14 @@ func (p *prober) field(field reflect.StructField, i int, at place) (f step, ther
 	case t.Kind() == reflect.Struct:
 		s, err := p.structure(t, func(root reflect.Value) reflect.Value { return at(root).Field(i) })
 		return step{kind: inline, elem: s}, s != nil && len(s.steps) > 0, err
+	case t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct:
+		there := grown(func(v reflect.Value) { v.Set(reflect.New(t.Elem())) }) > 0
+		s, err := p.structure(t.Elem(), func(root reflect.Value) reflect.Value {
+			v := at(root).Field(i)
+			v.Set(reflect.New(t.Elem()))
+			return v.Elem()
+		})
+		return step{kind: nullable, elem: s}, there, err
 	default:
 		return step{}, false, fmt.Errorf("a field of type %s", t)
 	}

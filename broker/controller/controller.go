@@ -165,7 +165,8 @@ func (c *Controller) Update(change func(*Image) ([]Record, error)) error {
 	if err != nil || len(records) == 0 {
 		return err
 	}
-	next, err := have.Apply(slices.Clone(records)...)
+	records = append(slices.Clip(records), Record{Revision: &Revision{Count: have.Revision + 1}})
+	next, err := have.Apply(records...)
 	if err != nil {
 		return fmt.Errorf("apply metadata: %w", err)
 	}

@@ -71,7 +71,10 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 		t.Errorf("start %d after %d", again.Starts, before.Starts)
 	}
 	want := *before
-	want.Starts = again.Starts
+	if again.Revision != before.Revision+1 {
+		t.Errorf("revision %d after %d and a start", again.Revision, before.Revision)
+	}
+	want.Starts, want.Revision = again.Starts, again.Revision
 	if !reflect.DeepEqual(again, &want) {
 		t.Errorf("got %+v\nwant %+v", again, &want)
 	}

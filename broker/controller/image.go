@@ -52,6 +52,8 @@ type Image struct {
 	// Starts counts how often a broker opened the store. It is the leader epoch
 	// of every partition, so that what a crash cut off shows (KIP-101).
 	Starts int32
+	// Revision counts the updates.
+	Revision int64
 	// Secret keys what must look random and stay the same over restarts.
 	Secret []byte
 
@@ -109,6 +111,7 @@ type Record struct {
 	ACLDeleted   *acl.Rule      `json:"aclDeleted,omitempty"`
 	ProducerIDs  *ProducerIDs   `json:"producerIds,omitempty"`
 	Quota        *Quota         `json:"quota,omitempty"`
+	Revision     *Revision      `json:"revision,omitempty"`
 	Features     *Features      `json:"features,omitempty"`
 	Config       *ConfigRecord  `json:"config,omitempty"`
 }
@@ -133,6 +136,11 @@ type TopicDeleted struct {
 // ProducerIDs says that ids below Next may be in use.
 type ProducerIDs struct {
 	Next int64 `json:"next"`
+}
+
+// Revision says that this is the Count-th update.
+type Revision struct {
+	Count int64 `json:"count"`
 }
 
 // Features are all finalized levels that were ever set, after the Epoch-th change.
@@ -214,6 +222,11 @@ func (i *Image) apply(r *Record, owned map[any]bool) error {
 		i.NextProducerID = r.ProducerIDs.Next
 	case r.Quota != nil:
 		return i.applyQuota(r.Quota, owned)
+	case r.Revision != nil:
+		if r.Revision.Count <= i.Revision {
+			return fmt.Errorf("revision %d after %d", r.Revision.Count, i.Revision)
+		}
+		i.Revision = r.Revision.Count
 	case r.Features != nil:
 		if r.Features.Epoch <= i.FeaturesEpoch {
 			return fmt.Errorf("features epoch %d after %d", r.Features.Epoch, i.FeaturesEpoch)
@@ -274,6 +287,9 @@ func (i *Image) Records() []Record {
 		out = append(out, Record{ACL: &i.ACLs[n]})
 	}
 	out = append(out, i.quotaRecords()...)
+	if i.Revision > 0 {
+		out = append(out, Record{Revision: &Revision{Count: i.Revision}})
+	}
 	if i.FeaturesEpoch > 0 {
 		out = append(out, Record{Features: &Features{Epoch: i.FeaturesEpoch, Levels: i.Features}})
 	}
