@@ -86,6 +86,19 @@ func Start(t testing.TB, cfg Config) *Broker {
 	return b
 }
 
+// Prepare makes what a broker needs in dir, for a program that runs it itself: see
+// [Broker.Command].
+func Prepare(ctx context.Context, dir string, cfg Config) (*Broker, error) {
+	b := &Broker{Version: cfg.Version, Dir: dir, secure: cfg.Secure}
+	return b, b.prepare(ctx, cfg)
+}
+
+// Command is the broker's process, with options of the JVM, yet to be started.
+func (b *Broker) Command(ctx context.Context, jvm ...string) *exec.Cmd {
+	args := append(jvm[:len(jvm):len(jvm)], "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", filepath.Join(b.libs, "*"), "kafka.Kafka", b.properties())
+	return exec.CommandContext(ctx, "java", args...)
+}
+
 func (b *Broker) prepare(ctx context.Context, cfg Config) error {
 	var err error
 	if b.libs, err = Jars(ctx, cfg.Version); err != nil {
