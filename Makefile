@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build test race lint fuzz damage bench-mirror demo schema interop interop-spike kcat suite-franz-go clean
+.PHONY: help build test race lint fuzz damage bench-mirror bench-broker demo schema interop interop-spike kcat suite-franz-go clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -34,6 +34,9 @@ damage: ## DAMAGED recorded requests with faults (default 5 million) against who
 BENCH_RUNS ?= 3
 bench-mirror: ## the mirror against a franz-go loop and a plain relay, between stand-ins for brokers (about 20 minutes)
 	@$(timed) $(GO) run ./test/bench/mirror -runs $(BENCH_RUNS)
+
+bench-broker: ## the bundled broker beside Apache Kafka: throughput, latency, processor time, memory, starts (needs Java 17 and Maven; about 20 minutes)
+	@$(timed) $(GO) run -tags interop ./test/bench/broker -runs $(BENCH_RUNS)
 
 demo: ## the whole job, checking itself, then it ends
 	@$(timed) $(GO) run ./cmd/replicator demo --exit

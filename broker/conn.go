@@ -62,10 +62,12 @@ type conn struct {
 	muted atomic.Int64
 }
 
-// frame is one request's bytes and the budget that they hold.
+// frame is one request's bytes, the budget that they hold, and the lent memory
+// that they are in, if they are.
 type frame struct {
 	bytes  []byte
 	budget int64
+	lent   *[]byte
 	read   time.Time
 }
 
@@ -215,6 +217,14 @@ func (c *conn) readFrame(ctx context.Context) (frame, error) {
 		}
 		f.budget = int64(size)
 		return nil
+	}, lend: func(key int16, size int) []byte {
+		if key != int16(kmsg.Produce) || f.budget == 0 {
+			return nil
+		}
+		if f.lent = lendFrame(size); f.lent == nil {
+			return nil
+		}
+		return *f.lent
 	}}
 	var err error
 	if f.bytes, err = sized.next(); err != nil {
@@ -225,7 +235,12 @@ func (c *conn) readFrame(ctx context.Context) (frame, error) {
 	return f, nil
 }
 
+// release gives back what a frame holds. Nothing may refer to its bytes any more
+// if they were lent: see [lendFrame].
 func (c *conn) release(f frame) {
+	if f.lent != nil {
+		takeBackFrame(f.lent)
+	}
 	if f.budget > 0 {
 		c.b.inFlight.Release(f.budget)
 	}

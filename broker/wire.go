@@ -33,11 +33,13 @@ type frameReader struct {
 	limit func(key int16) int
 	// reserve, if set, is asked before a frame's body is read.
 	reserve func(size int) error
+	// lend, if set, may give the memory for a frame; nil is no.
+	lend func(key int16, size int) []byte
 }
 
 // next reads one frame. Before it allocates it knows that the length is within
 // the limit of the frame's API key, and it allocates no more than twice what
-// has arrived. It returns io.EOF only between frames.
+// has arrived, unless the memory is lent. It returns io.EOF only between frames.
 func (f frameReader) next() ([]byte, error) {
 	size, err := f.length()
 	if err != nil {
@@ -60,6 +62,14 @@ func (f frameReader) next() ([]byte, error) {
 	if f.reserve != nil {
 		if err := f.reserve(size); err != nil {
 			return nil, err
+		}
+	}
+	if f.lend != nil {
+		if buf := f.lend(key, size); buf != nil {
+			if _, err := io.ReadFull(f.r, buf); err != nil {
+				return nil, noEOF(err)
+			}
+			return buf, nil
 		}
 	}
 	return f.body(size)
