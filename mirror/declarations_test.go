@@ -58,7 +58,8 @@ func TestANewLimitStopsNoCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "something is copied", func() bool { return n.Metrics().Records.Load() > 0 })
-	if n.caughtUp(1) {
+	// What the copy knows of the source's end may be of before the last records.
+	if n.Metrics().Records.Load() >= 200 {
 		t.Fatal("two megabytes were copied at once, at 64 KiB a second")
 	}
 	lanes := n.Metrics().LaneOpens.Load()

@@ -1,3 +1,5 @@
+//go:build interop
+
 // Command broker measures the bundled broker beside Apache Kafka: both as
 // processes of their own, one after the other in the same run, used by the same
 // client program (franz-go) in this process, with records of 1 KB that do not

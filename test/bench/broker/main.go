@@ -168,7 +168,7 @@ func one(ctx context.Context, r *results, m measurement, t target) (err error) {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // a leftover in a temporary folder harms nobody
 	p, err := t.prepare(ctx, dir)
 	if err != nil {
 		return err
