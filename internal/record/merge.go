@@ -56,6 +56,8 @@ func (m *Merger) Add(b Batch) (Digest, error) {
 }
 
 func (m *Merger) records(b Batch) (d Digest, err error) {
+	// Locals: storing slices in m at each step would cost more than the copying.
+	out, form, head := m.b, m.form, m.head
 	r := reader{buf: b.Records()}
 	for i := range b.Count() {
 		raw := r.buf
@@ -66,21 +68,22 @@ func (m *Merger) records(b Batch) (d Digest, err error) {
 		case rec.Offset != b.BaseOffset()+int64(i):
 			return Digest{}, &CorruptError{b.BaseOffset(), fmt.Sprintf("record %d has offset %d", i, rec.Offset)}
 		}
-		m.form = rec.appendCanonical(m.form[:0])
-		d.CRC = crc32.Update(d.CRC, castagnoli, m.form)
-		d.Length += int64(len(m.form))
-		m.head = append(m.head[:0], 0) // attributes of a record mean nothing yet
-		m.head = binary.AppendVarint(m.head, rec.Timestamp-m.base)
-		m.head = binary.AppendVarint(m.head, int64(m.count))
+		form = rec.appendCanonical(form[:0])
+		d.CRC = crc32.Update(d.CRC, castagnoli, form)
+		d.Length += int64(len(form))
+		head = append(head[:0], 0) // attributes of a record mean nothing yet
+		head = binary.AppendVarint(head, rec.Timestamp-m.base)
+		head = binary.AppendVarint(head, int64(m.count))
 		fields := afterDeltas(raw[:len(raw)-len(r.buf)])
-		m.b = binary.AppendVarint(m.b, int64(len(m.head)+len(fields)))
-		m.b = append(append(m.b, m.head...), fields...)
+		out = binary.AppendVarint(out, int64(len(head)+len(fields)))
+		out = append(append(out, head...), fields...)
 		m.latest = max(m.latest, rec.Timestamp)
 		m.count++
 	}
 	if len(r.buf) != 0 {
 		return Digest{}, &CorruptError{b.BaseOffset(), fmt.Sprintf("%d bytes after the last record", len(r.buf))}
 	}
+	m.b, m.form, m.head = out, form, head
 	return d, nil
 }
 

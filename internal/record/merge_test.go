@@ -127,11 +127,38 @@ func BenchmarkMerge(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		var m Merger
+		m.Grow(64 << 10)
 		for _, one := range batches {
 			if _, err := m.Add(one); err != nil {
 				b.Fatal(err)
 			}
 		}
 		m.Batch()
+	}
+}
+
+func TestShiftsAreWhatMultiplyingGives(t *testing.T) {
+	rng := rand.New(rand.NewPCG(11, 12))
+	for range 20_000 {
+		crc, n := rng.Uint32(), rng.Int64N(1<<36)>>rng.IntN(36)
+		want := crc
+		for k := 0; n>>k != 0; k++ {
+			if n>>k&1 != 0 {
+				want = mulMod(powers[k+3], want)
+			}
+		}
+		if got := shiftCRC(crc, n); got != want {
+			t.Fatalf("%08x shifted by %d bytes: %08x, want %08x", crc, n, got, want)
+		}
+	}
+}
+
+func BenchmarkRestamp(b *testing.B) {
+	batch, err := Encode([]Record{{Value: make([]byte, 65_000)}}, NoProducer(None))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := int32(0); b.Loop(); i++ {
+		batch.Restamp(Stamp{ProducerID: 7, BaseSequence: i})
 	}
 }
