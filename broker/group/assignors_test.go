@@ -15,7 +15,7 @@ func topicN(n int) (id TopicID) { id[0] = byte(n); return id }
 // wants it; a group that is assigned again stays as it is; and the numbers are
 // even.
 func TestAssignors(t *testing.T) {
-	for seed := range uint64(2000) {
+	for seed := range uint64(1000) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		assignor := Assignors()[seed%2]
 		topics := map[TopicID]int32{}

@@ -68,7 +68,13 @@ type ConsumerRules struct {
 	// ClassicMaxMembers bounds what a group may be as a classic one; 0 is no
 	// bound.
 	ClassicMaxMembers int
+	// MaxBytes bounds what a member says of itself and what a regular expression
+	// matches, each of which must fit into one record; 0 is no bound.
+	MaxBytes int
 }
+
+// fits says whether something of so many bytes goes into a record.
+func (r *ConsumerRules) fits(bytes int) bool { return r.MaxBytes == 0 || bytes <= r.MaxBytes }
 
 // Consumer is one group of the consumer protocol (KIP-848): the broker assigns,
 // and each member comes to its target by itself, at its own pace. Members that
@@ -125,6 +131,26 @@ type classicMember struct {
 	// joinDeadline is when it must have joined again, syncDeadline when it must
 	// have fetched its assignment; zero is never.
 	joinDeadline, syncDeadline time.Time
+}
+
+// size is what a member takes in its record, about.
+func (m *consumerMember) size() int {
+	n := 128 + len(m.id) + len(m.instanceID) + len(m.rackID) + len(m.clientID) + len(m.clientHost) + len(m.regex) + textSize(m.topics)
+	if m.classic != nil {
+		for _, p := range m.classic.protocols {
+			n += 16 + len(p.Name) + len(p.Metadata)
+		}
+	}
+	return n
+}
+
+// textSize is what names take in a record, about.
+func textSize(names []string) int {
+	n := 0
+	for _, name := range names {
+		n += 5 + len(name)
+	}
+	return n
 }
 
 // gone says that a static member has left and will be back.

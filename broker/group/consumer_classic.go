@@ -29,6 +29,10 @@ func (s *consumerStep) join(j Join) {
 		refuse(kerr.InconsistentGroupProtocol, j.MemberID)
 		return
 	}
+	if asked := (consumerMember{clientID: j.ClientID, topics: sub.Topics, classic: &classicMember{protocols: j.Protocols}}); !s.rules.fits(1024 + asked.size()) {
+		refuse(kerr.InvalidRequest, j.MemberID)
+		return
+	}
 	if j.MemberID == "" && j.InstanceID == "" && j.RequireMemberID {
 		refuse(kerr.MemberIDRequired, j.NewMemberID)
 		return
@@ -174,6 +178,7 @@ func (s *consumerStep) heartbeat(h Heartbeat) error {
 		return kerr.IllegalGeneration
 	}
 	m.deadline = s.now.Add(m.classic.session)
+	s.settle(false, h.Topics) // it has no leader that would look after the topics
 	if m.epoch < s.epoch || m.state == unrevoked || m.state == unreleased && s.released(m) {
 		s.callToJoin(m)
 		return kerr.RebalanceInProgress

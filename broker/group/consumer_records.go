@@ -88,7 +88,11 @@ func (g *Consumer) value(p Part) []byte {
 		if !ok {
 			return nil
 		}
-		v = appendStrings(v, pattern.topics)
+		topics := pattern.topics
+		if !g.rules.fits(textSize(topics)) {
+			topics = nil // the next start finds them anew
+		}
+		v = appendStrings(v, topics)
 		v = kbin.AppendInt64(v, pattern.version)
 		return append(kbin.AppendInt64(v, pattern.at.UnixMilli()), 0)
 	}

@@ -38,6 +38,10 @@ func (s *consumerStep) consumerHeartbeat(h ConsumerHeartbeat) {
 		s.emit(ConsumerBeaten{To: h.To, MemberID: h.MemberID, MemberEpoch: h.MemberEpoch})
 		return
 	}
+	if !s.rules.fits(1024 + len(h.ClientID) + textSize(h.SubscribedTopicNames)) {
+		refuse(kerr.InvalidRequest)
+		return
+	}
 	m, err := s.admit(h)
 	if err != nil {
 		refuse(err)

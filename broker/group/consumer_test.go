@@ -2,6 +2,7 @@ package group
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -168,6 +169,31 @@ func TestGroupOfTheConsumerProtocolIsBounded(t *testing.T) {
 	}
 	s.want("one too many", s.beat("D", 0, wants("a")), kerr.GroupMaxSizeReached, 0)
 	s.want("one that is in", s.beat("C", s.g.members["C"].epoch), nil, 3)
+}
+
+func TestMembersFitTheirRecords(t *testing.T) {
+	s := newScene(t)
+	s.g.rules.MaxBytes = 4096
+	many := make([]string, 500)
+	for i := range many {
+		many[i] = fmt.Sprintf("topic-%d", i)
+	}
+	s.want("a member that wants too much", s.beat("A", 0, wants(many...)), kerr.InvalidRequest, 0)
+	if j := s.join("B", nil, func(j *Join) { j.Protocols[0].Metadata = subscription(nil, many...) }); !errors.Is(j.Err, kerr.InvalidRequest) {
+		t.Errorf("a classic member that wants too much: %v", j.Err)
+	}
+	for _, name := range many {
+		s.topics.topics[name] = 1
+	}
+	b := s.beat("A", 0, matches("topic-.*"))
+	if b.Assignment.size() != len(many) {
+		t.Errorf("an expression that matches much: got %d partitions", b.Assignment.size())
+	}
+	for _, p := range s.g.parts() {
+		if v := s.g.value(p); p.Kind == partPattern && len(v) > 4096 {
+			t.Errorf("its record has %d bytes", len(v))
+		}
+	}
 }
 
 func TestSilentMembersAreTakenOut(t *testing.T) {
@@ -387,7 +413,7 @@ func TestClassicMemberInAGroupOfTheConsumerProtocol(t *testing.T) {
 	}
 	s.synced("B waits for A", "B", 2)
 	beat := func() error {
-		return s.step(Heartbeat{To: 1, MemberID: "B", Generation: s.g.members["B"].epoch})[0].(Beaten).Err
+		return s.step(Heartbeat{To: 1, MemberID: "B", Generation: s.g.members["B"].epoch, Topics: s.topics})[0].(Beaten).Err
 	}
 	if err := beat(); err != nil {
 		t.Errorf("heartbeat of one that waits: %v", err)
@@ -447,7 +473,10 @@ func TestLastConsumerLeavesAClassicGroup(t *testing.T) {
 	if !s.down {
 		t.Fatal("the group stays as it is")
 	}
-	g, effects := s.g.downgrade(s.now, Rules{}, s.topics)
+	if _, _, ok := s.g.downgrade(s.now, Rules{MaxBytes: 50}, s.topics); ok {
+		t.Error("a group becomes a classic one that does not fit its record")
+	}
+	g, effects, _ := s.g.downgrade(s.now, Rules{}, s.topics)
 	if g.State() != PreparingRebalance || g.generation != s.g.epoch || g.protocol != "cooperative-sticky" || len(effects) == 0 {
 		t.Errorf("got %s, generation %d, protocol %s, %d effects", g.state, g.generation, g.protocol, len(effects))
 	}

@@ -104,9 +104,9 @@ func newConsumerWalk(t *testing.T, choose func(int) int) *consumerWalk {
 // leave, restart, fall silent and change their minds, while topics come and go,
 // and looks after each step at what every client believes that it may read.
 func TestNoPartitionHasTwoOwners(t *testing.T) {
-	seeds := uint64(400)
+	seeds := uint64(200)
 	if testing.Short() {
-		seeds = 60
+		seeds = 40
 	}
 	for seed := range seeds {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -302,7 +302,7 @@ func (w *consumerWalk) beatClassic(a *actor, lost bool) {
 	case a.joined:
 		ev = Sync{To: 1, MemberID: a.id, InstanceID: a.instance, Generation: a.epoch, Topics: w.topics}
 	default:
-		ev = Heartbeat{To: 1, MemberID: a.id, InstanceID: a.instance, Generation: a.epoch}
+		ev = Heartbeat{To: 1, MemberID: a.id, InstanceID: a.instance, Generation: a.epoch, Topics: w.topics}
 	}
 	for _, f := range w.step(ev) {
 		var err error

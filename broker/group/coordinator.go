@@ -83,7 +83,10 @@ func DefaultConfig() Config {
 }
 
 func (c *Config) consumerRules() ConsumerRules {
-	return ConsumerRules{c.ConsumerSessionTimeout, c.ConsumerMaxMembers, c.Migration, c.MaxMembers}
+	return ConsumerRules{
+		SessionTimeout: c.ConsumerSessionTimeout, MaxMembers: c.ConsumerMaxMembers, Migration: c.Migration,
+		ClassicMaxMembers: c.MaxMembers, MaxBytes: c.MaxGroupBytes,
+	}
 }
 
 // Coordinator coordinates the groups of the partitions that this broker leads. It

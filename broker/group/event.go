@@ -57,6 +57,8 @@ type Heartbeat struct {
 	To                   Token
 	MemberID, InstanceID string
 	Generation           int32
+	// Topics are the cluster's, for a group of the consumer protocol.
+	Topics Topics
 }
 
 // Leave takes members out of the group.

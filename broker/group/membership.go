@@ -61,6 +61,7 @@ func (c *Coordinator) Sync(ctx context.Context, group string, e Sync) (Synced, e
 
 // Heartbeat keeps a member alive.
 func (c *Coordinator) Heartbeat(ctx context.Context, group string, e Heartbeat) error {
+	e.Topics = c.cfg.Topics()
 	f, err := c.askMember(ctx, group, func(to Token) Event { e.To = to; return e })
 	if err != nil {
 		return err

@@ -43,6 +43,9 @@ func (g *Group) upgrade(now time.Time, rules ConsumerRules, topics Topics) (*Con
 		})
 		c.own(up)
 		c.members[up.id], c.target[up.id] = up, up.assigned
+		if !rules.fits(up.size()) {
+			return nil, nil, false
+		}
 		if up.instanceID != "" {
 			c.static[up.instanceID] = up.id
 		}
@@ -79,8 +82,9 @@ func readAssignment(b []byte, topics Topics) Assignment {
 }
 
 // downgrade makes of a group whose members all speak the classic protocol a
-// classic one, and begins its first rebalance: the effects are those of that.
-func (g *Consumer) downgrade(now time.Time, rules Rules, topics Topics) (*Group, []Effect) {
+// classic one, and begins its first rebalance: the effects are those of that. It
+// returns false for a group that is too large for the one record that it would be.
+func (g *Consumer) downgrade(now time.Time, rules Rules, topics Topics) (*Group, []Effect, bool) {
 	c := New(g.name, rules, now)
 	c.protocolType, c.generation, c.state = consumerType, g.epoch, Stable
 	for _, m := range g.ordered() {
@@ -100,8 +104,11 @@ func (g *Consumer) downgrade(now time.Time, rules Rules, topics Topics) (*Group,
 		}
 	}
 	c.protocol = c.selectProtocol()
+	if rules.MaxBytes > 0 && c.size() > rules.MaxBytes {
+		return nil, nil, false
+	}
 	s := step{Group: c, now: now}
 	s.emit(Save{})
 	s.prepare()
-	return c, s.effects
+	return c, s.effects, true
 }

@@ -210,7 +210,11 @@ func (s *shard) perform(e *entry, now time.Time, effects []Effect) error {
 	if !downgrade {
 		return nil
 	}
-	g, rest := e.group.(*Consumer).downgrade(now, s.rules, s.cfg.Topics())
+	g, rest, ok := e.group.(*Consumer).downgrade(now, s.rules, s.cfg.Topics())
+	if !ok {
+		s.cfg.Log.Warn("group is too large for the classic protocol and goes on as it is", "group", e.name)
+		return nil
+	}
 	s.cfg.Log.Info("group goes on with the classic protocol", "group", e.name, "members", len(g.members))
 	if err := s.exchange(e, now, g); err != nil {
 		return err
