@@ -34,6 +34,9 @@ type recordFailure struct {
 // refuses what a leader must refuse (Kafka's LogValidator). The producer's epoch,
 // sequence and transaction are the log's to check.
 func (b *Broker) checkProduced(t *topic, q *kmsg.ProduceRequest, records []byte) (record.Batch, []recordFailure, error) {
+	if len(records) == 0 {
+		return nil, nil, refuse(kerr.InvalidRecord, "no batch")
+	}
 	batch, rest, err := record.Next(records)
 	if err != nil {
 		return nil, nil, frameError(records, err)
@@ -62,7 +65,10 @@ func (b *Broker) checkProduced(t *topic, q *kmsg.ProduceRequest, records []byte)
 	if !t.config.appendTime {
 		rules.minTime, rules.maxTime = t.config.timeBounds(time.Now().UnixMilli())
 	}
-	failures, err := checkRecords(batch, section, rules)
+	greatest, failures, err := checkRecords(batch, section, rules)
+	if err == nil && !t.config.appendTime && greatest != batch.MaxTimestamp() {
+		batch.SetMaxTimestamp(greatest) // look-ups by time and retention go by it
+	}
 	return batch, failures, err
 }
 
@@ -70,7 +76,7 @@ func (b *Broker) checkProduced(t *topic, q *kmsg.ProduceRequest, records []byte)
 func frameError(records []byte, err error) error {
 	const magicAt = 16
 	if len(records) > magicAt && records[magicAt] < 2 {
-		return refuse(kerr.UnsupportedForMessageFormat, "records must be of format v2")
+		return refuse(kerr.InvalidRecord, "records must be of format v2")
 	}
 	return errors.Join(refuse(kerr.CorruptMessage, "records are not a batch"), err)
 }
@@ -78,6 +84,8 @@ func frameError(records []byte, err error) error {
 func (b *Broker) checkHeader(t *topic, q *kmsg.ProduceRequest, batch record.Batch) error {
 	attrs := batch.Attributes()
 	switch {
+	case batch.BaseOffset() != 0:
+		return refuse(kerr.InvalidRecord, fmt.Sprintf("base offset %d: the broker assigns offsets, it must be 0", batch.BaseOffset()))
 	case len(batch) > t.config.maxBatchBytes:
 		return refuse(kerr.MessageTooLarge, fmt.Sprintf("batch of %d bytes, max.message.bytes is %d", len(batch), t.config.maxBatchBytes))
 	case !batch.Dense():
@@ -121,37 +129,38 @@ type recordRules struct {
 const noTimestamp = -1
 
 // checkRecords walks a decompressed records section without decoding it, and
-// refuses what a reader would stumble over or the topic does not take.
-func checkRecords(batch record.Batch, section []byte, rules recordRules) ([]recordFailure, error) {
+// refuses what a reader would stumble over or the topic does not take. It returns
+// the greatest timestamp of the records: a header may claim any.
+func checkRecords(batch record.Batch, section []byte, rules recordRules) (greatest int64, failed []recordFailure, err error) {
+	greatest = noTimestamp
 	w := recordWalker{buf: section}
 	var keyless, mistimed []recordFailure
 	for i := range batch.Count() {
 		delta, offset, hasKey := w.record()
 		if w.bad {
-			return nil, refuse(kerr.InvalidRecord, fmt.Sprintf("record %d is malformed", i))
+			return 0, nil, refuse(kerr.InvalidRecord, fmt.Sprintf("record %d is malformed", i))
 		}
 		if offset != int64(i) {
-			return nil, refuse(kerr.InvalidRecord, fmt.Sprintf("record %d has offset delta %d", i, offset))
+			return 0, nil, refuse(kerr.InvalidRecord, fmt.Sprintf("record %d has offset delta %d", i, offset))
 		}
 		if rules.needKey && !hasKey && len(keyless) < maxFailures {
 			keyless = append(keyless, recordFailure{i, "compacted topic needs a key"})
 		}
 		at := batch.BaseTimestamp() + delta
+		greatest = max(greatest, at)
 		if at != noTimestamp && (at < rules.minTime || at > rules.maxTime) && len(mistimed) < maxFailures {
 			mistimed = append(mistimed, recordFailure{i, fmt.Sprintf("timestamp %d is outside [%d, %d]", at, rules.minTime, rules.maxTime)})
 		}
 	}
 	switch {
 	case len(w.buf) != 0:
-		return nil, refuse(kerr.InvalidRecord, fmt.Sprintf("%d bytes after the last record", len(w.buf)))
+		return 0, nil, refuse(kerr.InvalidRecord, fmt.Sprintf("%d bytes after the last record", len(w.buf)))
 	case len(keyless) > 0:
-		return keyless, refuse(kerr.InvalidRecord, "one or more records have been rejected: compacted topic needs keys")
+		return 0, keyless, refuse(kerr.InvalidRecord, "one or more records have been rejected: compacted topic needs keys")
 	case len(mistimed) > 0:
-		return mistimed, refuse(kerr.InvalidTimestamp, "one or more records have been rejected due to invalid timestamp")
-	case batch.MaxTimestamp() > rules.maxTime:
-		return nil, refuse(kerr.InvalidTimestamp, fmt.Sprintf("greatest timestamp %d is above %d", batch.MaxTimestamp(), rules.maxTime))
+		return 0, mistimed, refuse(kerr.InvalidTimestamp, "one or more records have been rejected due to invalid timestamp")
 	}
-	return nil, nil
+	return greatest, nil, nil
 }
 
 // recordWalker steps over the records of a section; after the first fault bad is

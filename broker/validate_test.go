@@ -63,10 +63,10 @@ func TestCheckProduced(t *testing.T) {
 		{"zstd", nil, 7, testBatch(t, zstd, rec("k", now)), nil, 0},
 		{"headers", nil, 3, testBatch(t, none, record.Record{Timestamp: now, Headers: []record.Header{{Key: "a"}, {Key: "b", Value: []byte("c")}}}), nil, 0},
 		{"zstd on an old version", nil, 6, testBatch(t, zstd, rec("k", now)), kerr.UnsupportedCompressionType, 0},
-		{"nothing", nil, 9, nil, kerr.CorruptMessage, 0},
+		{"nothing", nil, 9, nil, kerr.InvalidRecord, 0},
 		{"cut off", nil, 9, plain()[:70], kerr.CorruptMessage, 0},
 		{"two batches", nil, 9, append(plain(), plain()...), kerr.InvalidRecord, 0},
-		{"old format", nil, 9, edit(plain(), 16, 1), kerr.UnsupportedForMessageFormat, 0},
+		{"old format", nil, 9, edit(plain(), 16, 1), kerr.InvalidRecord, 0},
 		{"flipped bit", nil, 9, func() []byte { b := plain(); b[80] ^= 1; return b }(), kerr.CorruptMessage, 0},
 		{"control bit", nil, 9, edit(plain(), 22, 0x20), kerr.InvalidRecord, 0},
 		{"LogAppendTime bit", nil, 9, edit(plain(), 22, 0x08), kerr.InvalidTimestamp, 0},
@@ -82,7 +82,8 @@ func TestCheckProduced(t *testing.T) {
 		{"past", map[string]string{"message.timestamp.before.max.ms": "1000"}, 9, testBatch(t, none, rec("k", now-5000), rec("k", now)), kerr.InvalidTimestamp, 1},
 		{"past is fine by default", nil, 9, testBatch(t, none, rec("k", 1)), nil, 0},
 		{"future in a LogAppendTime topic", map[string]string{"message.timestamp.type": "LogAppendTime"}, 9, testBatch(t, none, rec("k", now+7200_000)), nil, 0},
-		{"header claims the future", nil, 9, edit(plain(), 35, 0x7f), kerr.InvalidTimestamp, 0},
+		{"header claims the future", nil, 9, edit(plain(), 35, 0x7f), nil, 0},
+		{"an offset of its own", nil, 9, edit(plain(), 7, 1), kerr.InvalidRecord, 0},
 		{"no timestamp", nil, 9, testBatch(t, none, rec("k", -1)), nil, 0},
 		{"keys in a compacted topic", compact, 9, testBatch(t, none, rec("a", now), rec("b", now)), nil, 0},
 		{"no keys in a compacted topic", compact, 9, testBatch(t, none, rec("", now), rec("b", now), rec("", now)), kerr.InvalidRecord, 2},
@@ -94,6 +95,22 @@ func TestCheckProduced(t *testing.T) {
 				t.Errorf("got %v (%v), %d failures", got, err, len(failures))
 			}
 		})
+	}
+}
+
+func TestTheGreatestTimestampIsThatOfTheRecords(t *testing.T) {
+	now := time.Now().UnixMilli()
+	for name, codec := range map[string]record.Codec{"plain": record.None, "compressed": record.Zstd} {
+		batch := testBatch(t, record.NoProducer(codec), record.Record{Timestamp: now}, record.Record{Timestamp: now - 5})
+		claimed := edit(batch, 35, 0, 0, 0, 0, 0, 0, 0, 9)
+		b := &Broker{decompress: make(chan struct{}, 1)}
+		got, _, err := b.checkProduced(testTopic(nil), &kmsg.ProduceRequest{Version: 9}, claimed)
+		if err != nil || got.MaxTimestamp() != now {
+			t.Errorf("%s: greatest timestamp %d, %v, want %d", name, got.MaxTimestamp(), err, now)
+		}
+		if err := got.Check(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -182,6 +182,14 @@ func (b Batch) SetAppendTime(ms int64) {
 	binary.BigEndian.PutUint32(b[offCRC:], b.CRC()^shiftCRC(delta, int64(len(b)-HeaderSize)))
 }
 
+// SetMaxTimestamp rewrites the greatest timestamp and patches the checksum.
+func (b Batch) SetMaxTimestamp(ms int64) {
+	old := b.headerCRC()
+	binary.BigEndian.PutUint64(b[offMaxTime:], uint64(ms))
+	delta := old ^ b.headerCRC()
+	binary.BigEndian.PutUint32(b[offCRC:], b.CRC()^shiftCRC(delta, int64(len(b)-HeaderSize)))
+}
+
 // RecordsCRC is the CRC-32C of the records section alone, derived from the
 // batch's checksum without reading the records. It is right only if the batch's
 // checksum is.
