@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // measurement is something to measure, under the names that ask for it.
@@ -28,6 +30,7 @@ var measurements = []measurement{
 	{[]string{"idle"}, idle},
 	{[]string{"start"}, starting},
 	{[]string{"memory"}, crowded},
+	{[]string{"parked"}, parked},
 }
 
 const (
@@ -287,4 +290,59 @@ func crowded(ctx context.Context, r *results, t target, p *process) error {
 		}
 	}
 	return p.rest(ctx, r, t, "memory with 10,000 partitions")
+}
+
+// parkedConsumers are connections that wait for records at the same time, a few
+// less than the bundled broker takes by default.
+const parkedConsumers = 9_900
+
+func parked(ctx context.Context, r *results, t target, p *process) error {
+	if err := p.prepare(ctx, t, topicName, int32(*partitions)); err != nil {
+		return err
+	}
+	before, err := p.memory()
+	if err != nil {
+		return err
+	}
+	q := kmsg.NewPtrFetchRequest()
+	q.Version, q.MaxWaitMillis, q.MinBytes, q.MaxBytes = 11, 60_000, 1, 1<<20
+	for n := range int32(*partitions) {
+		part := kmsg.NewFetchRequestTopicPartition()
+		part.Partition, part.PartitionMaxBytes = n, 1<<20
+		if n == 0 {
+			q.Topics = append(q.Topics, kmsg.FetchRequestTopic{Topic: topicName})
+		}
+		q.Topics[0].Partitions = append(q.Topics[0].Partitions, part)
+	}
+	frame := kmsg.NewRequestFormatter().AppendRequest(nil, q, 1)
+	for range parkedConsumers {
+		nc, err := new(net.Dialer).DialContext(ctx, "tcp", p.addr)
+		if err != nil {
+			return err
+		}
+		defer nc.Close()
+		if _, err := nc.Write(frame); err != nil {
+			return err
+		}
+	}
+	if err := p.rest(ctx, r, t, "memory with 9,900 parked consumers"); err != nil {
+		return err
+	}
+	cpu, err := p.cpu()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-time.After(settle):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	after, err := p.cpu()
+	if err != nil {
+		return err
+	}
+	r.add("their share of a processor", t.name, "%", (after-cpu).Seconds()/settle.Seconds()*100)
+	mb, err := p.memory()
+	r.add("KB for each of them", t.name, "KB", (mb-before)*1e3/parkedConsumers)
+	return err
 }
