@@ -50,6 +50,9 @@ type Broker struct {
 	// topicsMu serialises changes of topics; readers take the snapshot.
 	topicsMu sync.Mutex
 	topics   atomic.Pointer[topicSet]
+	// settings are replaced under topicsMu as well.
+	settings atomic.Pointer[liveSettings]
+	loggers  *loggers
 
 	aclCache   atomic.Pointer[aclCache]
 	authorizer func() authorizer // as of the newest metadata
@@ -78,7 +81,6 @@ func New(cfg Config) (_ *Broker, err error) {
 	b := &Broker{
 		table:      table,
 		cfg:        cfg,
-		log:        cfg.Log,
 		fs:         cfg.FS,
 		listeners:  map[string]*listener{},
 		metrics:    newMetrics(table),
@@ -94,6 +96,8 @@ func New(cfg Config) (_ *Broker, err error) {
 	if cfg.Authorizer {
 		b.authorizer = func() authorizer { return b.acls() }
 	}
+	b.loggers = newLoggers(cfg.Log)
+	b.log = b.loggers.logger("broker")
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.Close())
@@ -108,6 +112,7 @@ func New(cfg Config) (_ *Broker, err error) {
 	if err := b.openStore(); err != nil {
 		return nil, err
 	}
+	b.settings.Store(b.settingsOf(b.ctl.Image()))
 	if err := b.openTopics(); err != nil {
 		return nil, err
 	}

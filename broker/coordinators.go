@@ -40,12 +40,12 @@ func openCoordinators(b *Broker) (*coordinators, error) {
 	groups.Topics = func() group.Topics { return b.topics.Load() }
 	groups.OffsetsRetention = b.cfg.OffsetsRetention
 	groups.OnCommit = c.committed
-	groups.Log = b.log
+	groups.Log = b.loggers.logger("broker.group")
 	c.groups = group.NewCoordinator(groups)
 
 	txns := txn.DefaultConfig()
 	txns.IDPartitions = b.cfg.TransactionsPartitions
-	txns.Log = b.log
+	txns.Log = b.loggers.logger("broker.txn")
 	c.txns = txn.NewCoordinator(txns, c, b.ctl)
 	return c, nil
 }

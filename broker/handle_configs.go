@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -22,7 +21,8 @@ func (t *topic) deletes() bool {
 }
 
 // describeConfigs answers DescribeConfigs for topics (from the catalogue in
-// settings.go) and for this broker. v1 tells sources and synonyms (KIP-226), v3
+// settings.go), for this broker and what is set for all brokers, for the levels of
+// its loggers (KIP-412) and for groups (KIP-848). v1 tells sources and synonyms (KIP-226), v3
 // types and documentation (KIP-569).
 func (b *Broker) describeConfigs(_ context.Context, r *request, q *kmsg.DescribeConfigsRequest) *kmsg.DescribeConfigsResponse {
 	resp := q.ResponseKind().(*kmsg.DescribeConfigsResponse)
@@ -49,72 +49,69 @@ func (b *Broker) describeConfigs(_ context.Context, r *request, q *kmsg.Describe
 	return resp
 }
 
+// configRight checks the caller's right to the configs of a resource.
+func (r *request) configRight(op acl.Operation, kind kmsg.ConfigResourceType, name string) error {
+	switch kind {
+	case kmsg.ConfigResourceTypeTopic:
+		if !r.allowed(op, acl.Topic, name) {
+			return kerr.TopicAuthorizationFailed
+		}
+	case kmsg.ConfigResourceTypeGroupConfig:
+		if !r.allowed(op, acl.Group, name) {
+			return kerr.GroupAuthorizationFailed
+		}
+	default:
+		if !r.allowed(op, acl.Cluster, acl.ClusterName) {
+			return kerr.ClusterAuthorizationFailed
+		}
+	}
+	return nil
+}
+
 func (b *Broker) configsOf(r *request, want *kmsg.DescribeConfigsRequestResource) ([]kmsg.DescribeConfigsResponseResourceConfig, error) {
+	name := want.ResourceName
+	if err := r.configRight(acl.DescribeConfigs, want.ResourceType, name); err != nil {
+		return nil, err
+	}
 	switch want.ResourceType {
 	case kmsg.ConfigResourceTypeTopic:
-		if !r.allowed(acl.DescribeConfigs, acl.Topic, want.ResourceName) {
-			return nil, kerr.TopicAuthorizationFailed
-		}
-		t := b.topic(want.ResourceName)
+		t := b.topic(name)
 		if t == nil {
 			return nil, kerr.UnknownTopicOrPartition
 		}
-		return describeTopicConfigs(t.Configs), nil
+		return b.describeTopicConfigs(t.Configs), nil
 	case kmsg.ConfigResourceTypeBroker:
-		if !r.allowed(acl.DescribeConfigs, acl.Cluster, acl.ClusterName) {
-			return nil, kerr.ClusterAuthorizationFailed
+		switch name {
+		case "":
+			return b.describeBrokerDefaults(), nil
+		case b.nodeName():
+			return b.describeBrokerConfigs(), nil
 		}
-		if want.ResourceName == "" { // cluster-wide dynamic defaults: there are none
-			return nil, nil
+		return nil, refuse(kerr.InvalidRequest, fmt.Sprintf("Unexpected broker id, expected %s or empty string, but received %s", b.nodeName(), name))
+	case kmsg.ConfigResourceTypeBrokerLogger:
+		if name != b.nodeName() {
+			return nil, refuse(kerr.InvalidRequest, fmt.Sprintf("Unexpected broker id, expected %s, but received %q", b.nodeName(), name))
 		}
-		if want.ResourceName != strconv.Itoa(int(b.cfg.NodeID)) {
-			return nil, refuse(kerr.InvalidRequest, fmt.Sprintf("broker %d is the only one", b.cfg.NodeID))
-		}
-		return b.describeBrokerConfigs(), nil
+		return b.describeLoggers(), nil
+	case kmsg.ConfigResourceTypeGroupConfig:
+		return b.describeGroupConfigs(name), nil
 	}
 	return nil, refuse(kerr.InvalidRequest, fmt.Sprintf("resources of type %s have no configs here", want.ResourceType))
 }
 
-// describeTopicConfigs lists every setting with its value for a topic.
-func describeTopicConfigs(configs map[string]string) []kmsg.DescribeConfigsResponseResourceConfig {
-	out := make([]kmsg.DescribeConfigsResponseResourceConfig, 0, len(topicSettings))
-	for i := range topicSettings {
-		s := &topicSettings[i]
-		c := kmsg.NewDescribeConfigsResponseResourceConfig()
-		c.Name, c.ConfigType, c.Documentation = s.name, s.kind, &s.doc
-		c.Value, c.Source, c.IsDefault = &s.def, kmsg.ConfigSourceDefaultConfig, true
-		if v, set := configs[s.name]; set {
-			c.Value, c.Source, c.IsDefault = &v, kmsg.ConfigSourceDynamicTopicConfig, false
-			c.ConfigSynonyms = append(c.ConfigSynonyms, kmsg.DescribeConfigsResponseResourceConfigConfigSynonym{Name: s.name, Value: &v, Source: c.Source})
-		}
-		c.ConfigSynonyms = append(c.ConfigSynonyms, kmsg.DescribeConfigsResponseResourceConfigConfigSynonym{Name: s.name, Value: &s.def, Source: kmsg.ConfigSourceDefaultConfig})
-		out = append(out, c)
-	}
-	return out
-}
-
-func (b *Broker) describeBrokerConfigs() []kmsg.DescribeConfigsResponseResourceConfig {
-	settings := b.brokerSettings()
-	out := make([]kmsg.DescribeConfigsResponseResourceConfig, 0, len(settings))
-	for i := range settings {
-		s := &settings[i]
-		c := kmsg.NewDescribeConfigsResponseResourceConfig()
-		c.Name, c.ConfigType, c.Documentation = s.name, s.kind, &s.doc
-		c.Value, c.Source, c.ReadOnly = &s.def, kmsg.ConfigSourceStaticBrokerConfig, true
-		out = append(out, c)
-	}
-	return out
-}
+// configChange makes the next configuration of the present one, by the settings
+// that there are.
+type configChange func(known func(name string) (setting, bool), have map[string]string) (map[string]string, error)
 
 // alterConfigs answers AlterConfigs: it replaces the whole configuration of a
-// topic. Clients since KIP-339 use the incremental form.
+// resource. Clients since KIP-339 use the incremental form.
 func (b *Broker) alterConfigs(_ context.Context, r *request, q *kmsg.AlterConfigsRequest) *kmsg.AlterConfigsResponse {
 	resp := q.ResponseKind().(*kmsg.AlterConfigsResponse)
 	for i := range q.Resources {
 		want := &q.Resources[i]
 		out := kmsg.NewAlterConfigsResponseResource()
 		out.ResourceType, out.ResourceName = want.ResourceType, want.ResourceName
-		err := b.alterTopicConfigs(r, want.ResourceType, want.ResourceName, q.ValidateOnly, func(map[string]string) (map[string]string, error) {
+		err := b.alterResource(r, want.ResourceType, want.ResourceName, q.ValidateOnly, func(func(string) (setting, bool), map[string]string) (map[string]string, error) {
 			next := map[string]string{}
 			for _, c := range want.Configs {
 				if c.Value != nil {
@@ -137,37 +134,56 @@ func (b *Broker) incrementalAlterConfigs(_ context.Context, r *request, q *kmsg.
 		want := &q.Resources[i]
 		out := kmsg.NewIncrementalAlterConfigsResponseResource()
 		out.ResourceType, out.ResourceName = want.ResourceType, want.ResourceName
-		err := b.alterTopicConfigs(r, want.ResourceType, want.ResourceName, q.ValidateOnly, func(have map[string]string) (map[string]string, error) {
-			return applyConfigOps(have, want.Configs)
-		})
+		var err error
+		if want.ResourceType == kmsg.ConfigResourceTypeBrokerLogger {
+			if err = r.configRight(acl.AlterConfigs, want.ResourceType, want.ResourceName); err == nil {
+				err = b.alterLoggers(want.ResourceName, q.ValidateOnly, want.Configs)
+			}
+		} else {
+			err = b.alterResource(r, want.ResourceType, want.ResourceName, q.ValidateOnly, func(known func(string) (setting, bool), have map[string]string) (map[string]string, error) {
+				return applyConfigOps(known, have, want.Configs)
+			})
+		}
 		out.ErrorCode, out.ErrorMessage = b.code(err, "alter configs", "resource", want.ResourceName), message(err)
 		resp.Resources = append(resp.Resources, out)
 	}
 	return resp
 }
 
-// alterTopicConfigs checks and stores what change makes of a topic's configs.
-func (b *Broker) alterTopicConfigs(r *request, kind kmsg.ConfigResourceType, name string, validateOnly bool, change func(map[string]string) (map[string]string, error)) error {
+// alterResource checks and stores what change makes of a resource's configs.
+func (b *Broker) alterResource(r *request, kind kmsg.ConfigResourceType, name string, validateOnly bool, change configChange) error {
+	if err := r.configRight(acl.AlterConfigs, kind, name); err != nil {
+		return err
+	}
 	switch kind {
 	case kmsg.ConfigResourceTypeTopic:
+		return b.alterTopicConfigs(name, validateOnly, change)
 	case kmsg.ConfigResourceTypeBroker:
-		if !r.allowed(acl.AlterConfigs, acl.Cluster, acl.ClusterName) {
-			return kerr.ClusterAuthorizationFailed
-		}
-		return refuse(kerr.InvalidRequest, "the process configuration sets the broker's settings: none can be changed here")
-	default:
-		return refuse(kerr.InvalidRequest, fmt.Sprintf("resources of type %s have no configs here", kind))
+		return b.alterBrokerConfigs(name, validateOnly, change)
+	case kmsg.ConfigResourceTypeGroupConfig:
+		return b.alterGroupConfigs(name, validateOnly, change)
+	case kmsg.ConfigResourceTypeBrokerLogger:
+		return refuse(kerr.InvalidRequest, "levels of loggers are changed one by one: IncrementalAlterConfigs")
 	}
+	return refuse(kerr.InvalidRequest, fmt.Sprintf("resources of type %s have no configs here", kind))
+}
+
+func (b *Broker) alterTopicConfigs(name string, validateOnly bool, change configChange) error {
 	switch {
-	case !r.allowed(acl.AlterConfigs, acl.Topic, name):
-		return kerr.TopicAuthorizationFailed
 	case b.topic(name) == nil:
 		return kerr.UnknownTopicOrPartition
 	case b.isOwn(name):
 		return refuse(kerr.InvalidTopicException, fmt.Sprintf("%s is the broker's own", name))
 	}
 	alter := func(t controller.Topic) (controller.Topic, error) {
-		next, err := change(t.Configs)
+		known := func(name string) (setting, bool) {
+			s, ok := topicSetting(name)
+			if v, set := b.settings.Load().topics[name]; set {
+				s.def = v
+			}
+			return s, ok
+		}
+		next, err := change(known, t.Configs)
 		if err != nil {
 			return t, err
 		}
@@ -184,22 +200,60 @@ func (b *Broker) alterTopicConfigs(r *request, kind kmsg.ConfigResourceType, nam
 	return b.changeTopic(name, alter)
 }
 
+// listConfigResources answers ListConfigResources (KIP-1142): what has configs, by
+// kind. v0 asks for client metrics, of which there are none.
+func (b *Broker) listConfigResources(_ context.Context, r *request, q *kmsg.ListConfigResourcesRequest) *kmsg.ListConfigResourcesResponse {
+	resp := q.ResponseKind().(*kmsg.ListConfigResourcesResponse)
+	if !r.may(acl.ClusterName) {
+		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
+		return resp
+	}
+	names := map[kmsg.ConfigResourceType][]string{
+		kmsg.ConfigResourceTypeTopic:         slices.Sorted(maps.Keys(b.topics.Load().byName)),
+		kmsg.ConfigResourceTypeBroker:        {b.nodeName()},
+		kmsg.ConfigResourceTypeBrokerLogger:  {b.nodeName()},
+		kmsg.ConfigResourceTypeClientMetrics: {},
+		kmsg.ConfigResourceTypeGroupConfig:   b.groupsWithConfigs(),
+	}
+	var wanted []kmsg.ConfigResourceType
+	for _, t := range q.ResourceTypes {
+		wanted = append(wanted, kmsg.ConfigResourceType(t))
+	}
+	switch {
+	case q.Version == 0:
+		wanted = []kmsg.ConfigResourceType{kmsg.ConfigResourceTypeClientMetrics}
+	case len(wanted) == 0:
+		wanted = slices.Sorted(maps.Keys(names))
+	}
+	for _, kind := range wanted {
+		list, known := names[kind]
+		if !known {
+			resp.ErrorCode, resp.ConfigResources = kerr.UnsupportedVersion.Code, nil
+			return resp
+		}
+		for _, name := range list {
+			resp.ConfigResources = append(resp.ConfigResources, kmsg.ListConfigResourcesResponseConfigResource{Name: name, Type: int8(kind)})
+		}
+	}
+	return resp
+}
+
 // applyConfigOps returns a changed copy of configs.
-func applyConfigOps(have map[string]string, ops []kmsg.IncrementalAlterConfigsRequestResourceConfig) (map[string]string, error) {
+func applyConfigOps(known func(string) (setting, bool), have map[string]string, ops []kmsg.IncrementalAlterConfigsRequestResourceConfig) (map[string]string, error) {
 	next := maps.Clone(have)
 	if next == nil {
 		next = map[string]string{}
 	}
 	seen := map[string]bool{}
 	for _, op := range ops {
-		s, known := topicSetting(op.Name)
+		s, ok := known(op.Name)
 		switch {
-		case !known:
-			return nil, refuse(kerr.InvalidConfig, fmt.Sprintf("unknown topic config %q", op.Name))
+		case !ok:
+			return nil, refuse(kerr.InvalidConfig, fmt.Sprintf("unknown config %q", op.Name))
 		case seen[op.Name]:
-			return nil, refuse(kerr.InvalidRequest, fmt.Sprintf("topic config %q is named twice", op.Name))
+			return nil, refuse(kerr.InvalidRequest, fmt.Sprintf("config %q is named twice", op.Name))
 		case op.Value == nil && op.Op != kmsg.IncrementalAlterConfigOpDelete:
-			return nil, refuse(kerr.InvalidRequest, fmt.Sprintf("topic config %q has no value", op.Name))
+			return nil, refuse(kerr.InvalidRequest, fmt.Sprintf("config %q has no value", op.Name))
 		}
 		seen[op.Name] = true
 		switch op.Op {
@@ -209,7 +263,7 @@ func applyConfigOps(have map[string]string, ops []kmsg.IncrementalAlterConfigsRe
 			delete(next, op.Name)
 		case kmsg.IncrementalAlterConfigOpAppend, kmsg.IncrementalAlterConfigOpSubtract:
 			if s.kind != kmsg.ConfigTypeList {
-				return nil, refuse(kerr.InvalidConfig, fmt.Sprintf("topic config %q is not a list", op.Name))
+				return nil, refuse(kerr.InvalidConfig, fmt.Sprintf("config %q is not a list", op.Name))
 			}
 			current, set := next[op.Name]
 			if !set {

@@ -45,7 +45,7 @@ func (b *Broker) metadata(_ context.Context, r *request, q *kmsg.MetadataRequest
 		}
 		return resp
 	}
-	create := b.cfg.AutoCreateTopics && (q.AllowAutoTopicCreation || q.Version < 4)
+	create := b.settings.Load().autoCreate && (q.AllowAutoTopicCreation || q.Version < 4)
 	for _, want := range q.Topics {
 		resp.Topics = append(resp.Topics, b.metadataTopic(r, q, want, create))
 	}
@@ -89,7 +89,7 @@ func (b *Broker) autoCreate(r *request, name string, create bool) (*topic, error
 	case !r.mayCreate(name):
 		return nil, kerr.TopicAuthorizationFailed
 	}
-	t, err := b.createTopic(name, b.cfg.DefaultPartitions, nil)
+	t, err := b.createTopic(name, b.settings.Load().partitions, nil)
 	if errors.Is(err, kerr.TopicAlreadyExists) {
 		if t = b.topic(name); t != nil {
 			return t, nil

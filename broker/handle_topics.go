@@ -20,6 +20,7 @@ func topicAPIs() []api {
 		{key: kmsg.DeleteRecords, min: 0, max: 2, resource: acl.Topic, op: acl.Delete, handle: answers((*Broker).deleteRecords)},
 		{key: kmsg.DescribeTopicPartitions, min: 0, max: 0, resource: acl.Topic, op: acl.Describe, handle: answers((*Broker).describeTopicPartitions)},
 		{key: kmsg.DescribeConfigs, min: 1, max: 4, handle: answers((*Broker).describeConfigs)},
+		{key: kmsg.ListConfigResources, min: 0, max: 1, resource: acl.Cluster, op: acl.DescribeConfigs, handle: answers((*Broker).listConfigResources)},
 		{key: kmsg.AlterConfigs, min: 0, max: 2, handle: answers((*Broker).alterConfigs)},
 		{key: kmsg.IncrementalAlterConfigs, min: 0, max: 1, handle: answers((*Broker).incrementalAlterConfigs)},
 	}
@@ -64,6 +65,9 @@ func (b *Broker) createOne(r *request, q *kmsg.CreateTopicsRequest, want *kmsg.C
 	if b.topic(want.Topic) != nil {
 		return refuse(kerr.TopicAlreadyExists, fmt.Sprintf("topic %q already exists", want.Topic))
 	}
+	if err := checkCollision(b.ctl.Image(), want.Topic); err != nil {
+		return err
+	}
 	partitions, err := b.plannedPartitions(want)
 	if err != nil {
 		return err
@@ -93,7 +97,7 @@ func (b *Broker) createOne(r *request, q *kmsg.CreateTopicsRequest, want *kmsg.C
 		return nil
 	}
 	out.NumPartitions, out.ReplicationFactor = partitions, 1
-	for _, c := range describeTopicConfigs(configs) {
+	for _, c := range b.describeTopicConfigs(configs) {
 		out.Configs = append(out.Configs, kmsg.CreateTopicsResponseTopicConfig{Name: c.Name, Value: c.Value, Source: int8(c.Source)})
 	}
 	return nil
@@ -121,7 +125,7 @@ func (b *Broker) plannedPartitions(want *kmsg.CreateTopicsRequestTopic) (int32, 
 		return 0, refuse(kerr.InvalidReplicationFactor, fmt.Sprintf("replication factor %d, there is one broker", want.ReplicationFactor))
 	}
 	if want.NumPartitions == -1 {
-		return b.cfg.DefaultPartitions, nil
+		return b.settings.Load().partitions, nil
 	}
 	return b.boundedPartitions(want.NumPartitions)
 }

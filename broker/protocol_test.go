@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -74,17 +75,6 @@ var kafkaAPIs = map[kmsg.Key][2]int16{
 	kmsg.DescribeTopicPartitions:      {0, 0},
 }
 
-// notYet are those that are missing, or short of Kafka's greatest version: they
-// may be there or not. What is there and not needed in this list is left to the
-// next change.
-var notYet = map[kmsg.Key]string{
-	kmsg.ListConfigResources:    "next",
-	kmsg.ConsumerGroupHeartbeat: "KIP-848",
-	kmsg.ConsumerGroupDescribe:  "KIP-848",
-	kmsg.OffsetCommit:           "topic ids",
-	kmsg.OffsetFetch:            "topic ids",
-}
-
 // delegationTokens are left out for good.
 var delegationTokens = []kmsg.Key{kmsg.CreateDelegationToken, kmsg.RenewDelegationToken, kmsg.ExpireDelegationToken, kmsg.DescribeDelegationToken}
 
@@ -97,16 +87,18 @@ func TestVersionsAreKafkas(t *testing.T) {
 		row := table[int16(key)]
 		switch {
 		case row == nil:
-			if notYet[key] == "" && !slices.Contains(delegationTokens, key) {
+			if !slices.Contains(delegationTokens, key) {
 				t.Errorf("%s is missing", key.Name())
 			}
 		case row.min != want[0]:
 			t.Errorf("%s begins at version %d, in Kafka at %d", key.Name(), row.min, want[0])
-		case row.max < want[1] && notYet[key] == "":
+		case row.max < want[1]:
 			t.Errorf("%s ends at version %d, in Kafka at %d", key.Name(), row.max, want[1])
 		}
 	}
 }
+
+func codeName(code int16) string { return kerr.TypedErrorForCode(code).Message }
 
 func TestReplicasStayWhereTheyAre(t *testing.T) {
 	b := startBroker(t, nil)
@@ -119,7 +111,7 @@ func TestReplicasStayWhereTheyAre(t *testing.T) {
 		out := fmt.Sprint(kerr.ErrorForCode(r.ErrorCode))
 		for _, topic := range r.Topics {
 			for _, p := range topic.Partitions {
-				out += fmt.Sprintf(" %s-%d %v", topic.Topic, p.Partition, kerr.ErrorForCode(p.ErrorCode).(*kerr.Error).Message)
+				out += fmt.Sprintf(" %s-%d %v", topic.Topic, p.Partition, codeName(p.ErrorCode))
 			}
 		}
 		return out
@@ -148,7 +140,7 @@ func TestReplicasStayWhereTheyAre(t *testing.T) {
 		topic.Partitions = append(topic.Partitions, kmsg.AlterPartitionAssignmentsRequestTopicPartition{Partition: c.partition, Replicas: c.replicas})
 		q.Topics = append(q.Topics, topic)
 		r := call[*kmsg.AlterPartitionAssignmentsResponse](t, cl, q)
-		if got := kerr.ErrorForCode(r.Topics[0].Partitions[0].ErrorCode); got != errorOrNil(c.want) {
+		if got := kerr.ErrorForCode(r.Topics[0].Partitions[0].ErrorCode); !errors.Is(got, errorOrNil(c.want)) {
 			t.Errorf("move %d to %v: got %v, want %v", c.partition, c.replicas, got, c.want)
 		}
 	}
@@ -159,7 +151,7 @@ func TestReplicasStayWhereTheyAre(t *testing.T) {
 		q := kmsg.NewPtrAlterReplicaLogDirsRequest()
 		q.Dirs = append(q.Dirs, kmsg.AlterReplicaLogDirsRequestDir{Dir: dir, Topics: []kmsg.AlterReplicaLogDirsRequestDirTopic{{Topic: "orders", Partitions: []int32{0}}}})
 		r := call[*kmsg.AlterReplicaLogDirsResponse](t, cl, q)
-		if got := kerr.ErrorForCode(r.Topics[0].Partitions[0].ErrorCode); got != want {
+		if got := kerr.ErrorForCode(r.Topics[0].Partitions[0].ErrorCode); !errors.Is(got, want) {
 			t.Errorf("move to directory %s: got %v, want %v", dir, got, want)
 		}
 	}
@@ -205,7 +197,7 @@ func TestTopicPartitionsInPages(t *testing.T) {
 	list := func(r *kmsg.DescribeTopicPartitionsResponse) (out []string) {
 		for _, topic := range r.Topics {
 			if topic.ErrorCode != 0 {
-				out = append(out, fmt.Sprintf("%s %s", *topic.Topic, kerr.ErrorForCode(topic.ErrorCode).(*kerr.Error).Message))
+				out = append(out, fmt.Sprintf("%s %s", *topic.Topic, codeName(topic.ErrorCode)))
 			}
 			for _, p := range topic.Partitions {
 				out = append(out, fmt.Sprintf("%s-%d", *topic.Topic, p.Partition))

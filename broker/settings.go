@@ -161,8 +161,9 @@ func milliseconds(ms int64) time.Duration {
 	return time.Duration(ms) * time.Millisecond
 }
 
-// brokerSettings are what DescribeConfigs tells of the broker itself. They are
-// read-only: the process configuration sets them.
+// brokerSettings are those that the process configuration sets. They are read-only
+// but for dynamicSettings, of which those that are not here are defaults of
+// topics.
 func (b *Broker) brokerSettings() []setting {
 	flag := strconv.FormatBool
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
@@ -174,12 +175,10 @@ func (b *Broker) brokerSettings() []setting {
 	row := func(name string, kind kmsg.ConfigType, value, doc string) setting {
 		return setting{name: name, kind: kind, def: value, doc: doc}
 	}
-	def := func(name string) string { s, _ := topicSetting(name); return s.def }
 	return []setting{
 		row("advertised.listeners", kmsg.ConfigTypeString, strings.Join(advertised, ","), "Where clients are sent."),
 		row("auto.create.topics.enable", kmsg.ConfigTypeBoolean, flag(b.cfg.AutoCreateTopics), "Whether asking for a topic creates it."),
 		row("broker.id", kmsg.ConfigTypeInt, number(int64(b.cfg.NodeID)), "The id of this node."),
-		row("compression.type", kmsg.ConfigTypeString, def("compression.type"), "Batches are stored as producers compressed them."),
 		row("default.replication.factor", kmsg.ConfigTypeInt, "1", "The broker is the only replica."),
 		row("group.consumer.assignors", kmsg.ConfigTypeList, strings.Join(group.Assignors(), ","), "The assignors of the consumer protocol. The first is the default."),
 		row("group.consumer.heartbeat.interval.ms", kmsg.ConfigTypeInt, number(b.cfg.GroupConsumerHeartbeatInterval.Milliseconds()), "How often members of the consumer protocol beat."),
@@ -187,13 +186,6 @@ func (b *Broker) brokerSettings() []setting {
 		row("group.consumer.session.timeout.ms", kmsg.ConfigTypeInt, number(b.cfg.GroupConsumerSessionTimeout.Milliseconds()), "After what silence a member of the consumer protocol is taken out."),
 		row("group.initial.rebalance.delay.ms", kmsg.ConfigTypeInt, number(b.cfg.GroupInitialRebalanceDelay.Milliseconds()), "How long the first rebalance of a group waits for members."),
 		row("listeners", kmsg.ConfigTypeString, strings.Join(listeners, ","), "The bound addresses."),
-		row("log.cleanup.policy", kmsg.ConfigTypeList, def("cleanup.policy"), "Default of cleanup.policy."),
-		row("log.message.timestamp.type", kmsg.ConfigTypeString, def("message.timestamp.type"), "Default of message.timestamp.type."),
-		row("log.retention.bytes", kmsg.ConfigTypeLong, def("retention.bytes"), "Default of retention.bytes."),
-		row("log.retention.ms", kmsg.ConfigTypeLong, def("retention.ms"), "Default of retention.ms."),
-		row("log.segment.bytes", kmsg.ConfigTypeInt, def("segment.bytes"), "Default of segment.bytes."),
-		row("message.max.bytes", kmsg.ConfigTypeInt, def("max.message.bytes"), "Default of max.message.bytes."),
-		row("min.insync.replicas", kmsg.ConfigTypeInt, def("min.insync.replicas"), "Default of min.insync.replicas."),
 		row("node.id", kmsg.ConfigTypeInt, number(int64(b.cfg.NodeID)), "The id of this node."),
 		row("num.partitions", kmsg.ConfigTypeInt, number(int64(b.cfg.DefaultPartitions)), "Partitions of topics that are created without a number."),
 		row("offsets.retention.minutes", kmsg.ConfigTypeInt, number(int64(b.cfg.OffsetsRetention.Minutes())), "How long offsets outlive the members of their group."),

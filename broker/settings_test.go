@@ -83,7 +83,7 @@ func TestApplyConfigOps(t *testing.T) {
 		{"unknown operation", nil, ops{op("retention.ms", 9, "5")}, nil, kerr.InvalidRequest},
 	} {
 		before := maps.Clone(c.have)
-		got, err := applyConfigOps(c.have, c.ops)
+		got, err := applyConfigOps(topicSetting, c.have, c.ops)
 		if c.err != nil && !errors.Is(err, c.err) || c.err == nil && err != nil || !maps.Equal(got, c.want) {
 			t.Errorf("%s: %v, %v", c.name, got, err)
 		}

@@ -55,6 +55,21 @@ func checkTopicName(name string) error {
 	return nil
 }
 
+// checkCollision refuses a name that differs from another one in '.' and '_' only:
+// metrics of both would have one name.
+func checkCollision(image *controller.Image, name string) error {
+	if !strings.ContainsAny(name, "._") {
+		return nil
+	}
+	same := strings.ReplaceAll(name, ".", "_")
+	for other := range image.Topics {
+		if other != name && len(other) == len(name) && strings.ReplaceAll(other, ".", "_") == same {
+			return refuse(kerr.InvalidTopicException, fmt.Sprintf("Topic '%s' collides with existing topic: %s", name, other))
+		}
+	}
+	return nil
+}
+
 // topic is one life of a topic and its partitions. It is immutable.
 type topic struct {
 	*controller.Topic
@@ -137,7 +152,7 @@ func (b *Broker) openTopics() error {
 	set := &topicSet{byName: map[string]*topic{}, byID: map[controller.TopicID]*topic{}, version: 1}
 	defer func() { b.topics.Store(set) }()
 	for name, t := range image.Topics {
-		opened := &topic{Topic: t, config: topicConfigOf(t.Configs, b.syncs)}
+		opened := &topic{Topic: t, config: b.topicConfig(t.Configs)}
 		set.byName[name], set.byID[t.ID] = opened, opened
 		if err := b.openPartitions(opened, image.Starts); err != nil {
 			// The rest of the broker is worth having. What cannot be served says
@@ -194,6 +209,11 @@ func (b *Broker) openPartitions(t *topic, epoch int32) error {
 	return errors.Join(errs...)
 }
 
+// topicConfig is a topic's configuration with the broker's defaults.
+func (b *Broker) topicConfig(configs map[string]string) topicConfig {
+	return topicConfigOf(b.settings.Load().complete(configs), b.syncs)
+}
+
 // createTopic makes a topic durable and opens it. The name, count and configs
 // have been checked.
 func (b *Broker) createTopic(name string, partitions int32, configs map[string]string) (*topic, error) {
@@ -204,12 +224,15 @@ func (b *Broker) createTopic(name string, partitions int32, configs map[string]s
 		if i.Topic(name) != nil {
 			return nil, kerr.TopicAlreadyExists
 		}
+		if err := checkCollision(i, name); err != nil {
+			return nil, err
+		}
 		return []controller.Record{{Topic: made}}, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	t := &topic{Topic: made, config: topicConfigOf(configs, b.syncs)}
+	t := &topic{Topic: made, config: b.topicConfig(configs)}
 	err = b.openPartitions(t, b.ctl.Image().Starts)
 	b.topics.Store(b.topics.Load().with(name, t))
 	if err != nil {
@@ -267,7 +290,7 @@ func (b *Broker) changeTopic(name string, change func(controller.Topic) (control
 	if err != nil {
 		return err
 	}
-	next := &topic{Topic: &changed, config: topicConfigOf(changed.Configs, b.syncs), partitions: old.partitions}
+	next := &topic{Topic: &changed, config: b.topicConfig(changed.Configs), partitions: old.partitions}
 	var errs []error
 	for _, p := range old.partitions {
 		if err := p.SetConfig(next.config.log); err != nil {
