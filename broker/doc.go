@@ -54,5 +54,6 @@
 // Several nodes: one broker leads everything, replication factors above 1 are
 // refused. Compaction: compacted topics refuse records without a key and keep
 // every record. Followers, delegation tokens, GSSAPI, client telemetry, tiered
-// storage, formats before v2, mirror topics, dynamic broker settings.
+// storage, formats before v2, mirror topics, two-phase commit (KIP-939),
+// configurations of groups and client metrics.
 package broker
