@@ -10,6 +10,7 @@ import (
 	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/broker"
 	"github.com/waybillhq/waybill/broker/auth"
+	"github.com/waybillhq/waybill/broker/group"
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/kafka"
 )
@@ -33,6 +34,10 @@ type brokerFile struct {
 	AutoCreateTopics *bool            `json:"autoCreateTopics,omitempty"`
 	Partitions       int32            `json:"defaultPartitions,omitempty"`
 	RebalanceDelay   *flow.Duration   `json:"groupInitialRebalanceDelay,omitempty"`
+	SessionTimeout   *flow.Duration   `json:"groupConsumerSessionTimeout,omitempty"`
+	BeatInterval     *flow.Duration   `json:"groupConsumerHeartbeatInterval,omitempty"`
+	Migration        string           `json:"groupConsumerMigrationPolicy,omitempty"`
+	OffsetsRetention *flow.Duration   `json:"offsetsRetention,omitempty"`
 	Provenance       brokerProvenance `json:"provenance,omitzero"`
 	Metrics          brokerAddress    `json:"metrics,omitzero"`
 }
@@ -139,6 +144,16 @@ func (f *brokerFile) check(c config) {
 	}
 	if f.RebalanceDelay != nil && *f.RebalanceDelay < 0 {
 		c.Fault("groupInitialRebalanceDelay", "is negative", "0s rebalances at once")
+	}
+	for key, d := range map[string]*flow.Duration{
+		"groupConsumerSessionTimeout": f.SessionTimeout, "groupConsumerHeartbeatInterval": f.BeatInterval, "offsetsRetention": f.OffsetsRetention,
+	} {
+		if d != nil && *d <= 0 {
+			c.Fault(key, "is not above 0", "")
+		}
+	}
+	if f.Migration != "" && !slices.Contains(group.Migrations(), group.Migration(f.Migration)) {
+		c.Fault("groupConsumerMigrationPolicy", fmt.Sprintf("%q is no policy", f.Migration), fmt.Sprintf("write one of %v", group.Migrations()))
 	}
 	if len(f.Listeners) == 0 {
 		c.Fault("listeners", "is empty", "add one with name, address and protocol")
@@ -318,6 +333,12 @@ func (f *brokerFile) into(conf *broker.Config) {
 		conf.AutoCreateTopics = *f.AutoCreateTopics
 	}
 	setDuration(&conf.GroupInitialRebalanceDelay, f.RebalanceDelay)
+	setDuration(&conf.GroupConsumerSessionTimeout, f.SessionTimeout)
+	setDuration(&conf.GroupConsumerHeartbeatInterval, f.BeatInterval)
+	setDuration(&conf.OffsetsRetention, f.OffsetsRetention)
+	if f.Migration != "" {
+		conf.GroupMigration = group.Migration(f.Migration)
+	}
 	conf.AllowEveryoneIfNoACL, conf.CutChangedUsers = f.AllowIfNoACL, f.CutChangedUsers
 	if f.Tokens != nil {
 		tokens := f.Tokens.config()

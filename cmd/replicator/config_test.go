@@ -194,6 +194,10 @@ func TestBrokerConfiguration(t *testing.T) {
 			`x.yaml:10:20: defaultPartitions: is less than 1`,
 			`x.yaml:11:29: groupInitialRebalanceDelay: "3" is not a duration; write it like 30s, 5m or 1h30m`,
 		}},
+		{"groups", goodBroker + "groupConsumerSessionTimeout: 0s\ngroupConsumerMigrationPolicy: never\n", []string{
+			`x.yaml:9:30: groupConsumerSessionTimeout: is not above 0`,
+			`x.yaml:10:31: groupConsumerMigrationPolicy: "never" is no policy; write one of [bidirectional upgrade downgrade disabled]`,
+		}},
 		{"no TLS", swap("SASL_TLS, certFile: cert.pem, keyFile: key.pem", "SASL_PLAINTEXT").Replace(goodBroker), []string{
 			`x.yaml:3:29: listeners[0].address: 0.0.0.0:9093 is not loopback; use TLS or SASL_TLS, or set allowPlaintext: true if that network is trusted`,
 		}},

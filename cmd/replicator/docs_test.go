@@ -248,7 +248,8 @@ func TestTheBrokersFileIsDocumented(t *testing.T) {
 
 	want := broker.DefaultConfig()
 	if f.NodeID != want.NodeID || f.Partitions != want.DefaultPartitions || *f.AutoCreateTopics != want.AutoCreateTopics ||
-		f.RebalanceDelay.Std() != want.GroupInitialRebalanceDelay || f.AllowPlaintext != want.AllowPlaintext || f.Provenance.Off == want.Provenance {
+		f.RebalanceDelay.Std() != want.GroupInitialRebalanceDelay || f.SessionTimeout.Std() != want.GroupConsumerSessionTimeout ||
+		f.BeatInterval.Std() != want.GroupConsumerHeartbeatInterval || f.OffsetsRetention.Std() != want.OffsetsRetention || f.Migration != string(want.GroupMigration) || f.AllowPlaintext != want.AllowPlaintext || f.Provenance.Off == want.Provenance {
 		t.Errorf("%s shows %+v, which are not the defaults", page, f)
 	}
 }
