@@ -329,6 +329,35 @@ func TestGroupOfAnotherProtocol(t *testing.T) {
 	wantCode(t, "fetch of another epoch", ask[*kmsg.OffsetFetchResponse](t, cl, fetch).Groups[0].ErrorCode, kerr.StaleMemberEpoch)
 }
 
+func TestGroupHasTimeoutsOfItsOwn(t *testing.T) {
+	b := startBroker(t, fastGroups)
+	b.makeTopic(t, "orders", 1, 0)
+	cl := b.client(t)
+	alter := func(name, value string) error {
+		return alterConfig(t, cl, kmsg.ConfigResourceTypeGroupConfig, "g", setConfig, name, value, false)
+	}
+	if err := alter(groupHeartbeatInterval, "9000"); !errors.Is(err, kerr.InvalidConfig) {
+		t.Errorf("a heartbeat that is rarer than the session is long: got %v", err)
+	}
+	if err := alter(groupHeartbeatInterval, "70"); err != nil {
+		t.Fatal(err)
+	}
+	if err := alter(groupSessionTimeout, "150"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int32{"g": 70, "h": 50} {
+		resp := ask[*kmsg.ConsumerGroupHeartbeatResponse](t, cl, firstHeartbeat(name, "m"))
+		if wantCode(t, "join", resp.ErrorCode, nil); resp.HeartbeatIntervalMillis != want {
+			t.Errorf("%s: heartbeat every %d ms, want %d", name, resp.HeartbeatIntervalMillis, want)
+		}
+	}
+	// The session of one is over long before that of the other.
+	waitUntil(t, func() bool { return describeConsumer(t, cl, "g").State == "Empty" })
+	if d := describeConsumer(t, cl, "h"); d.State != "Stable" {
+		t.Errorf("h is %s", d.State)
+	}
+}
+
 func TestRegularExpressionMatchesWhatItsMemberMaySee(t *testing.T) {
 	b := startBroker(t, func(c *Config) {
 		fastGroups(c)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"golang.org/x/sync/errgroup"
@@ -34,8 +35,10 @@ func openCoordinators(b *Broker) (*coordinators, error) {
 	groups := group.DefaultConfig()
 	groups.Partitions = b.cfg.OffsetsPartitions
 	groups.InitialRebalanceDelay = b.cfg.GroupInitialRebalanceDelay
-	groups.ConsumerSessionTimeout = b.cfg.GroupConsumerSessionTimeout
-	groups.ConsumerHeartbeatInterval = b.cfg.GroupConsumerHeartbeatInterval
+	groups.ConsumerSessionTimeout = func(name string) time.Duration {
+		session, _ := b.timeoutsOf(name)
+		return session
+	}
 	groups.Migration = b.cfg.GroupMigration
 	groups.Topics = func() group.Topics { return b.topics.Load() }
 	groups.OffsetsRetention = b.cfg.OffsetsRetention

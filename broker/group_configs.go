@@ -1,8 +1,12 @@
 package broker
 
 import (
+	"fmt"
 	"maps"
+	"math"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -10,9 +14,35 @@ import (
 	"github.com/waybillhq/waybill/broker/controller"
 )
 
-// groupSettings are the configurations of groups, by name. There are none yet:
-// groups go by the broker's settings.
-var groupSettings = map[string]setting{}
+// The configurations of groups. They count for groups of the consumer protocol.
+const (
+	groupHeartbeatInterval = "consumer.heartbeat.interval.ms"
+	groupSessionTimeout    = "consumer.session.timeout.ms"
+)
+
+// groupSettings are the configurations of groups, by name. What is not set is as
+// the broker has it.
+var groupSettings = map[string]setting{
+	groupHeartbeatInterval: {name: groupHeartbeatInterval, kind: kmsg.ConfigTypeInt, check: between(1, math.MaxInt32), doc: "How often members beat."},
+	groupSessionTimeout:    {name: groupSessionTimeout, kind: kmsg.ConfigTypeInt, check: between(1, math.MaxInt32), doc: "After what silence a member is taken out."},
+}
+
+// groupTimeouts are the session timeout and the heartbeat interval of a group
+// with these configs.
+func (b *Broker) groupTimeouts(configs map[string]string) (session, heartbeat time.Duration) {
+	of := func(name string, def time.Duration) time.Duration {
+		if n, err := strconv.ParseInt(configs[name], 10, 32); err == nil {
+			return time.Duration(n) * time.Millisecond
+		}
+		return def
+	}
+	return of(groupSessionTimeout, b.cfg.GroupConsumerSessionTimeout), of(groupHeartbeatInterval, b.cfg.GroupConsumerHeartbeatInterval)
+}
+
+// timeoutsOf are those of a group by name, as they are now.
+func (b *Broker) timeoutsOf(group string) (session, heartbeat time.Duration) {
+	return b.groupTimeouts(b.ctl.Image().Configs[groupConfigKey(group)])
+}
 
 func groupSetting(name string) (setting, bool) {
 	s, ok := groupSettings[name]
@@ -39,10 +69,12 @@ func (b *Broker) groupsWithConfigs() []string {
 // not exist.
 func (b *Broker) describeGroupConfigs(group string) []kmsg.DescribeConfigsResponseResourceConfig {
 	set := b.ctl.Image().Configs[groupConfigKey(group)]
+	session, heartbeat := b.groupTimeouts(nil)
+	defaults := map[string]time.Duration{groupSessionTimeout: session, groupHeartbeatInterval: heartbeat}
 	var out []kmsg.DescribeConfigsResponseResourceConfig
 	for _, name := range slices.Sorted(maps.Keys(groupSettings)) {
 		s := groupSettings[name]
-		layers := []layer{{kmsg.ConfigSourceDefaultConfig, s.def}}
+		layers := []layer{{kmsg.ConfigSourceDefaultConfig, strconv.FormatInt(defaults[name].Milliseconds(), 10)}}
 		if v, own := set[name]; own {
 			layers = append([]layer{{kmsg.ConfigSourceGroupConfig, v}}, layers...)
 		}
@@ -73,6 +105,9 @@ func (b *Broker) alterGroupConfigs(group string, validateOnly bool, change confi
 			if err := s.check(v); err != nil {
 				return nil, refuse(kerr.InvalidConfig, "group config "+name+": "+err.Error())
 			}
+		}
+		if session, heartbeat := b.groupTimeouts(next); heartbeat >= session {
+			return nil, refuse(kerr.InvalidConfig, fmt.Sprintf("members that beat every %s have no session of %s: the first must be less", heartbeat, session))
 		}
 		if validateOnly {
 			return nil, nil

@@ -42,7 +42,8 @@ func (b *Broker) consumerGroupHeartbeat(ctx context.Context, r *request, q *kmsg
 		return resp
 	}
 	resp.MemberID, resp.MemberEpoch = &beaten.MemberID, beaten.MemberEpoch
-	resp.HeartbeatIntervalMillis = int32(b.cfg.GroupConsumerHeartbeatInterval.Milliseconds())
+	_, interval := b.timeoutsOf(q.Group)
+	resp.HeartbeatIntervalMillis = int32(interval.Milliseconds())
 	if beaten.Assignment != nil {
 		a := kmsg.NewConsumerGroupHeartbeatResponseAssignment()
 		for id, partitions := range beaten.Assignment.Topics() {

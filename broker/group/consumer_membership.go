@@ -110,16 +110,19 @@ func (s *shard) consumer(name string, now time.Time, h *ConsumerHeartbeat) (*ent
 		}
 		e = s.create(name, now)
 	}
-	g, classic := e.group.(*Group)
-	switch {
-	case !classic:
+	rules := s.cfg.consumerRules(name)
+	if c, ok := e.group.(*Consumer); ok {
+		c.rules = rules // they may have changed
 		return e, nil
+	}
+	g := e.group.(*Group)
+	switch {
 	case !joins:
 		return nil, kerr.GroupIDNotFound
 	case g.empty():
-		return e, s.exchange(e, now, NewConsumer(name, s.cfg.consumerRules(), now))
+		return e, s.exchange(e, now, NewConsumer(name, rules, now))
 	}
-	up, answers, ok := g.upgrade(now, s.cfg.consumerRules(), h.Topics)
+	up, answers, ok := g.upgrade(now, rules, h.Topics)
 	if !ok {
 		return nil, kerr.GroupIDNotFound
 	}

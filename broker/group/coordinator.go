@@ -34,12 +34,12 @@ type Config struct {
 	// MaxGroupBytes bounds the metadata and assignments of a group, which must
 	// fit into one record.
 	MaxGroupBytes int
-	// ConsumerSessionTimeout and ConsumerHeartbeatInterval are those of members of
-	// the consumer protocol [group.consumer.session.timeout.ms,
-	// group.consumer.heartbeat.interval.ms], ConsumerMaxMembers bounds its groups
-	// [group.consumer.max.size].
-	ConsumerSessionTimeout, ConsumerHeartbeatInterval time.Duration
-	ConsumerMaxMembers                                int
+	// ConsumerSessionTimeout is that of the members of a group of the consumer
+	// protocol [group.consumer.session.timeout.ms, consumer.session.timeout.ms]. It
+	// is called by many.
+	ConsumerSessionTimeout func(group string) time.Duration
+	// ConsumerMaxMembers bounds such a group [group.consumer.max.size].
+	ConsumerMaxMembers int
 	// Migration says which groups may change their protocol while they have
 	// members [group.consumer.migration.policy].
 	Migration Migration
@@ -65,26 +65,25 @@ type Config struct {
 // DefaultConfig is Kafka's where Kafka has it, except for Log and Topics.
 func DefaultConfig() Config {
 	return Config{
-		Partitions:                50,
-		InitialRebalanceDelay:     3 * time.Second,
-		MinSessionTimeout:         6 * time.Second,
-		MaxSessionTimeout:         30 * time.Minute,
-		MaxMembers:                10_000,    // Kafka has no bound; one record could not hold more
-		MaxGroupBytes:             900 << 10, // below the 1 MiB of max.message.bytes
-		ConsumerSessionTimeout:    45 * time.Second,
-		ConsumerHeartbeatInterval: 5 * time.Second,
-		ConsumerMaxMembers:        10_000, // Kafka has no bound
-		Migration:                 MigrateBoth,
-		OffsetsRetention:          7 * 24 * time.Hour,
-		CleanupInterval:           10 * time.Minute,
-		CheckpointRecords:         100_000, // about 10 MB of commits; read in well under a second
-		Log:                       slog.New(slog.DiscardHandler),
+		Partitions:             50,
+		InitialRebalanceDelay:  3 * time.Second,
+		MinSessionTimeout:      6 * time.Second,
+		MaxSessionTimeout:      30 * time.Minute,
+		MaxMembers:             10_000,    // Kafka has no bound; one record could not hold more
+		MaxGroupBytes:          900 << 10, // below the 1 MiB of max.message.bytes
+		ConsumerSessionTimeout: func(string) time.Duration { return 45 * time.Second },
+		ConsumerMaxMembers:     10_000, // Kafka has no bound
+		Migration:              MigrateBoth,
+		OffsetsRetention:       7 * 24 * time.Hour,
+		CleanupInterval:        10 * time.Minute,
+		CheckpointRecords:      100_000, // about 10 MB of commits; read in well under a second
+		Log:                    slog.New(slog.DiscardHandler),
 	}
 }
 
-func (c *Config) consumerRules() ConsumerRules {
+func (c *Config) consumerRules(group string) ConsumerRules {
 	return ConsumerRules{
-		SessionTimeout: c.ConsumerSessionTimeout, MaxMembers: c.ConsumerMaxMembers, Migration: c.Migration,
+		SessionTimeout: c.ConsumerSessionTimeout(group), MaxMembers: c.ConsumerMaxMembers, Migration: c.Migration,
 		ClassicMaxMembers: c.MaxMembers, MaxBytes: c.MaxGroupBytes,
 	}
 }

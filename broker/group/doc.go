@@ -51,7 +51,7 @@
 // # What is left out
 //
 // Share and streams groups. Racks are kept and not looked at: all replicas are
-// here. Settings of single groups (resources of type GROUP). A commit of an epoch
+// here. A commit of an epoch
 // that is over is refused also where the partition has stayed with its member
 // (KIP-1251).
 package group

@@ -129,7 +129,7 @@ func (s *shard) applyPart(e *entry, p Part, r record.Record, now time.Time) erro
 	case !consumer && r.Value == nil, p.Kind == partPartitions:
 		return nil
 	case !consumer:
-		g = NewConsumer(e.name, s.cfg.consumerRules(), now)
+		g = NewConsumer(e.name, s.cfg.consumerRules(e.name), now)
 		e.group, e.saved = g, true
 	case p.Kind == partEpoch && r.Value == nil:
 		e.group, e.saved = New(e.name, s.rules, now), false
