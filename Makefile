@@ -38,6 +38,9 @@ bench-mirror: ## the mirror against a franz-go loop and a plain relay, between s
 bench-broker: ## the bundled broker beside Apache Kafka: throughput, latency, processor time, memory, starts (needs Java 17 and Maven; about 20 minutes)
 	@$(timed) $(GO) run -tags interop ./test/bench/broker -runs $(BENCH_RUNS)
 
+hostile-broker: ## 2,000 slow, silent, greedy and deaf clients against the bundled broker for a minute, beside honest ones
+	@$(timed) $(GO) test ./broker -count=1 -timeout 10m -v -run TestHostileClients -hostile 2000 -hostile-for 60s
+
 demo: ## the whole job, checking itself, then it ends
 	@$(timed) $(GO) run ./cmd/replicator demo --exit
 

@@ -25,7 +25,9 @@
 //   - Allow of Read, Write, Delete or Alter implies Describe; Allow of
 //     AlterConfigs implies DescribeConfigs. Deny implies nothing: who is denied
 //     Read may still be allowed to Describe.
-//   - Nothing matching means no.
+//   - Nothing matching means no. In a permissive set ([NewPermissiveSet], Kafka's
+//     allow.everyone.if.no.acl.found) it means yes on a resource that no pattern of
+//     any rule covers, and no on all others.
 //
 // Hosts are addresses, never names, so no answer depends on reverse DNS
 // (KAFKA-13698). Two spellings of one address are one host: Java prints IPv6
@@ -38,7 +40,6 @@
 //
 // # What is left out
 //
-// The legacy allow.everyone.if.no.acl.found: a cluster without rules denies.
-// Group membership of principals: rules name principals one by one, as in
-// Kafka.
+// Group membership of principals: rules name principals one by one, as in Kafka.
+// Ranges of addresses: a host is one address or all of them, as in Kafka.
 package acl

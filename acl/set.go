@@ -9,6 +9,10 @@ import (
 // their number: it costs a few map look-ups per length of prefix that the
 // caller's rules use. The zero Set and a nil *Set deny everything.
 type Set struct {
+	// ruled, if it is not nil, makes what no rule is about allowed: it has the
+	// patterns of all rules, whoever they are for.
+	ruled map[ResourceType]*table
+
 	rules      []Rule // sorted, each once
 	superUsers map[string]struct{}
 	tables     map[tableKey]*table
@@ -43,8 +47,19 @@ const everyOperation = ^uint32(0)
 // NewSet returns the set of rules; superUsers ("User:name") may do anything.
 // Rules that are not valid are kept for [Set.Rules] and [Set.Matching] and decide
 // nothing. The slices are not kept.
-func NewSet(rules []Rule, superUsers []string) *Set {
+func NewSet(rules []Rule, superUsers []string) *Set { return newSet(rules, superUsers, nil) }
+
+// NewPermissiveSet is [NewSet] with Kafka's allow.everyone.if.no.acl.found: who
+// no rule denies may do everything on a resource that no rule is about, of
+// whomever and of whatever it speaks. One rule for one user closes it for all
+// others.
+func NewPermissiveSet(rules []Rule, superUsers []string) *Set {
+	return newSet(rules, superUsers, map[ResourceType]*table{})
+}
+
+func newSet(rules []Rule, superUsers []string, ruled map[ResourceType]*table) *Set {
 	s := &Set{
+		ruled:      ruled,
 		rules:      sorted(rules),
 		superUsers: make(map[string]struct{}, len(superUsers)),
 		tables:     make(map[tableKey]*table),
@@ -58,22 +73,44 @@ func NewSet(rules []Rule, superUsers []string) *Set {
 		}
 	}
 	for _, t := range s.tables {
-		for prefix := range t.prefixed {
-			t.lengths = append(t.lengths, len(prefix))
-		}
-		slices.Sort(t.lengths)
-		t.lengths = slices.Compact(t.lengths)
+		t.measure()
+	}
+	for _, t := range s.ruled {
+		t.measure()
 	}
 	return s
 }
 
+func newTable() *table {
+	return &table{everything: verdicts{}, literal: map[string]verdicts{}, prefixed: map[string]verdicts{}}
+}
+
+// measure finds the lengths of the prefixes.
+func (t *table) measure() {
+	for prefix := range t.prefixed {
+		t.lengths = append(t.lengths, len(prefix))
+	}
+	slices.Sort(t.lengths)
+	t.lengths = slices.Compact(t.lengths)
+}
+
 func (s *Set) index(r Rule) {
 	key := tableKey{r.Principal, r.ResourceType}
-	t := s.tables[key]
-	if t == nil {
-		t = &table{everything: verdicts{}, literal: map[string]verdicts{}, prefixed: map[string]verdicts{}}
-		s.tables[key] = t
+	if s.tables[key] == nil {
+		s.tables[key] = newTable()
 	}
+	s.tables[key].add(r, canonicalHost(r.Host), r.verdict())
+	if s.ruled == nil {
+		return
+	}
+	if s.ruled[r.ResourceType] == nil {
+		s.ruled[r.ResourceType] = newTable()
+	}
+	s.ruled[r.ResourceType].add(r, Wildcard, verdict{allow: everyOperation})
+}
+
+// add notes a verdict for a rule's pattern.
+func (t *table) add(r Rule, host string, decided verdict) {
 	byName := t.literal
 	if r.PatternType == Prefixed {
 		byName = t.prefixed
@@ -85,8 +122,13 @@ func (s *Set) index(r Rule) {
 			byName[r.ResourceName] = v
 		}
 	}
-	host := canonicalHost(r.Host)
-	v[host] = v[host].or(r.verdict())
+	v[host] = v[host].or(decided)
+}
+
+// unruled reports whether everything is allowed on a resource since no rule is
+// about it.
+func (s *Set) unruled(rt ResourceType, name string) bool {
+	return s.ruled != nil && s.ruled[rt].verdict(Wildcard, name).allow == 0
 }
 
 // verdict says which requested operations a rule decides.
@@ -123,7 +165,7 @@ func (s *Set) Allowed(principal, host string, op Operation, rt ResourceType, nam
 		v = v.or(s.tables[tableKey{WildcardPrincipal, rt}].verdict(host, name))
 	}
 	bit := uint32(1) << op
-	return v.allow&bit != 0 && v.deny&bit == 0
+	return v.allow&bit != 0 && v.deny&bit == 0 || s.unruled(rt, name)
 }
 
 // AllowedOnAny reports whether there is a resource of type rt on which principal
@@ -137,6 +179,9 @@ func (s *Set) AllowedOnAny(principal, host string, op Operation, rt ResourceType
 	}
 	if rt == Cluster { // there is one name only, so prefixes do not leave room beside a deny
 		return s.Allowed(principal, host, op, rt, ClusterName)
+	}
+	if s.ruled != nil && (s.ruled[rt] == nil || len(s.ruled[rt].everything) == 0) {
+		return true // there are always names that no rule has
 	}
 	host = canonicalHost(host)
 	tables := []*table{s.tables[tableKey{principal, rt}], s.tables[tableKey{WildcardPrincipal, rt}]}

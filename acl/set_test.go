@@ -122,6 +122,31 @@ func TestAllowedOnAny(t *testing.T) {
 	}
 }
 
+func TestPermissiveSet(t *testing.T) {
+	const here = "10.0.0.1"
+	s := acl.NewPermissiveSet(rules(t, "User:bob Allow Read Topic:orders", "User:bob Deny Write Topic:pay*", "User:eve Allow Read Group:*"), nil)
+	for _, c := range []struct {
+		rt   acl.ResourceType
+		name string
+		want bool
+	}{
+		{acl.Topic, "free", true},
+		{acl.Topic, "orders", false}, // a rule is about it, though not about alice
+		{acl.Topic, "payments", false},
+		{acl.Topic, "pa", true},
+		{acl.Group, "any", false},
+		{acl.TransactionalID, "any", true},
+		{acl.AnyResource, "any", false},
+	} {
+		if got := s.Allowed("User:alice", here, acl.Read, c.rt, c.name); got != c.want {
+			t.Errorf("%s %s: got %v, want %v", c.rt, c.name, got, c.want)
+		}
+	}
+	if !s.AllowedOnAny("User:alice", here, acl.Write, acl.Topic) || s.AllowedOnAny("User:alice", here, acl.Read, acl.Group) {
+		t.Error("on any: want yes for topics, of which most are free, and no for groups")
+	}
+}
+
 func TestNilSetDenies(t *testing.T) {
 	var s *acl.Set
 	if s.Allowed("User:alice", "10.0.0.1", acl.Read, acl.Topic, "t") || s.AllowedOnAny("User:alice", "10.0.0.1", acl.Read, acl.Topic) {
@@ -134,15 +159,23 @@ func TestNilSetDenies(t *testing.T) {
 
 // naive judges by reading every rule, in the words of the package doc.
 type naive struct {
-	rules  []acl.Rule
-	supers []string
+	rules      []acl.Rule
+	supers     []string
+	permissive bool
+}
+
+func covers(r acl.Rule, rt acl.ResourceType, name string) bool {
+	if r.PatternType == acl.Prefixed {
+		return r.ResourceType == rt && strings.HasPrefix(name, r.ResourceName)
+	}
+	return r.ResourceType == rt && (r.ResourceName == name || r.ResourceName == "*")
 }
 
 func (n naive) allowed(principal, host string, op acl.Operation, rt acl.ResourceType, name string) bool {
 	if slices.Contains(n.supers, principal) {
 		return true
 	}
-	allowed := false
+	allowed := n.permissive && !slices.ContainsFunc(n.rules, func(r acl.Rule) bool { return covers(r, rt, name) })
 	for _, r := range n.rules {
 		if r.Principal != principal && r.Principal != "User:*" {
 			continue
@@ -150,14 +183,7 @@ func (n naive) allowed(principal, host string, op acl.Operation, rt acl.Resource
 		if r.Host != "*" && netip.MustParseAddr(r.Host).Unmap() != netip.MustParseAddr(host).Unmap() {
 			continue
 		}
-		if r.ResourceType != rt {
-			continue
-		}
-		covers := r.ResourceName == name || r.ResourceName == "*"
-		if r.PatternType == acl.Prefixed {
-			covers = strings.HasPrefix(name, r.ResourceName)
-		}
-		if !covers {
+		if !covers(r, rt, name) {
 			continue
 		}
 		if r.Permission == acl.Deny {
@@ -218,7 +244,10 @@ func TestModel(t *testing.T) {
 			rs = append(rs, r)
 		}
 		supers := []string{"User:root"}
-		set, model := acl.NewSet(rs, supers), naive{rs, supers}
+		set, model := acl.NewSet(rs, supers), naive{rs, supers, world%2 == 1}
+		if model.permissive {
+			set = acl.NewPermissiveSet(rs, supers)
+		}
 		for range questions {
 			p, h, rt, res := principal(), host(), types[rng.IntN(len(types))], name()
 			op := acl.Read + acl.Operation(rng.IntN(9))
@@ -232,7 +261,7 @@ func TestModel(t *testing.T) {
 		// Taking one rule out changes no other (CVE-2024-27309).
 		if len(rs) > 2 {
 			less := slices.Delete(slices.Clone(rs), 1, 2)
-			set, model := acl.NewSet(less, nil), naive{less, nil}
+			set, model := acl.NewSet(less, nil), naive{less, nil, false}
 			for range 20 {
 				p, h, rt, res := principal(), host(), types[rng.IntN(len(types))], name()
 				if got, want := set.Allowed(p, h, acl.Read, rt, res), model.allowed(p, h, acl.Read, rt, res); got != want {

@@ -302,6 +302,9 @@ func (b *Broker) acls() *acl.Set {
 	have := b.aclCache.Load()
 	if have == nil || !sameSlice(have.rules, rules) {
 		have = &aclCache{rules, acl.NewSet(rules, b.cfg.SuperUsers)}
+		if b.cfg.AllowEveryoneIfNoACL {
+			have.set = acl.NewPermissiveSet(rules, b.cfg.SuperUsers)
+		}
 		b.aclCache.Store(have)
 	}
 	return have.set

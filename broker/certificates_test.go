@@ -181,6 +181,12 @@ func (r *recorder) AllowedOnAny(principal, host string, op acl.Operation, rt acl
 	return r.Allowed(principal, host, op, rt, "")
 }
 
+func (r *recorder) setAllow(allow bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.allow = allow
+}
+
 // taken returns the questions since the last time.
 func (r *recorder) taken() []asked {
 	r.mu.Lock()

@@ -225,7 +225,7 @@ func (c *conn) readFrame(ctx context.Context) (frame, error) {
 			return nil
 		}
 		return *f.lent
-	}}
+	}, expect: c.expectBytes}
 	var err error
 	if f.bytes, err = sized.next(); err != nil {
 		c.release(f)
@@ -233,6 +233,24 @@ func (c *conn) readFrame(ctx context.Context) (frame, error) {
 	}
 	f.read = time.Now()
 	return f, nil
+}
+
+// A frame that has begun goes on: it has stallTimeout for its next piece, and the
+// time that the piece takes at slowestRate. Otherwise lengths alone could hold the
+// budget of large requests for as long as an idle connection lives.
+const (
+	stallTimeout = 10 * time.Second
+	slowestRate  = 64 << 10 // bytes a second
+)
+
+func (c *conn) expectBytes(n int) error {
+	if err := c.nc.SetReadDeadline(time.Now().Add(stallTimeout + time.Duration(n)*time.Second/slowestRate)); err != nil {
+		return err
+	}
+	if c.stopping.Load() {
+		return io.EOF // see waitForFrame
+	}
+	return nil
 }
 
 // release gives back what a frame holds. Nothing may refer to its bytes any more

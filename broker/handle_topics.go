@@ -162,10 +162,10 @@ func (b *Broker) deleteOne(ctx context.Context, r *request, want kmsg.DeleteTopi
 	if want.Topic == nil {
 		t = b.topicByID(controller.TopicID(want.TopicID))
 		switch {
-		case t == nil || !r.allowed(acl.Describe, acl.Topic, t.Name):
+		case t == nil:
 			return kerr.UnknownTopicID
-		case !r.may(t.Name):
-			return kerr.TopicAuthorizationFailed
+		case !r.allowed(acl.Describe, acl.Topic, t.Name), !r.may(t.Name):
+			return kerr.TopicAuthorizationFailed // an id is no secret, the name is
 		}
 		out.Topic = &t.Name
 	} else {

@@ -443,3 +443,7 @@ func TestScramUsersCanBeChanged(t *testing.T) {
 		t.Error("bob changed a user")
 	}
 }
+
+func scram512(user, password string) sasl.Mechanism {
+	return scram.Auth{User: user, Pass: password}.AsSha512Mechanism()
+}

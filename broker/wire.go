@@ -35,6 +35,8 @@ type frameReader struct {
 	reserve func(size int) error
 	// lend, if set, may give the memory for a frame; nil is no.
 	lend func(key int16, size int) []byte
+	// expect, if set, is told how many bytes are read next.
+	expect func(n int) error
 }
 
 // next reads one frame. Before it allocates it knows that the length is within
@@ -66,13 +68,28 @@ func (f frameReader) next() ([]byte, error) {
 	}
 	if f.lend != nil {
 		if buf := f.lend(key, size); buf != nil {
-			if _, err := io.ReadFull(f.r, buf); err != nil {
-				return nil, noEOF(err)
+			for read, piece := 0, firstChunk; read < size; piece *= 2 {
+				next := buf[read:min(size, read+piece)]
+				if err := f.fill(next); err != nil {
+					return nil, err
+				}
+				read += len(next)
 			}
 			return buf, nil
 		}
 	}
 	return f.body(size)
+}
+
+// fill reads the next piece of a frame.
+func (f frameReader) fill(piece []byte) error {
+	if f.expect != nil {
+		if err := f.expect(len(piece)); err != nil {
+			return err
+		}
+	}
+	_, err := io.ReadFull(f.r, piece)
+	return noEOF(err)
 }
 
 // token reads one SASL token of a client that does not wrap them into requests
@@ -103,12 +120,10 @@ func (f frameReader) body(size int) ([]byte, error) {
 	buf := make([]byte, min(size, firstChunk))
 	read := 0
 	for {
-		n, err := io.ReadFull(f.r, buf[read:])
-		read += n
-		if err != nil {
-			return nil, noEOF(err)
+		if err := f.fill(buf[read:]); err != nil {
+			return nil, err
 		}
-		if read == size {
+		if read = len(buf); read == size {
 			return buf, nil
 		}
 		grown := make([]byte, min(size, 2*len(buf)))

@@ -166,14 +166,15 @@ func (s *plainSession) Step(token []byte) ([]byte, bool, error) {
 		return nil, false, fmt.Errorf("%w: malformed PLAIN token", ErrFailed)
 	}
 	authzID, user, password := string(parts[0]), string(parts[1]), string(parts[2])
-	if !s.auth.attempts.allow(s.host, user) {
-		return nil, false, fmt.Errorf("%w: user %q: %w", ErrFailed, user, errTooMany)
-	}
 	// Either mechanism's credential proves the password. All are derived for
 	// alike: an unknown user, and one who has only one of the two.
 	var mechanism Mechanism
 	var storedKey []byte
 	s.auth.deriving <- struct{}{}
+	if !s.auth.attempts.allow(s.host, user) { // asked late, so that guesses at once count too
+		<-s.auth.deriving
+		return nil, false, fmt.Errorf("%w: user %q: %w", ErrFailed, user, errTooMany)
+	}
 	for _, m := range []Mechanism{ScramSHA256, ScramSHA512} {
 		c, known := s.auth.lookup(m, user)
 		if right := c.verifies(m, password); right && known {

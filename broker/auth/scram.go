@@ -101,6 +101,9 @@ func (s *scramSession) finish(token string) ([]byte, error) {
 	subtle.XORBytes(clientKey, clientKey, m.proof)
 	stored := h()
 	stored.Write(clientKey)
+	if !s.auth.attempts.allow(s.host, s.name) { // of many exchanges that began at once
+		return nil, errTooMany
+	}
 	right := hmac.Equal(stored.Sum(nil), s.credential.StoredKey)
 	if !right || !s.known {
 		s.auth.attempts.failed(s.host, s.name)
