@@ -51,6 +51,7 @@ var rights = map[kmsg.Key][]string{
 	kmsg.DescribeTopicPartitions: {
 		"Alter Topic", "AlterConfigs Topic", "Create Topic", "Delete Topic", "Describe Topic", "DescribeConfigs Topic", "Read Topic", "Write Topic",
 	},
+	kmsg.ListConfigResources:  {"DescribeConfigs Cluster"},
 	kmsg.DescribeClientQuotas: {"DescribeConfigs Cluster"},
 	kmsg.AlterClientQuotas:    {"AlterConfigs Cluster"},
 
