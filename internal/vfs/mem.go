@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // Op names a call that [Mem] can fail.
@@ -36,6 +38,7 @@ type Mem struct {
 	mu    sync.Mutex
 	dirs  map[string]*memDir
 	fault func(op Op, name string) error
+	space int64 // bytes that all files may have together; negative is no limit
 }
 
 var _ FS = (*Mem)(nil)
@@ -78,7 +81,44 @@ type fileOp struct {
 }
 
 // NewMem makes an empty file system.
-func NewMem() *Mem { return &Mem{dirs: map[string]*memDir{}} }
+func NewMem() *Mem { return &Mem{dirs: map[string]*memDir{}, space: -1} }
+
+// SetSpace bounds the bytes of all files together, or removes the bound if n is
+// negative. What would grow them beyond it takes what there is and fails like a
+// full disk (see [IsFull]).
+func (m *Mem) SetSpace(n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.space = n
+}
+
+// Used is the bytes of all files together.
+func (m *Mem) Used() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.used()
+}
+
+func (m *Mem) used() (n int64) {
+	for _, d := range m.dirs {
+		for _, f := range d.names {
+			n += int64(len(f.data))
+		}
+	}
+	return n
+}
+
+// room is how far a file may grow towards size, and why not further.
+func (m *Mem) room(f *memFile, name string, size int64) (int64, error) {
+	have := int64(len(f.data))
+	if m.space < 0 || size <= have {
+		return size, nil
+	}
+	if left := max(m.space-m.used(), 0); size-have > left {
+		return have + left, &fs.PathError{Op: "write", Path: name, Err: syscall.ENOSPC}
+	}
+	return size, nil
+}
 
 // SetFault makes every call ask f first, with the base name of the file or
 // directory, and fail with its error. A write that fails writes half, and a sync
@@ -265,6 +305,21 @@ func (m *Mem) Open(name string) (File, error) {
 	return &memHandle{m: m, f: f, name: name}, nil
 }
 
+// Size is a file's length in bytes.
+func (m *Mem) Size(name string) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d, base, err := m.dirOf(name)
+	if err != nil {
+		return 0, err
+	}
+	f := d.names[base]
+	if f == nil {
+		return 0, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
+	}
+	return int64(len(f.data)), nil
+}
+
 // Rename gives a file a new name in the same directory.
 func (m *Mem) Rename(from, to string) error {
 	m.mu.Lock()
@@ -378,6 +433,12 @@ func (h *memHandle) WriteAt(p []byte, off int64) (int, error) {
 	if err != nil {
 		p = p[:len(p)/2]
 	}
+	if end, full := h.m.room(h.f, h.name, off+int64(len(p))); full != nil {
+		p, err = p[:max(min(int64(len(p)), end-off), 0)], cmp.Or(err, full)
+	}
+	if len(p) == 0 {
+		return 0, err
+	}
 	if end := off + int64(len(p)); end > int64(len(h.f.data)) {
 		h.f.setSize(end)
 	}
@@ -413,10 +474,11 @@ func (h *memHandle) Preallocate(size int64) error {
 	if err := h.begin(OpPreallocate); err != nil {
 		return err
 	}
+	size, err := h.m.room(h.f, h.name, size)
 	if size > int64(len(h.f.data)) {
 		h.f.setSize(size)
 	}
-	return nil
+	return err
 }
 
 func (h *memHandle) DataSync() error { return h.Sync() }

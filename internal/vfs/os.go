@@ -64,6 +64,15 @@ func (OS) Open(name string) (File, error) {
 	return osFile{f}, nil
 }
 
+// Size is a file's length in bytes.
+func (OS) Size(name string) (int64, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
 // Rename gives a file a new name in the same directory.
 func (OS) Rename(from, to string) error { return os.Rename(from, to) }
 

@@ -36,3 +36,5 @@ func retryInterrupted(call func() error) error {
 		}
 	}
 }
+
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

@@ -5,6 +5,7 @@ package vfs
 import (
 	"errors"
 	"os"
+	"syscall"
 )
 
 // reserve does nothing: the zeros that follow take the blocks.
@@ -20,3 +21,5 @@ func syncDir(dir string) error {
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
+
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }

@@ -18,11 +18,14 @@ type FS interface {
 	Create(name string) (File, error)
 	// Open opens an existing file for reading and writing.
 	Open(name string) (File, error)
+	// Size is the length in bytes of a file that need not be open.
+	Size(name string) (int64, error)
 	// Rename gives a file a new name in the same directory, in place of any file
 	// that had it. After a crash before SyncDir either file may have the name,
 	// never a mixture of both.
 	Rename(from, to string) error
-	// Remove removes a file. Open handles go on working where the system allows.
+	// Remove removes a file. Open handles go on reading what it held, where the
+	// system allows; so do those of a file that Rename put another in place of.
 	Remove(name string) error
 	// RemoveAll removes a directory and everything in it; it is no error if
 	// there is none.
@@ -52,6 +55,10 @@ type File interface {
 	// Sync makes every write that has returned and all metadata durable.
 	Sync() error
 }
+
+// IsFull says whether err is that of a full disk or a used-up quota: nothing of
+// what was there before is lost, and room may come back.
+func IsFull(err error) bool { return isFull(err) }
 
 // WriteFile replaces a whole file by data, durably and atomically: after a crash
 // the name holds the old content or the new. It uses name + ".tmp".

@@ -155,3 +155,26 @@ func TestAFailedSyncLosesTheWritesForGood(t *testing.T) {
 		t.Fatalf("written again and synced: %q", got)
 	}
 }
+
+func TestAFullDiskTakesWhatThereIsAndComesBack(t *testing.T) {
+	m := NewMem()
+	must(t, m.MkdirAll("/d"))
+	f := write(t, m, "/d/f", "12345678")
+	m.SetSpace(10)
+	if n, err := f.WriteAt([]byte("abcd"), 8); n != 2 || !IsFull(err) {
+		t.Fatalf("wrote %d, %v, want 2 and a full disk", n, err)
+	}
+	if err := f.Preallocate(20); !IsFull(err) {
+		t.Fatalf("preallocate: %v, want a full disk", err)
+	}
+	if _, err := f.WriteAt([]byte("over"), 0); err != nil {
+		t.Fatalf("overwriting needs no room: %v", err)
+	}
+	must(t, f.Truncate(4))
+	if _, err := f.WriteAt([]byte("abcdef"), 4); err != nil || m.Used() != 10 {
+		t.Fatalf("with room again: %v, %d bytes used", err, m.Used())
+	}
+	if size, err := m.Size("/d/f"); size != 10 || err != nil {
+		t.Fatalf("size %d, %v", size, err)
+	}
+}
