@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -43,6 +42,7 @@ type Broker struct {
 	// decompress has a slot for every batch that is being decompressed.
 	decompress chan struct{}
 	syncs      *commitlog.SyncGate
+	files      *commitlog.Files
 	flusher    *replica.Flusher
 	sessions   *sessionCache
 	quotas     *quotas
@@ -88,6 +88,7 @@ func New(cfg Config) (_ *Broker, err error) {
 		inFlight:   semaphore.NewWeighted(cfg.Limits.MaxInFlightBytes),
 		decompress: make(chan struct{}, concurrentDecompress),
 		syncs:      commitlog.NewSyncGate(concurrentSyncs),
+		files:      commitlog.NewFiles(openFiles()),
 		flusher:    replica.NewFlusher(concurrentSyncs),
 		sessions:   newSessionCache(cfg.Limits.MaxFetchSessions),
 		ready:      make(chan struct{}),
@@ -208,6 +209,8 @@ func (b *Broker) Run(ctx context.Context) error {
 	inner, innerCtx := errgroup.WithContext(parts)
 	inner.Go(func() error { return b.flusher.Run(innerCtx) })
 	inner.Go(func() error { return b.retain(innerCtx) })
+	inner.Go(func() error { return b.tend(innerCtx) })
+	inner.Go(func() error { return b.compact(innerCtx) })
 	inner.Go(func() error { return b.coordinators.run(innerCtx) })
 	if b.tokens != nil {
 		inner.Go(func() error { return b.tokens.Run(innerCtx, b.log) })
@@ -269,26 +272,6 @@ func (b *Broker) Addr(name string) string {
 
 // ClusterID is the cluster.id.
 func (b *Broker) ClusterID() string { return b.ctl.Image().ClusterID }
-
-// retain deletes what retention lets go.
-func (b *Broker) retain(ctx context.Context) error {
-	tick := time.NewTicker(b.cfg.RetentionInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case now := <-tick.C:
-			for _, t := range b.topics.Load().byName {
-				for _, p := range t.partitions {
-					if err := p.Retain(now); err != nil && !errors.Is(err, commitlog.ErrClosed) {
-						b.log.Error("retention", "partition", p.String(), "err", err)
-					}
-				}
-			}
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
 
 // aclCache is the rules of one image, indexed.
 type aclCache struct {

@@ -167,6 +167,14 @@ type Config struct {
 	// (log.retention.check.interval.ms).
 	RetentionInterval time.Duration
 
+	// CleanerInterval is how long compaction rests when there is nothing to do
+	// (log.cleaner.backoff.ms), CleanerMemory the bytes of its map of keys
+	// (log.cleaner.dedupe.buffer.size), CleanerBytesPerSecond what it reads and
+	// writes at most, 0 without a bound (log.cleaner.io.max.bytes.per.second).
+	CleanerInterval       time.Duration
+	CleanerMemory         int64
+	CleanerBytesPerSecond int64
+
 	Limits Limits
 
 	// FS is where Dir is; nil is the operating system's.
@@ -219,6 +227,9 @@ func DefaultConfig() Config {
 		Provenance:                     true,
 		ProvenanceInterval:             500 * time.Millisecond,
 		RetentionInterval:              30 * time.Second, // Kafka looks every 5 minutes; a look costs next to nothing
+		CleanerInterval:                15 * time.Second,
+		CleanerMemory:                  32 << 20, // 1.2 million keys a pass, and only while one runs
+		CleanerBytesPerSecond:          50 << 20, // half of what a slow disk does
 		Limits:                         DefaultLimits(),
 	}
 }
@@ -285,6 +296,8 @@ func (c *Config) Validate() error {
 		"limits.drain timeout":              int64(c.Limits.DrainTimeout),
 		"limits.fetch max bytes":            int64(c.Limits.FetchMaxBytes),
 		"retention interval":                int64(c.RetentionInterval),
+		"cleaner interval":                  int64(c.CleanerInterval),
+		"cleaner memory":                    c.CleanerMemory,
 		"provenance interval":               int64(c.ProvenanceInterval),
 		"group consumer session timeout":    int64(c.GroupConsumerSessionTimeout),
 		"group consumer heartbeat interval": int64(c.GroupConsumerHeartbeatInterval),

@@ -44,7 +44,7 @@
 // # Goroutines
 //
 // [Broker.Run] owns them all: one per listener, three per connection (conn.go),
-// the flusher (for acks=0), retention, provenance, the keys of tokens, and the
+// the flusher (for acks=0), retention, one that tends logs, compaction, provenance, the keys of tokens, and the
 // coordinators'. Clients are stopped first: what was read of them is answered, for
 // as long as Limits.DrainTimeout; then what serves them, then the logs are closed. [New]
 // starts none but those that open logs, and waits for them.
@@ -52,8 +52,7 @@
 // # What is left out
 //
 // Several nodes: one broker leads everything, replication factors above 1 are
-// refused. Compaction: compacted topics refuse records without a key and keep
-// every record. Followers, delegation tokens, GSSAPI, client telemetry, tiered
+// refused. Followers, delegation tokens, GSSAPI, client telemetry, tiered
 // storage, formats before v2, mirror topics, two-phase commit (KIP-939),
 // configurations of groups and client metrics.
 package broker

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/broker/auth"
+	"github.com/waybillhq/waybill/broker/commitlog"
 )
 
 // Metrics are what a broker counts since it was made. Whoever exposes them reads
@@ -31,6 +32,11 @@ type Metrics struct {
 	FetchedBytes    atomic.Int64 // of batches as sent
 	FetchesParked   atomic.Int64 // that wait now
 	Throttled       atomic.Int64 // answers that told a client to wait, for a quota
+
+	LogsFilledUp         atomic.Int64 // times that a log found the disk full
+	LogsFailed           atomic.Int64 // logs that went offline after a failed write
+	CompactedBytes       atomic.Int64 // of segments that compaction replaced
+	CompactionFreedBytes atomic.Int64 // that they had more than what replaced them
 
 	ProvenanceEntries atomic.Int64 // written to the ledger
 	ProvenanceLost    atomic.Int64 // that could not be written
@@ -141,34 +147,51 @@ func (m *Metrics) Requests() iter.Seq2[string, RequestMetrics] {
 // Stored is what a broker holds at a moment.
 type Stored struct {
 	Topics, Partitions int
-	// Offline are partitions whose log could not be opened, or has failed.
+	// Offline are partitions that take no writes until the broker is started
+	// again: their log could not be opened, or a write has failed.
 	Offline int
+	// Full are partitions that found the disk full and try again.
+	Full int
+	// Uncleanable are partitions that compaction has given up.
+	Uncleanable int
 	// Bytes of all logs.
 	Bytes int64
+	// OpenFiles of logs; segments are opened when they are used.
+	OpenFiles int
 }
 
 // Stored counts what the broker holds. It looks at every partition.
 func (b *Broker) Stored() Stored {
-	var s Stored
+	s := Stored{OpenFiles: b.files.Open()}
 	for _, t := range b.StoredByTopic() {
 		s.Topics++
 		s.Partitions += t.Partitions
 		s.Bytes += t.Bytes
 		s.Offline += t.Offline
+		s.Full += t.Full
+		s.Uncleanable += t.Uncleanable
 	}
 	return s
 }
 
-// StoredByTopic is [Broker.Stored] for each topic. Topics is 1 in all.
+// StoredByTopic is [Broker.Stored] for each topic. Topics is 1 in all; files are
+// not counted.
 func (b *Broker) StoredByTopic() map[string]Stored {
+	now := time.Now()
 	set := b.topics.Load()
 	all := make(map[string]Stored, len(set.byName))
 	for name, t := range set.byName {
 		s := Stored{Topics: 1, Partitions: len(t.partitions)}
 		for _, p := range t.partitions {
 			s.Bytes += p.Size()
-			if p.Offline() != nil {
+			switch h, _ := p.Health(); h {
+			case commitlog.Offline:
 				s.Offline++
+			case commitlog.Full:
+				s.Full++
+			}
+			if d, _ := p.Dirt(now); d.Uncleanable != nil {
+				s.Uncleanable++
 			}
 		}
 		all[name] = s

@@ -31,24 +31,25 @@ const (
 // topicSettings are the topic configurations that this broker has, with Kafka's
 // names and defaults. What is not here is refused: INVALID_CONFIG.
 var topicSettings = []setting{
-	{"cleanup.policy", kmsg.ConfigTypeList, "delete", oneOf("delete", "compact", "compact,delete", "delete,compact"), "What happens to old data. A compacted topic refuses records without a key and keeps every record: this broker does not compact yet."},
+	{"cleanup.policy", kmsg.ConfigTypeList, "delete", oneOf("delete", "compact", "compact,delete", "delete,compact"), "What happens to old data: deleted by age and size, or all but the last record of each key. A compacted topic refuses records without a key."},
 	{"compression.type", kmsg.ConfigTypeString, "producer", oneOf("producer"), "Batches are stored as producers compressed them."},
-	{"delete.retention.ms", kmsg.ConfigTypeLong, "86400000", between(0, math.MaxInt64), "How long compaction keeps tombstones. Everything is kept longer: this broker does not compact yet."},
-	{"flush.messages", kmsg.ConfigTypeLong, maxInt64, between(1, math.MaxInt64), "After how many records the log is synced at the latest. It is synced before every acknowledgement."},
-	{"flush.ms", kmsg.ConfigTypeLong, maxInt64, between(0, math.MaxInt64), "After what time the log is synced at the latest. It is synced before every acknowledgement."},
+	{"delete.retention.ms", kmsg.ConfigTypeLong, "86400000", between(0, math.MaxInt64), "How long compaction keeps tombstones, and the markers of transactions of which no record is left, after it first saw them."},
+	{"flush.messages", kmsg.ConfigTypeLong, "1", between(1, math.MaxInt64), "1: a record is on disk before it is acknowledged or served. More: it is acknowledged when the operating system has it, and synced after so many records at the latest; killing the broker loses nothing, a power cut what was not synced."},
+	{"flush.ms", kmsg.ConfigTypeLong, maxInt64, between(0, math.MaxInt64), "With flush.messages above 1: after what time a record is synced at the latest, to the second. A minute is the most; 0 syncs before every acknowledgement."},
 	{"index.interval.bytes", kmsg.ConfigTypeInt, "4096", between(1, math.MaxInt32), "About how many bytes of log one index entry stands for."},
-	{"max.compaction.lag.ms", kmsg.ConfigTypeLong, maxInt64, between(1, math.MaxInt64), "How long a record may remain uncompacted. This broker does not compact yet."},
+	{"max.compaction.lag.ms", kmsg.ConfigTypeLong, maxInt64, between(1, math.MaxInt64), "How long a record may remain uncompacted; its segment ends and is compacted then, however little there is."},
 	{"max.message.bytes", kmsg.ConfigTypeInt, "1048588", between(0, math.MaxInt32-1), "The largest batch that is accepted."},
 	{"message.timestamp.after.max.ms", kmsg.ConfigTypeLong, "3600000", between(0, math.MaxInt64), "How far in the future a record's timestamp may lie."},
 	{"message.timestamp.before.max.ms", kmsg.ConfigTypeLong, maxInt64, between(0, math.MaxInt64), "How far in the past a record's timestamp may lie."},
 	{"message.timestamp.type", kmsg.ConfigTypeString, "CreateTime", oneOf("CreateTime", "LogAppendTime"), "Whether the producer or the broker sets timestamps."},
-	{"min.cleanable.dirty.ratio", kmsg.ConfigTypeDouble, "0.5", ratio, "When compaction begins. This broker does not compact yet."},
-	{"min.compaction.lag.ms", kmsg.ConfigTypeLong, "0", between(0, math.MaxInt64), "How long a record stays uncompacted at least. This broker does not compact yet."},
+	{"min.cleanable.dirty.ratio", kmsg.ConfigTypeDouble, "0.5", ratio, "The part of a log, by size, that must be new for compaction to begin."},
+	{"min.compaction.lag.ms", kmsg.ConfigTypeLong, "0", between(0, math.MaxInt64), "How long a record stays uncompacted at least."},
 	{"min.insync.replicas", kmsg.ConfigTypeInt, "1", between(1, math.MaxInt32), "How many replicas must have a record for acks=all. There is one."},
 	{"preallocate", kmsg.ConfigTypeBoolean, "true", oneOf("true", "false"), "Segments are preallocated in any case."},
 	{"retention.bytes", kmsg.ConfigTypeLong, "-1", between(-1, math.MaxInt64), "The size of a partition beyond which old segments are deleted."},
 	{"retention.ms", kmsg.ConfigTypeLong, "604800000", between(-1, math.MaxInt64), "The age beyond which segments are deleted."},
 	{"segment.bytes", kmsg.ConfigTypeInt, "1073741824", between(14, math.MaxInt32), "The size at which a new segment begins."},
+	{"segment.jitter.ms", kmsg.ConfigTypeLong, "0", between(0, math.MaxInt64), "By how much segment.ms is shortened at most, by chance, so that segments do not end all at once."},
 	{"segment.ms", kmsg.ConfigTypeLong, "604800000", between(1, math.MaxInt64), "The age at which a new segment begins."},
 	{"unclean.leader.election.enable", kmsg.ConfigTypeBoolean, "false", oneOf("true", "false"), "Whether a replica that lacks records may lead. There is one replica."},
 }
@@ -113,7 +114,7 @@ type topicConfig struct {
 }
 
 // topicConfigOf reads configs that checkTopicConfigs has passed.
-func topicConfigOf(configs map[string]string, syncs *commitlog.SyncGate) topicConfig {
+func topicConfigOf(configs map[string]string, share logShare) topicConfig {
 	text := func(name string) string {
 		if v, ok := configs[name]; ok {
 			return v
@@ -128,6 +129,14 @@ func topicConfigOf(configs map[string]string, syncs *commitlog.SyncGate) topicCo
 			n, _ = strconv.ParseInt(s.def, 10, 64)
 		}
 		return n
+	}
+	fraction := func(name string) float64 {
+		f, err := strconv.ParseFloat(text(name), 64)
+		if err != nil {
+			s, _ := topicSetting(name)
+			f, _ = strconv.ParseFloat(s.def, 64)
+		}
+		return f
 	}
 	policy := text("cleanup.policy")
 	c := topicConfig{
@@ -149,7 +158,14 @@ func topicConfigOf(configs map[string]string, syncs *commitlog.SyncGate) topicCo
 		c.log.RetentionBytes = number("retention.bytes")
 	}
 	c.log.VerifyTransactions = true
-	c.log.Syncs = syncs
+	c.log.SegmentJitter = milliseconds(number("segment.jitter.ms"))
+	c.log.FlushMessages, c.log.FlushAge = number("flush.messages"), milliseconds(number("flush.ms"))
+	c.log.Compact = c.compacted
+	c.log.MinDirtyRatio = fraction("min.cleanable.dirty.ratio")
+	c.log.MinCompactionLag = milliseconds(number("min.compaction.lag.ms"))
+	c.log.MaxCompactionLag = milliseconds(number("max.compaction.lag.ms"))
+	c.log.DeleteRetention = milliseconds(number("delete.retention.ms"))
+	c.log.Syncs, c.log.Files, c.log.Observe = share.syncs, share.files, share.observe
 	return c
 }
 
@@ -186,6 +202,11 @@ func (b *Broker) brokerSettings() []setting {
 		row("group.consumer.session.timeout.ms", kmsg.ConfigTypeInt, number(b.cfg.GroupConsumerSessionTimeout.Milliseconds()), "After what silence a member of the consumer protocol is taken out."),
 		row("group.initial.rebalance.delay.ms", kmsg.ConfigTypeInt, number(b.cfg.GroupInitialRebalanceDelay.Milliseconds()), "How long the first rebalance of a group waits for members."),
 		row("listeners", kmsg.ConfigTypeString, strings.Join(listeners, ","), "The bound addresses."),
+		row("log.cleaner.backoff.ms", kmsg.ConfigTypeLong, number(b.cfg.CleanerInterval.Milliseconds()), "How long compaction rests when there is nothing to do."),
+		row("log.cleaner.dedupe.buffer.size", kmsg.ConfigTypeLong, number(b.cfg.CleanerMemory), "The memory of compaction for keys, 24 bytes each; more keys take more passes."),
+		row("log.cleaner.enable", kmsg.ConfigTypeBoolean, "true", "Compacted topics are compacted."),
+		row("log.cleaner.io.max.bytes.per.second", kmsg.ConfigTypeDouble, number(b.cfg.CleanerBytesPerSecond), "What compaction reads and writes at most; 0 is no bound."),
+		row("log.cleaner.threads", kmsg.ConfigTypeInt, "1", "One log is compacted at a time."),
 		row("node.id", kmsg.ConfigTypeInt, number(int64(b.cfg.NodeID)), "The id of this node."),
 		row("num.partitions", kmsg.ConfigTypeInt, number(int64(b.cfg.DefaultPartitions)), "Partitions of topics that are created without a number."),
 		row("offsets.retention.minutes", kmsg.ConfigTypeInt, number(int64(b.cfg.OffsetsRetention.Minutes())), "How long offsets outlive the members of their group."),

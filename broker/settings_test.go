@@ -23,7 +23,7 @@ func TestCatalogueIsSortedAndItsDefaultsAreValid(t *testing.T) {
 			t.Errorf("%s is not found", s.name)
 		}
 	}
-	if err := topicConfigOf(nil, nil).log.Validate(); err != nil {
+	if err := topicConfigOf(nil, logShare{}).log.Validate(); err != nil {
 		t.Error(err)
 	}
 }

@@ -211,7 +211,7 @@ func (b *Broker) openPartitions(t *topic, epoch int32) error {
 
 // topicConfig is a topic's configuration with the broker's defaults.
 func (b *Broker) topicConfig(configs map[string]string) topicConfig {
-	return topicConfigOf(b.settings.Load().complete(configs), b.syncs)
+	return topicConfigOf(b.settings.Load().complete(configs), b.logShare())
 }
 
 // createTopic makes a topic durable and opens it. The name, count and configs

@@ -16,7 +16,7 @@ import (
 )
 
 func testTopic(configs map[string]string) *topic {
-	return &topic{Topic: &controller.Topic{Name: "t"}, config: topicConfigOf(configs, nil)}
+	return &topic{Topic: &controller.Topic{Name: "t"}, config: topicConfigOf(configs, logShare{})}
 }
 
 func testBatch(t testing.TB, s record.Stamp, records ...record.Record) record.Batch {

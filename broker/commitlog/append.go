@@ -182,10 +182,12 @@ func (l *Log) appendOwn(b record.Batch, leaderEpoch int32) (Appended, error) {
 }
 
 // AppendReplicated appends whole batches as they are, offsets and leader epochs
-// included: those of a leader to its follower (a mirror has AppendMirrored). Offsets may skip but never go back, nor may leader epochs. The log must
-// end at expectedEnd (ErrUnexpectedEnd otherwise), and the bytes where a batch
-// does. All of them are appended or none. Producers' state follows the batches
-// and is not checked.
+// included: those of a leader to its follower (a mirror has AppendMirrored).
+// Offsets may skip but never go back, nor may leader epochs. The log must end at
+// expectedEnd (ErrUnexpectedEnd otherwise), and the bytes where a batch does. All of
+// them are appended or none, but for a disk that fills up at the border of two
+// segments: beside ErrFull, EndOffset says what was. Producers' state follows the
+// batches and is not checked.
 func (l *Log) AppendReplicated(batches []byte, expectedEnd int64) (Appended, error) {
 	list, err := split(batches, expectedEnd)
 	if err != nil {
@@ -275,8 +277,9 @@ func (l *Log) admit(list []record.Batch) error {
 	if slices.Equal(known, st.Epochs) && sparse == st.Sparse {
 		return nil
 	}
-	st.Epochs, st.Sparse = known, sparse
-	return l.save()
+	cp := st.checkpoint
+	cp.Epochs, cp.Sparse = known, sparse
+	return l.commit(cp)
 }
 
 // AssignEpoch makes it durable that a leader epoch begins at the log's end. A
@@ -304,23 +307,16 @@ func (l *Log) assign(epoch int32) error {
 	if epoch < latest {
 		return fmt.Errorf("%w: %d, the latest is %d", ErrStaleLeaderEpoch, epoch, latest)
 	}
-	st.Epochs = st.Epochs.assign(epoch, st.active.next)
-	return l.save()
-}
-
-// save writes the checkpoint.
-func (l *Log) save() error {
-	if err := writeCheckpoint(l.fs, l.dir, l.state.checkpoint); err != nil {
-		return l.fail(err)
-	}
-	return nil
+	cp := st.checkpoint
+	cp.Epochs = st.Epochs.assign(epoch, st.active.next)
+	return l.commit(cp)
 }
 
 // makeRoom begins a new segment if the active one is full or old, or cannot
 // count up to the batch's offsets.
 func (l *Log) makeRoom(b record.Batch) error {
 	a := l.state.active
-	old := a.since > 0 && time.Duration(nowMillis()-a.since)*time.Millisecond >= l.cfg.SegmentAge
+	old := a.since > 0 && time.Duration(nowMillis()-a.since)*time.Millisecond >= l.cfg.segmentAge(a.luck)
 	if n, _ := a.fits([]record.Batch{b}, l.cfg.SegmentBytes); n == 1 && !old {
 		return nil
 	}
@@ -328,49 +324,61 @@ func (l *Log) makeRoom(b record.Batch) error {
 	if b.LastOffset()-base > math.MaxInt32 {
 		base = b.BaseOffset()
 	}
-	if err := l.roll(base); err != nil {
-		return l.fail(err)
-	}
-	return nil
+	return l.roll(base)
 }
 
 // roll seals the active segment and begins one at base. The order is such that
 // whatever a crash leaves, only the last segment can have a torn tail: FORMAT.md
-// goes through it.
+// goes through it. With ErrFull the active segment is still the same.
 func (l *Log) roll(base int64) error {
 	st := l.state
-	seg, err := st.active.seal(l.fs, l.dir)
+	known, err := st.active.seal(l.fs, l.dir, "")
 	if err != nil {
-		return err
+		return l.refuse(err)
 	}
 	name := filepath.Join(l.dir, fileName(base, snapshotSuffix))
 	if err := vfs.WriteNew(l.fs, name, st.producers.encode(base)); err != nil {
-		return errors.Join(err, seg.offsets.Close(), seg.times.Close())
+		return l.refuse(full(err))
 	}
-	f, err := createSegment(l.fs, l.dir, base)
+	f, err := createSegment(l.cfg.Files, l.fs, l.dir, base)
 	if err != nil {
-		return errors.Join(err, seg.offsets.Close(), seg.times.Close())
+		return l.refuse(err)
 	}
+	cp := st.checkpoint
+	cp.Sealed = append(slices.Clip(st.Sealed), known)
+	cp.Active, cp.ActiveSince, cp.Known = base, 0, nil
+	if err := writeCheckpoint(l.fs, l.dir, cp); err != nil {
+		if errors.Is(err, ErrFull) { // What has no room in a checkpoint goes again.
+			if gone := errors.Join(f.Close(), l.fs.Remove(f.name)); gone != nil {
+				err = gone
+			}
+		}
+		return l.refuse(err)
+	}
+	// The segment keeps its file, open as it may be; only its indexes are new.
+	seg := newSegment(l.cfg.Files, l.fs, l.dir, known, st.active.aborted)
+	seg.file, seg.unchecked = st.active.file, st.active.unchecked
+	st.checkpoint = cp
 	st.segments = append(slices.Clip(st.segments), seg)
-	st.Sealed = append(slices.Clip(st.Sealed), seg.sealed)
-	st.Active, st.ActiveSince = base, 0
 	st.active = newActive(base, f)
 	l.publish()
-	if err := writeCheckpoint(l.fs, l.dir, st.checkpoint); err != nil {
-		return err
-	}
-	l.durable.advance(seg.Next)
+	l.durable.advance(known.Next)
 	return nil
 }
 
-// write appends batches, whose bytes are buf, to the active segment.
+// write appends batches, whose bytes are buf, to the active segment. Bytes of a
+// write that found the disk full lie behind the last batch: nobody reads them,
+// and the next write takes their place.
 func (l *Log) write(buf []byte, list []record.Batch) error {
 	st := l.state
+	if err := l.recovery.make(); err != nil {
+		return l.refuse(err)
+	}
 	if err := st.active.grow(int64(len(buf)), l.cfg.SegmentBytes); err != nil {
-		return l.fail(err)
+		return l.refuse(full(err))
 	}
 	if _, err := st.active.file.WriteAt(buf, st.active.size); err != nil {
-		return l.fail(fmt.Errorf("write segment: %w", err))
+		return l.refuse(full(fmt.Errorf("write segment: %w", err)))
 	}
 	now := nowMillis()
 	for _, b := range list {
@@ -379,6 +387,7 @@ func (l *Log) write(buf []byte, list []record.Batch) error {
 			return l.fail(err) // The batch was decoded before: this is a defect.
 		}
 	}
+	l.health.become(l.dir, Healthy, nil)
 	l.publish()
 	return nil
 }

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -39,7 +39,13 @@ type checkpoint struct {
 	// Sparse says that offsets may skip: a replica of something compacted.
 	// Otherwise each batch follows the one before, and recovery insists on it.
 	Sparse bool `json:"sparse,omitempty"`
+	// Known is what is known of the active segment's beginning, up to a size that
+	// is durable: a start need not read it. Its indexes are in files.
+	Known *sealed `json:"known,omitempty"`
+	// FirstDirty is the offset up to which compaction has been.
+	FirstDirty int64 `json:"firstDirty,omitempty"`
 
+	Swap  *swap   `json:"swap,omitempty"`  // give cleaned files their place
 	Drop  []int64 `json:"drop,omitempty"`  // remove these segments
 	Cut   *cut    `json:"cut,omitempty"`   // then cut the active segment
 	Empty bool    `json:"empty,omitempty"` // remove every segment and snapshot
@@ -49,6 +55,12 @@ type checkpoint struct {
 type cut struct {
 	Size   int64 `json:"size"`
 	Offset int64 `json:"offset"`
+}
+
+// swap puts what compaction wrote in the place of the segment at Base.
+type swap struct {
+	Base    int64 `json:"base"`
+	Aborted bool  `json:"aborted,omitempty"` // it has aborted transactions
 }
 
 // sealed is a segment that takes no more appends: what is known of it without
@@ -64,6 +76,10 @@ type sealed struct {
 	Times      int64  `json:"times"`   // size of the time index
 	Aborted    int64  `json:"aborted"` // size of the aborted-transaction index
 	AbortedCRC uint32 `json:"abortedCrc"`
+	// FirstTime is the greatest timestamp of the first batch, 0 if it is not known.
+	FirstTime int64 `json:"firstTime,omitempty"`
+	// Cleaned says that compaction wrote it.
+	Cleaned bool `json:"cleaned,omitempty"`
 }
 
 func (c checkpoint) encode() ([]byte, error) {
@@ -104,6 +120,12 @@ func decodeCheckpoint(buf []byte) (checkpoint, error) {
 	if c.Active < next || c.Start < 0 {
 		return c, fmt.Errorf("active segment %d begins before %d", c.Active, next)
 	}
+	if k := c.Known; k != nil && (k.Base != c.Active || k.Next < k.Base || min(k.Size, k.Offsets, k.Times, k.Aborted) < 0) {
+		return c, fmt.Errorf("the active segment %d is known as %d to %d with %d bytes", c.Active, k.Base, k.Next, k.Size)
+	}
+	if c.Swap != nil && !slices.ContainsFunc(c.Sealed, func(s sealed) bool { return s.Base == c.Swap.Base }) {
+		return c, fmt.Errorf("segment %d is to be swapped and not there", c.Swap.Base)
+	}
 	return c, nil
 }
 
@@ -123,13 +145,30 @@ func readCheckpoint(fsys vfs.FS, dir string) (*checkpoint, error) {
 	return &c, nil
 }
 
+// writeCheckpoint replaces the checkpoint. With ErrFull the old one is in place.
 func writeCheckpoint(fsys vfs.FS, dir string, c checkpoint) error {
 	buf, err := c.encode()
 	if err != nil {
 		return err
 	}
-	if err := vfs.WriteFile(fsys, filepath.Join(dir, checkpointName), buf); err != nil {
+	if err := replaceFile(fsys, dir, checkpointName, buf); err != nil {
 		return fmt.Errorf("write checkpoint: %w", err)
+	}
+	return nil
+}
+
+// replaceFile is vfs.WriteFile, which tells by ErrFull that the old file is in
+// place.
+func replaceFile(fsys vfs.FS, dir, name string, buf []byte) error {
+	path := filepath.Join(dir, name)
+	if err := vfs.WriteNew(fsys, path+tmpSuffix, buf); err != nil {
+		return full(err)
+	}
+	if err := fsys.Rename(path+tmpSuffix, path); err != nil {
+		return fmt.Errorf("replace %s: %w", name, err)
+	}
+	if err := fsys.SyncDir(dir); err != nil {
+		return fmt.Errorf("sync log directory: %w", err)
 	}
 	return nil
 }
@@ -140,7 +179,8 @@ func writeCheckpoint(fsys vfs.FS, dir string, c checkpoint) error {
 // only the process died; it is synced at most once in recoverySyncEvery, so after
 // a power cut it may be older, never newer.
 type recoveryPoint struct {
-	file     vfs.File
+	file     *file
+	there    bool // the file exists
 	seq      uint64
 	lastSync time.Time
 }
@@ -179,29 +219,20 @@ func decodePoint(buf []byte) (seq uint64, p durablePoint, ok bool) {
 	return binary.BigEndian.Uint64(buf[4:]), p, p.base >= 0 && p.size >= 0
 }
 
-// openRecoveryPoint opens the file, made if it is not there, and returns the
-// newest point in it; the zero point if there is none.
-func openRecoveryPoint(fsys vfs.FS, dir string) (r *recoveryPoint, p durablePoint, err error) {
+// openRecoveryPoint reads the file and returns the newest point in it; the zero
+// point if there is none.
+func openRecoveryPoint(pool *Files, fsys vfs.FS, dir string) (r *recoveryPoint, p durablePoint, err error) {
 	name := filepath.Join(dir, recoveryName)
-	f, err := fsys.Open(name)
+	r = &recoveryPoint{file: pool.lazy(fsys, name), lastSync: time.Now()}
+	r.file.hint = true
+	buf, err := vfs.ReadFile(fsys, name, 1<<20)
 	if errors.Is(err, fs.ErrNotExist) {
-		if f, err = fsys.Create(name); err == nil {
-			err = errors.Join(f.Preallocate(2*recoverySlot), f.Sync(), fsys.SyncDir(dir))
-		}
+		return r, p, nil
 	}
 	if err != nil {
-		if f != nil {
-			err = errors.Join(err, f.Close())
-		}
-		return nil, p, fmt.Errorf("open recovery point: %w", err)
+		return nil, p, fmt.Errorf("read recovery point: %w", err)
 	}
-	buf := make([]byte, 2*recoverySlot)
-	if n, err := f.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
-		return nil, p, errors.Join(fmt.Errorf("read recovery point: %w", err), f.Close())
-	} else {
-		buf = buf[:n]
-	}
-	r = &recoveryPoint{file: f, lastSync: time.Now()}
+	r.there = true
 	for at := 0; at < len(buf); at += recoverySlot {
 		if seq, q, ok := decodePoint(buf[at:]); ok && seq >= r.seq {
 			r.seq, p = seq, q
@@ -210,11 +241,37 @@ func openRecoveryPoint(fsys vfs.FS, dir string) (r *recoveryPoint, p durablePoin
 	return r, p, nil
 }
 
-// advance notes a later point. The caller is the only writer.
-func (r *recoveryPoint) advance(p durablePoint) error {
+// make sees to it that the file is there, with its room, so that noting a point
+// needs none.
+func (r *recoveryPoint) make() error {
+	if r.there {
+		return nil
+	}
+	if err := vfs.WriteNew(r.file.fs, r.file.name, make([]byte, 2*recoverySlot)); err != nil {
+		return fmt.Errorf("make recovery point: %w", full(err))
+	}
+	if err := r.file.fs.SyncDir(filepath.Dir(r.file.name)); err != nil {
+		return fmt.Errorf("sync log directory: %w", err)
+	}
+	r.there = true
+	return nil
+}
+
+func (r *recoveryPoint) put(p durablePoint) error {
+	if err := r.make(); err != nil {
+		return err
+	}
 	r.seq++
 	if _, err := r.file.WriteAt(encodePoint(r.seq, p), int64(r.seq%2)*recoverySlot); err != nil {
 		return fmt.Errorf("write recovery point: %w", err)
+	}
+	return nil
+}
+
+// advance notes a later point. The caller is the only writer.
+func (r *recoveryPoint) advance(p durablePoint) error {
+	if err := r.put(p); err != nil {
+		return err
 	}
 	if time.Since(r.lastSync) < recoverySyncEvery {
 		return nil
@@ -225,9 +282,8 @@ func (r *recoveryPoint) advance(p durablePoint) error {
 // lower makes an earlier point durable, before the log is cut back to it.
 func (r *recoveryPoint) lower(p durablePoint) error {
 	for range 2 {
-		r.seq++
-		if _, err := r.file.WriteAt(encodePoint(r.seq, p), int64(r.seq%2)*recoverySlot); err != nil {
-			return fmt.Errorf("write recovery point: %w", err)
+		if err := r.put(p); err != nil {
+			return err
 		}
 	}
 	return r.sync()

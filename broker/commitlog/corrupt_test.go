@@ -176,7 +176,7 @@ func TestDamageToAcknowledgedDataIsNotATornTail(t *testing.T) {
 		"unsynced batch":     {size - 5, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			after := l.fs.(sharing).FS.(*vfs.Mem).Crash(nil) // as a copy
+			after := l.fs.(*vfs.Mem).Crash(nil) // as a copy
 			f, err := after.Open(filepath.Join(testDir, fileName(0, logSuffix)))
 			must(t, err)
 			all := make([]byte, size)

@@ -323,7 +323,7 @@ func TestTheNewestRecoveryPointCounts(t *testing.T) {
 	fsys := vfs.NewMem()
 	must(t, fsys.MkdirAll(testDir))
 	for i := range int64(5) {
-		r, got, err := openRecoveryPoint(fsys, testDir)
+		r, got, err := openRecoveryPoint(nil, fsys, testDir)
 		must(t, err)
 		if got.size != i {
 			t.Fatalf("point %+v, want size %d", got, i)
@@ -333,7 +333,7 @@ func TestTheNewestRecoveryPointCounts(t *testing.T) {
 	}
 	// A torn write of the newest leaves the one before.
 	flip(t, fsys, recoveryName, (5%2*recoverySlot+recoveryLen-1)*8)
-	r, got, err := openRecoveryPoint(fsys, testDir)
+	r, got, err := openRecoveryPoint(nil, fsys, testDir)
 	must(t, err)
 	if got.size != 4 {
 		t.Fatalf("point %+v, want size 4", got)

@@ -43,14 +43,14 @@
 // # Goroutines and locks
 //
 // The package starts no goroutine: syncs run on the goroutine that waits. A Log
-// is safe for concurrent use. Lock order: writer, then syncer, then files.
+// is safe for concurrent use. Lock order: cleaning, writer, syncer, files. Files
+// are opened when they are used, and [Files] bounds how many are open.
 //
 // # What is left out
 //
-// Key compaction (only retention deletes), tiered storage, formats before v2.
+// Tiered storage, formats before v2.
 // Checks that take a decompressed batch (record timestamps, null keys) are the
-// broker's, before Append; so are the high watermark and who leads. Reads do not
-// check checksums, their readers do. Locking the directory: whoever opens logs
+// broker's, before Append; so are the high watermark and who leads. Locking the directory: whoever opens logs
 // sees to it that one process does. After a restart the last stable offset counts
 // a transaction as settled although its marker may still be above the high
 // watermark.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // durability is how far the log is on disk, and what ended it.
@@ -97,6 +98,65 @@ func (l *Log) WaitDurable(ctx context.Context, end int64) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// flushing is the flush policy, and how far a laxer one than the strict has been
+// promised.
+type flushing struct {
+	// messages is the policy's; 1 is strict.
+	messages atomic.Int64
+	// promised is the highest end that has counted as committed unsynced.
+	promised atomic.Int64
+	// since is when, in ms, the oldest record that is not synced was found; 0 if
+	// there is none. Only Tend uses it.
+	since int64
+}
+
+func (f *flushing) lax() bool { return f.messages.Load() > 1 }
+
+// CommittedOffset is the offset below which records may be acknowledged and
+// served by the flush policy: everything on disk or, by a laxer policy, everything
+// appended. It does not go back while the log is open. After a power cut it may
+// be lower than it was, by what a laxer policy had not synced.
+func (l *Log) CommittedOffset() int64 {
+	if !l.flush.lax() {
+		return l.durable.offset()
+	}
+	if l.durable.failure() != nil {
+		// What is behind a failed write is not promised any more; what was
+		// promised before stays readable.
+		return max(l.durable.offset(), min(l.flush.promised.Load(), l.EndOffset()))
+	}
+	return l.flush.promise(l.EndOffset())
+}
+
+// promise notes that everything below end counts as committed.
+func (f *flushing) promise(end int64) int64 {
+	for {
+		old := f.promised.Load()
+		if end <= old {
+			return old
+		}
+		if f.promised.CompareAndSwap(old, end) {
+			return end
+		}
+	}
+}
+
+// WaitCommitted returns when everything below end may be acknowledged by the
+// flush policy. See WaitDurable for its errors.
+func (l *Log) WaitCommitted(ctx context.Context, end int64) error {
+	messages := l.flush.messages.Load()
+	if messages <= 1 || end-l.durable.offset() >= messages {
+		return l.WaitDurable(ctx, end)
+	}
+	if err := l.durable.failure(); err != nil && l.durable.offset() < end {
+		return err
+	}
+	if have := l.EndOffset(); end > have {
+		return fmt.Errorf("%w: wait for %d, the log ends at %d", ErrOffsetOutOfRange, end, have)
+	}
+	return nil
 }
 
 // syncOnce makes everything durable that has been appended by now, unless that

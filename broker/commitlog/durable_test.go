@@ -102,7 +102,7 @@ func TestAFailedWriteTakesTheLogOffline(t *testing.T) {
 			var acked int64
 			fsys.SetFault(func(op vfs.Op, name string) error {
 				if acked > 5 && op == c.op && len(name) >= len(c.suffix) && name[len(name)-len(c.suffix):] == c.suffix {
-					return syscall.ENOSPC
+					return syscall.EIO
 				}
 				return nil
 			})
@@ -115,7 +115,7 @@ func TestAFailedWriteTakesTheLogOffline(t *testing.T) {
 					}
 				}
 			}
-			if !errors.Is(err, ErrOffline) || !errors.Is(err, syscall.ENOSPC) {
+			if !errors.Is(err, ErrOffline) || !errors.Is(err, syscall.EIO) {
 				t.Fatalf("%v, want ErrOffline with its cause", err)
 			}
 			fsys.SetFault(nil) // The disk says that all is well again: too late.

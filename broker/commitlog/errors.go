@@ -3,14 +3,19 @@ package commitlog
 import (
 	"errors"
 	"fmt"
+
+	"github.com/waybillhq/waybill/internal/vfs"
 )
 
 // The errors that a caller tells apart. All but ErrOffline and ErrClosed leave
-// the log as it was.
+// the log as it was, with the exception that AppendReplicated names.
 var (
 	// ErrOffline says that a write or a sync has failed and the log takes no
 	// more writes until it is opened again. The cause is wrapped beside it.
 	ErrOffline = errors.New("log is offline")
+	// ErrFull says that the disk is full: nothing was written, what is there can
+	// be read, and the next append tries again. The cause is wrapped beside it.
+	ErrFull = errors.New("disk is full")
 	// ErrClosed says that the log has been closed.
 	ErrClosed = errors.New("log is closed")
 	// ErrOffsetOutOfRange says that an offset is below the log's start or above
@@ -39,6 +44,15 @@ var (
 	// expects it: another writer was here.
 	ErrUnexpectedEnd = errors.New("log does not end where the writer expects")
 )
+
+// full makes an error that leaves everything as it was ErrFull, if it is that of
+// a full disk.
+func full(err error) error {
+	if vfs.IsFull(err) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}
 
 // CorruptError says that bytes of the log that were durable are damaged.
 type CorruptError struct {

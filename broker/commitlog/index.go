@@ -38,6 +38,23 @@ func (m memory) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// lastPosition is the position of the last entry of an offset index, 0 if it has
+// none.
+func (m memory) lastPosition() int64 {
+	if len(m) < offsetEntry {
+		return 0
+	}
+	return int64(binary.BigEndian.Uint32(m[len(m)-4:]))
+}
+
+// lastTime is the timestamp of the last entry of a time index, -1 if it has none.
+func (m memory) lastTime() int64 {
+	if len(m) < timeEntry {
+		return -1
+	}
+	return int64(binary.BigEndian.Uint64(m[len(m)-timeEntry:]))
+}
+
 func appendOffsetEntry(buf []byte, rel int64, position int64) []byte {
 	buf = binary.BigEndian.AppendUint32(buf, uint32(rel))
 	return binary.BigEndian.AppendUint32(buf, uint32(position))

@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -21,6 +22,13 @@ type Log struct {
 	state  *state     // guarded by writer
 	// recovered is what the last reload had to do; guarded by writer.
 	recovered Recovery
+	// reloads grows when the log is cut; guarded by writer.
+	reloads int
+	// stale says that the checkpoint on disk has intents that were carried out;
+	// guarded by writer.
+	stale bool
+	// settled is what Close wrote, or Open found written; guarded by writer.
+	settled durablePoint
 
 	// syncing has room for one: who puts something in may sync, and write the
 	// recovery point.
@@ -35,6 +43,9 @@ type Log struct {
 
 	view      atomic.Pointer[view]
 	syncs     atomic.Pointer[SyncGate]
+	health    health
+	flush     flushing
+	cleaning  cleaning
 	watermark atomic.Int64 // highest high watermark that a caller named
 }
 
@@ -45,8 +56,8 @@ func Open(fs vfs.FS, dir string, cfg Config) (*Log, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	l := &Log{fs: sharing{fs}, dir: dir, cfg: cfg, syncing: make(chan struct{}, 1)}
-	l.syncs.Store(cfg.Syncs)
+	l := &Log{fs: fs, dir: dir, cfg: cfg, syncing: make(chan struct{}, 1)}
+	l.apply(cfg)
 	if err := l.reload(); err != nil {
 		return nil, fmt.Errorf("open log %s: %w", dir, err)
 	}
@@ -61,15 +72,30 @@ func (l *Log) reload() error {
 		return err
 	}
 	l.recovered = did
+	l.reloads++
+	l.stale = false
+	l.settled = durablePoint{}
+	if did == (Recovery{}) {
+		l.settled = durablePoint{st.active.base, st.active.size}
+	}
 	l.state, l.recovery, l.released = st, recovery, false
 	l.view.Store(st.view())
 	l.durable.reset(st.active.next)
+	l.flush.promised.Store(0)
 	return nil
 }
 
 // Close makes the log durable and releases its files. A log that is offline is
 // only released. Calls in flight, and later ones, return ErrClosed.
 func (l *Log) Close() error {
+	err := l.close()
+	// A compaction finds its files closed and gives up.
+	l.cleaning.mu.Lock()
+	l.cleaning.mu.Unlock() //nolint:staticcheck // only to wait
+	return err
+}
+
+func (l *Log) close() error {
 	l.writer.Lock()
 	defer l.writer.Unlock()
 	l.syncing <- struct{}{}
@@ -96,6 +122,9 @@ func (l *Log) Close() error {
 // settle writes what makes the next Open quick and exact.
 func (l *Log) settle() error {
 	st := l.state
+	if l.settled == (durablePoint{st.active.base, st.active.size}) && st.active.allocated == st.active.size {
+		return nil // Nothing was appended since Open.
+	}
 	if err := st.active.trim(); err != nil {
 		return err
 	}
@@ -107,11 +136,25 @@ func (l *Log) settle() error {
 	if err := vfs.WriteFile(l.fs, filepath.Join(l.dir, fileName(end, snapshotSuffix)), st.producers.encode(end)); err != nil {
 		return err
 	}
-	if st.ActiveSince == st.active.since {
+	if st.active.size == 0 {
 		return nil
 	}
-	st.ActiveSince = st.active.since
-	return writeCheckpoint(l.fs, l.dir, st.checkpoint)
+	// Nobody appends any more: what seals a segment describes it as it is.
+	st.active.indexTime()
+	known, err := st.active.writeIndexes(l.fs, l.dir, "")
+	if err != nil {
+		return err
+	}
+	cp := st.checkpoint
+	cp.ActiveSince, cp.Known = st.active.since, nil
+	if known.Size > l.cfg.knownBytes {
+		cp.Known = &known
+	}
+	if cp.ActiveSince == st.ActiveSince && cp.Known == nil && st.Known == nil {
+		return nil
+	}
+	st.checkpoint = cp
+	return writeCheckpoint(l.fs, l.dir, cp)
 }
 
 func (l *Log) closeFiles() error {
@@ -119,7 +162,7 @@ func (l *Log) closeFiles() error {
 		return nil
 	}
 	l.released = true
-	errs := []error{l.state.active.file.Close(), l.recovery.file.Close()}
+	errs := []error{closeAll(l.state.active.file, l.recovery.file)}
 	for _, s := range l.state.segments {
 		errs = append(errs, s.close())
 	}
@@ -128,12 +171,6 @@ func (l *Log) closeFiles() error {
 
 // writable says why nothing may be written, or nil. The caller holds writer.
 func (l *Log) writable() error { return l.durable.failure() }
-
-// fail takes the log offline, and returns the error that says so.
-func (l *Log) fail(err error) error {
-	l.durable.fail(fmt.Errorf("%w: %w", ErrOffline, err))
-	return l.durable.failure()
-}
 
 // publish shows readers what the writer has done.
 func (l *Log) publish() { l.view.Store(l.state.view()) }
@@ -223,17 +260,34 @@ func (l *Log) OpenTransactions() []OpenTxn {
 	return l.state.producers.openTransactions()
 }
 
-// SetConfig replaces the settings; they apply from the next append on.
+// SetConfig replaces the settings; they apply from the next append on. A stricter
+// flush policy makes durable first what the laxer one has let be acknowledged.
 func (l *Log) SetConfig(cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("configure log: %w", err)
 	}
 	l.writer.Lock()
 	defer l.writer.Unlock()
+	if cfg.durable() && l.flush.lax() && l.writable() == nil {
+		if err := l.WaitDurable(context.Background(), l.state.active.next); err != nil {
+			return fmt.Errorf("configure log: %w", err)
+		}
+	}
 	l.cfg = cfg
-	l.syncs.Store(cfg.Syncs)
+	l.apply(cfg)
 	l.state.producers.limit = cfg.MaxProducers
 	return nil
+}
+
+// apply takes over what is read without the writer's lock.
+func (l *Log) apply(cfg Config) {
+	l.syncs.Store(cfg.Syncs)
+	messages := cfg.FlushMessages
+	if cfg.durable() {
+		messages = 1
+	}
+	l.flush.messages.Store(messages)
+	l.health.observe(cfg.Observe)
 }
 
 func nowMillis() int64 { return time.Now().UnixMilli() }

@@ -119,14 +119,14 @@ func readMirror(fsys vfs.FS, dir string) (*Mirror, error) {
 }
 
 // saveMirror makes a new state durable and then the log's. A failed write takes
-// the log offline.
+// the log offline, a full disk leaves it as it was.
 func (l *Log) saveMirror(m Mirror) error {
 	buf, err := encodeMirror(m)
 	if err == nil {
-		err = vfs.WriteFile(l.fs, filepath.Join(l.dir, mirrorName), buf)
+		err = replaceFile(l.fs, l.dir, mirrorName, buf)
 	}
 	if err != nil {
-		return l.fail(fmt.Errorf("write mirror state: %w", err))
+		return l.refuse(fmt.Errorf("write mirror state: %w", err))
 	}
 	l.state.mirror = &m
 	l.publish()

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync/atomic"
 
+	"github.com/waybillhq/waybill/internal/record"
 	"github.com/waybillhq/waybill/internal/vfs"
 )
 
@@ -18,7 +18,8 @@ import (
 // truncation is another matter: it takes the bytes away, and reading them fails
 // with ErrTruncated.
 type Range struct {
-	file      *sharedFile
+	file      *file
+	open      vfs.File // file, held open
 	pos, size int64
 	next      int64
 }
@@ -41,7 +42,7 @@ func (r Range) ReadAt(p []byte, off int64) (int, error) {
 	if cut {
 		p = p[:r.size-off]
 	}
-	if err := readFull(r.file.File, p, r.pos+off); err != nil {
+	if err := readFull(r.open, p, r.pos+off); err != nil {
 		return 0, err
 	}
 	if r.file.truncated.Load() {
@@ -60,21 +61,23 @@ func (r Range) File() (vfs.File, int64, error) {
 	if r.file.truncated.Load() {
 		return nil, 0, ErrTruncated
 	}
-	return r.file.File, r.pos, nil
+	return r.open, r.pos, nil
 }
 
 // Release lets go of the file. It is called once for every Range with a size.
 func (r Range) Release() {
 	if r.file != nil {
-		_ = r.file.Close() // all that matters was synced before the segment went
+		r.file.release()
 	}
 }
 
 // Range is [Log.Read] without the reading: the same batches, as a place in a file.
+// The checksums of what lay there before the log was opened are verified first,
+// once.
 func (l *Log) Range(from int64, maxBytes int, upTo int64) (r Range, err error) {
 	err = l.reading(func(v *view) error {
 		if r, err = v.locate(from, maxBytes, upTo); err == nil && r.size > 0 {
-			r.file.users.Add(1)
+			r.open, err = r.file.acquire()
 		}
 		return err
 	})
@@ -112,11 +115,11 @@ func (x extent) locate(pos int64, maxBytes int, upTo int64) (Range, error) {
 	if err != nil || first.NextOffset() > upTo {
 		return Range{}, err
 	}
-	r := Range{file: x.file.(*sharedFile), pos: pos, next: first.NextOffset()}
+	r := Range{file: x.file, pos: pos, next: first.NextOffset()}
 	limit := min(pos+int64(maxBytes), x.size)
 	if limit == x.size && x.next <= upTo {
 		r.size, r.next = x.size-pos, x.next
-		return r, nil
+		return r, x.check(pos, x.size)
 	}
 	// The last batch that begins within the limit and has an index entry is a
 	// short walk from the end.
@@ -141,7 +144,24 @@ func (x extent) locate(pos int64, maxBytes int, upTo int64) (Range, error) {
 		end, r.next = after, b.NextOffset()
 	}
 	r.size = end - pos
-	return r, nil
+	return r, x.check(pos, end)
+}
+
+// check verifies the checksums of the batches in [pos, end), unless that has been
+// done since the log was opened.
+func (x extent) check(pos, end int64) error {
+	if !x.unchecked.covers(pos, end) {
+		return nil
+	}
+	stop, damage, err := scan(x.file, pos, end, x.base, false, func(int64, record.Batch) error { return nil })
+	if err != nil {
+		return err
+	}
+	if damage != nil {
+		return x.damaged(stop, damage.Error())
+	}
+	x.unchecked.checked(pos, end)
+	return nil
 }
 
 // lastWithin is the last entry of the offset index for a batch that begins before
@@ -157,41 +177,10 @@ func (x indexes) lastWithin(before, rel int64) (position, last int64, err error)
 	return int64(binary.BigEndian.Uint32(entry[4:])), int64(binary.BigEndian.Uint32(entry)), nil
 }
 
-// sharedFile is an open file that is closed when its last user closes it: the log
-// is one, and every Range.
-type sharedFile struct {
-	vfs.File
-	users     atomic.Int32
-	truncated atomic.Bool // bytes that were there may not be any more
-}
-
-// Close ends one use.
-func (f *sharedFile) Close() error {
-	if f.users.Add(-1) > 0 {
-		return nil
-	}
-	return f.File.Close()
-}
-
-// sharing is a file system whose files are shared files.
-type sharing struct{ vfs.FS }
-
-func (s sharing) Create(name string) (vfs.File, error) { return shared(s.FS.Create(name)) }
-func (s sharing) Open(name string) (vfs.File, error)   { return shared(s.FS.Open(name)) }
-
-func shared(f vfs.File, err error) (vfs.File, error) {
-	if err != nil {
-		return nil, err
-	}
-	s := &sharedFile{File: f}
-	s.users.Store(1)
-	return s, nil
-}
-
 // revokeRanges ends the ranges of all segments before a truncation.
 func (l *Log) revokeRanges() {
 	v := l.state.view()
 	for i := range v.count() {
-		v.extent(i).file.(*sharedFile).truncated.Store(true)
+		v.extent(i).file.truncated.Store(true)
 	}
 }

@@ -43,7 +43,7 @@ func TestARangeIsWhatAReadReturns(t *testing.T) {
 				r.Release()
 			}
 			if round == 0 {
-				fsys := l.fs.(sharing).FS
+				fsys := l.fs
 				must(t, l.Close())
 				l = open(t, fsys, small())
 			}

@@ -38,8 +38,10 @@ type loader struct {
 	point     durablePoint
 	bases     []int64 // of segments, ascending
 	snapshots []int64 // offsets, ascending
+	known     *active // what the checkpoint knows of the active segment, nil if nothing
 	state     *state
-	opened    []vfs.File
+	opened    []*file
+	fresh     *file // a new log's only segment
 	did       Recovery
 	rewrite   bool // the checkpoint has to be written anew
 }
@@ -49,9 +51,7 @@ func load(fsys vfs.FS, dir string, cfg Config) (st *state, rec *recoveryPoint, d
 	l := &loader{fs: fsys, dir: dir, cfg: cfg, now: time.Now().UnixMilli(), state: &state{}}
 	defer func() {
 		if err != nil {
-			for _, f := range l.opened {
-				err = errors.Join(err, f.Close())
-			}
+			err = errors.Join(err, closeAll(l.opened...))
 		}
 	}()
 	if err := fsys.MkdirAll(dir); err != nil {
@@ -60,7 +60,7 @@ func load(fsys vfs.FS, dir string, cfg Config) (st *state, rec *recoveryPoint, d
 	if l.found, err = readCheckpoint(fsys, dir); err != nil {
 		return nil, nil, did, err
 	}
-	if rec, l.point, err = openRecoveryPoint(fsys, dir); err != nil {
+	if rec, l.point, err = openRecoveryPoint(cfg.Files, fsys, dir); err != nil {
 		return nil, nil, did, err
 	}
 	l.opened = append(l.opened, rec.file)
@@ -78,7 +78,8 @@ func load(fsys vfs.FS, dir string, cfg Config) (st *state, rec *recoveryPoint, d
 	return l.state, rec, l.did, nil
 }
 
-// list finds segments and snapshots, and removes what an atomic replacement left.
+// list finds segments and snapshots, and removes what an atomic replacement, or
+// a compaction that is not to be finished, left.
 func (l *loader) list() error {
 	names, err := l.fs.ReadDir(l.dir)
 	if err != nil {
@@ -92,7 +93,8 @@ func (l *loader) list() error {
 		if offset, ok := parseName(name, snapshotSuffix); ok {
 			l.snapshots = append(l.snapshots, offset)
 		}
-		if strings.HasSuffix(name, tmpSuffix) {
+		swapping := l.found != nil && l.found.Swap != nil
+		if strings.HasSuffix(name, tmpSuffix) || strings.HasSuffix(name, cleanedSuffix) && !swapping {
 			if err := l.fs.Remove(filepath.Join(l.dir, name)); err != nil {
 				return fmt.Errorf("remove leftover: %w", err)
 			}
@@ -107,6 +109,12 @@ func (l *loader) redo() error {
 		return nil
 	}
 	l.rewrite = true
+	if l.found.Swap != nil {
+		if err := l.found.Swap.carryOut(l.fs, l.dir); err != nil {
+			return err
+		}
+		l.found.Swap = nil
+	}
 	drop := l.found.Drop
 	if l.found.Empty {
 		drop = l.bases
@@ -132,7 +140,27 @@ func (l *loader) redo() error {
 	return l.list()
 }
 
-func (c *checkpoint) intents() bool { return len(c.Drop) > 0 || c.Cut != nil || c.Empty }
+func (c *checkpoint) intents() bool {
+	return len(c.Drop) > 0 || c.Cut != nil || c.Empty || c.Swap != nil
+}
+
+// carryOut gives cleaned files their place. It may be repeated. The directory is
+// not synced.
+func (s *swap) carryOut(fsys vfs.FS, dir string) error {
+	for _, suffix := range []string{logSuffix, offsetSuffix, timeSuffix, abortedSuffix} {
+		name := filepath.Join(dir, fileName(s.Base, suffix))
+		if suffix == abortedSuffix && !s.Aborted {
+			if err := removeFile(fsys, dir, fileName(s.Base, suffix)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := fsys.Rename(name+cleanedSuffix, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("put cleaned segment in its place: %w", err)
+		}
+	}
+	return nil
+}
 
 // dropSegments removes segments with all that belongs to them, youngest first so
 // that what a crash leaves is a prefix. The directory is not synced.
@@ -183,16 +211,15 @@ func (l *loader) begin() error {
 	}
 	fresh := l.found == nil || cp.Empty
 	if fresh && len(l.bases) == 0 {
-		f, err := createSegment(l.fs, l.dir, cp.Active)
+		f, err := createSegment(l.cfg.Files, l.fs, l.dir, cp.Active)
 		if err != nil {
 			return err
 		}
-		if err := f.Close(); err != nil {
-			return fmt.Errorf("close new segment: %w", err)
-		}
+		l.opened = append(l.opened, f)
+		l.fresh = f
 		l.bases = []int64{cp.Active}
 	}
-	cp.Drop, cp.Cut, cp.Empty = nil, nil, false
+	cp.Drop, cp.Cut, cp.Empty, cp.Swap = nil, nil, false, nil
 	l.rewrite = l.rewrite || l.found == nil
 	l.state.checkpoint = cp
 
@@ -212,10 +239,10 @@ func (l *loader) begin() error {
 }
 
 // createSegment makes an empty segment whose name is durable.
-func createSegment(fsys vfs.FS, dir string, base int64) (vfs.File, error) {
-	f, err := fsys.Create(filepath.Join(dir, fileName(base, logSuffix)))
+func createSegment(pool *Files, fsys vfs.FS, dir string, base int64) (*file, error) {
+	f, err := pool.create(fsys, filepath.Join(dir, fileName(base, logSuffix)))
 	if err != nil {
-		return nil, fmt.Errorf("create segment: %w", err)
+		return nil, fmt.Errorf("create segment: %w", full(err))
 	}
 	if err := fsys.SyncDir(dir); err != nil {
 		return nil, errors.Join(fmt.Errorf("sync log directory: %w", err), f.Close())
@@ -223,20 +250,18 @@ func createSegment(fsys vfs.FS, dir string, base int64) (vfs.File, error) {
 	return f, nil
 }
 
-// openSealed opens the segments that the checkpoint vouches for. One whose
-// indexes are gone has only its file.
+// openSealed looks for the segments that the checkpoint vouches for. The indexes
+// of one may have to be built again: it has none until then.
 func (l *loader) openSealed() error {
 	for _, s := range l.state.Sealed {
-		seg, err := openSegment(l.fs, l.dir, s)
+		seg, err := openSegment(l.cfg.Files, l.fs, l.dir, s)
 		if err != nil && !errors.Is(err, errIndexes) {
 			return err
 		}
-		l.opened = append(l.opened, seg.file)
 		if err != nil {
 			seg.offsets, seg.times = nil, nil
-		} else {
-			l.opened = append(l.opened, seg.offsets, seg.times)
 		}
+		l.opened = append(l.opened, seg.file, seg.offsets, seg.times)
 		l.state.segments = append(l.state.segments, seg)
 	}
 	return nil
@@ -300,7 +325,8 @@ func (l *loader) settleTail() error {
 func (l *loader) removeSnapshots(end int64) error {
 	for i, offset := range l.snapshots {
 		newest := offset <= end && (i == len(l.snapshots)-1 || l.snapshots[i+1] > end)
-		if newest || offset <= end && slices.Contains(l.bases, offset) {
+		known := l.state.Known != nil && l.state.Known.Next == offset
+		if newest || known || offset <= end && slices.Contains(l.bases, offset) {
 			continue
 		}
 		if err := removeFile(l.fs, l.dir, fileName(offset, snapshotSuffix)); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"path/filepath"
 	"slices"
@@ -21,9 +22,23 @@ func (l *loader) replay() error {
 	if need >= 0 {
 		needBase = st.segments[need].Base
 	}
+	if err := l.restoreKnown(); err != nil {
+		return err
+	}
+	if l.known != nil && need < 0 {
+		needBase = l.known.next
+	}
 	from, err := l.restoreProducers(needBase)
 	if err != nil {
 		return err
+	}
+	if l.known != nil && from != l.known.next {
+		l.known = nil // The producers have to be learnt from the batches.
+		if from > st.Active {
+			if from, err = l.restoreProducers(st.Active); err != nil {
+				return err
+			}
+		}
 	}
 	first := 0
 	for first < len(st.segments) && first != need && st.segments[first].Next <= from {
@@ -80,6 +95,49 @@ func (l *loader) restoreProducers(atMost int64) (from int64, err error) {
 	return math.MinInt64, nil
 }
 
+// restoreKnown takes over what the checkpoint knows of the active segment, if
+// its files still say so.
+func (l *loader) restoreKnown() error {
+	k := l.state.Known
+	if k == nil {
+		return nil
+	}
+	file := filepath.Join(l.dir, fileName(k.Base, logSuffix))
+	size, err := l.fs.Size(file)
+	if err != nil {
+		return fmt.Errorf("size of segment: %w", err)
+	}
+	if size < k.Size {
+		return &CorruptError{File: fileName(k.Base, logSuffix), Position: size, Offset: -1, Reason: fmt.Sprintf("the file is too short (durable up to byte %d)", k.Size)}
+	}
+	a := newActive(k.Base, nil)
+	index := func(suffix string, want int64) (memory, error) {
+		buf, err := vfs.ReadFile(l.fs, filepath.Join(l.dir, fileName(k.Base, suffix)), checkpointLimit)
+		if err == nil && int64(len(buf)) < want {
+			err = errors.New("it is cut off")
+		}
+		if err != nil {
+			return nil, err
+		}
+		return memory(buf[:want:want]), nil
+	}
+	var errs [3]error
+	a.offsets, errs[0] = index(offsetSuffix, k.Offsets)
+	a.times, errs[1] = index(timeSuffix, k.Times)
+	a.aborted, errs[2] = k.readAborted(l.fs, l.dir)
+	if errors.Join(errs[:]...) != nil {
+		l.state.Known, l.rewrite = nil, true
+		l.did.Rebuilt++
+		return nil
+	}
+	a.next, a.size, a.firstTime, a.lastAppend = k.Next, k.Size, k.FirstTime, k.LastAppend
+	a.maxTime, a.maxTimeAt = k.MaxTime, k.MaxTimeAt
+	a.indexed, a.indexedTime = a.offsets.lastPosition(), a.times.lastTime()
+	a.unchecked.to = k.Size
+	l.known = a
+	return nil
+}
+
 // readSnapshot returns nil for one that is damaged: an older one and a replay do
 // its work.
 func (l *loader) readSnapshot(offset int64) (*producers, error) {
@@ -118,11 +176,14 @@ func (l *loader) overlayProducers(from int64) error {
 
 // read scans a segment into l.state.active, and applies what lies at or above
 // from to the producers' state.
-func (l *loader) read(base, from int64, file vfs.File, size int64) (stop int64, damage, err error) {
+func (l *loader) read(base, from int64, file *file, size int64, cleaned bool) (stop int64, damage, err error) {
 	st := l.state
-	st.active = newActive(base, file)
-	st.active.allocated = size
-	return scan(file, 0, size, base, !st.Sparse, func(_ int64, b record.Batch) error {
+	st.active = newActive(base, nil)
+	if l.known != nil && base == st.Active {
+		st.active = l.known
+	}
+	st.active.file, st.active.allocated, st.active.cleaned = file, size, cleaned
+	return scan(file, st.active.size, size, st.active.next, !st.Sparse && !cleaned, func(_ int64, b record.Batch) error {
 		if err := l.checkEpoch(b); err != nil {
 			return err
 		}
@@ -157,7 +218,7 @@ func (l *loader) corrupt(pos int64, reason error) error {
 
 func (l *loader) replaySealed(i int, from int64) error {
 	seg := l.state.segments[i]
-	_, damage, err := l.read(seg.Base, from, seg.file, seg.Size)
+	_, damage, err := l.read(seg.Base, from, seg.file, seg.Size, seg.Cleaned)
 	if err != nil {
 		return err
 	}
@@ -167,14 +228,17 @@ func (l *loader) replaySealed(i int, from int64) error {
 	if seg.offsets != nil {
 		return nil
 	}
-	rebuilt, err := l.state.active.seal(l.fs, l.dir)
+	a := l.state.active
+	known, err := a.seal(l.fs, l.dir, "")
 	if err != nil {
 		return err
 	}
-	l.opened = append(l.opened, rebuilt.offsets, rebuilt.times)
-	rebuilt.LastAppend = seg.LastAppend
+	known.LastAppend, known.Next = seg.LastAppend, seg.Next // which compaction may have left above the last batch
 	l.did.Rebuilt++
-	l.state.segments[i], l.state.Sealed[i] = rebuilt, rebuilt.sealed
+	l.state.segments[i], l.state.Sealed[i] = newSegment(l.cfg.Files, l.fs, l.dir, known, a.aborted), known
+	if err := seg.close(); err != nil {
+		return fmt.Errorf("close segment: %w", err)
+	}
 	l.rewrite = true
 	return nil
 }
@@ -182,16 +246,16 @@ func (l *loader) replaySealed(i int, from int64) error {
 // replayUnsealed reads a segment of which nothing is known. In the last one, what
 // follows the last right batch is a torn tail, unless it was durable.
 func (l *loader) replayUnsealed(base, from int64, last bool) error {
-	file, err := l.fs.Open(filepath.Join(l.dir, fileName(base, logSuffix)))
-	if err != nil {
-		return fmt.Errorf("open segment: %w", err)
+	file := l.fresh
+	if file == nil {
+		file = l.cfg.Files.lazy(l.fs, filepath.Join(l.dir, fileName(base, logSuffix)))
+		l.opened = append(l.opened, file)
 	}
-	l.opened = append(l.opened, file)
-	size, err := file.Size()
+	size, err := l.fs.Size(file.name)
 	if err != nil {
 		return fmt.Errorf("size of segment: %w", err)
 	}
-	stop, damage, err := l.read(base, from, file, size)
+	stop, damage, err := l.read(base, from, file, size, false)
 	if err != nil {
 		return err
 	}
@@ -213,7 +277,7 @@ func (l *loader) replayUnsealed(base, from int64, last bool) error {
 
 // lengthWithoutZeros is the length of a range of a file up to its last byte that
 // is not zero.
-func lengthWithoutZeros(f vfs.File, from, to int64) (n int64, err error) {
+func lengthWithoutZeros(f io.ReaderAt, from, to int64) (n int64, err error) {
 	buf := make([]byte, min(scanBuffer, to-from))
 	for at := from; at < to; at += int64(len(buf)) {
 		buf = buf[:min(int64(len(buf)), to-at)]
@@ -231,19 +295,21 @@ func lengthWithoutZeros(f vfs.File, from, to int64) (n int64, err error) {
 // stopped, before the checkpoint said so.
 func (l *loader) sealRecovered(next int64) error {
 	st := l.state
-	seg, err := st.active.seal(l.fs, l.dir)
+	known, err := st.active.seal(l.fs, l.dir, "")
 	if err != nil {
 		return err
 	}
-	l.opened = append(l.opened, seg.offsets, seg.times)
 	name := filepath.Join(l.dir, fileName(next, snapshotSuffix))
 	if err := vfs.WriteNew(l.fs, name, st.producers.encode(next)); err != nil {
 		return err
 	}
 	l.did.Rebuilt++
-	st.segments = append(st.segments, seg)
-	st.Sealed = append(slices.Clip(st.Sealed), seg.sealed)
-	st.Active, st.ActiveSince = next, 0
+	st.segments = append(st.segments, newSegment(l.cfg.Files, l.fs, l.dir, known, st.active.aborted))
+	if err := st.active.file.Close(); err != nil {
+		return fmt.Errorf("close segment: %w", err)
+	}
+	st.Sealed = append(slices.Clip(st.Sealed), known)
+	st.Active, st.ActiveSince, st.Known, l.known = next, 0, nil, nil
 	l.rewrite = true
 	return nil
 }

@@ -40,15 +40,25 @@ func (l *Log) startAt(offset int64) error {
 		gone++
 	}
 	dropped := st.segments[:gone]
-	st.Start = offset
-	st.Epochs = st.Epochs.startFrom(offset)
-	st.segments, st.Sealed = slices.Clone(st.segments[gone:]), slices.Clone(st.Sealed[gone:])
+	cp := st.checkpoint
+	cp.Start = offset
+	cp.Epochs = st.Epochs.startFrom(offset)
+	cp.Sealed = slices.Clone(st.Sealed[gone:])
 	for _, s := range dropped {
-		st.Drop = append(st.Drop, s.Base)
+		cp.Drop = append(cp.Drop, s.Base)
 	}
-	if err := l.save(); err != nil {
+	err := l.commit(cp)
+	if errors.Is(err, ErrFull) && st.active.allocated > st.active.size {
+		// What would give room needs some: the active segment gives back its own.
+		if err := st.active.trim(); err != nil {
+			return l.fail(err)
+		}
+		err = l.commit(cp)
+	}
+	if err != nil {
 		return err
 	}
+	st.segments = slices.Clone(st.segments[gone:])
 	l.publish()
 	if len(dropped) == 0 {
 		return nil
@@ -56,8 +66,7 @@ func (l *Log) startAt(offset int64) error {
 	if err := l.discard(dropped); err != nil {
 		return l.fail(err)
 	}
-	st.Drop = nil
-	return l.save()
+	return l.withoutIntents()
 }
 
 // discard closes segments that no view has any more, and removes their files.
@@ -93,9 +102,9 @@ func (l *Log) Retain(now time.Time, highWatermark int64) (start int64, err error
 	st := l.state
 	st.producers.expire(now.Add(-l.cfg.ProducerExpiry).UnixMilli())
 	plan := l.cfg.plan(l.view.Load(), now.UnixMilli(), st.active.lastAppend, highWatermark)
-	if plan.roll {
+	if plan.roll || l.cfg.mustCompact(st.active.firstTime, now.UnixMilli()) {
 		if err := l.roll(st.active.next); err != nil {
-			return 0, l.fail(err)
+			return 0, err
 		}
 	}
 	if err := l.startAt(plan.start); err != nil {
@@ -191,7 +200,9 @@ func (l *Log) planCut(offset int64) (checkpoint, error) {
 		cp.Drop = append(cp.Drop, v.extent(j).base)
 	}
 	cp.Epochs = cp.Epochs.cutFrom(end)
-	cp.Start = min(cp.Start, end)
+	cp.Start, cp.FirstDirty = min(cp.Start, end), min(cp.FirstDirty, end)
+	cp.Known = nil
+	cp.Sparse = cp.Sparse || x.cleaned
 	if i < len(cp.Sealed) {
 		cp.Sealed, cp.Active, cp.ActiveSince = slices.Clone(cp.Sealed[:i]), x.base, 0
 	}
@@ -233,7 +244,7 @@ func (l *Log) rewrite(point durablePoint, cp checkpoint) (err error) {
 	defer l.files.Unlock()
 	defer func() {
 		if err != nil {
-			err = l.fail(err) // before a reader can find the files closed
+			err = l.refuse(err) // before a reader can find the files closed
 		}
 	}()
 	if err := l.recovery.lower(point); err != nil {
@@ -242,13 +253,20 @@ func (l *Log) rewrite(point durablePoint, cp checkpoint) (err error) {
 	if err := writeCheckpoint(l.fs, l.dir, cp); err != nil {
 		return err
 	}
+	// What follows cannot be undone: no disk is too full for it.
 	l.revokeRanges()
 	if err := l.closeFiles(); err != nil {
 		return fmt.Errorf("close files: %w", err)
 	}
 	l.watermark.Store(min(l.watermark.Load(), cp.Start))
-	return l.reload()
+	if err := l.reload(); err != nil {
+		return fmt.Errorf("%w: %w", errHalfDone, err)
+	}
+	return nil
 }
+
+// errHalfDone says that a log has been left without its files.
+var errHalfDone = errors.New("rewriting the log has stopped half-way")
 
 // Remove closes the log and deletes it with its directory.
 func (l *Log) Remove() error {

@@ -7,7 +7,6 @@ import (
 	"io"
 
 	"github.com/waybillhq/waybill/internal/record"
-	"github.com/waybillhq/waybill/internal/vfs"
 )
 
 const scanBuffer = 256 << 10
@@ -19,7 +18,7 @@ const scanBuffer = 256 << 10
 // bytes that are not a right batch, and then damage says why; fn finds damage too,
 // by returning a *record.CorruptError. err is another matter: the file could not
 // be read, or fn gave up.
-func scan(f vfs.File, from, size, next int64, dense bool, fn func(pos int64, b record.Batch) error) (stop int64, damage, err error) {
+func scan(f io.ReaderAt, from, size, next int64, dense bool, fn func(pos int64, b record.Batch) error) (stop int64, damage, err error) {
 	buf := make([]byte, 0, min(scanBuffer, max(size-from, 0)))
 	for pos := from; ; {
 		b, rest, damage := record.Next(buf)
@@ -68,7 +67,7 @@ func wanted(buf []byte) int64 {
 
 // readMore returns what is left in buf and what follows it in the file at at, so
 // that it holds at least want bytes.
-func readMore(f vfs.File, buf []byte, at, size, want int64) ([]byte, error) {
+func readMore(f io.ReaderAt, buf []byte, at, size, want int64) ([]byte, error) {
 	grown := make([]byte, min(max(want, scanBuffer), int64(len(buf))+size-at))
 	n := copy(grown, buf)
 	if err := readFull(f, grown[n:], at); err != nil {
@@ -78,7 +77,7 @@ func readMore(f vfs.File, buf []byte, at, size, want int64) ([]byte, error) {
 }
 
 // readFull fills p from the file.
-func readFull(f vfs.File, p []byte, at int64) error {
+func readFull(f io.ReaderAt, p []byte, at int64) error {
 	n, err := f.ReadAt(p, at)
 	if n == len(p) {
 		return nil

@@ -30,6 +30,9 @@ func (s *state) apply(b record.Batch, now, highWatermark int64) error {
 	}
 	m, err := decodeMarker(b)
 	if errors.Is(err, errNoMarker) {
+		if b.Count() == 0 && b.ProducerID() >= 0 { // A marker whose transaction is gone: its epoch counts.
+			s.producers.get(b.ProducerID(), b.ProducerEpoch(), b.LastOffset(), now)
+		}
 		return nil
 	}
 	if err != nil {

@@ -15,10 +15,13 @@
 // The high watermark is the durable end of the log, since the broker is the only
 // replica: nobody ever reads a record that a crash could take back. It does not
 // go back. It moves when somebody waits for it, so whoever appends without
-// waiting hands the partition to a [Flusher].
+// waiting hands the partition to a [Flusher]. A topic may ask for less
+// (flush.messages, flush.ms): then it is the log's end, which a killed process
+// does not take back and a power cut may.
 //
 // A partition whose log could not be opened, or went offline after a failed
 // write, answers [ErrOffline] to writes; reads of a log that went offline go on.
+// One whose disk is full refuses writes until there is room.
 //
 // The package starts no goroutine but the Flusher's, which its Run owns.
 package replica

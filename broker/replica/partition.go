@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/waybillhq/waybill/broker/commitlog"
@@ -39,6 +40,8 @@ type Partition struct {
 	log    *commitlog.Log
 	broken error
 
+	told atomic.Int64 // high watermark that the waiters were woken for
+
 	mu      sync.Mutex
 	waiters map[*Waiter]int
 	closed  bool
@@ -62,6 +65,15 @@ func (p *Partition) LeaderEpoch() int32 { return p.epoch }
 
 // Offline is why the partition cannot be read or written, nil if it can.
 func (p *Partition) Offline() error { return p.broken }
+
+// Health is what the partition can do, and why not more. One that is Offline can
+// be read all the same unless [Partition.Offline] says otherwise.
+func (p *Partition) Health() (commitlog.Health, error) {
+	if p.log == nil {
+		return commitlog.Offline, p.broken
+	}
+	return p.log.Health()
+}
 
 // Closed says whether the partition was closed: its topic was deleted, or the
 // broker stops.
@@ -103,7 +115,7 @@ func (p *Partition) HighWatermark() int64 {
 	if p.log == nil {
 		return 0
 	}
-	return p.log.DurableOffset()
+	return p.log.CommittedOffset()
 }
 
 // LastStable is the offset below which every transaction has ended. It is at
@@ -112,7 +124,7 @@ func (p *Partition) LastStable() int64 {
 	if p.log == nil {
 		return 0
 	}
-	return p.log.StableOffset(p.log.DurableOffset())
+	return p.log.StableOffset(p.log.CommittedOffset())
 }
 
 // EndOffset is the offset that the next record gets.
@@ -172,14 +184,19 @@ func (p *Partition) WaitCommitted(ctx context.Context, end int64) error {
 	if p.log == nil {
 		return p.broken
 	}
-	if p.log.DurableOffset() >= end {
-		return nil
-	}
-	if err := p.log.WaitDurable(ctx, end); err != nil {
+	if err := p.log.WaitCommitted(ctx, end); err != nil {
 		return err
 	}
-	p.wake()
-	return nil
+	for hw := p.log.CommittedOffset(); ; {
+		told := p.told.Load()
+		if hw <= told {
+			return nil
+		}
+		if p.told.CompareAndSwap(told, hw) {
+			p.wake()
+			return nil
+		}
+	}
 }
 
 // Read returns whole batches from the one that contains from, below upTo: see
@@ -287,6 +304,31 @@ func (p *Partition) Retain(now time.Time) error {
 	}
 	_, err := p.log.Retain(now, p.HighWatermark())
 	return err
+}
+
+// Tend does what the log needs now and then: see commitlog's Tend.
+func (p *Partition) Tend(ctx context.Context, now time.Time) error {
+	if p.log == nil {
+		return nil
+	}
+	return p.log.Tend(ctx, now)
+}
+
+// Dirt is what there is to compact, and whether that is worth it.
+func (p *Partition) Dirt(now time.Time) (d commitlog.Dirt, due bool) {
+	if p.log == nil {
+		return d, false
+	}
+	d = p.log.Dirt(now, p.HighWatermark())
+	return d, p.log.Due(d)
+}
+
+// Compact makes one pass over the log.
+func (p *Partition) Compact(ctx context.Context, c *commitlog.Cleaner, now time.Time) (commitlog.Cleaned, error) {
+	if p.log == nil {
+		return commitlog.Cleaned{}, nil
+	}
+	return c.Clean(ctx, p.log, now, p.HighWatermark())
 }
 
 // SetConfig replaces the log's settings.
