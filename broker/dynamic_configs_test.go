@@ -148,6 +148,8 @@ func TestConfigsThatAreRefused(t *testing.T) {
 		{ofBroker, "1", setConfig, "log.retention.ms", "5", true, nil, "only validated", "604800000 DEFAULT_CONFIG"},
 		{ofBroker, "1", setConfig, "node.id", "5", false, kerr.InvalidRequest, "read-only", "1 STATIC_BROKER_CONFIG"},
 		{ofBroker, "1", setConfig, "no.such", "5", false, kerr.InvalidConfig, "unknown", ""},
+		{ofBroker, "1", deleteConfig, "leader.replication.throttled.rate", "", false, nil, "take away what is not there", ""},
+		{ofTopic, "orders", deleteConfig, "leader.replication.throttled.replicas", "", false, nil, "the same of a topic", ""},
 		{ofBroker, "2", setConfig, "log.retention.ms", "5", false, kerr.InvalidRequest, "another broker", "-"},
 		{ofTopic, "orders", setConfig, "retention.ms", "5", true, nil, "topic, only validated", "604800000 DEFAULT_CONFIG"},
 		{ofTopic, "none", setConfig, "retention.ms", "5", false, kerr.UnknownTopicOrPartition, "no topic", "-"},

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -117,7 +118,8 @@ func (b *Broker) describeQuorum(_ context.Context, r *request, q *kmsg.DescribeQ
 	}
 	ln := b.listeners[r.client.Listener]
 	listener := kmsg.NewDescribeQuorumResponseNodeListener()
-	listener.Name, listener.Host, listener.Port = r.client.Listener, ln.host, uint16(ln.port)
+	// Kafka's clients want a name in capitals.
+	listener.Name, listener.Host, listener.Port = strings.ToUpper(r.client.Listener), ln.host, uint16(ln.port)
 	node := kmsg.NewDescribeQuorumResponseNode()
 	node.NodeID = b.cfg.NodeID
 	node.Listeners = append(node.Listeners, listener)

@@ -248,6 +248,8 @@ func applyConfigOps(known func(string) (setting, bool), have map[string]string, 
 	for _, op := range ops {
 		s, ok := known(op.Name)
 		switch {
+		case !ok && op.Op == kmsg.IncrementalAlterConfigOpDelete:
+			continue // what was never set: reassignment tools take throttles away
 		case !ok:
 			return nil, refuse(kerr.InvalidConfig, fmt.Sprintf("unknown config %q", op.Name))
 		case seen[op.Name]:

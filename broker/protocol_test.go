@@ -167,6 +167,9 @@ func TestQuorumIsThisNode(t *testing.T) {
 	if p := before.Topics[0].Partitions[0]; p.ErrorCode != 0 || p.LeaderID != 1 || len(p.CurrentVoters) != 1 || p.HighWatermark == 0 {
 		t.Errorf("got %+v", p)
 	}
+	if n := before.Nodes; len(n) != 1 || len(n[0].Listeners) != 1 || n[0].Listeners[0].Name != "PLAIN" {
+		t.Errorf("nodes: got %+v; names must be in capitals", n)
+	}
 	if p := before.Topics[1].Partitions[0]; p.ErrorCode != kerr.UnknownTopicOrPartition.Code {
 		t.Errorf("a topic that is no quorum's: got %+v", p)
 	}
