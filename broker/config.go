@@ -237,7 +237,7 @@ func DefaultConfig() Config {
 // DefaultLimits are Kafka's where Kafka has them.
 func DefaultLimits() Limits {
 	return Limits{
-		MaxConnections:        10_000,           // three goroutines and 16 KiB of buffers each: 300 MB
+		MaxConnections:        10_000,           // three goroutines and a buffer of 4 KiB each: 200 MB
 		MaxConnectionsPerHost: 0,                // behind a proxy all clients have one address
 		MaxRequestBytes:       100 << 20,        // socket.request.max.bytes
 		MaxInFlightBytes:      256 << 20,        // two of the largest requests and room for others

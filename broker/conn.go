@@ -22,7 +22,7 @@ const (
 	// pipelineDepth is how many Produce requests of one connection may await
 	// their sync; clients send five by default.
 	pipelineDepth = 16
-	readBuffer    = 16 << 10
+	readBuffer    = 4 << 10 // larger frames are read past it
 	// budgetThreshold is the size from which a frame counts against
 	// Limits.MaxInFlightBytes.
 	budgetThreshold = 64 << 10

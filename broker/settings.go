@@ -207,6 +207,7 @@ func (b *Broker) brokerSettings() []setting {
 		row("log.cleaner.enable", kmsg.ConfigTypeBoolean, "true", "Compacted topics are compacted."),
 		row("log.cleaner.io.max.bytes.per.second", kmsg.ConfigTypeDouble, number(b.cfg.CleanerBytesPerSecond), "What compaction reads and writes at most; 0 is no bound."),
 		row("log.cleaner.threads", kmsg.ConfigTypeInt, "1", "One log is compacted at a time."),
+		row("max.incremental.fetch.session.cache.slots", kmsg.ConfigTypeInt, number(int64(b.cfg.Limits.MaxFetchSessions)), "How many clients' partitions are remembered between their Fetch requests."),
 		row("node.id", kmsg.ConfigTypeInt, number(int64(b.cfg.NodeID)), "The id of this node."),
 		row("num.partitions", kmsg.ConfigTypeInt, number(int64(b.cfg.DefaultPartitions)), "Partitions of topics that are created without a number."),
 		row("offsets.retention.minutes", kmsg.ConfigTypeInt, number(int64(b.cfg.OffsetsRetention.Minutes())), "How long offsets outlive the members of their group."),

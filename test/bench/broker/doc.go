@@ -11,7 +11,7 @@
 //     from the time when a record should have been sent to its acknowledgement;
 //   - idle: memory after a start without topics;
 //   - start: from the start of the process to the first answer, with 1,000
-//     partitions; memory: with 10,000;
+//     partitions; memory: with -crowd;
 //   - parked: memory and processor time of 9,900 consumers that wait for records
 //     (needs 10,000 open files, see ulimit).
 //

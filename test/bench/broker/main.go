@@ -29,6 +29,7 @@ var (
 	megabytes    = flag.Int("mb", 1000, "to produce and to consume, in `10^6 bytes` of values")
 	seconds      = flag.Int("seconds", 20, "that latency is measured for")
 	rate         = flag.Int("rate", 0, "of the measurement of latency in `records/s`; 0 is half of the slower broker's throughput")
+	crowd        = flag.Int("crowd", 10_000, "`partitions` of the measurement of memory, a multiple of 500; each takes two open files of the bundled broker")
 	kafkaVersion = flag.String("kafka", "4.1.0", "`version` of Apache Kafka")
 	workDir      = flag.String("work", "", "`folder` for the brokers' data; default is the system's for temporary files")
 	profiles     = flag.String("profiles", "", "`folder` for profiles of the bundled broker, which is then a child of this program and not the binary")

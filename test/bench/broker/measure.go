@@ -275,7 +275,8 @@ func starting(ctx context.Context, r *results, t target, p *process) error {
 }
 
 func crowded(ctx context.Context, r *results, t target, p *process) error {
-	if err := p.prepare(ctx, t, topicName+"-0", 1000); err != nil {
+	const each = 500
+	if err := p.prepare(ctx, t, topicName, each); err != nil {
 		return err
 	}
 	cl, err := p.client()
@@ -283,13 +284,13 @@ func crowded(ctx context.Context, r *results, t target, p *process) error {
 		return err
 	}
 	defer cl.Close()
-	for i := 1; i < 10; i++ {
-		made, err := kadm.NewClient(cl).CreateTopics(ctx, 1000, 1, nil, fmt.Sprintf("%s-%d", topicName, i))
+	for n := each; n < *crowd; n += each {
+		made, err := kadm.NewClient(cl).CreateTopics(ctx, each, 1, nil, fmt.Sprintf("%s-%d", topicName, n))
 		if err != nil || made.Error() != nil {
 			return errors.Join(err, made.Error())
 		}
 	}
-	return p.rest(ctx, r, t, "memory with 10,000 partitions")
+	return p.rest(ctx, r, t, fmt.Sprintf("memory with %d partitions", *crowd))
 }
 
 // parkedConsumers are connections that wait for records at the same time, a few
