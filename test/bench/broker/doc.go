@@ -16,8 +16,9 @@
 //     (needs 10,000 open files, see ulimit).
 //
 // Each is run by "waybill" (the binary, as built), by "waybill-noprov" (without
-// records of who produced and who fetched), by "kafka" (defaults: acknowledged is
-// what the page cache has) and by "kafka-flush" (flush.messages=1 on the topic:
+// records of who produced and who fetched), by "waybill-lax" (flush.messages of the
+// topic as Kafka's default) and "kafka" (defaults: acknowledged is what the page
+// cache has) and by "kafka-flush" (flush.messages=1 on the topic:
 // acknowledged is what the disk has, as the bundled broker's always is). Apache
 // Kafka runs with the options of its own start script and a heap of 1 GB.
 //

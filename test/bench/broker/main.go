@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	who          = flag.String("who", "waybill,waybill-noprov,kafka,kafka-flush", "`names` of the brokers to measure")
+	who          = flag.String("who", "waybill,waybill-noprov,waybill-lax,kafka,kafka-flush", "`names` of the brokers to measure")
 	what         = flag.String("what", "produce,consume,latency,idle,start,memory,parked", "`names` of the measurements")
 	runs         = flag.Int("runs", 3, "how often each is run")
 	partitions   = flag.Int("partitions", 8, "of the topic that is written and read")

@@ -41,6 +41,7 @@ func targets() []target {
 	return []target{
 		{"waybill", nil, waybill(true)},
 		{"waybill-noprov", nil, waybill(false)},
+		{"waybill-lax", map[string]string{"flush.messages": "9223372036854775807"}, waybill(true)},
 		{"kafka", nil, kafka},
 		{"kafka-flush", map[string]string{"flush.messages": "1"}, kafka},
 	}
