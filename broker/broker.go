@@ -53,6 +53,7 @@ type Broker struct {
 	// settings are replaced under topicsMu as well.
 	settings atomic.Pointer[liveSettings]
 	loggers  *loggers
+	mirrorMu sync.Mutex // serialises changes of mirror topics; before topicsMu
 
 	aclCache   atomic.Pointer[aclCache]
 	authorizer func() authorizer // as of the newest metadata
@@ -117,6 +118,7 @@ func New(cfg Config) (_ *Broker, err error) {
 	if err := b.openTopics(); err != nil {
 		return nil, err
 	}
+	b.resumeMirrors(context.Background())
 	if err := b.makeInternalTopics(); err != nil {
 		return nil, err
 	}

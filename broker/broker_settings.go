@@ -178,7 +178,7 @@ func (b *Broker) applyTopicDefaults() error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(b.topics.Load().byName)) {
 		old := b.topic(name)
-		next := &topic{Topic: old.Topic, config: b.topicConfig(old.Configs), partitions: old.partitions}
+		next := &topic{Topic: old.Topic, config: b.topicConfig(old.Topic), partitions: old.partitions}
 		if next.config == old.config {
 			continue
 		}

@@ -16,6 +16,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/waybillhq/waybill/internal/mirrorwire"
 )
 
 const (
@@ -218,7 +220,7 @@ func (c *conn) readFrame(ctx context.Context) (frame, error) {
 		f.budget = int64(size)
 		return nil
 	}, lend: func(key int16, size int) []byte {
-		if key != int16(kmsg.Produce) || f.budget == 0 {
+		if key != int16(kmsg.Produce) && key != mirrorwire.AppendKey || f.budget == 0 {
 			return nil
 		}
 		if f.lent = lendFrame(size); f.lent == nil {
@@ -307,12 +309,12 @@ func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (r 
 			resp := c.b.unsupportedAPIVersions()
 			return r, func(context.Context) (kmsg.Response, error) { return resp, nil }, nil
 		}
-		return nil, nil, fmt.Errorf("%w: %s v%d is not supported", errFrame, row.key.Name(), h.version)
+		return nil, nil, fmt.Errorf("%w: %s v%d is not supported", errFrame, apiName(row.key), h.version)
 	}
 	if err := c.admits(row.key); err != nil {
 		return nil, nil, err
 	}
-	body := row.key.Request()
+	body := newRequest(row.key)
 	body.SetVersion(h.version)
 	clientID, err := decodeRequest(frame, body, row.form(h.version))
 	if err != nil {

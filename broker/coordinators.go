@@ -102,6 +102,11 @@ func (c *coordinators) WriteMarker(ctx context.Context, tp txn.TopicPartition, m
 		return err
 	}
 	next, err := log.Mark(marker)
+	if errors.Is(err, commitlog.ErrReadOnly) {
+		// The topic has become a mirror: the transaction's records there are cut,
+		// or have the marker that their source gave them.
+		return nil
+	}
 	if err != nil {
 		return err
 	}

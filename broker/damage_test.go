@@ -116,7 +116,7 @@ func inventedFrames(table dispatchTable, recorded [][]byte) [][]byte {
 		for v := row.min; v <= row.max; v++ {
 			for range 3 {
 				if !have[kind{key, v}] {
-					req := row.key.Request()
+					req := newRequest(row.key)
 					fill(reflect.ValueOf(req).Elem(), rng, 0)
 					out = append(out, frameOf(req, v)[frameLengthSize:])
 				}

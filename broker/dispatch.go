@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/internal/mirrorwire"
 )
 
 // api is one row of the table: which versions of a request the broker speaks,
@@ -28,6 +30,17 @@ type api struct {
 
 	forms []*shape // of the versions from min on
 }
+
+// newRequest is an empty request of an API, Kafka's or our own.
+func newRequest(key kmsg.Key) kmsg.Request {
+	if own := mirrorwire.NewRequest(int16(key)); own != nil {
+		return own
+	}
+	return key.Request()
+}
+
+// apiName is what an API is called.
+func apiName(key kmsg.Key) string { return cmp.Or(mirrorwire.Name(int16(key)), key.Name()) }
 
 // form is the wire form of a version in the row's range.
 func (a *api) form(version int16) *shape { return a.forms[version-a.min] }
@@ -120,7 +133,7 @@ func (everybody) AllowedOnAny(_, _ string, _ acl.Operation, _ acl.ResourceType) 
 // Produce says 0 although it refuses versions below 3, because librdkafka looks
 // for that to know which codecs a broker has (KAFKA-18659).
 func apis() []api {
-	return slices.Concat(dataAPIs(), quotaAPIs(), clusterAPIs(), topicAPIs(), replicaAPIs(), securityAPIs(), groupAPIs(), transactionAPIs())
+	return slices.Concat(dataAPIs(), quotaAPIs(), clusterAPIs(), topicAPIs(), replicaAPIs(), securityAPIs(), groupAPIs(), transactionAPIs(), mirrorAPIs())
 }
 
 // dispatchTable is apis by key.
@@ -172,7 +185,7 @@ func (b *Broker) frameLimit(key int16) int {
 	switch _, known := b.table[key]; {
 	case !known:
 		return 0
-	case kmsg.Key(key) == kmsg.Produce:
+	case kmsg.Key(key) == kmsg.Produce, key == mirrorwire.AppendKey:
 		return b.cfg.Limits.MaxRequestBytes
 	}
 	return maxFrame

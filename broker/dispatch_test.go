@@ -9,19 +9,19 @@ import (
 func TestTableIsConsistent(t *testing.T) {
 	seen := map[kmsg.Key]bool{}
 	for _, row := range apis() {
-		switch req := row.key.Request(); {
+		switch req := newRequest(row.key); {
 		case seen[row.key]:
-			t.Errorf("%s is there twice", row.key.Name())
+			t.Errorf("%s is there twice", apiName(row.key))
 		case req == nil:
 			t.Errorf("key %d is unknown to the codec", row.key)
 		case row.min < 0 || row.min > row.max || row.max > req.MaxVersion():
-			t.Errorf("%s: versions %d to %d, the codec has up to %d", row.key.Name(), row.min, row.max, req.MaxVersion())
+			t.Errorf("%s: versions %d to %d, the codec has up to %d", apiName(row.key), row.min, row.max, req.MaxVersion())
 		case row.handle == nil:
-			t.Errorf("%s has no handler", row.key.Name())
+			t.Errorf("%s has no handler", apiName(row.key))
 		case (row.resource == 0) != (row.op == 0):
-			t.Errorf("%s: resource %v without operation %v", row.key.Name(), row.resource, row.op)
+			t.Errorf("%s: resource %v without operation %v", apiName(row.key), row.resource, row.op)
 		case row.resource != 0 && !row.resource.Supports(row.op):
-			t.Errorf("%s: %v has no operation %v", row.key.Name(), row.resource, row.op)
+			t.Errorf("%s: %v has no operation %v", apiName(row.key), row.resource, row.op)
 		}
 		seen[row.key] = true
 	}

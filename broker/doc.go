@@ -53,6 +53,6 @@
 //
 // Several nodes: one broker leads everything, replication factors above 1 are
 // refused. Followers, delegation tokens, GSSAPI, client telemetry, tiered
-// storage, formats before v2, mirror topics, two-phase commit (KIP-939),
+// storage, formats before v2, two-phase commit (KIP-939),
 // configurations of groups and client metrics.
 package broker

@@ -35,6 +35,14 @@ func kafkaError(err error) *kerr.Error {
 		// The topic was deleted or the broker stops: the client asks for
 		// metadata again and sees which.
 		return kerr.NotLeaderForPartition
+	case errors.Is(err, commitlog.ErrReadOnly), errors.Is(err, commitlog.ErrNotMirror):
+		return kerr.InvalidRequest
+	case errors.Is(err, commitlog.ErrWriterFenced):
+		return kerr.ProducerFenced
+	case errors.Is(err, commitlog.ErrUnexpectedEnd):
+		return kerr.InvalidUpdateVersion
+	case errors.Is(err, replica.ErrMirrorClosed):
+		return kerr.PolicyViolation
 	case errors.Is(err, commitlog.ErrOffsetOutOfRange):
 		return kerr.OffsetOutOfRange
 	case errors.Is(err, commitlog.ErrTooLarge):

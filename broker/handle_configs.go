@@ -79,7 +79,7 @@ func (b *Broker) configsOf(r *request, want *kmsg.DescribeConfigsRequestResource
 		if t == nil {
 			return nil, kerr.UnknownTopicOrPartition
 		}
-		return b.describeTopicConfigs(t.Configs), nil
+		return append(b.describeTopicConfigs(t.Configs), describeMirror(t)...), nil
 	case kmsg.ConfigResourceTypeBroker:
 		switch name {
 		case "":
@@ -248,6 +248,8 @@ func applyConfigOps(known func(string) (setting, bool), have map[string]string, 
 	for _, op := range ops {
 		s, ok := known(op.Name)
 		switch {
+		case !ok && strings.HasPrefix(op.Name, mirrorSetting):
+			return nil, refuse(kerr.InvalidConfig, fmt.Sprintf("topic config %q is read-only", op.Name))
 		case !ok && op.Op == kmsg.IncrementalAlterConfigOpDelete:
 			continue // what was never set: reassignment tools take throttles away
 		case !ok:

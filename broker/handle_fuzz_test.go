@@ -9,8 +9,8 @@ import (
 // and encoding of a whole broker: none may panic.
 func FuzzHandle(f *testing.F) {
 	for _, row := range apis() {
-		f.Add(frameOf(row.key.Request(), row.max)[frameLengthSize:])
-		f.Add(frameOf(row.key.Request(), row.min)[frameLengthSize:])
+		f.Add(frameOf(newRequest(row.key), row.max)[frameLengthSize:])
+		f.Add(frameOf(newRequest(row.key), row.min)[frameLengthSize:])
 	}
 	b := fedBroker(f)
 	f.Cleanup(func() { b.stop(f) })

@@ -129,7 +129,7 @@ func (b *Broker) produceTopic(r *request, q *kmsg.ProduceRequest, want *kmsg.Pro
 		case isCoordinators(t.Name):
 			return nil, kerr.InvalidTopicException
 		}
-		return t, nil
+		return t, t.writable()
 	}
 	switch {
 	case !r.may(want.Topic):
@@ -138,7 +138,7 @@ func (b *Broker) produceTopic(r *request, q *kmsg.ProduceRequest, want *kmsg.Pro
 		return nil, kerr.InvalidTopicException
 	}
 	if t := b.topic(want.Topic); t != nil {
-		return t, nil
+		return t, t.writable()
 	}
 	return nil, kerr.UnknownTopicOrPartition
 }

@@ -79,6 +79,10 @@ func (b *Broker) createOne(r *request, q *kmsg.CreateTopicsRequest, want *kmsg.C
 		}
 		configs[c.Name] = *c.Value
 	}
+	mirror, err := takeMirror(want.Topic, configs)
+	if err != nil {
+		return err
+	}
 	if err := checkTopicConfigs(configs); err != nil {
 		return refuse(kerr.InvalidConfig, err.Error())
 	}
@@ -86,7 +90,7 @@ func (b *Broker) createOne(r *request, q *kmsg.CreateTopicsRequest, want *kmsg.C
 		if r.throttleMutation(int(partitions), r.version >= 6) {
 			return kerr.ThrottlingQuotaExceeded
 		}
-		t, err := b.createTopic(want.Topic, partitions, configs)
+		t, err := b.createTopicOf(want.Topic, partitions, configs, mirror)
 		if err != nil {
 			return err
 		}
@@ -280,6 +284,8 @@ func (b *Broker) deleteRecordsOf(r *request, name string, want kmsg.DeleteRecord
 		return 0, err
 	case b.isOwn(name):
 		return 0, kerr.InvalidTopicException
+	case b.topic(name).Mirror.ReadOnly():
+		return 0, kerr.PolicyViolation // its start follows the source's
 	case !b.topic(name).deletes():
 		return 0, kerr.PolicyViolation
 	}

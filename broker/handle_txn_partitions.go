@@ -102,6 +102,8 @@ func (b *Broker) addToTransaction(ctx context.Context, r *request, a *txnAdditio
 				a.refused[tp] = kerr.TopicAuthorizationFailed
 			case unknown != nil:
 				a.refused[tp] = kerr.UnknownTopicOrPartition
+			case b.topic(t.Topic).isReadOnly():
+				a.refused[tp] = kerr.InvalidRequest
 			}
 		}
 	}

@@ -86,8 +86,8 @@ func TestBeforeAuthenticationOnlyThreeRequestsAreAnswered(t *testing.T) {
 			continue
 		}
 		nc := dial(t, b.Addr("sasl"))
-		if body, err := exchange(t, nc, frameOf(row.key.Request(), row.max)); err == nil {
-			t.Errorf("%s answered with %d bytes before authentication", row.key.Name(), len(body))
+		if body, err := exchange(t, nc, frameOf(newRequest(row.key), row.max)); err == nil {
+			t.Errorf("%s answered with %d bytes before authentication", apiName(row.key), len(body))
 		}
 	}
 	// The right key does not help after a failure.
@@ -194,7 +194,7 @@ func TestMalformedBytesCostTheirConnectionOnly(t *testing.T) {
 	for i := range 400 {
 		row := table[rng.IntN(len(table))]
 		version := row.min + int16(rng.IntN(int(row.max-row.min)+1))
-		frame := frameOf(row.key.Request(), version)
+		frame := frameOf(newRequest(row.key), version)
 		frame = append(frame, make([]byte, rng.IntN(64))...)
 		for range 1 + rng.IntN(8) {
 			frame[rng.IntN(len(frame))] = byte(rng.Uint32())

@@ -137,7 +137,7 @@ func (m *Metrics) Requests() iter.Seq2[string, RequestMetrics] {
 		}
 		slices.Sort(keys)
 		for _, key := range keys {
-			if !yield(key.Name(), m.requests[key].read()) {
+			if !yield(apiName(key), m.requests[key].read()) {
 				return
 			}
 		}

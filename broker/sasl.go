@@ -49,14 +49,14 @@ func (c *conn) authenticate(ctx context.Context) error {
 		row := c.b.table[h.key]
 		if h.version < row.min || h.version > row.max {
 			if row.key != kmsg.ApiVersions || versions {
-				return fmt.Errorf("%w: %s v%d is not supported", errFrame, row.key.Name(), h.version)
+				return fmt.Errorf("%w: %s v%d is not supported", errFrame, apiName(row.key), h.version)
 			}
 			if err := c.respond(h, c.b.unsupportedAPIVersions()); err != nil {
 				return err
 			}
 			continue
 		}
-		body := row.key.Request()
+		body := newRequest(row.key)
 		body.SetVersion(h.version)
 		if c.client.ClientID, err = decodeRequest(raw, body, row.form(h.version)); err != nil {
 			return err

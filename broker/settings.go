@@ -67,6 +67,9 @@ func checkTopicConfigs(configs map[string]string) error {
 	for name, value := range configs {
 		s, ok := topicSetting(name)
 		if !ok {
+			if strings.HasPrefix(name, mirrorSetting) {
+				return fmt.Errorf("topic config %q is read-only", name)
+			}
 			return fmt.Errorf("unknown topic config %q", name)
 		}
 		if err := s.check(value); err != nil {

@@ -167,12 +167,12 @@ func (w *walker) tags(known map[uint64]*shape) {
 // shapeOf finds the shape of a request. It fails for what it has not been taught,
 // which no request of the table is.
 func shapeOf(key kmsg.Key, version int16) (*shape, error) {
-	req := key.Request()
+	req := newRequest(key)
 	req.SetVersion(version)
 	p := &prober{key: key, version: version, flexible: req.IsFlexible()}
 	s, err := p.structure(reflect.TypeOf(req).Elem(), func(root reflect.Value) reflect.Value { return root })
 	if err != nil {
-		return nil, fmt.Errorf("shape of %s v%d: %w", key.Name(), version, err)
+		return nil, fmt.Errorf("shape of %s v%d: %w", apiName(key), version, err)
 	}
 	if s.flexible {
 		s.tags = structTags[key]
@@ -193,7 +193,7 @@ type place func(root reflect.Value) reflect.Value
 
 // encode is a default request after change.
 func (p *prober) encode(at place, change func(s reflect.Value)) []byte {
-	req := p.key.Request()
+	req := newRequest(p.key)
 	req.SetVersion(p.version)
 	change(at(reflect.ValueOf(req).Elem()))
 	return req.AppendTo(nil)

@@ -57,17 +57,17 @@ func TestShapesFitWhatTheCodecWrites(t *testing.T) {
 		for v := row.min; v <= row.max; v++ {
 			form := row.form(v)
 			for range 40 {
-				req := row.key.Request()
+				req := newRequest(row.key)
 				req.SetVersion(v)
 				fill(reflect.ValueOf(req).Elem(), rng, 0)
 				body := req.AppendTo(nil)
 				w := walker{buf: body, flexible: form.flexible}
 				if w.walk(form); w.bad || len(w.buf) != 0 {
-					t.Fatalf("%s v%d: fault %v, %d of %d bytes left: %+v", row.key.Name(), v, w.bad, len(w.buf), len(body), req)
+					t.Fatalf("%s v%d: fault %v, %d of %d bytes left: %+v", apiName(row.key), v, w.bad, len(w.buf), len(body), req)
 				}
 				// What is cut off is refused, by us or by the codec.
 				if n := rng.IntN(len(body) + 1); n < len(body) && form.accepts(body[:n]) {
-					t.Fatalf("%s v%d: accepts %d of %d bytes", row.key.Name(), v, n, len(body))
+					t.Fatalf("%s v%d: accepts %d of %d bytes", apiName(row.key), v, n, len(body))
 				}
 			}
 		}

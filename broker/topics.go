@@ -152,7 +152,7 @@ func (b *Broker) openTopics() error {
 	set := &topicSet{byName: map[string]*topic{}, byID: map[controller.TopicID]*topic{}, version: 1}
 	defer func() { b.topics.Store(set) }()
 	for name, t := range image.Topics {
-		opened := &topic{Topic: t, config: b.topicConfig(t.Configs)}
+		opened := &topic{Topic: t, config: b.topicConfig(t)}
 		set.byName[name], set.byID[t.ID] = opened, opened
 		if err := b.openPartitions(opened, image.Starts); err != nil {
 			// The rest of the broker is worth having. What cannot be served says
@@ -197,7 +197,10 @@ func (b *Broker) openPartitions(t *topic, epoch int32) error {
 		group.Go(func() error {
 			id := replica.Identity{Topic: t.Name, TopicID: t.ID, Partition: int32(have + n)}
 			dir := filepath.Join(b.topicDir(t.ID), strconv.Itoa(have+n))
-			more[n], errs[n] = replica.Open(b.fs, dir, id, epoch, t.config.log)
+			more[n], errs[n] = replica.Open(b.fs, dir, id, epoch+t.EpochOffset, t.config.log)
+			if errs[n] == nil {
+				errs[n] = settleMirror(t.Mirror, more[n])
+			}
 			if r := more[n].Recovered(); r.CutBytes > 0 || r.Rebuilt > 0 {
 				b.log.Warn("log recovered", "topic", t.Name, "partition", id.Partition, "cut", r.CutBytes, "unsynced", r.TailBytes, "reindexed", r.Rebuilt)
 			}
@@ -209,17 +212,17 @@ func (b *Broker) openPartitions(t *topic, epoch int32) error {
 	return errors.Join(errs...)
 }
 
-// topicConfig is a topic's configuration with the broker's defaults.
-func (b *Broker) topicConfig(configs map[string]string) topicConfig {
-	return topicConfigOf(b.settings.Load().complete(configs), b.logShare())
-}
-
 // createTopic makes a topic durable and opens it. The name, count and configs
 // have been checked.
 func (b *Broker) createTopic(name string, partitions int32, configs map[string]string) (*topic, error) {
+	return b.createTopicOf(name, partitions, configs, nil)
+}
+
+// createTopicOf is createTopic of an ordinary topic or of a mirror.
+func (b *Broker) createTopicOf(name string, partitions int32, configs map[string]string, mirror *controller.Mirror) (*topic, error) {
 	b.topicsMu.Lock()
 	defer b.topicsMu.Unlock()
-	made := &controller.Topic{Name: name, ID: controller.NewTopicID(), Partitions: partitions, Configs: configs}
+	made := &controller.Topic{Name: name, ID: controller.NewTopicID(), Partitions: partitions, Configs: configs, Mirror: mirror}
 	err := b.ctl.Update(func(i *controller.Image) ([]controller.Record, error) {
 		if i.Topic(name) != nil {
 			return nil, kerr.TopicAlreadyExists
@@ -232,7 +235,7 @@ func (b *Broker) createTopic(name string, partitions int32, configs map[string]s
 	if err != nil {
 		return nil, err
 	}
-	t := &topic{Topic: made, config: b.topicConfig(configs)}
+	t := &topic{Topic: made, config: b.topicConfig(made)}
 	err = b.openPartitions(t, b.ctl.Image().Starts)
 	b.topics.Store(b.topics.Load().with(name, t))
 	if err != nil {
@@ -290,13 +293,14 @@ func (b *Broker) changeTopic(name string, change func(controller.Topic) (control
 	if err != nil {
 		return err
 	}
-	next := &topic{Topic: &changed, config: b.topicConfig(changed.Configs), partitions: old.partitions}
+	next := &topic{Topic: &changed, config: b.topicConfig(&changed), partitions: old.partitions}
 	var errs []error
 	for _, p := range old.partitions {
 		if err := p.SetConfig(next.config.log); err != nil {
 			errs = append(errs, fmt.Errorf("apply settings to %s: %w", p, err))
 		}
 	}
+	b.applyMirror(next)
 	errs = append(errs, b.openPartitions(next, b.ctl.Image().Starts))
 	b.topics.Store(b.topics.Load().with(name, next))
 	return errors.Join(errs...)

@@ -174,10 +174,10 @@ func decodeRequest(frame []byte, req kmsg.Request, form *shape) (clientID string
 		}
 	}
 	if !form.accepts(rest) {
-		return "", fmt.Errorf("%w: %s v%d claims more than it has", errFrame, kmsg.NameForKey(req.Key()), req.GetVersion())
+		return "", fmt.Errorf("%w: %s v%d claims more than it has", errFrame, apiName(kmsg.Key(req.Key())), req.GetVersion())
 	}
 	if err := req.ReadFrom(rest); err != nil {
-		return "", fmt.Errorf("%w: %s v%d: %v", errFrame, kmsg.NameForKey(req.Key()), req.GetVersion(), err) //nolint:errorlint // the codec's errors carry nothing to branch on
+		return "", fmt.Errorf("%w: %s v%d: %v", errFrame, apiName(kmsg.Key(req.Key())), req.GetVersion(), err) //nolint:errorlint // the codec's errors carry nothing to branch on
 	}
 	return clientID, nil
 }

@@ -28,17 +28,17 @@ func TestEveryRequestOfTheTableSurvivesTheWire(t *testing.T) {
 	}
 	for _, row := range table {
 		for v := row.min; v <= row.max; v++ {
-			raw, err := readerOf(frameOf(row.key.Request(), v), func(int16) int { return maxFrame }).next()
+			raw, err := readerOf(frameOf(newRequest(row.key), v), func(int16) int { return maxFrame }).next()
 			if err != nil {
-				t.Fatalf("%s v%d: %v", row.key.Name(), v, err)
+				t.Fatalf("%s v%d: %v", apiName(row.key), v, err)
 			}
 			if h := frameHeader(raw); h.key != int16(row.key) || h.version != v || h.correlation != 7 {
-				t.Fatalf("%s v%d: header %+v", row.key.Name(), v, h)
+				t.Fatalf("%s v%d: header %+v", apiName(row.key), v, h)
 			}
-			body := row.key.Request()
+			body := newRequest(row.key)
 			body.SetVersion(v)
 			if id, err := decodeRequest(raw, body, row.form(v)); err != nil || id != "test" {
-				t.Fatalf("%s v%d: client id %q, %v", row.key.Name(), v, id, err)
+				t.Fatalf("%s v%d: client id %q, %v", apiName(row.key), v, id, err)
 			}
 			resp := body.ResponseKind()
 			out := appendResponse(nil, 7, resp)
@@ -47,10 +47,10 @@ func TestEveryRequestOfTheTableSurvivesTheWire(t *testing.T) {
 				at++
 			}
 			if n := binary.BigEndian.Uint32(out); int(n) != len(out)-4 {
-				t.Fatalf("%s v%d: response length %d of %d", row.key.Name(), v, n, len(out)-4)
+				t.Fatalf("%s v%d: response length %d of %d", apiName(row.key), v, n, len(out)-4)
 			}
 			if err := body.ResponseKind().ReadFrom(out[at:]); err != nil {
-				t.Fatalf("%s v%d: response: %v", row.key.Name(), v, err)
+				t.Fatalf("%s v%d: response: %v", apiName(row.key), v, err)
 			}
 		}
 	}
@@ -109,7 +109,7 @@ func TestALengthAloneAllocatesLittle(t *testing.T) {
 
 func FuzzDecodeRequest(f *testing.F) {
 	for _, row := range apis() {
-		f.Add(frameOf(row.key.Request(), row.max)[4:])
+		f.Add(frameOf(newRequest(row.key), row.max)[4:])
 	}
 	table, err := wholeTable()
 	if err != nil {
@@ -124,7 +124,7 @@ func FuzzDecodeRequest(f *testing.F) {
 		if row == nil || h.version < row.min || h.version > row.max {
 			return
 		}
-		body := row.key.Request()
+		body := newRequest(row.key)
 		body.SetVersion(h.version)
 		if _, err := decodeRequest(raw, body, row.form(h.version)); err != nil && !errors.Is(err, errFrame) {
 			t.Fatal(err)

@@ -239,7 +239,7 @@ func (a MirrorAppend) split() ([]record.Batch, error) {
 	for _, b := range list {
 		epoch := b.LeaderEpoch()
 		if epoch < known || epoch > maxSourceEpoch {
-			return nil, fmt.Errorf("%w: batch at %d has %d after %d", ErrStaleLeaderEpoch, b.BaseOffset(), epoch, known)
+			return nil, fmt.Errorf("%w: batch at %d has leader epoch %d after %d", ErrInvalidBatch, b.BaseOffset(), epoch, known)
 		}
 		known = epoch
 	}

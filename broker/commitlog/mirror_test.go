@@ -59,7 +59,7 @@ func TestAMirrorRefusesWhatDoesNotMatch(t *testing.T) {
 		"another end":             {func(a *MirrorAppend) { a.ExpectedEnd = 11 }, ErrUnexpectedEnd},
 		"another epoch":           {func(a *MirrorAppend) { a.ExpectedEpoch = 7 }, ErrUnexpectedEnd},
 		"epochs that go back":     {func(a *MirrorAppend) { a.Batches = sourceBatch(nobody, 1, 12, 7) }, ErrStaleLeaderEpoch},
-		"an epoch without end":    {func(a *MirrorAppend) { a.Batches = sourceBatch(nobody, 1, 12, 1<<31-1) }, ErrStaleLeaderEpoch},
+		"an epoch without end":    {func(a *MirrorAppend) { a.Batches = sourceBatch(nobody, 1, 12, 1<<31-1) }, ErrInvalidBatch},
 		"offsets that go back":    {func(a *MirrorAppend) { a.Batches = sourceBatch(nobody, 1, 11, 8) }, ErrInvalidBatch},
 		"half a batch":            {func(a *MirrorAppend) { a.Batches = a.Batches[:len(a.Batches)-1] }, ErrInvalidBatch},
 		"a truncation on the way": {func(a *MirrorAppend) { a.TruncateTo = 10 }, ErrInvalidBatch},

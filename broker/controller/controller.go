@@ -28,6 +28,9 @@ const fileName = "metadata"
 // producerIDBlock is how many producer ids one write reserves.
 const producerIDBlock = 1000
 
+// producerIDBits is how many producer ids a cluster has for its own.
+const producerIDBits = 40
+
 // Bootstrap is what a new store begins with.
 type Bootstrap struct {
 	ClusterID string // empty generates one
@@ -137,7 +140,7 @@ func FirstProducerID(clusterID string) int64 {
 	h := fnv.New64a()
 	h.Write([]byte(clusterID))
 	const bits = 22
-	return int64(1+h.Sum64()%(1<<bits-1)) << 40
+	return int64(1+h.Sum64()%(1<<bits-1)) << producerIDBits
 }
 
 // Image is the newest metadata.

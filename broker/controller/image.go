@@ -35,6 +35,13 @@ type Topic struct {
 	ID         TopicID           `json:"id"`
 	Partitions int32             `json:"partitions"`
 	Configs    map[string]string `json:"configs,omitempty"` // what differs from the defaults
+	// EpochOffset is added to Image.Starts for the leader epoch of the partitions.
+	// It never shrinks.
+	EpochOffset int32 `json:"epochOffset,omitempty"`
+	// Mirror is set if the topic is a mirror of another cluster's, or was one. It
+	// has a record of its own, so that a version that knows no mirrors does not
+	// take one for an ordinary topic.
+	Mirror *Mirror `json:"-"`
 }
 
 // User is a SCRAM credential of one user for one mechanism.
@@ -50,7 +57,8 @@ type Image struct {
 	// ClusterID is set by the first record and never changes.
 	ClusterID string
 	// Starts counts how often a broker opened the store. It is the leader epoch
-	// of every partition, so that what a crash cut off shows (KIP-101).
+	// of every partition, but for Topic.EpochOffset, so that what a crash cut off
+	// shows (KIP-101).
 	Starts int32
 	// Revision counts the updates.
 	Revision int64
@@ -105,6 +113,7 @@ type Record struct {
 	Start        *StartRecord   `json:"start,omitempty"`
 	Topic        *Topic         `json:"topic,omitempty"` // new, or changed in place
 	TopicDeleted *TopicDeleted  `json:"topicDeleted,omitempty"`
+	Mirror       *MirrorRecord  `json:"mirror,omitempty"` // of a topic that is there
 	User         *User          `json:"user,omitempty"`
 	UserDeleted  *UserKey       `json:"userDeleted,omitempty"`
 	ACL          *acl.Rule      `json:"acl,omitempty"`
@@ -204,6 +213,14 @@ func (i *Image) apply(r *Record, owned map[any]bool) error {
 		}
 		delete(own(&i.Topics, owned), t.Name)
 		delete(own(&i.TopicNames, owned), t.ID)
+	case r.Mirror != nil:
+		t := i.TopicByID(r.Mirror.TopicID)
+		if t == nil {
+			return fmt.Errorf("mirror of unknown topic %s", r.Mirror.TopicID)
+		}
+		changed := *t
+		changed.Mirror = &r.Mirror.Mirror
+		return i.applyTopic(&changed, owned)
 	case r.User != nil:
 		own(&i.Users, owned)[UserKey{r.User.Name, r.User.Mechanism}] = r.User.Credential
 	case r.UserDeleted != nil:
@@ -254,6 +271,10 @@ func (i *Image) applyTopic(t *Topic, owned map[any]bool) error {
 		return fmt.Errorf("topic %q has the id of %q", t.Name, i.TopicNames[t.ID])
 	case have != nil && have.ID != t.ID:
 		return fmt.Errorf("topic %q exists with another id", t.Name)
+	case have != nil && t.EpochOffset < have.EpochOffset:
+		return fmt.Errorf("leader epochs of topic %q go back by %d", t.Name, have.EpochOffset-t.EpochOffset)
+	case t.Mirror != nil && !t.Mirror.valid():
+		return fmt.Errorf("topic %q is a mirror of %q in state %q", t.Name, t.Mirror.Source, t.Mirror.State)
 	case have != nil && t.Partitions < have.Partitions:
 		return fmt.Errorf("topic %q shrinks from %d to %d partitions", t.Name, have.Partitions, t.Partitions)
 	}
@@ -275,7 +296,11 @@ func (i *Image) Records() []Record {
 		out = append(out, Record{ProducerIDs: &ProducerIDs{Next: i.NextProducerID}})
 	}
 	for _, name := range slices.Sorted(maps.Keys(i.Topics)) {
-		out = append(out, Record{Topic: i.Topics[name]})
+		t := i.Topics[name]
+		out = append(out, Record{Topic: t})
+		if t.Mirror != nil {
+			out = append(out, Record{Mirror: &MirrorRecord{TopicID: t.ID, Mirror: *t.Mirror}})
+		}
 	}
 	users := slices.SortedFunc(maps.Keys(i.Users), func(a, b UserKey) int {
 		return slices.Compare([]string{a.Name, string(a.Mechanism)}, []string{b.Name, string(b.Mechanism)})

@@ -35,7 +35,8 @@ func (i Identity) String() string { return fmt.Sprintf("%s-%d", i.Topic, i.Parti
 // use.
 type Partition struct {
 	Identity
-	epoch int32
+	// epoch is what this broker leads at: see LeaderEpoch. It only grows.
+	epoch atomic.Int32
 	// log is nil if it could not be opened, which broken says.
 	log    *commitlog.Log
 	broken error
@@ -45,13 +46,16 @@ type Partition struct {
 	mu      sync.Mutex
 	waiters map[*Waiter]int
 	closed  bool
+
+	mirror mirrorGate
 }
 
 // Open opens or makes a partition's log in dir and leads it at epoch, which must
 // be above that of every earlier Open. If the log is damaged the partition is
 // returned all the same, offline, together with the error.
 func Open(fs vfs.FS, dir string, id Identity, epoch int32, cfg commitlog.Config) (*Partition, error) {
-	p := &Partition{Identity: id, epoch: epoch, waiters: map[*Waiter]int{}}
+	p := &Partition{Identity: id, waiters: map[*Waiter]int{}}
+	p.epoch.Store(epoch)
 	var err error
 	if p.log, err = commitlog.Open(fs, dir, cfg); err != nil {
 		p.log, p.broken = nil, fmt.Errorf("%w: open log: %w", ErrOffline, err)
@@ -60,8 +64,16 @@ func Open(fs vfs.FS, dir string, id Identity, epoch int32, cfg commitlog.Config)
 	return p, nil
 }
 
-// LeaderEpoch is the epoch that this broker leads the partition at.
-func (p *Partition) LeaderEpoch() int32 { return p.epoch }
+// LeaderEpoch is the epoch that clients are told. It is the one that this broker
+// leads the partition at, but never below the highest that a mirrored batch had: a
+// client that commits the epoch of what it read believes no older one afterwards.
+func (p *Partition) LeaderEpoch() int32 {
+	epoch := p.epoch.Load()
+	if p.log == nil {
+		return epoch
+	}
+	return max(epoch, p.log.Mirror().HighestEpoch)
+}
 
 // Offline is why the partition cannot be read or written, nil if it can.
 func (p *Partition) Offline() error { return p.broken }
@@ -93,10 +105,10 @@ func (p *Partition) Recovered() commitlog.Recovery {
 
 // CheckEpoch compares the leader epoch that a client believes in; -1 is none.
 func (p *Partition) CheckEpoch(epoch int32) error {
-	switch {
-	case epoch < 0 || epoch == p.epoch:
+	switch mine := p.LeaderEpoch(); {
+	case epoch < 0 || epoch == mine:
 		return nil
-	case epoch < p.epoch:
+	case epoch < mine:
 		return ErrFencedEpoch
 	}
 	return ErrUnknownEpoch
@@ -150,7 +162,7 @@ func (p *Partition) Append(b record.Batch, origin commitlog.Origin) (commitlog.A
 	if p.log == nil {
 		return commitlog.Appended{}, p.broken
 	}
-	return p.log.Append(b, p.epoch, origin)
+	return p.log.Append(b, p.epoch.Load(), origin)
 }
 
 // AppendVerified appends a client's transactional batch after the coordinator
@@ -159,7 +171,7 @@ func (p *Partition) AppendVerified(b record.Batch, guard commitlog.Guard) (commi
 	if p.log == nil {
 		return commitlog.Appended{}, p.broken
 	}
-	return p.log.AppendVerified(b, p.epoch, guard)
+	return p.log.AppendVerified(b, p.epoch.Load(), guard)
 }
 
 // BeginVerification says whether a producer has an open transaction here.
@@ -175,7 +187,7 @@ func (p *Partition) AppendMarker(m commitlog.Marker) (commitlog.Appended, error)
 	if p.log == nil {
 		return commitlog.Appended{}, p.broken
 	}
-	return p.log.AppendMarker(m, p.epoch)
+	return p.log.AppendMarker(m, p.epoch.Load())
 }
 
 // WaitCommitted returns when everything below end is below the high watermark,
@@ -245,12 +257,13 @@ func (p *Partition) MaxTimestamp(upTo int64) (commitlog.Found, bool, error) {
 // high watermark. It enters the log with its first batch; until then the one
 // before it ends there too.
 func (p *Partition) EpochEnd(epoch int32) (found int32, end int64) {
-	if p.log == nil || epoch > p.epoch {
+	mine := p.LeaderEpoch()
+	if p.log == nil || epoch > mine {
 		return -1, -1
 	}
 	hw, latest := p.HighWatermark(), p.log.LatestEpoch()
 	switch {
-	case epoch == p.epoch || latest < 0:
+	case epoch == mine || latest < 0:
 		return epoch, hw
 	case epoch > latest:
 		return latest, hw

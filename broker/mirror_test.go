@@ -1,0 +1,335 @@
+package broker
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/internal/mirrorwire"
+)
+
+const testSource = "source-cluster/source-topic"
+
+// ask sends one request over a connection of its own.
+func (b *testBroker) ask(t *testing.T, req kmsg.Request) kmsg.Response {
+	t.Helper()
+	nc := dial(t, b.Addr("plain"))
+	return askOn(t, nc, req)
+}
+
+func askOn(t *testing.T, nc net.Conn, req kmsg.Request) kmsg.Response {
+	t.Helper()
+	if _, err := nc.Write(frameOf(req, 0)); err != nil {
+		t.Fatal(err)
+	}
+	var size [4]byte
+	if _, err := io.ReadFull(nc, size[:]); err != nil {
+		t.Fatal(err)
+	}
+	body := make([]byte, binary.BigEndian.Uint32(size[:]))
+	if _, err := io.ReadFull(nc, body); err != nil {
+		t.Fatal(err)
+	}
+	resp := req.ResponseKind()
+	if err := resp.ReadFrom(body[5:]); err != nil { // correlation id, no tags
+		t.Fatal(err)
+	}
+	return resp
+}
+
+// makeMirror makes a mirror topic as a client does.
+func (b *testBroker) makeMirror(t *testing.T, name string, partitions int32) {
+	t.Helper()
+	source := testSource
+	_, err := kadm.NewClient(b.client(t)).CreateTopic(within(t, 10*time.Second), partitions, 1, map[string]*string{mirrorSource: &source}, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// append sends one partition's append.
+func (b *testBroker) append(t *testing.T, name string, p mirrorwire.AppendRequestPartition) mirrorwire.AppendResponsePartition {
+	t.Helper()
+	req := &mirrorwire.AppendRequest{TimeoutMillis: 10_000, Topics: []mirrorwire.AppendRequestTopic{{
+		TopicID: b.topic(name).ID, Source: testSource, Partitions: []mirrorwire.AppendRequestPartition{p},
+	}}}
+	return b.ask(t, req).(*mirrorwire.AppendResponse).Topics[0].Partitions[0]
+}
+
+func (b *testBroker) alter(t *testing.T, want mirrorwire.AlterRequestTopic) mirrorwire.DescribeResponseTopic {
+	t.Helper()
+	return b.ask(t, &mirrorwire.AlterRequest{Topics: []mirrorwire.AlterRequestTopic{want}}).(*mirrorwire.AlterResponse).Topics[0]
+}
+
+// storedBytes is all of partition 0.
+func (b *testBroker) storedBytes(t *testing.T, name string) []byte {
+	t.Helper()
+	p, err := b.partition(name, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []byte
+	for at := p.StartOffset(); at < p.HighWatermark(); {
+		part, err := p.Read(at, 1<<20, p.HighWatermark())
+		if err != nil || len(part) == 0 {
+			t.Fatalf("read at %d: %d bytes, %v", at, len(part), err)
+		}
+		out = append(out, part...)
+		for len(part) > 0 {
+			at = int64(binary.BigEndian.Uint64(part)) + int64(binary.BigEndian.Uint32(part[23:])) + 1
+			part = part[12+binary.BigEndian.Uint32(part[8:]):]
+		}
+	}
+	return out
+}
+
+// fillSource produces batches of every codec, with transactions of both outcomes, to
+// partition 0, and leaves one open if asked.
+func fillSource(t *testing.T, b *testBroker, topic string, open bool) {
+	t.Helper()
+	b.makeTopic(t, topic, 1, 0)
+	ctx := within(t, 30*time.Second)
+	for _, codec := range []kgo.CompressionCodec{kgo.NoCompression(), kgo.GzipCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression()} {
+		produceN(t, b.client(t, kgo.ProducerBatchCompression(codec)), topic, 0, 20)
+	}
+	record := func(v string) *kgo.Record { return &kgo.Record{Topic: topic, Value: []byte(v)} }
+	for _, commit := range []kgo.TransactionEndTry{kgo.TryCommit, kgo.TryAbort, kgo.TryCommit} {
+		cl := b.client(t, kgo.TransactionalID("tx"), kgo.DefaultProduceTopic(topic))
+		if err := transact(t, cl, commit, record("in a transaction")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if open {
+		cl := b.client(t, kgo.TransactionalID("open"))
+		if err := cl.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.ProduceSync(ctx, record("open")).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAMirrorIsItsSourceByteForByte(t *testing.T) {
+	a := startBroker(t, nil)
+	fillSource(t, a, "orders", true)
+	b := startBroker(t, nil)
+	b.makeMirror(t, "orders", 1)
+	want := a.storedBytes(t, "orders")
+	p := mirrorwire.NewAppendPartition()
+	p.WriterEpoch, p.Batches = 3, want
+	got := b.append(t, "orders", p)
+	src, _ := a.partition("orders", 0)
+	if got.ErrorCode != 0 || got.LogEnd != src.EndOffset() || got.LastEpoch != src.LastEpoch() || got.WriterEpoch != 3 || got.State != mirrorwire.Active {
+		t.Fatalf("append: %+v", got)
+	}
+	if !bytes.Equal(b.storedBytes(t, "orders"), want) {
+		t.Fatal("the mirror's bytes are not the source's")
+	}
+	dst, _ := b.partition("orders", 0)
+	if dst.LastStable() != src.LastStable() || dst.LastStable() == dst.HighWatermark() {
+		t.Errorf("last stable %d, the source's %d, end %d", dst.LastStable(), src.LastStable(), dst.HighWatermark())
+	}
+	values, mirrored := a.committedValues(t, "orders"), b.committedValues(t, "orders")
+	if len(values) != 102 || len(mirrored) != len(values) {
+		t.Errorf("read_committed: %d records from the mirror, %d from the source, want 102", len(mirrored), len(values))
+	}
+	for i := range min(len(values), len(mirrored)) {
+		if values[i] != mirrored[i] {
+			t.Fatalf("record %d: %q, want %q", i, mirrored[i], values[i])
+		}
+	}
+	// The same again is a writer that lost its answer.
+	if got := b.append(t, "orders", p); got.ErrorCode != kerr.InvalidUpdateVersion.Code || got.LogEnd != src.EndOffset() {
+		t.Errorf("the same again: %+v", got)
+	}
+	p.WriterEpoch = 2
+	if got := b.append(t, "orders", p); got.ErrorCode != kerr.ProducerFenced.Code || got.WriterEpoch != 3 || got.ErrorMessage == nil {
+		t.Errorf("an older writer: %+v", got)
+	}
+}
+
+func TestOnlyItsWriterWritesToAMirror(t *testing.T) {
+	b := startBroker(t, nil)
+	b.makeMirror(t, "orders", 1)
+	ctx := within(t, 20*time.Second)
+	err := b.client(t).ProduceSync(ctx, &kgo.Record{Topic: "orders", Value: []byte("v")}).FirstErr()
+	if !errors.Is(err, kerr.InvalidRequest) {
+		t.Errorf("produce: %v, want INVALID_REQUEST", err)
+	}
+	cl := b.client(t, kgo.TransactionalID("tx"))
+	if err := transact(t, cl, kgo.TryCommit, &kgo.Record{Topic: "orders", Value: []byte("v")}); err == nil {
+		t.Error("a transaction wrote to a mirror")
+	}
+	adm := kadm.NewClient(b.client(t))
+	if got, err := adm.DeleteRecords(ctx, kadm.Offsets{"orders": {0: {Topic: "orders", Partition: 0, At: 0}}}); err == nil && got.Error() == nil {
+		t.Error("records of a mirror may be deleted")
+	}
+	set := kadm.AlterConfig{Op: kadm.SetConfig, Name: mirrorSource, Value: kmsg.StringPtr("x/y")}
+	if got, err := adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{set}, "orders"); err == nil && got[0].Err == nil {
+		t.Error("the source of a mirror may be changed")
+	}
+	configs, err := adm.DescribeTopicConfigs(ctx, "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]string{}
+	for _, c := range configs[0].Configs {
+		shown[c.Key] = c.MaybeValue()
+	}
+	if shown[mirrorSource] != testSource || shown[mirrorState] != "active" {
+		t.Errorf("describe shows %q, %q", shown[mirrorSource], shown[mirrorState])
+	}
+	b.makeTopic(t, "plain", 1, 0)
+	p := mirrorwire.NewAppendPartition()
+	if got := b.append(t, "plain", p); got.ErrorCode != kerr.InvalidRequest.Code {
+		t.Errorf("append to an ordinary topic: %+v", got)
+	}
+}
+
+// TestReportedEpochsAreNeverBelowTheSources: a client that commits the leader epoch
+// of what it read believes no older one in metadata afterwards.
+func TestReportedEpochsAreNeverBelowTheSources(t *testing.T) {
+	a := startBroker(t, nil)
+	fillSource(t, a, "orders", true)
+	batches := a.storedBytes(t, "orders")
+	for rest := batches; len(rest) > 0; rest = rest[12+binary.BigEndian.Uint32(rest[8:]):] {
+		binary.BigEndian.PutUint32(rest[12:], 57) // no checksum covers the leader epoch
+	}
+	b := startBroker(t, nil)
+	b.makeMirror(t, "orders", 1)
+	p := mirrorwire.NewAppendPartition()
+	p.WriterEpoch, p.Batches = 1, batches
+	end := b.append(t, "orders", p).LogEnd
+	check := func(b *testBroker, want int32, exact bool) int32 {
+		t.Helper()
+		part, err := b.partition("orders", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		topics, err := kadm.NewClient(b.client(t)).ListTopics(within(t, 10*time.Second), "orders")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := topics["orders"].Partitions[0].LeaderEpoch; got != part.LeaderEpoch() || got < want || exact && got != want {
+			t.Errorf("metadata has epoch %d, want %d", got, want)
+		}
+		if found, at := part.EpochEnd(57); found != 57 || at != end {
+			t.Errorf("epoch 57 ends at (%d, %d), want %d", found, at, end)
+		}
+		return part.LeaderEpoch()
+	}
+	check(b, 57, true)
+	b = b.crash(t, 1)
+	check(b, 57, true)
+	got := b.alter(t, mirrorwire.AlterRequestTopic{Topic: "orders", Op: mirrorwire.Promote})
+	if got.ErrorCode != 0 || got.State != mirrorwire.Promoted || len(got.Partitions[0].Ended) != 1 || got.Partitions[0].PromotedAt != end {
+		t.Fatalf("promote: %+v", got)
+	}
+	promoted := check(b, 58, true)
+	last := produceN(t, b.client(t), "orders", 0, 1)
+	if last != end+1 { // behind the marker of the transaction that was open
+		t.Errorf("the first record after the promotion is at %d, want %d", last, end+1)
+	}
+	if got := b.append(t, "orders", p); got.ErrorCode != kerr.ProducerFenced.Code || got.State != mirrorwire.Promoted {
+		t.Errorf("append to a promoted topic: %+v", got)
+	}
+	b = b.crash(t, 2)
+	check(b, promoted+1, true)
+	again := b.alter(t, mirrorwire.AlterRequestTopic{Topic: "orders", Op: mirrorwire.Promote})
+	if again.ErrorCode != 0 || again.State != mirrorwire.Promoted {
+		t.Errorf("promoted again: %+v", again)
+	}
+}
+
+func TestAMirrorIsPausedFailedAndResumed(t *testing.T) {
+	b := startBroker(t, nil)
+	b.makeMirror(t, "orders", 1)
+	a := startBroker(t, nil)
+	a.makeTopic(t, "orders", 1, 5)
+	p := mirrorwire.NewAppendPartition()
+	p.WriterEpoch, p.Batches = 1, a.storedBytes(t, "orders")
+	do := func(op mirrorwire.Op, want mirrorwire.State) {
+		t.Helper()
+		if got := b.alter(t, mirrorwire.AlterRequestTopic{Topic: "orders", Op: op, Reason: "because"}); got.ErrorCode != 0 || got.State != want {
+			t.Fatalf("operation %d: %+v", op, got)
+		}
+	}
+	do(mirrorwire.Pause, mirrorwire.Paused)
+	do(mirrorwire.Pause, mirrorwire.Paused)
+	b = b.restart(t)
+	if got := b.append(t, "orders", p); got.ErrorCode != kerr.PolicyViolation.Code || got.State != mirrorwire.Paused || got.LogEnd != 0 {
+		t.Errorf("append to a paused mirror: %+v", got)
+	}
+	do(mirrorwire.Fail, mirrorwire.Failed)
+	do(mirrorwire.Resume, mirrorwire.Active)
+	if got := b.append(t, "orders", p); got.ErrorCode != 0 || got.LogEnd != 5 {
+		t.Errorf("append to a resumed mirror: %+v", got)
+	}
+	// A source whose epochs go back contradicts itself.
+	again := bytes.Clone(p.Batches)
+	binary.BigEndian.PutUint64(again, 5)
+	p.ExpectedEnd, p.ExpectedEpoch = 5, int32(binary.BigEndian.Uint32(again[12:]))
+	binary.BigEndian.PutUint32(again[12:], 0)
+	p.Batches = again
+	if got := b.append(t, "orders", p); got.ErrorCode != kerr.FencedLeaderEpoch.Code {
+		t.Errorf("epochs that go back: %+v", got)
+	}
+	if state := stateOf(b.topic("orders")); state != mirrorwire.Failed {
+		t.Errorf("state %s, want failed", mirrorwire.StateName(state))
+	}
+}
+
+func TestATopicIsMadeAMirrorAgain(t *testing.T) {
+	b := startBroker(t, nil)
+	b.makeTopic(t, "orders", 1, 5)
+	produceN(t, b.client(t), "orders", 5, 3) // batches of their own: what the other side lacks
+	p, _ := b.partition("orders", 0)
+	restore := mirrorwire.AlterRequestTopic{Topic: "orders", Op: mirrorwire.Restore, Source: testSource, Cuts: []mirrorwire.Cut{
+		{Partition: 0, TruncateTo: 5, ExpectedEnd: 7, ExpectedEpoch: p.LastEpoch()},
+	}}
+	if got := b.alter(t, restore); got.ErrorCode != kerr.InvalidUpdateVersion.Code || got.State != mirrorwire.NoMirror {
+		t.Fatalf("a cut that has not seen the end: %+v", got)
+	}
+	produceN(t, b.client(t), "orders", 8, 1) // It takes writes still.
+	restore.Cuts[0].ExpectedEnd = 9
+	got := b.alter(t, restore)
+	if got.ErrorCode != 0 || got.State != mirrorwire.Active || got.Partitions[0].LogEnd != 5 {
+		t.Fatalf("restore: %+v", got)
+	}
+	if got := b.alter(t, restore); got.ErrorCode != 0 || got.State != mirrorwire.Active {
+		t.Errorf("restore again: %+v", got)
+	}
+	b = b.crash(t, 3)
+	if err := b.client(t).ProduceSync(within(t, 10*time.Second), &kgo.Record{Topic: "orders"}).FirstErr(); !errors.Is(err, kerr.InvalidRequest) {
+		t.Errorf("produce after a restore: %v", err)
+	}
+	if got := consumeN(t, b.client(t), "orders", 5); got[4].Offset != 4 {
+		t.Errorf("the fifth record is at %d", got[4].Offset)
+	}
+}
+
+func TestMirrorRights(t *testing.T) {
+	b := startBroker(t, func(c *Config) { c.Authorizer = true; c.SuperUsers = []string{"User:admin"} })
+	id := [16]byte{1}
+	resp := b.ask(t, &mirrorwire.AppendRequest{Topics: []mirrorwire.AppendRequestTopic{{TopicID: id, Partitions: make([]mirrorwire.AppendRequestPartition, 1)}}})
+	if got := resp.(*mirrorwire.AppendResponse).Topics[0].Partitions[0]; got.ErrorCode != kerr.ClusterAuthorizationFailed.Code || got.LogEnd != -1 {
+		t.Errorf("append without rights: %+v", got)
+	}
+	described := b.ask(t, &mirrorwire.DescribeRequest{Topics: []mirrorwire.TopicRef{{Topic: "x"}, {TopicID: id}}}).(*mirrorwire.DescribeResponse)
+	if a, b := described.Topics[0].ErrorCode, described.Topics[1].ErrorCode; a != kerr.TopicAuthorizationFailed.Code || b != kerr.UnknownTopicID.Code {
+		t.Errorf("describe without rights: %d, %d", a, b)
+	}
+	if got := b.alter(t, mirrorwire.AlterRequestTopic{Topic: "x", Op: mirrorwire.Promote}); got.ErrorCode != kerr.TopicAuthorizationFailed.Code {
+		t.Errorf("promote without rights: %+v", got)
+	}
+}
