@@ -55,7 +55,8 @@ func (b *Broker) metadata(_ context.Context, r *request, q *kmsg.MetadataRequest
 func (b *Broker) metadataTopic(r *request, q *kmsg.MetadataRequest, want kmsg.MetadataRequestTopic, create bool) kmsg.MetadataResponseTopic {
 	refused := kmsg.NewMetadataResponseTopic()
 	refused.Topic, refused.TopicID = want.Topic, want.TopicID
-	if want.Topic == nil {
+	// Java's admin client asks by id with an empty name, others with none.
+	if want.Topic == nil || want.TopicID != [16]byte{} {
 		t := b.topicByID(controller.TopicID(want.TopicID))
 		if t == nil || !r.may(t.Name) {
 			refused.ErrorCode = kerr.UnknownTopicID.Code
