@@ -233,12 +233,18 @@ func openRecoveryPoint(pool *Files, fsys vfs.FS, dir string) (r *recoveryPoint, 
 		return nil, p, fmt.Errorf("read recovery point: %w", err)
 	}
 	r.there = true
+	r.seq, p = newestPoint(buf)
+	return r, p, nil
+}
+
+// newestPoint is the one that counts of the slots of a recovery point's file.
+func newestPoint(buf []byte) (seq uint64, p durablePoint) {
 	for at := 0; at < len(buf); at += recoverySlot {
-		if seq, q, ok := decodePoint(buf[at:]); ok && seq >= r.seq {
-			r.seq, p = seq, q
+		if s, q, ok := decodePoint(buf[at:]); ok && s >= seq {
+			seq, p = s, q
 		}
 	}
-	return r, p, nil
+	return seq, p
 }
 
 // make sees to it that the file is there, with its room, so that noting a point

@@ -3,7 +3,6 @@ package commitlog
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -12,127 +11,176 @@ import (
 	"github.com/waybillhq/waybill/internal/vfs"
 )
 
-// Dump writes what the files of a log hold, for people. It changes nothing, needs
-// no lock, and goes on past damage, which it names. With batches it lists each
-// one; without, what there is of them in a segment.
-func Dump(fsys vfs.FS, dir string, batches bool, w io.Writer) error {
-	names, err := fsys.ReadDir(dir)
+// DumpOptions say how much of a log a dump lists.
+type DumpOptions struct {
+	// Batches lists every batch, and every entry of an index.
+	Batches bool
+	// Records lists every record, and the batches too.
+	Records bool
+}
+
+// DumpItem is one thing that a dump found.
+type DumpItem struct {
+	File string `json:"file"` // as the caller's directory and the name in it
+	// Position is where in the file it begins, in bytes.
+	Position int64 `json:"position"`
+	// What is the kind of the thing; a damaged one is "damage".
+	What   string       `json:"what"`
+	Detail fmt.Stringer `json:"detail"`
+}
+
+// Damaged says whether the item names damage.
+func (i DumpItem) Damaged() bool { return i.What == dumpDamage }
+
+func (i DumpItem) String() string {
+	if i.Damaged() {
+		return fmt.Sprintf("%s: byte %d: DAMAGED: %s", i.File, i.Position, i.Detail)
+	}
+	return fmt.Sprintf("%s: byte %d: %s %s", i.File, i.Position, i.What, i.Detail)
+}
+
+const dumpDamage = "damage"
+
+// DumpDamage is the detail of an item of damage.
+type DumpDamage struct {
+	Reason string `json:"reason"`
+}
+
+func (d DumpDamage) String() string { return d.Reason }
+
+// NewDumpDamage is an item that names damage.
+func NewDumpDamage(file string, position int64, reason string) DumpItem {
+	return DumpItem{file, position, dumpDamage, DumpDamage{reason}}
+}
+
+// dumpRecords bounds what one batch may hold when it is decompressed for a dump.
+const dumpRecords = 128 << 20
+
+// Dump hands what the named files of a log hold to emit; without names those of
+// the whole directory, which are then also held against its checkpoint. It changes
+// nothing, needs no lock, and goes on past damage, which it hands out like the
+// rest. Of a log in use it sees files at different moments: what it calls damage
+// counts when the broker is stopped. It returns the first error of emit, or why
+// the directory cannot be read.
+func Dump(fsys vfs.FS, dir string, names []string, opts DumpOptions, emit func(DumpItem) error) error {
+	d := dumper{fs: fsys, dir: dir, opts: opts, sink: emit}
+	all, err := fsys.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("dump log: %w", err)
 	}
-	d := dumper{fs: fsys, dir: dir, batches: batches, w: w}
+	d.context(all)
+	whole := names == nil
+	if whole {
+		names = all
+	}
 	for _, name := range names {
-		if err := d.file(name); err != nil {
-			return fmt.Errorf("dump %s: %w", name, err)
+		if err := d.file(name); err != nil && !(whole && errors.Is(err, fs.ErrNotExist)) { // a live log may just have removed it
+			d.damage(name, 0, err.Error())
 		}
+		if d.err != nil {
+			return d.err
+		}
+	}
+	if whole {
+		d.compare()
 	}
 	return d.err
 }
 
+// IsLogFile says whether a file of that name may be one of a log.
+func IsLogFile(name string) bool {
+	name = strings.TrimSuffix(strings.TrimSuffix(name, tmpSuffix), cleanedSuffix)
+	for _, suffix := range []string{logSuffix, offsetSuffix, timeSuffix, abortedSuffix, snapshotSuffix} {
+		if _, ok := parseName(name, suffix); ok {
+			return true
+		}
+	}
+	return name == checkpointName || name == recoveryName || name == mirrorName
+}
+
 type dumper struct {
-	fs      vfs.FS
-	dir     string
-	batches bool
-	w       io.Writer
-	err     error // of the first write
+	fs    vfs.FS
+	dir   string
+	opts  DumpOptions
+	sink  func(DumpItem) error
+	err   error // the first of the sink
+	point durablePoint
+	known *checkpoint // nil if there is none that can be read
+	last  int64       // base of the last segment
 }
 
-func (d *dumper) print(format string, args ...any) {
-	if d.err == nil {
-		_, d.err = fmt.Fprintf(d.w, format, args...)
+// context reads what tells a torn tail from damage.
+func (d *dumper) context(names []string) {
+	d.known, _ = readCheckpoint(d.fs, d.dir) // its own dump names the error
+	if buf, err := vfs.ReadFile(d.fs, filepath.Join(d.dir, recoveryName), 1<<20); err == nil {
+		_, d.point = newestPoint(buf)
 	}
-}
-
-// file dumps one file. What it does not know, it names.
-func (d *dumper) file(name string) error {
-	base, isLog := parseName(name, logSuffix)
-	_, isSnapshot := parseName(name, snapshotSuffix)
-	switch {
-	case isLog:
-		return d.segment(name, base)
-	case isSnapshot:
-		return d.content(name, d.snapshot)
-	case name == checkpointName:
-		return d.content(name, d.checkpoint)
-	case name == recoveryName:
-		return d.content(name, d.point)
-	case strings.HasSuffix(name, abortedSuffix):
-		return d.content(name, d.aborted)
-	case strings.HasSuffix(name, timeSuffix):
-		return d.content(name, func(name string, buf []byte) { d.print("%s: %d entries\n", name, len(buf)/timeEntry) })
-	case strings.HasSuffix(name, offsetSuffix):
-		return d.content(name, func(name string, buf []byte) { d.print("%s: %d entries\n", name, len(buf)/offsetEntry) })
-	}
-	d.print("%s: not a file of a log\n", name)
-	return nil
-}
-
-func (d *dumper) content(name string, show func(name string, buf []byte)) error {
-	buf, err := vfs.ReadFile(d.fs, filepath.Join(d.dir, name), checkpointLimit)
-	if errors.Is(err, fs.ErrNotExist) { // A live log has just removed it.
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	show(name, buf)
-	return nil
-}
-
-func (d *dumper) checkpoint(name string, buf []byte) {
-	c, err := decodeCheckpoint(buf)
-	if err != nil {
-		d.print("%s: CORRUPT: %v\n", name, err)
-		return
-	}
-	d.print("%s: start %d, active segment %d, %d sealed, sparse %v\n", name, c.Start, c.Active, len(c.Sealed), c.Sparse)
-	for _, s := range c.Sealed {
-		d.print("  sealed %d..%d, %d bytes, newest timestamp %d\n", s.Base, s.Next-1, s.Size, s.MaxTime)
-	}
-	for _, e := range c.Epochs {
-		d.print("  leader epoch %d from offset %d\n", e.Epoch, e.Start)
-	}
-	if c.intents() {
-		d.print("  not carried out: drop %v, cut %+v, empty %v\n", c.Drop, c.Cut, c.Empty)
-	}
-}
-
-func (d *dumper) point(name string, buf []byte) {
-	for at := 0; at+recoveryLen <= len(buf); at += recoverySlot {
-		if seq, p, ok := decodePoint(buf[at:]); ok {
-			d.print("%s: %d: segment %d durable up to byte %d\n", name, seq, p.base, p.size)
+	for _, name := range names {
+		if base, ok := parseName(name, logSuffix); ok {
+			d.last = max(d.last, base)
 		}
 	}
 }
 
-func (d *dumper) aborted(name string, buf []byte) {
-	list, err := decodeAborted(buf)
-	if err != nil {
-		d.print("%s: CORRUPT: %v\n", name, err)
-	}
-	for _, a := range list {
-		d.print("%s: producer %d aborted %d..%d, stable from %d\n", name, a.producerID, a.first, a.last, a.stable)
+func (d *dumper) item(name string, pos int64, what string, detail fmt.Stringer) {
+	if d.err == nil {
+		d.err = d.sink(DumpItem{filepath.Join(d.dir, name), pos, what, detail})
 	}
 }
 
-func (d *dumper) snapshot(name string, buf []byte) {
-	s, offset, err := decodeProducers(buf, 1)
-	if err != nil {
-		d.print("%s: CORRUPT: %v\n", name, err)
-		return
+func (d *dumper) damage(name string, pos int64, reason string) {
+	d.item(name, pos, dumpDamage, DumpDamage{reason})
+}
+
+// listing says whether single batches and entries are asked for.
+func (d *dumper) listing() bool { return d.opts.Batches || d.opts.Records }
+
+// text is a detail that has no parts.
+type text string
+
+func (t text) String() string { return string(t) }
+
+// file dumps one file. What it does not know, it names.
+func (d *dumper) file(name string) error {
+	if strings.HasSuffix(name, tmpSuffix) {
+		d.item(name, 0, "leftover", text("what was to replace a file; the next start removes it"))
+		return nil
 	}
-	d.print("%s: %d producers at offset %d\n", name, len(s.byID), offset)
-	for _, p := range s.states() {
-		d.print("  producer %d epoch %d, last sequence %d, last append %d, transaction from %d\n",
-			p.ProducerID, p.ProducerEpoch, p.LastSequence, p.LastTimestamp, p.TxnStart)
+	plain := strings.TrimSuffix(name, cleanedSuffix)
+	for suffix, show := range map[string]func(string, int64) error{
+		logSuffix: d.segment, offsetSuffix: d.offsetIndex, timeSuffix: d.timeIndex, abortedSuffix: d.aborted, snapshotSuffix: d.snapshot,
+	} {
+		if base, ok := parseName(plain, suffix); ok {
+			return show(name, base)
+		}
 	}
+	switch name {
+	case checkpointName:
+		return d.checkpoint(name)
+	case recoveryName:
+		return d.points(name)
+	case mirrorName:
+		return d.mirror(name)
+	}
+	d.item(name, 0, "unknown", text("not a file of a log"))
+	return nil
+}
+
+type dumpedSegment struct {
+	Base      int64 `json:"base"`
+	Next      int64 `json:"next"` // offset after the last batch
+	Batches   int64 `json:"batches"`
+	Records   int64 `json:"records"`
+	Bytes     int64 `json:"bytes"`
+	FileBytes int64 `json:"fileBytes"`
+}
+
+func (s dumpedSegment) String() string {
+	return fmt.Sprintf("%d..%d, %d batches, %d records, %d bytes", s.Base, s.Next-1, s.Batches, s.Records, s.Bytes)
 }
 
 func (d *dumper) segment(name string, base int64) error {
 	f, err := d.fs.Open(filepath.Join(d.dir, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -141,31 +189,133 @@ func (d *dumper) segment(name string, base int64) error {
 	if err != nil {
 		return err
 	}
-	var count, records, next int64 = 0, 0, base
+	sum := dumpedSegment{Base: base, Next: base, FileBytes: size}
 	stop, damage, err := scan(f, 0, size, base, false, func(pos int64, b record.Batch) error {
-		count, records, next = count+1, records+int64(b.Count()), b.NextOffset()
-		if d.batches {
-			d.print("%s: byte %d: offsets %d..%d, %d records, %d bytes, %s, epoch %d, producer %d/%d/%d, transactional %v, control %v, newest timestamp %d\n",
-				name, pos, b.BaseOffset(), b.LastOffset(), b.Count(), len(b), b.Attributes().Codec(), b.LeaderEpoch(),
-				b.ProducerID(), b.ProducerEpoch(), b.BaseSequence(), b.Attributes().Transactional(), b.Attributes().Control(), b.MaxTimestamp())
-		}
+		sum.Batches, sum.Records, sum.Next = sum.Batches+1, sum.Records+int64(b.Count()), b.NextOffset()
+		d.batch(name, pos, b)
 		return d.err
 	})
 	if err != nil {
 		return err
 	}
-	d.print("%s: %d batches, %d records, offsets %d..%d, %d bytes\n", name, count, records, base, next-1, stop)
-	if damage == nil {
+	sum.Bytes = stop
+	d.item(name, 0, "segment", sum)
+	strict := name != fileName(d.last, logSuffix) || d.known != nil && d.known.Active > base
+	promised := int64(0)
+	if d.point.base == base && !strict {
+		promised = d.point.size
+	}
+	switch {
+	case stop < promised:
+		reason := "the file ends"
+		if damage != nil {
+			reason = damage.Error()
+		}
+		d.damage(name, stop, fmt.Sprintf("%s, and what lies before byte %d was durable; the next offset is %d", reason, promised, sum.Next))
+		return nil
+	case damage == nil:
 		return nil
 	}
 	rest, err := lengthWithoutZeros(f, stop, size)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case strict:
+		d.damage(name, stop, fmt.Sprintf("%v; the next offset is %d", damage, sum.Next))
+	case rest == 0:
+		d.item(name, stop, "preallocated", text(fmt.Sprintf("up to byte %d", size)))
+	default:
+		d.item(name, stop, "torn", text(fmt.Sprintf("%v; it was not durable yet, the next start cuts it", damage)))
 	}
-	if rest == 0 {
-		d.print("%s: preallocated up to byte %d\n", name, size)
-		return nil
-	}
-	d.print("%s: UNREADABLE from byte %d: %v\n", name, stop, damage)
 	return nil
+}
+
+type dumpedBatch struct {
+	BaseOffset    int64  `json:"baseOffset"`
+	LastOffset    int64  `json:"lastOffset"`
+	Count         int32  `json:"count"`
+	Bytes         int    `json:"bytes"`
+	Codec         string `json:"codec"`
+	LeaderEpoch   int32  `json:"leaderEpoch"`
+	ProducerID    int64  `json:"producerId"`
+	ProducerEpoch int16  `json:"producerEpoch"`
+	BaseSequence  int32  `json:"baseSequence"`
+	Transactional bool   `json:"transactional"`
+	Control       bool   `json:"control"`
+	DeleteHorizon bool   `json:"deleteHorizon"` // the base timestamp is it
+	BaseTimestamp int64  `json:"baseTimestamp"`
+	MaxTimestamp  int64  `json:"maxTimestamp"`
+	Marker        string `json:"marker,omitempty"` // of a control batch that ends a transaction
+}
+
+func (b dumpedBatch) String() string {
+	s := fmt.Sprintf("%d..%d, %d records, %d bytes, %s, epoch %d, newest timestamp %d",
+		b.BaseOffset, b.LastOffset, b.Count, b.Bytes, b.Codec, b.LeaderEpoch, b.MaxTimestamp)
+	if b.ProducerID >= 0 {
+		s += fmt.Sprintf(", producer %d epoch %d sequence %d", b.ProducerID, b.ProducerEpoch, b.BaseSequence)
+	}
+	if b.Transactional {
+		s += ", transactional"
+	}
+	if b.Control {
+		s += ", control"
+	}
+	if b.Marker != "" {
+		s += ", " + b.Marker
+	}
+	if b.DeleteHorizon {
+		s += fmt.Sprintf(", delete horizon %d", b.BaseTimestamp)
+	}
+	return s
+}
+
+type dumpedRecord struct {
+	Offset    int64  `json:"offset"`
+	Timestamp int64  `json:"timestamp"`
+	Key       []byte `json:"key"`
+	Value     []byte `json:"value"`
+}
+
+func (r dumpedRecord) String() string {
+	return fmt.Sprintf("%d, timestamp %d, key %s, value %s", r.Offset, r.Timestamp, quote(r.Key), quote(r.Value))
+}
+
+func quote(b []byte) string {
+	if b == nil {
+		return "null"
+	}
+	return fmt.Sprintf("%q", b)
+}
+
+func (d *dumper) batch(name string, pos int64, b record.Batch) {
+	if !d.listing() {
+		return
+	}
+	a := b.Attributes()
+	out := dumpedBatch{
+		b.BaseOffset(), b.LastOffset(), b.Count(), len(b), a.Codec().String(), b.LeaderEpoch(), b.ProducerID(), b.ProducerEpoch(), b.BaseSequence(),
+		a.Transactional(), a.Control(), a.DeleteHorizon(), b.BaseTimestamp(), b.MaxTimestamp(), "",
+	}
+	if a.Control() {
+		switch m, err := decodeMarker(b); {
+		case err == nil && m.Commit:
+			out.Marker = "commit"
+		case err == nil:
+			out.Marker = "abort"
+		case !errors.Is(err, errNoMarker):
+			d.damage(name, pos, err.Error())
+		}
+	}
+	d.item(name, pos, "batch", out)
+	if !d.opts.Records || b.Count() == 0 {
+		return
+	}
+	records, err := b.Decode(dumpRecords)
+	if err != nil {
+		d.damage(name, pos, fmt.Sprintf("records from offset %d: %v", b.BaseOffset(), err))
+		return
+	}
+	for _, r := range records {
+		d.item(name, pos, "record", dumpedRecord{r.Offset, r.Timestamp, r.Key, r.Value})
+	}
 }

@@ -1,42 +1,94 @@
 package commitlog
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/waybillhq/waybill/internal/vfs"
 )
 
-func TestDumpNamesWhatThereIs(t *testing.T) {
+// dumpOf is a dump as text, and its damage.
+func dumpOf(t *testing.T, fsys vfs.FS, opts DumpOptions, names ...string) (all string, damage []string) {
+	t.Helper()
+	var out strings.Builder
+	must(t, Dump(fsys, testDir, names, opts, func(i DumpItem) error {
+		out.WriteString(i.String() + "\n")
+		if i.Damaged() {
+			damage = append(damage, i.String())
+		}
+		return nil
+	}))
+	return out.String(), damage
+}
+
+// dumped is a log of several segments with an aborted transaction.
+func dumped(t *testing.T) (*vfs.Mem, *Log) {
+	t.Helper()
 	fsys := vfs.NewMem()
 	l := open(t, fsys, small())
 	add(t, l, from{7, 0, 0, true}, 2)
 	_, err := l.AppendMarker(Marker{7, 0, false, 0}, 0)
 	must(t, err)
-	for l.view.Load().count() == 1 {
+	for l.view.Load().count() < 3 {
 		add(t, l, nobody, 3)
 	}
-	dump := func() string {
-		var out strings.Builder
-		must(t, Dump(fsys, testDir, true, &out))
-		return out.String()
-	}
-	expect := func(got string, wants ...string) {
-		t.Helper()
-		for _, want := range wants {
+	must(t, l.WaitDurable(t.Context(), l.EndOffset()))
+	return fsys, l
+}
+
+func TestDumpNamesWhatThereIs(t *testing.T) {
+	fsys, l := dumped(t)
+	for _, then := range []func() error{l.Close, func() error { return nil }} { // while it is open, and after
+		got, damage := dumpOf(t, fsys, DumpOptions{Records: true})
+		for _, want := range []string{
+			`checkpoint {"version":1,"start":0`, "segment 0..", "byte 0: batch 0..1, 2 records", "producer 7 epoch 0 sequence 0, transactional\n",
+			"transactional, control, abort", `record 1, timestamp 1001, key null, value "7/0/0+1"`, "aborted 0..2 of producer 7",
+			"entry offset", "entry timestamp", "durable up to byte", "snapshot at offset", "producer 7 epoch 0, last sequence 1",
+		} {
 			if !strings.Contains(got, want) {
 				t.Errorf("no %q in\n%s", want, got)
 			}
 		}
+		if len(damage) > 0 {
+			t.Errorf("damage in a whole log: %q", damage)
+		}
+		must(t, then())
 	}
-	must(t, l.WaitDurable(t.Context(), l.EndOffset()))
-	expect(dump(),
-		"checkpoint: start 0, active segment", "sealed 0..", "leader epoch 0 from offset 0",
-		"byte 0: offsets 0..1, 2 records", "producer 7/0/0, transactional true, control false",
-		"producer 7 aborted 0..2", "preallocated up to byte 600", "durable up to byte", "1 producers at offset")
-	must(t, l.Close())
+}
 
-	flip(t, fsys, fileName(0, logSuffix), 900)
-	flip(t, fsys, checkpointName, 90)
-	expect(dump(), "UNREADABLE from byte", "checkpoint: CORRUPT")
+func TestDumpNamesDamageWithFileAndPosition(t *testing.T) {
+	first := func(suffix string) string { return fileName(0, suffix) }
+	for name, c := range map[string]struct {
+		harm func(t *testing.T, fsys *vfs.Mem)
+		want string
+	}{
+		"a bit of a batch":         {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, first(logSuffix), 900) }, first(logSuffix) + ": byte "},
+		"a bit of the checkpoint":  {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, checkpointName, 90) }, checkpointName + ": byte 0: DAMAGED: checksum"},
+		"an offset index's entry":  {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, first(offsetSuffix), 60) }, first(offsetSuffix) + ": byte 0: DAMAGED"},
+		"a time index's entry":     {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, first(timeSuffix), 60) }, first(timeSuffix) + ": byte 0: DAMAGED"},
+		"an aborted transaction":   {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, first(abortedSuffix), 260) }, first(abortedSuffix) + ": byte 0: DAMAGED: checksum"},
+		"a missing segment":        {func(t *testing.T, fsys *vfs.Mem) { must(t, fsys.Remove(testDir+"/"+first(logSuffix))) }, first(logSuffix) + ": byte 0: DAMAGED: the checkpoint has it"},
+		"a missing index":          {func(t *testing.T, fsys *vfs.Mem) { must(t, fsys.Remove(testDir+"/"+first(timeSuffix))) }, first(timeSuffix) + ": byte 0: DAMAGED: the checkpoint has it"},
+		"a slot of recovery-point": {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, recoveryName, 80) }, recoveryName + ": byte 0: DAMAGED"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fsys, l := dumped(t)
+			must(t, l.Close())
+			c.harm(t, fsys)
+			if all, damage := dumpOf(t, fsys, DumpOptions{}); !strings.Contains(strings.Join(damage, "\n"), c.want) {
+				t.Errorf("no %q in\n%s", c.want, all)
+			}
+		})
+	}
+}
+
+func TestDumpEndsWithItsReader(t *testing.T) {
+	fsys, l := dumped(t)
+	must(t, l.Close())
+	gone, calls := errors.New("gone"), 0
+	err := Dump(fsys, testDir, nil, DumpOptions{Records: true}, func(DumpItem) error { calls++; return gone })
+	if !errors.Is(err, gone) || calls != 1 {
+		t.Errorf("%v after %d items", err, calls)
+	}
 }

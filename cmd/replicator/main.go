@@ -95,7 +95,7 @@ func newRoot() *cobra.Command {
 	}
 	add("processes", newDemo(), newServe(), newBroker(), newVersion())
 	add("objects", newValidate(), newPlan(), newApply(), newGet(), newDelete(), newRunbook())
-	add("looking", newStatus(), newLedger(), newGroups(), newLineage())
+	add("looking", newStatus(), newLedger(), newGroups(), newLineage(), newDump())
 	add("kafka", newTopic(), newProduce(), newConsume())
 	root.AddCommand(newExitCodes())
 	root.SetHelpCommandGroupID("looking")

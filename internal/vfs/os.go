@@ -64,6 +64,19 @@ func (OS) Open(name string) (File, error) {
 	return osFile{f}, nil
 }
 
+// ReadOnly is [OS] with files that are opened for reading only: for who may not
+// write, and must not.
+type ReadOnly struct{ OS }
+
+// Open opens an existing file for reading.
+func (ReadOnly) Open(name string) (File, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
 // Size is a file's length in bytes.
 func (OS) Size(name string) (int64, error) {
 	info, err := os.Stat(name)
