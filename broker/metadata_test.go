@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ func TestMetadataByTopicID(t *testing.T) {
 	for name, c := range map[string]struct {
 		topic *string
 		id    [16]byte
-		want  error
+		want  *kerr.Error
 	}{
 		"no name":              {nil, made.ID, nil},
 		"an empty name":        {kmsg.StringPtr(""), made.ID, nil},
@@ -36,18 +37,11 @@ func TestMetadataByTopicID(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		got := resp.Topics[0]
-		if want := codeOf(c.want); got.ErrorCode != want {
-			t.Errorf("%s: code %d, want %d", name, got.ErrorCode, want)
+		if err := kerr.ErrorForCode(got.ErrorCode); c.want == nil && err != nil || c.want != nil && !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 		if c.want == nil && (got.Topic == nil || *got.Topic != "orders" || len(got.Partitions) != 1) {
 			t.Errorf("%s: got %+v", name, got)
 		}
 	}
-}
-
-func codeOf(err error) int16 {
-	if err == nil {
-		return 0
-	}
-	return err.(*kerr.Error).Code
 }
