@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build test race lint fuzz damage bench-mirror bench-broker demo schema interop interop-spike kcat suite-franz-go clean
+.PHONY: help build test race lint fuzz damage bench-mirror bench-broker demo schema interop interop-spike kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -44,6 +44,8 @@ hostile-broker: ## 2,000 slow, silent, greedy and deaf clients against the bundl
 demo: ## the whole job, checking itself, then it ends
 	@$(timed) $(GO) run ./cmd/replicator demo --exit
 
+# The suites run on the bundled broker, and with TARGET=kafka on an Apache Kafka, whose
+# outcomes are in test/interop/baseline: whoever differs fails. docs/clients.md has them.
 kcat: ## kcat (librdkafka) against the bundled broker, and against what the demo claims; installs kcat with apt-get if it is missing
 	@$(timed) test/interop/kcat.sh && test/interop/kcat-demo.sh
 
@@ -51,6 +53,30 @@ SUITE_RUN ?=
 SUITE_RECORDS ?= 500000
 suite-franz-go: ## franz-go's own integration tests against the bundled broker (SUITE_RUN, SUITE_RECORDS)
 	@$(timed) RUN='$(SUITE_RUN)' RECORDS=$(SUITE_RECORDS) test/interop/franz-go.sh
+
+suite-franz-go-chaos: ## franz-go's tests of groups and transactions with its own disturbances
+	@$(timed) test/interop/franz-go.sh chaos
+
+suite-franz-go-crash: ## franz-go's tests while the broker is killed (SIGKILL) every ten seconds
+	@$(timed) test/interop/franz-go.sh crash
+
+suite-node: ## kafkajs and @platformatic/kafka (needs npm)
+	@$(timed) test/interop/node.sh
+
+suite-python: ## confluent-kafka and kafka-python (needs Python 3)
+	@$(timed) test/interop/python.sh
+
+suite-java-tools: ## Java's clients and Apache Kafka's tools, 3.9 and 4.1 (needs Java 17 and Maven, as all below)
+	@$(timed) test/interop/java-tools.sh
+
+suite-streams: ## Kafka Streams, exactly once, with instances killed
+	@$(timed) test/interop/streams.sh
+
+suite-connect: ## Kafka Connect, two workers of which one is killed
+	@$(timed) test/interop/connect.sh
+
+suite-registry: ## Apicurio Registry with its schemas on the broker, which is killed
+	@$(timed) test/interop/registry.sh
 
 interop-spike: ## raw batches, lanes and takeovers against Apache Kafka 3.9 and 4.x (needs Java 17 and Maven)
 	@$(timed) $(GO) test -tags interop -count=1 -timeout 20m -v -run Spike ./test/interop/...

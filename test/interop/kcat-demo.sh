@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Another client checks the demonstration: kcat, given the connection details that
 # 'demo -o json' prints, must find in both datacenters what the demonstration claims.
-cd "$(dirname "$0")"
-. ./broker.sh
-command -v kcat >/dev/null || { apt-get update -qq && apt-get install -y -qq kcat >/dev/null; }
-build_replicator
+. "$(dirname "$0")/suite.sh"
+need kcat kcat
+(cd "$root" && retry go build -o "$WORK/replicator" ./cmd/replicator)
 
 "$WORK/replicator" demo --stay -o json --dir "$WORK/demo" >"$WORK/demo.json" 2>"$WORK/demo.log" &
-broker_pid=$! # ended by the trap, as a broker would be
+demo=$! last_signal=TERM # it is ended with the script, and ends its own children
+echo $demo >"$WORK/pid"
 for _ in $(seq 200); do
 	grep -q '^}' "$WORK/demo.json" && break
-	kill -0 "$broker_pid" 2>/dev/null || { cat "$WORK/demo.log"; exit 1; }
+	kill -0 "$demo" 2>/dev/null || { cat "$WORK/demo.log"; exit 1; }
 	sleep 0.3
 done
 # The document is indented: a figure is a line of its own.
