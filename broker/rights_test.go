@@ -139,7 +139,7 @@ var variants = map[kmsg.Key][]func(q kmsg.Request){
 		},
 	},
 	// By id a topic is unknown to who may not describe it, as in Kafka.
-	kmsg.Metadata: {func(q kmsg.Request) { q.(*kmsg.MetadataRequest).Topics[0].TopicID = [16]byte{} }},
+	kmsg.Metadata:                    {func(q kmsg.Request) { q.(*kmsg.MetadataRequest).Topics[0].TopicID = [16]byte{} }},
 	kmsg.Key(mirrorwire.DescribeKey): {func(q kmsg.Request) { q.(*mirrorwire.DescribeRequest).Topics[0].TopicID = [16]byte{} }},
 	kmsg.Key(mirrorwire.AlterKey):    {func(q kmsg.Request) { q.(*mirrorwire.AlterRequest).Topics[0].TopicID = [16]byte{} }},
 }
