@@ -168,7 +168,13 @@ func Compress(codec Codec, src []byte) ([]byte, error) {
 	case Snappy:
 		return snappy.Encode(nil, src), nil
 	case LZ4:
-		if err := writeAll(lz4.NewWriter(&out), src); err != nil {
+		w := lz4.NewWriter(&out)
+		// As Kafka's clients do. The default of 4 MiB costs that much memory now and
+		// with everyone who decompresses it later, however small the batch.
+		if err := w.Apply(lz4.BlockSizeOption(lz4.Block64Kb)); err != nil {
+			return nil, fmt.Errorf("lz4: %w", err)
+		}
+		if err := writeAll(w, src); err != nil {
 			return nil, fmt.Errorf("lz4: %w", err)
 		}
 	case Zstd:
