@@ -158,9 +158,38 @@ func (c *conn) pipeline(ctx context.Context) error {
 		return c.work(clientCtx, frames, answers, &unanswered)
 	})
 	group.Go(func() error {
-		return c.write(clientCtx, answers, &unanswered)
+		err := c.write(clientCtx, answers, &unanswered)
+		if err == nil && c.stopping.Load() {
+			c.partInPeace()
+		}
+		return err
 	})
 	return group.Wait()
+}
+
+const (
+	// partingLimit bounds how long a stop waits for a client that goes on sending.
+	partingLimit = 500 * time.Millisecond
+	// quietFor says that the socket holds no more requests.
+	quietFor = 50 * time.Millisecond
+)
+
+// partInPeace ends a connection so that the client gets the answers that are on
+// their way: closed over requests that nobody has read, a socket resets the
+// connection and drops them (RFC 1122, 4.2.2.13). The reader has ended.
+func (c *conn) partInPeace() {
+	if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // the client may be gone
+	}
+	unread := make([]byte, readBuffer)
+	for end := time.Now().Add(partingLimit); time.Now().Before(end); {
+		if c.nc.SetReadDeadline(time.Now().Add(quietFor)) != nil {
+			return
+		}
+		if _, err := c.nc.Read(unread); err != nil {
+			return
+		}
+	}
 }
 
 // read hands frames to the worker until the client closes its side.
