@@ -192,17 +192,19 @@ func (c *conn) partInPeace() {
 	}
 }
 
-// read hands frames to the worker until the client closes its side.
+// read hands frames to the worker until the client closes its side. That the
+// connection was closed on this side is no failure of its own: whoever did it,
+// worker, writer or a stop, says why.
 func (c *conn) read(ctx context.Context, frames chan<- frame) error {
 	for {
 		if err := c.waitForFrame(); err != nil {
-			if errors.Is(err, io.EOF) || c.stopping.Load() {
+			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || c.stopping.Load() {
 				return nil
 			}
 			return fmt.Errorf("read: %w", err)
 		}
 		f, err := c.readFrame(ctx)
-		if err != nil && c.stopping.Load() {
+		if err != nil && (errors.Is(err, net.ErrClosed) || c.stopping.Load() && !errors.Is(err, errFrame)) {
 			return nil
 		}
 		if err != nil {

@@ -211,16 +211,37 @@ func TestMalformedBytesCostTheirConnectionOnly(t *testing.T) {
 	}
 }
 
+// TestOneLogLinePerMalformedFrame stops the broker as soon as the client sees the
+// end, so that the line is written during the stop as often as before it.
 func TestOneLogLinePerMalformedFrame(t *testing.T) {
-	lines := &logLines{}
-	b := startBroker(t, saslConfig(lines))
-	nc := dial(t, b.Addr("plain"))
-	if _, err := exchange(t, nc, []byte{0, 0, 0, 12, 0x7f, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0}); err == nil {
-		t.Fatal("unknown api key answered")
-	}
-	b.stop()
-	if n := lines.count("connection closed"); n != 1 {
-		t.Errorf("%d lines", n)
+	unsupported := frameOf(kmsg.NewPtrMetadataRequest(), 4)
+	binary.BigEndian.PutUint16(unsupported[6:], 99)
+	cut := frameOf(kmsg.NewPtrMetadataRequest(), 4)
+	cut = cut[:len(cut)-1]
+	binary.BigEndian.PutUint32(cut, uint32(len(cut)-4))
+	for name, c := range map[string]struct {
+		frame []byte
+		want  string
+	}{
+		"unknown api key":     {[]byte{0, 0, 0, 12, 0x7f, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0}, "32639"},
+		"unsupported version": {unsupported, "Metadata v99 is not supported"},
+		"a body cut short":    {cut, "Metadata"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lines := &logLines{}
+			b := startBroker(t, saslConfig(lines))
+			nc := dial(t, b.Addr("plain"))
+			if _, err := exchange(t, nc, c.frame); err == nil {
+				t.Fatal("answered")
+			}
+			b.stop()
+			if n, why := lines.count("connection closed"), lines.count(c.want); n != 1 || why != 1 {
+				t.Errorf("%d lines, %d of them say %q", n, why, c.want)
+			}
+			if n := b.metrics.MalformedRequests.Load(); n != 1 {
+				t.Errorf("%d malformed requests counted", n)
+			}
+		})
 	}
 }
 

@@ -131,8 +131,9 @@ func (b *Broker) accept(ctx context.Context, ln *listener) error {
 			c := &conn{b: b, nc: nc, ln: ln, log: b.log.With("listener", ln.Name, "peer", nc.RemoteAddr().String())}
 			err := c.serve(ctx)
 			b.metrics.closed(err) // also what was answered in the moment of a stop
-			// What a stop cuts is nobody's fault; who failed to prove himself is told of always.
-			if err != nil && (ctx.Err() == nil || errors.Is(err, auth.ErrFailed)) && !errors.Is(err, io.EOF) {
+			// What a stop cuts is nobody's fault; what was not a request and who failed to prove himself is told of always.
+			faulty := errors.Is(err, auth.ErrFailed) || errors.Is(err, errFrame)
+			if err != nil && (ctx.Err() == nil || faulty) && !errors.Is(err, io.EOF) {
 				c.log.Log(ctx, severity(err), "connection closed", "principal", c.client.Principal, "err", err)
 			}
 		})
