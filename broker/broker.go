@@ -205,6 +205,10 @@ func (b *Broker) Run(ctx context.Context) error {
 	if b.ran.Swap(true) {
 		return errors.New("broker ran before")
 	}
+	coordinate, err := b.coordinators.lead()
+	if err != nil {
+		return errors.Join(err, b.Close())
+	}
 	// Clients go first; what they depend on outlives them.
 	parts, stopParts := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopParts()
@@ -213,7 +217,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	inner.Go(func() error { return b.retain(innerCtx) })
 	inner.Go(func() error { return b.tend(innerCtx) })
 	inner.Go(func() error { return b.compact(innerCtx) })
-	inner.Go(func() error { return b.coordinators.run(innerCtx) })
+	inner.Go(func() error { return coordinate(innerCtx) })
 	if b.tokens != nil {
 		inner.Go(func() error { return b.tokens.Run(innerCtx, b.log) })
 	}
@@ -234,7 +238,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		}
 	})
 	close(b.ready)
-	err := outer.Wait()
+	err = outer.Wait()
 	stopParts()
 	if cause := inner.Wait(); cause != nil {
 		err = cause

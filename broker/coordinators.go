@@ -53,18 +53,33 @@ func openCoordinators(b *Broker) (*coordinators, error) {
 	return c, nil
 }
 
-// run leads every partition of both topics until ctx ends. Clients are gone by
-// then, and logs close after it. A log that fails ends the broker: to go on
-// without it would forget offsets and transactions.
-func (c *coordinators) run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+// lead takes every partition of both topics, before the first client is answered,
+// and returns what serves them until its context ends. Clients are gone by then,
+// and logs close after it. A log that fails ends the broker: to go on without it
+// would forget offsets and transactions.
+func (c *coordinators) lead() (serve func(ctx context.Context) error, err error) {
+	var all []func(context.Context) error
 	for n, p := range c.b.topic(offsetsTopic).partitions {
-		g.Go(func() error { return c.groups.Lead(ctx, int32(n), groupLog{partitionLog{p}}) })
+		one, err := c.groups.Lead(int32(n), groupLog{partitionLog{p}})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
 	}
 	for n, p := range c.b.topic(transactionsTopic).partitions {
-		g.Go(func() error { return c.txns.Lead(ctx, int32(n), p.LeaderEpoch(), txnLog{partitionLog{p}}) })
+		one, err := c.txns.Lead(int32(n), p.LeaderEpoch(), txnLog{partitionLog{p}})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
 	}
-	return g.Wait()
+	return func(ctx context.Context) error {
+		g, ctx := errgroup.WithContext(ctx)
+		for _, one := range all {
+			g.Go(func() error { return one(ctx) })
+		}
+		return g.Wait()
+	}, nil
 }
 
 // groupLog is a partition of __consumer_offsets.

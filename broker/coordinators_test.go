@@ -28,7 +28,11 @@ func TestCheckpointOnDisk(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		p := b.topic("log").partitions[0]
-		go func() { done <- c.Lead(ctx, 0, groupLog{partitionLog{p}}) }()
+		serve, err := c.Lead(0, groupLog{partitionLog{p}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { done <- serve(ctx) }()
 		waitUntil(t, func() bool { _, err := c.Describe(ctx, "g"); return err == nil })
 		return c, func() {
 			cancel()

@@ -120,10 +120,12 @@ func PartitionFor(name string, n int32) int32 {
 	return (h & 0x7fffffff) % n
 }
 
-// Lead coordinates the groups of one partition until ctx ends (nil) or its log
-// fails. It reads the log first; until then requests are answered
-// COORDINATOR_LOAD_IN_PROGRESS. A partition is led once at a time.
-func (c *Coordinator) Lead(ctx context.Context, partition int32, log Log) error {
+// Lead makes this the coordinator of the groups of one partition, from when it
+// returns: what concerns all groups misses none that is about to be loaded. The
+// caller runs serve, once. It reads the log, until when requests are answered
+// COORDINATOR_LOAD_IN_PROGRESS, and coordinates until ctx ends (nil) or the log
+// fails, which ends the leadership. A partition is led once at a time.
+func (c *Coordinator) Lead(partition int32, log Log) (serve func(ctx context.Context) error, err error) {
 	s := newShard(partition, log, &c.cfg)
 	c.mu.Lock()
 	_, led := c.shards[partition]
@@ -132,11 +134,15 @@ func (c *Coordinator) Lead(ctx context.Context, partition int32, log Log) error 
 	}
 	c.mu.Unlock()
 	if led {
-		return fmt.Errorf("partition %d of %s is led already", partition, Topic)
+		return nil, fmt.Errorf("partition %d of %s is led already", partition, Topic)
 	}
+	return func(ctx context.Context) error { return c.serve(ctx, s) }, nil
+}
+
+func (c *Coordinator) serve(ctx context.Context, s *shard) error {
 	defer func() {
 		c.mu.Lock()
-		delete(c.shards, partition)
+		delete(c.shards, s.partition)
 		c.mu.Unlock()
 		close(s.done)
 	}()
@@ -144,7 +150,7 @@ func (c *Coordinator) Lead(ctx context.Context, partition int32, log Log) error 
 		if ctx.Err() != nil {
 			return nil
 		}
-		return fmt.Errorf("load partition %d of %s: %w", partition, Topic, err)
+		return fmt.Errorf("load partition %d of %s: %w", s.partition, Topic, err)
 	}
 	close(s.ready)
 	return s.run(ctx)

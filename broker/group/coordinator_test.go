@@ -44,7 +44,11 @@ func (r *rig) start() {
 	r.Coordinator = NewCoordinator(r.cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- r.Lead(ctx, 0, r.log) }()
+	serve, err := r.Lead(0, r.log)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	go func() { ended <- serve(ctx) }()
 	stopped := false
 	var result error
 	r.stop = func() error {

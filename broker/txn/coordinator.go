@@ -134,11 +134,13 @@ func (c *Coordinator) Partition(id string) int32 {
 	return (h & 0x7fffffff) % c.cfg.IDPartitions
 }
 
-// Lead coordinates the transactional ids of one partition until ctx ends (nil) or
-// its log fails. It reads the log first; until then requests are answered
-// COORDINATOR_LOAD_IN_PROGRESS. epoch is the leader's, above that of every
-// earlier leader: it goes into the markers. A partition is led once at a time.
-func (c *Coordinator) Lead(ctx context.Context, partition, epoch int32, log Log) error {
+// Lead makes this the coordinator of the transactional ids of one partition, from
+// when it returns. The caller runs serve, once. It reads the log, until when
+// requests are answered COORDINATOR_LOAD_IN_PROGRESS, and coordinates until ctx
+// ends (nil) or the log fails, which ends the leadership. epoch is the leader's,
+// above that of every earlier leader: it goes into the markers. A partition is led
+// once at a time.
+func (c *Coordinator) Lead(partition, epoch int32, log Log) (serve func(ctx context.Context) error, err error) {
 	s := newShard(c, partition, epoch, log)
 	c.mu.Lock()
 	_, led := c.shards[partition]
@@ -147,14 +149,16 @@ func (c *Coordinator) Lead(ctx context.Context, partition, epoch int32, log Log)
 	}
 	c.mu.Unlock()
 	if led {
-		return fmt.Errorf("partition %d of %s is led already", partition, Topic)
+		return nil, fmt.Errorf("partition %d of %s is led already", partition, Topic)
 	}
-	defer func() {
-		c.mu.Lock()
-		delete(c.shards, partition)
-		c.mu.Unlock()
-	}()
-	return s.lead(ctx)
+	return func(ctx context.Context) error {
+		defer func() {
+			c.mu.Lock()
+			delete(c.shards, partition)
+			c.mu.Unlock()
+		}()
+		return s.lead(ctx)
+	}, nil
 }
 
 // shard returns the shard of a transactional id, if it is led here and loaded.
