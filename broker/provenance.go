@@ -22,6 +22,8 @@ import (
 const (
 	// maxRuns is how many runs may gather before they are written early.
 	maxRuns = 20_000
+	// maxWaiting is how many may wait while the ledger takes none: some 40 MB.
+	maxWaiting = 4 * maxRuns
 	// pageEntries bounds a page to about 100 KB.
 	pageEntries = 500
 )
@@ -48,6 +50,7 @@ type provenance struct {
 	mu     sync.Mutex
 	runs   map[runKey]*run
 	closed []closedRun // whose key has gone on elsewhere
+	lost   int64       // beyond maxWaiting, since the last flush
 }
 
 // runKey is what the entries of a run have in common.
@@ -116,12 +119,18 @@ func (p *provenance) note(key runKey, first, last int64) {
 	now := time.Now()
 	p.mu.Lock()
 	r := p.runs[key]
+	full := len(p.runs)+len(p.closed) >= maxWaiting
 	switch {
+	case r == nil && full:
+		p.lost++
 	case r == nil:
 		p.runs[key] = &run{first, last, now, now}
 	case first >= r.first && first <= r.last+1:
 		// It goes on, or is told again in part.
 		r.last, r.at = max(r.last, last), now
+	case full:
+		p.lost++
+		*r = run{first, last, now, now}
 	default:
 		p.closed = append(p.closed, closedRun{key, *r})
 		*r = run{first, last, now, now}
@@ -155,7 +164,11 @@ func (p *provenance) run(ctx context.Context) error {
 // flush writes all runs. What cannot be written is lost, and said so: requests
 // do not fail for it.
 func (p *provenance) flush(ctx context.Context) {
-	runs := p.take()
+	runs, lost := p.take()
+	if lost > 0 {
+		p.metrics.ProvenanceLost.Add(lost)
+		p.log.Error("provenance records are lost: the ledger took none for too long", "entries", lost)
+	}
 	if len(runs) == 0 {
 		return
 	}
@@ -188,11 +201,12 @@ func (p *provenance) flush(ctx context.Context) {
 	}
 }
 
-// take removes all runs, in order of time.
-func (p *provenance) take() []closedRun {
+// take removes all runs, in order of time, and says how many were lost before.
+func (p *provenance) take() (runs []closedRun, lost int64) {
 	p.mu.Lock()
 	runs, open := p.closed, p.runs
 	p.closed, p.runs = nil, map[runKey]*run{}
+	lost, p.lost = p.lost, 0
 	p.mu.Unlock()
 	for key, r := range open {
 		runs = append(runs, closedRun{key, *r})
@@ -200,7 +214,7 @@ func (p *provenance) take() []closedRun {
 	slices.SortFunc(runs, func(a, b closedRun) int {
 		return cmp.Or(a.firstAt.Compare(b.firstAt), cmp.Compare(a.first, b.first))
 	})
-	return runs
+	return runs, lost
 }
 
 func (r *closedRun) entry() ledger.Entry {
