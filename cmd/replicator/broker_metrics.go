@@ -108,10 +108,14 @@ func (s *brokerStatus) Collect(out chan<- prometheus.Metric) {
 		all.Topics++
 		all.Partitions += stored.Partitions
 		all.Offline += stored.Offline
+		all.Full += stored.Full
+		all.Uncleanable += stored.Uncleanable
 	}
 	gauge(out, "topics", "Topics.", float64(all.Topics), nil)
 	gauge(out, "partitions", "Partitions.", float64(all.Partitions), nil)
 	gauge(out, "offline_partitions", "Partitions whose log cannot be used.", float64(all.Offline), nil)
+	gauge(out, "full_partitions", "Partitions that found the disk full and try again.", float64(all.Full), nil)
+	gauge(out, "uncleanable_partitions", "Partitions that compaction has given up.", float64(all.Uncleanable), nil)
 
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
@@ -141,6 +145,10 @@ func collectCounters(out chan<- prometheus.Metric, m *broker.Metrics) {
 		{"produced_records_total", "Records appended by producers.", &m.ProducedRecords},
 		{"produced_bytes_total", "Bytes of batches appended by producers.", &m.ProducedBytes},
 		{"fetched_bytes_total", "Bytes of batches sent to consumers.", &m.FetchedBytes},
+		{"logs_filled_up_total", "Times that a log found the disk full.", &m.LogsFilledUp},
+		{"logs_failed_total", "Logs that went offline after a failed write.", &m.LogsFailed},
+		{"compacted_bytes_total", "Bytes of segments that compaction replaced.", &m.CompactedBytes},
+		{"compaction_freed_bytes_total", "What they had more than what replaced them.", &m.CompactionFreedBytes},
 		{"provenance_entries_total", "Records of who produced and who fetched, written to the ledger.", &m.ProvenanceEntries},
 		{"provenance_lost_total", "Such records that could not be written.", &m.ProvenanceLost},
 	} {
