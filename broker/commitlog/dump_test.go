@@ -63,14 +63,17 @@ func TestDumpNamesDamageWithFileAndPosition(t *testing.T) {
 		harm func(t *testing.T, fsys *vfs.Mem)
 		want string
 	}{
-		"a bit of a batch":         {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, first(logSuffix), 900) }, first(logSuffix) + ": byte "},
-		"a bit of the checkpoint":  {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, checkpointName, 90) }, checkpointName + ": byte 0: DAMAGED: checksum"},
-		"an offset index's entry":  {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, first(offsetSuffix), 60) }, first(offsetSuffix) + ": byte 0: DAMAGED"},
-		"a time index's entry":     {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, first(timeSuffix), 60) }, first(timeSuffix) + ": byte 0: DAMAGED"},
-		"an aborted transaction":   {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, first(abortedSuffix), 260) }, first(abortedSuffix) + ": byte 0: DAMAGED: checksum"},
-		"a missing segment":        {func(t *testing.T, fsys *vfs.Mem) { must(t, fsys.Remove(testDir+"/"+first(logSuffix))) }, first(logSuffix) + ": byte 0: DAMAGED: the checkpoint has it"},
-		"a missing index":          {func(t *testing.T, fsys *vfs.Mem) { must(t, fsys.Remove(testDir+"/"+first(timeSuffix))) }, first(timeSuffix) + ": byte 0: DAMAGED: the checkpoint has it"},
-		"a slot of recovery-point": {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, recoveryName, 80) }, recoveryName + ": byte 0: DAMAGED"},
+		"a bit of a batch":        {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, first(logSuffix), 900) }, first(logSuffix) + ": byte "},
+		"a bit of the checkpoint": {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, checkpointName, 90) }, checkpointName + ": byte 0: DAMAGED: checksum"},
+		"an offset index's entry": {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, first(offsetSuffix), 60) }, first(offsetSuffix) + ": byte 0: DAMAGED"},
+		"a time index's entry":    {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, first(timeSuffix), 60) }, first(timeSuffix) + ": byte 0: DAMAGED"},
+		"an aborted transaction":  {func(t *testing.T, fsys *vfs.Mem) { flip(t, fsys, first(abortedSuffix), 260) }, first(abortedSuffix) + ": byte 0: DAMAGED: checksum"},
+		"a missing segment":       {func(t *testing.T, fsys *vfs.Mem) { must(t, fsys.Remove(testDir+"/"+first(logSuffix))) }, first(logSuffix) + ": byte 0: DAMAGED: the checkpoint has it"},
+		"a missing index":         {func(t *testing.T, fsys *vfs.Mem) { must(t, fsys.Remove(testDir+"/"+first(timeSuffix))) }, first(timeSuffix) + ": byte 0: DAMAGED: the checkpoint has it"},
+		"both recovery points": {func(t *testing.T, fsys *vfs.Mem) {
+			flip(t, fsys, recoveryName, 80)
+			flip(t, fsys, recoveryName, 80+8*recoverySlot)
+		}, recoveryName + ": byte 0: DAMAGED"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fsys, l := dumped(t)
@@ -80,6 +83,19 @@ func TestDumpNamesDamageWithFileAndPosition(t *testing.T) {
 				t.Errorf("no %q in\n%s", c.want, all)
 			}
 		})
+	}
+}
+
+// Slots are written in turn, so a power cut can tear one.
+func TestDumpTakesATornRecoveryPointForNoDamage(t *testing.T) {
+	for _, slot := range []int64{0, 1} {
+		fsys, l := dumped(t)
+		must(t, l.Close())
+		flip(t, fsys, recoveryName, 80+8*recoverySlot*slot)
+		all, damage := dumpOf(t, fsys, DumpOptions{})
+		if len(damage) > 0 || !strings.Contains(all, "torn") {
+			t.Errorf("slot %d: damage %q in\n%s", slot, damage, all)
+		}
 	}
 }
 

@@ -287,8 +287,10 @@ func (d *dumper) points(name string) error {
 			d.item(name, int64(at), "recovery point", dumpedPoint{seq, p.base, p.size, seq == newest})
 		case len(slot) < 4 || string(slot[:4]) == "\x00\x00\x00\x00":
 			d.item(name, int64(at), "empty slot", text("never written"))
+		case newest > 0:
+			d.item(name, int64(at), "torn", text("a power cut while it was written; the other slot counts"))
 		default:
-			d.damage(name, int64(at), "the slot's checksum does not match")
+			d.damage(name, int64(at), "the slot's checksum does not match, and no other slot is whole")
 		}
 	}
 	return nil
