@@ -88,7 +88,8 @@ func (s *scramSession) finish(token string) ([]byte, error) {
 		return nil, errors.New("channel binding is not that of the first message")
 	}
 	// Equal to ours says the RFC. librdkafka before 2.6.1 puts its own part in
-	// front once more, and Kafka lets it: what must not be missing is all of ours.
+	// front once more. Kafka compared nothing until CVE-2024-56128 and refuses it
+	// since; what must not be missing is all of ours.
 	if !strings.HasPrefix(m.nonce, s.first.nonce) || !strings.HasSuffix(m.nonce, s.nonce) {
 		return nil, errors.New("nonce is not that of this exchange")
 	}
