@@ -182,6 +182,7 @@ type recoveryPoint struct {
 	file     *file
 	there    bool // the file exists
 	seq      uint64
+	at       durablePoint // the newest
 	lastSync time.Time
 }
 
@@ -234,6 +235,7 @@ func openRecoveryPoint(pool *Files, fsys vfs.FS, dir string) (r *recoveryPoint, 
 	}
 	r.there = true
 	r.seq, p = newestPoint(buf)
+	r.at = p
 	return r, p, nil
 }
 
@@ -271,6 +273,7 @@ func (r *recoveryPoint) put(p durablePoint) error {
 	if _, err := r.file.WriteAt(encodePoint(r.seq, p), int64(r.seq%2)*recoverySlot); err != nil {
 		return fmt.Errorf("write recovery point: %w", err)
 	}
+	r.at = p
 	return nil
 }
 

@@ -210,6 +210,49 @@ func TestPowerCutAtEveryStep(t *testing.T) {
 	}
 }
 
+// cutPower lets a number of calls through that change the disk, and none after
+// them.
+func cutPower(fsys *vfs.Mem, calls int) {
+	fsys.SetFault(func(op vfs.Op, _ string) error {
+		if op == vfs.OpRead || op == vfs.OpOpen {
+			return nil
+		}
+		if calls--; calls < 0 {
+			return errPower
+		}
+		return nil
+	})
+}
+
+// TestPowerCutAtEveryStepOfATruncation cuts what was never synced: the recovery
+// point must not call it durable.
+func TestPowerCutAtEveryStepOfATruncation(t *testing.T) {
+	for calls := 0; ; calls++ {
+		fsys := vfs.NewMem()
+		l := open(t, fsys, DefaultConfig())
+		add(t, l, nobody, 1)
+		must(t, l.WaitDurable(t.Context(), 1))
+		add(t, l, nobody, 1)
+		add(t, l, nobody, 1)
+		cutPower(fsys, calls)
+		_, cut := l.TruncateTo(2)
+		fsys.SetFault(nil)
+		for seed := range uint64(8) {
+			after, err := Open(fsys.Crash(rand.New(rand.NewPCG(seed, uint64(calls)))), testDir, DefaultConfig())
+			if err != nil {
+				t.Fatalf("power cut after %d calls: %v", calls, err)
+			}
+			if end := after.EndOffset(); end < 1 {
+				t.Fatalf("power cut after %d calls: the log ends at %d", calls, end)
+			}
+			must(t, after.Close())
+		}
+		if cut == nil {
+			return
+		}
+	}
+}
+
 // TestKillAtEveryStep ends the process, but not the machine: everything written
 // is there.
 func TestKillAtEveryStep(t *testing.T) {

@@ -232,8 +232,8 @@ func (l *Log) reset(offset int64) error {
 }
 
 // rewrite makes an intent durable and then does what a start after a crash would:
-// carries it out and reads the directory again. point is what stays durable. An
-// error takes the log offline.
+// carries it out and reads the directory again. point is what stays, and is
+// durable as far as it was. An error takes the log offline.
 func (l *Log) rewrite(point durablePoint, cp checkpoint) (err error) {
 	l.syncing <- struct{}{}
 	defer func() { <-l.syncing }()
@@ -247,6 +247,13 @@ func (l *Log) rewrite(point durablePoint, cp checkpoint) (err error) {
 			err = l.refuse(err) // before a reader can find the files closed
 		}
 	}()
+	if a := l.state.active; point.base == a.base { // all others are durable as a whole
+		durable := int64(0)
+		if l.recovery.at.base == a.base {
+			durable = l.recovery.at.size
+		}
+		point.size = min(point.size, durable)
+	}
 	if err := l.recovery.lower(point); err != nil {
 		return err
 	}
