@@ -42,9 +42,11 @@ type world struct {
 	reached int64 // by a compaction that was cut off
 }
 
-func newWorld(t *testing.T, seed uint64) *world {
+func newWorld(t *testing.T, seed uint64) *world { return newWorldOn(t, vfs.NewMem(), seed) }
+
+func newWorldOn(t *testing.T, fsys *vfs.Mem, seed uint64) *world {
 	w := &world{
-		t: t, rng: rand.New(rand.NewPCG(seed, 5)), fs: vfs.NewMem(), cfg: small(), now: time.UnixMilli(10_000_000),
+		t: t, rng: rand.New(rand.NewPCG(seed, 5)), fs: fsys, cfg: small(), now: time.UnixMilli(10_000_000),
 		open: map[int64][]int{}, seq: map[int64]int32{},
 	}
 	w.cfg.SegmentBytes = 900

@@ -90,12 +90,8 @@ func Dump(fsys vfs.FS, dir string, names []string, opts DumpOptions, emit func(D
 // IsLogFile says whether a file of that name may be one of a log.
 func IsLogFile(name string) bool {
 	name = strings.TrimSuffix(strings.TrimSuffix(name, tmpSuffix), cleanedSuffix)
-	for _, suffix := range []string{logSuffix, offsetSuffix, timeSuffix, abortedSuffix, snapshotSuffix} {
-		if _, ok := parseName(name, suffix); ok {
-			return true
-		}
-	}
-	return name == checkpointName || name == recoveryName || name == mirrorName
+	_, _, ok := parseAny(name)
+	return ok || name == checkpointName || name == recoveryName || name == mirrorName
 }
 
 type dumper struct {
@@ -107,19 +103,8 @@ type dumper struct {
 	point durablePoint
 	known *checkpoint // nil if there is none that can be read
 	last  int64       // base of the last segment
-}
 
-// context reads what tells a torn tail from damage.
-func (d *dumper) context(names []string) {
-	d.known, _ = readCheckpoint(d.fs, d.dir) // its own dump names the error
-	if buf, err := vfs.ReadFile(d.fs, filepath.Join(d.dir, recoveryName), 1<<20); err == nil {
-		_, d.point = newestPoint(buf)
-	}
-	for _, name := range names {
-		if base, ok := parseName(name, logSuffix); ok {
-			d.last = max(d.last, base)
-		}
-	}
+	unreadable bool // the checkpoint is there, and damaged
 }
 
 func (d *dumper) item(name string, pos int64, what string, detail fmt.Stringer) {
@@ -142,17 +127,14 @@ func (t text) String() string { return string(t) }
 
 // file dumps one file. What it does not know, it names.
 func (d *dumper) file(name string) error {
-	if strings.HasSuffix(name, tmpSuffix) {
-		d.item(name, 0, "leftover", text("what was to replace a file; the next start removes it"))
+	if why := d.leftover(name); why != "" {
+		d.item(name, 0, "leftover", text(why))
 		return nil
 	}
-	plain := strings.TrimSuffix(name, cleanedSuffix)
-	for suffix, show := range map[string]func(string, int64) error{
-		logSuffix: d.segment, offsetSuffix: d.offsetIndex, timeSuffix: d.timeIndex, abortedSuffix: d.aborted, snapshotSuffix: d.snapshot,
-	} {
-		if base, ok := parseName(plain, suffix); ok {
-			return show(name, base)
-		}
+	if at, suffix, ok := parseAny(strings.TrimSuffix(name, cleanedSuffix)); ok {
+		return map[string]func(string, int64) error{
+			logSuffix: d.segment, offsetSuffix: d.offsetIndex, timeSuffix: d.timeIndex, abortedSuffix: d.aborted, snapshotSuffix: d.snapshot,
+		}[suffix](name, at)
 	}
 	switch name {
 	case checkpointName:
@@ -190,7 +172,18 @@ func (d *dumper) segment(name string, base int64) error {
 		return err
 	}
 	sum := dumpedSegment{Base: base, Next: base, FileBytes: size}
-	stop, damage, err := scan(f, 0, size, base, false, func(pos int64, b record.Batch) error {
+	// The offset and the leader epoch of a batch have no checksum of their own.
+	dense := d.known != nil && !d.known.Sparse && !d.sealed(base).Cleaned
+	if c := d.cut(base); c != nil && c.Size < size {
+		size = c.Size
+		defer d.item(name, size, "leftover", text("the checkpoint intends to cut it off, which the next start does"))
+	}
+	stop, damage, err := scan(f, 0, size, base, dense, func(pos int64, b record.Batch) error {
+		if d.known != nil {
+			if err := checkEpoch(b, d.known.Epochs, d.known.Start); err != nil {
+				return err
+			}
+		}
 		sum.Batches, sum.Records, sum.Next = sum.Batches+1, sum.Records+int64(b.Count()), b.NextOffset()
 		d.batch(name, pos, b)
 		return d.err

@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -83,6 +84,50 @@ func TestDumpNamesDamageWithFileAndPosition(t *testing.T) {
 				t.Errorf("no %q in\n%s", c.want, all)
 			}
 		})
+	}
+}
+
+// What was durable is damage where it is harmed, what was not is a torn tail.
+func TestDumpTellsATornTailFromDamage(t *testing.T) {
+	for name, c := range map[string]struct {
+		batch int // which of three is harmed
+		want  string
+	}{
+		"the first, synced":  {0, ": byte 0: DAMAGED: "},
+		"the second, synced": {1, ": byte %d: DAMAGED: "},
+		"the third, not":     {2, ": byte %d: torn "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fsys := vfs.NewMem()
+			l := open(t, fsys, DefaultConfig())
+			add(t, l, nobody, 1)
+			add(t, l, nobody, 1)
+			must(t, l.WaitDurable(t.Context(), 2))
+			add(t, l, nobody, 1)
+			at := l.Size() / 3 * int64(c.batch)
+			flip(t, fsys, fileName(0, logSuffix), (at+70)*8)
+			want := strings.ReplaceAll(c.want, "%d", strconv.FormatInt(at, 10))
+			all, damage := dumpOf(t, fsys, DumpOptions{})
+			if !strings.Contains(all, fileName(0, logSuffix)+want) || len(damage) != strings.Count(want, "DAMAGED") {
+				t.Errorf("no %q, or damage %q, in\n%s", want, damage, all)
+			}
+		})
+	}
+}
+
+// A mirror's file and its batches, which have holes and the source's epochs.
+func TestDumpOfAMirror(t *testing.T) {
+	fsys := vfs.NewMem()
+	l := mirrorLog(t, fsys)
+	must(t, l.WaitDurable(t.Context(), l.EndOffset()))
+	must(t, l.Close())
+	all, damage := dumpOf(t, fsys, DumpOptions{Batches: true})
+	if len(damage) > 0 || !strings.Contains(all, `mirror: byte 0: mirror {"version":1,"role":"mirroring",`) {
+		t.Errorf("damage %q in\n%s", damage, all)
+	}
+	flip(t, fsys, mirrorName, 100)
+	if all, damage := dumpOf(t, fsys, DumpOptions{}); len(damage) != 1 || !strings.Contains(damage[0], "/"+mirrorName+": byte 0: DAMAGED: ") {
+		t.Errorf("damage %q in\n%s", damage, all)
 	}
 }
 

@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -43,8 +44,8 @@ func (e dumpedTime) String() string {
 // walk is over the headers of the segment that an index belongs to.
 func (d *dumper) walk(name string, base int64) (headers, error) {
 	segment := fileName(base, logSuffix)
-	if strings.HasSuffix(name, cleanedSuffix) {
-		segment += cleanedSuffix
+	if cleaned := segment + cleanedSuffix; strings.HasSuffix(name, cleanedSuffix) && d.exists(cleaned) {
+		segment = cleaned // else it has its place already
 	}
 	path := filepath.Join(d.dir, segment)
 	size, err := d.fs.Size(path)
@@ -55,8 +56,9 @@ func (d *dumper) walk(name string, base int64) (headers, error) {
 	return headers{x: extent{base: base, next: math.MaxInt64, size: size, file: none.lazy(d.fs, path)}}, nil
 }
 
-// entries hands the whole entries of an index to show, and names the rest.
-func (d *dumper) entries(name, what string, size int, show func(pos int64, entry []byte)) error {
+// entries hands the whole entries of an index to show, and names the rest. The
+// checkpoint vouches for so many bytes.
+func (d *dumper) entries(name, what string, size int, durable int64, show func(pos int64, entry []byte)) error {
 	buf, err := d.read(name)
 	if err != nil {
 		return err
@@ -67,12 +69,13 @@ func (d *dumper) entries(name, what string, size int, show func(pos int64, entry
 		show(int64(at), buf[at:at+size])
 	}
 	if at < len(buf) {
-		d.damage(name, int64(at), fmt.Sprintf("%d bytes are not a whole entry", len(buf)-at))
+		d.flaw(name, int64(at), durable, fmt.Sprintf("%d bytes are not a whole entry", len(buf)-at))
 	}
 	return nil
 }
 
 func (d *dumper) offsetIndex(name string, base int64) error {
+	durable := d.sealed(base).Offsets
 	h, err := d.walk(name, base)
 	if err != nil {
 		d.damage(name, 0, err.Error())
@@ -80,25 +83,26 @@ func (d *dumper) offsetIndex(name string, base int64) error {
 		defer h.x.file.Close() // Nothing was written: a close cannot lose anything.
 	}
 	before := dumpedOffset{-1, -1}
-	return d.entries(name, "offset index", offsetEntry, func(pos int64, entry []byte) {
+	return d.entries(name, "offset index", offsetEntry, durable, func(pos int64, entry []byte) {
 		e := dumpedOffset{base + int64(binary.BigEndian.Uint32(entry)), int64(binary.BigEndian.Uint32(entry[4:]))}
 		if d.listing() {
 			d.item(name, pos, "entry", e)
 		}
 		if e.Offset <= before.Offset || e.Position <= before.Position {
-			d.damage(name, pos, fmt.Sprintf("%s does not follow %s", e, before))
+			d.flaw(name, pos, durable, fmt.Sprintf("%s does not follow %s", e, before))
 		}
 		before = e
 		if err != nil {
 			return
 		}
 		if b, _, damage := h.batch(e.Position); damage != nil || b.LastOffset() != e.Offset {
-			d.damage(name, pos, fmt.Sprintf("%s: no such batch", e))
+			d.flaw(name, pos, durable, fmt.Sprintf("%s: no such batch", e))
 		}
 	})
 }
 
 func (d *dumper) timeIndex(name string, base int64) error {
+	durable := d.sealed(base).Times
 	h, err := d.walk(name, base)
 	if err != nil {
 		d.damage(name, 0, err.Error())
@@ -106,26 +110,26 @@ func (d *dumper) timeIndex(name string, base int64) error {
 		defer h.x.file.Close() // Nothing was written: a close cannot lose anything.
 	}
 	before, at := dumpedTime{-1, -1}, int64(0)
-	return d.entries(name, "time index", timeEntry, func(pos int64, entry []byte) {
+	return d.entries(name, "time index", timeEntry, durable, func(pos int64, entry []byte) {
 		e := dumpedTime{int64(binary.BigEndian.Uint64(entry)), base + int64(binary.BigEndian.Uint32(entry[8:]))}
 		if d.listing() {
 			d.item(name, pos, "entry", e)
 		}
 		if e.Timestamp <= before.Timestamp || e.Offset <= before.Offset {
-			d.damage(name, pos, fmt.Sprintf("%s does not follow %s", e, before))
+			d.flaw(name, pos, durable, fmt.Sprintf("%s does not follow %s", e, before))
 			return // the walk goes forward only
 		}
 		before = e
 		for err == nil {
 			b, next, damage := h.batch(at)
 			if damage != nil || b.LastOffset() > e.Offset {
-				d.damage(name, pos, fmt.Sprintf("%s: no such batch", e))
+				d.flaw(name, pos, durable, fmt.Sprintf("%s: no such batch", e))
 				return
 			}
 			at = next
 			if b.LastOffset() == e.Offset {
 				if b.MaxTimestamp() != e.Timestamp {
-					d.damage(name, pos, fmt.Sprintf("%s: that batch has %d", e, b.MaxTimestamp()))
+					d.flaw(name, pos, durable, fmt.Sprintf("%s: that batch has %d", e, b.MaxTimestamp()))
 				}
 				return
 			}
@@ -144,7 +148,8 @@ func (a dumpedAborted) String() string {
 	return fmt.Sprintf("%d..%d of producer %d, stable from %d", a.FirstOffset, a.LastOffset, a.ProducerID, a.StableOffset)
 }
 
-func (d *dumper) aborted(name string, _ int64) error {
+func (d *dumper) aborted(name string, base int64) error {
+	durable := d.sealed(base).Aborted
 	buf, err := d.read(name)
 	if err != nil {
 		return err
@@ -153,17 +158,17 @@ func (d *dumper) aborted(name string, _ int64) error {
 	for at := 0; at < whole; at += abortedSize {
 		list, err := decodeAborted(buf[at : at+abortedSize])
 		if err != nil {
-			d.damage(name, int64(at), err.Error())
+			d.flaw(name, int64(at), durable, err.Error())
 			continue
 		}
 		a := list[0]
 		d.item(name, int64(at), "aborted", dumpedAborted{a.producerID, a.first, a.last, a.stable})
 		if a.first < 0 || a.first > a.last {
-			d.damage(name, int64(at), "it begins behind its marker")
+			d.flaw(name, int64(at), durable, "it begins behind its marker")
 		}
 	}
 	if whole < len(buf) {
-		d.damage(name, int64(whole), fmt.Sprintf("%d bytes are not a whole entry", len(buf)-whole))
+		d.flaw(name, int64(whole), durable, fmt.Sprintf("%d bytes are not a whole entry", len(buf)-whole))
 	}
 	return nil
 }
@@ -199,7 +204,11 @@ func (d *dumper) snapshot(name string, at int64) error {
 	}
 	s, offset, err := decodeProducers(buf, 1)
 	if err != nil {
-		d.damage(name, 0, err.Error())
+		durable := int64(0)
+		if d.known != nil && (at <= d.known.Active || d.known.Known != nil && d.known.Known.Next == at) {
+			durable = 1 // it was synced before the checkpoint that came next
+		}
+		d.flaw(name, 0, durable, err.Error())
 		return nil
 	}
 	d.item(name, 0, "snapshot", dumpedSnapshot{offset, len(s.byID)})
@@ -212,21 +221,13 @@ func (d *dumper) snapshot(name string, at int64) error {
 	return nil
 }
 
-type dumpedCheckpoint struct{ checkpoint }
+// dumpedLine is the line of JSON that a file has, by the names of FORMAT.md.
+type dumpedLine struct{ json.RawMessage }
 
-func (c dumpedCheckpoint) String() string { return asJSON(c.checkpoint) }
+func (l dumpedLine) String() string { return string(l.RawMessage) }
 
-type dumpedMirror struct{ Mirror }
-
-func (m dumpedMirror) String() string { return asJSON(m.Mirror) }
-
-// asJSON is what the file has in its line, by the names of FORMAT.md.
-func asJSON(v any) string {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err.Error()
-	}
-	return string(b)
+func newDumpedLine(buf []byte) dumpedLine {
+	return dumpedLine{bytes.TrimSuffix(buf[:len(buf)-checksumLine], []byte("\n"))}
 }
 
 func (d *dumper) checkpoint(name string) error {
@@ -234,12 +235,11 @@ func (d *dumper) checkpoint(name string) error {
 	if err != nil {
 		return err
 	}
-	c, err := decodeCheckpoint(buf)
-	if err != nil {
+	if _, err := decodeCheckpoint(buf); err != nil {
 		d.damage(name, 0, err.Error())
 		return nil
 	}
-	d.item(name, 0, "checkpoint", dumpedCheckpoint{c})
+	d.item(name, 0, "checkpoint", newDumpedLine(buf))
 	return nil
 }
 
@@ -248,12 +248,11 @@ func (d *dumper) mirror(name string) error {
 	if err != nil {
 		return err
 	}
-	m, err := decodeMirror(buf)
-	if err != nil {
+	if _, err := decodeMirror(buf); err != nil {
 		d.damage(name, 0, err.Error())
 		return nil
 	}
-	d.item(name, 0, "mirror", dumpedMirror{m})
+	d.item(name, 0, "mirror", newDumpedLine(buf))
 	return nil
 }
 
@@ -279,16 +278,20 @@ func (d *dumper) points(name string) error {
 		return err
 	}
 	newest, _ := newestPoint(buf)
+	never := func(slot []byte) bool { return len(slot) < 4 || string(slot[:4]) == "\x00\x00\x00\x00" }
+	first := len(buf) < 2*recoverySlot || never(buf) || never(buf[recoverySlot:])
 	for at := 0; at < len(buf); at += recoverySlot {
 		slot := buf[at:min(at+recoverySlot, len(buf))]
 		seq, p, ok := decodePoint(slot)
 		switch {
 		case ok:
 			d.item(name, int64(at), "recovery point", dumpedPoint{seq, p.base, p.size, seq == newest})
-		case len(slot) < 4 || string(slot[:4]) == "\x00\x00\x00\x00":
+		case never(slot):
 			d.item(name, int64(at), "empty slot", text("never written"))
 		case newest > 0:
 			d.item(name, int64(at), "torn", text("a power cut while it was written; the other slot counts"))
+		case first:
+			d.item(name, int64(at), "torn", text("a power cut while the first was written"))
 		default:
 			d.damage(name, int64(at), "the slot's checksum does not match, and no other slot is whole")
 		}
