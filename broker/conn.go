@@ -52,9 +52,9 @@ type conn struct {
 	client  Client  // the worker's; set before it starts
 	session session // likewise
 
-	// stopping is set when the broker stops: what was read is answered, and
-	// nothing more is read.
-	stopping atomic.Bool
+	// ending is set when the broker stops, or will not have the client's next
+	// request: what was read before is answered, and nothing more is read.
+	ending atomic.Bool
 	// busy counts requests that are not answered, so that an idle connection can
 	// be told from one that waits.
 	busy atomic.Int64
@@ -130,8 +130,9 @@ func (c *conn) pipeline(ctx context.Context) error {
 	answers := make(chan answer, pipelineDepth)
 	var unanswered sync.WaitGroup
 
-	// A failure of any of the three closes the socket, which ends the reader,
-	// whose end ends the worker, whose end ends the writer.
+	// The end of the reader ends the worker, and that the writer. A failure to
+	// write closes the socket, which ends the reader. Otherwise the socket is
+	// closed when all that was asked is answered.
 	group, groupCtx := errgroup.WithContext(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(groupCtx, func() { c.nc.Close() })
 	defer stop()
@@ -140,35 +141,45 @@ func (c *conn) pipeline(ctx context.Context) error {
 	// When the broker stops, the reader ends as if the client had sent its last
 	// request; worker and writer end after it, at the latest after the drain.
 	drained := context.AfterFunc(ctx, func() {
-		c.stopping.Store(true)
-		_ = c.nc.SetReadDeadline(time.Now()) // a closed socket needs none
+		c.endReading()
 		gone()
 		cut := time.AfterFunc(c.b.cfg.Limits.DrainTimeout, func() { c.nc.Close() })
 		context.AfterFunc(groupCtx, func() { cut.Stop() })
 	})
 	defer drained()
 
+	answered := make(chan struct{})
 	group.Go(func() error {
-		defer close(frames)
-		defer gone()
-		return c.read(groupCtx, frames)
+		err := c.read(groupCtx, frames)
+		gone()
+		close(frames)
+		<-answered
+		return err
 	})
 	group.Go(func() error {
+		defer close(answered)
 		defer close(answers)
-		return c.work(clientCtx, frames, answers, &unanswered)
-	})
-	group.Go(func() error {
-		err := c.write(clientCtx, answers, &unanswered)
-		if err == nil && c.stopping.Load() {
+		err := c.work(clientCtx, frames, answers, &unanswered)
+		unanswered.Wait()
+		if c.ending.Load() {
 			c.partInPeace()
 		}
 		return err
 	})
+	group.Go(func() error {
+		return c.write(clientCtx, answers, &unanswered)
+	})
 	return group.Wait()
 }
 
+// endReading has the reader end as if the client had sent its last request.
+func (c *conn) endReading() {
+	c.ending.Store(true)
+	_ = c.nc.SetReadDeadline(time.Now()) // a closed socket needs none
+}
+
 const (
-	// partingLimit bounds how long a stop waits for a client that goes on sending.
+	// partingLimit bounds the wait for a client that goes on sending.
 	partingLimit = 500 * time.Millisecond
 	// quietFor says that the socket holds no more requests.
 	quietFor = 50 * time.Millisecond
@@ -198,16 +209,17 @@ func (c *conn) partInPeace() {
 func (c *conn) read(ctx context.Context, frames chan<- frame) error {
 	for {
 		if err := c.waitForFrame(); err != nil {
-			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || c.stopping.Load() {
+			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || c.ending.Load() {
 				return nil
 			}
 			return fmt.Errorf("read: %w", err)
 		}
 		f, err := c.readFrame(ctx)
-		if err != nil && (errors.Is(err, net.ErrClosed) || c.stopping.Load() && !errors.Is(err, errFrame)) {
+		if err != nil && (errors.Is(err, net.ErrClosed) || c.ending.Load() && !errors.Is(err, errFrame)) {
 			return nil
 		}
 		if err != nil {
+			c.endReading()
 			return fmt.Errorf("read: %w", err)
 		}
 		c.busy.Add(1)
@@ -227,8 +239,8 @@ func (c *conn) waitForFrame() error {
 		if err := c.nc.SetReadDeadline(time.Now().Add(c.b.cfg.Limits.IdleTimeout)); err != nil {
 			return err
 		}
-		if c.stopping.Load() {
-			return io.EOF // looked at after the deadline that a stop sets was moved
+		if c.ending.Load() {
+			return io.EOF // looked at after the deadline of endReading was moved
 		}
 		_, err := c.frames.r.Peek(1)
 		if errors.Is(err, os.ErrDeadlineExceeded) && c.busy.Load() > 0 {
@@ -280,7 +292,7 @@ func (c *conn) expectBytes(n int) error {
 	if err := c.nc.SetReadDeadline(time.Now().Add(stallTimeout + time.Duration(n)*time.Second/slowestRate)); err != nil {
 		return err
 	}
-	if c.stopping.Load() {
+	if c.ending.Load() {
 		return io.EOF // see waitForFrame
 	}
 	return nil
@@ -318,8 +330,7 @@ func (c *conn) work(ctx context.Context, frames <-chan frame, answers chan<- ans
 		c.release(f)
 		if err != nil {
 			failed = err
-			unanswered.Wait() // what was asked before it is answered
-			c.nc.Close()      // ends the reader, and with it this loop
+			c.endReading() // and with that this loop
 			continue
 		}
 		unanswered.Add(1)

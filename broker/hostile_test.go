@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -240,6 +241,44 @@ func TestOneLogLinePerMalformedFrame(t *testing.T) {
 			}
 			if n := b.metrics.MalformedRequests.Load(); n != 1 {
 				t.Errorf("%d malformed requests counted", n)
+			}
+		})
+	}
+}
+
+// TestWhatWasAskedBeforeAMalformedFrameIsAnswered to a client that reads slowly
+// and has sent more than the broker reads: closed over that, a socket drops what
+// of the answer the client has not taken yet.
+func TestWhatWasAskedBeforeAMalformedFrameIsAnswered(t *testing.T) {
+	b := startBroker(t, nil)
+	big := &kgo.Record{Topic: "t", Value: make([]byte, 900_000)}
+	cl := b.client(t, kgo.AllowAutoTopicCreation(), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	if err := cl.ProduceSync(within(t, 10*time.Second), big).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	fetch := kmsg.NewPtrFetchRequest()
+	fetch.MaxBytes = 1 << 20
+	part := kmsg.NewFetchRequestTopicPartition()
+	part.PartitionMaxBytes = 1 << 20
+	fetch.Topics = []kmsg.FetchRequestTopic{{Topic: "t", Partitions: []kmsg.FetchRequestTopicPartition{part}}}
+	unsupported := frameOf(kmsg.NewPtrMetadataRequest(), 4)
+	binary.BigEndian.PutUint16(unsupported[6:], 99)
+	for name, bad := range map[string][]byte{
+		"one that the worker refuses": unsupported,
+		"one that the reader refuses": {0xff, 0xff, 0xff, 0xff},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nc := dial(t, b.Addr("plain"))
+			if err := nc.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+				t.Fatal(err)
+			}
+			sent := slices.Concat(frameOf(fetch, 11), bad, make([]byte, 100_000))
+			answer, err := exchange(t, nc, sent)
+			if err != nil || len(answer) < len(big.Value) {
+				t.Errorf("%d bytes of an answer: %v", len(answer), err)
+			}
+			if _, err := nc.Read(make([]byte, 1)); err == nil || isTimeout(err) {
+				t.Errorf("the connection stays: %v", err)
 			}
 		})
 	}
