@@ -9,6 +9,8 @@
 //   - consume: what was produced, from the page cache, as fast as it goes;
 //   - latency: produce at a fixed rate, half of what the slower of the two took,
 //     from the time when a record should have been sent to its acknowledgement;
+//   - small: records of 100 bytes, one a request, of sixteen producers that each
+//     wait for the answer, two on each of eight partitions;
 //   - idle: memory after a start without topics;
 //   - start: from the start of the process to the first answer, with 1,000
 //     partitions; memory: with -crowd;

@@ -23,7 +23,7 @@ import (
 
 var (
 	who          = flag.String("who", "waybill,waybill-noprov,waybill-lax,kafka,kafka-flush", "`names` of the brokers to measure")
-	what         = flag.String("what", "produce,consume,latency,idle,start,memory,parked", "`names` of the measurements")
+	what         = flag.String("what", "produce,consume,latency,small,idle,start,memory,parked", "`names` of the measurements")
 	runs         = flag.Int("runs", 3, "how often each is run")
 	partitions   = flag.Int("partitions", 8, "of the topic that is written and read")
 	megabytes    = flag.Int("mb", 1000, "to produce and to consume, in `10^6 bytes` of values")

@@ -27,6 +27,7 @@ type measurement struct {
 var measurements = []measurement{
 	{[]string{"produce", "consume"}, throughput},
 	{[]string{"latency"}, latency},
+	{[]string{"small"}, small},
 	{[]string{"idle"}, idle},
 	{[]string{"start"}, starting},
 	{[]string{"memory"}, crowded},
