@@ -50,6 +50,7 @@ type conn struct {
 	log    *slog.Logger
 
 	client  Client  // the worker's; set before it starts
+	known   *Client // what client was at the last request, as it stays
 	session session // likewise
 
 	// ending is set when the broker stops, or will not have the client's next
@@ -366,7 +367,11 @@ func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (r 
 	if v, ok := body.(*kmsg.ApiVersionsRequest); ok {
 		c.noteSoftware(v)
 	}
-	r.client, r.body, r.size = c.client, body, len(frame)
+	if c.known == nil || *c.known != c.client {
+		known := c.client
+		c.known = &known
+	}
+	r.client, r.body, r.size = c.known, body, len(frame)
 	began := time.Now()
 	p = row.handle(c.b, ctx, r)
 	r.throttleTime(time.Since(began))

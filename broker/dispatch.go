@@ -73,7 +73,7 @@ func begins[Q kmsg.Request](h func(b *Broker, ctx context.Context, r *request, q
 type request struct {
 	*api
 	version int16
-	client  Client
+	client  *Client
 	body    kmsg.Request
 	size    int // of its frame, in bytes
 	broker  *Broker
@@ -99,7 +99,7 @@ func (r *request) may(name string) bool { return r.allowed(r.op, r.resource, nam
 
 // allowed reports whether the caller may do op on a resource.
 func (r *request) allowed(op acl.Operation, rt acl.ResourceType, name string) bool {
-	return r.broker.allowed(&r.client, op, rt, name)
+	return r.broker.allowed(r.client, op, rt, name)
 }
 
 func (b *Broker) allowed(c *Client, op acl.Operation, rt acl.ResourceType, name string) bool {

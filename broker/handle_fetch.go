@@ -369,7 +369,7 @@ func (a *fetchAnswer) add(f *fetching, p *fetchPart) {
 			part.RecordBatches = a.stand(p.records)
 			f.b.metrics.FetchedBytes.Add(int64(p.size))
 			if f.b.provenance != nil {
-				f.b.provenance.fetched(&f.r.client, p.partition, p.want.offset, p.records.NextOffset()-1)
+				f.b.provenance.fetched(f.r.client, p.partition, p.want.offset, p.records.NextOffset()-1)
 			}
 		}
 	}
@@ -394,7 +394,7 @@ func (a *fetchAnswer) hint(f *fetching, p *fetchPart, part *kmsg.FetchResponseTo
 	part.CurrentLeader.LeaderID, part.CurrentLeader.LeaderEpoch = leader.id, leader.epoch
 	if len(a.Brokers) == 0 {
 		node := kmsg.NewFetchResponseBroker()
-		node.NodeID, node.Host, node.Port = f.b.endpoint(&f.r.client)
+		node.NodeID, node.Host, node.Port = f.b.endpoint(f.r.client)
 		a.Brokers = append(a.Brokers, node)
 	}
 }

@@ -181,7 +181,7 @@ func (b *Broker) producePartition(r *request, q *kmsg.ProduceRequest, t *topic, 
 		done.resp.LogAppendTime = now
 	}
 	if b.provenance != nil && !appended.Duplicate {
-		b.provenance.produced(&r.client, p, batch.ProducerID(), appended.BaseOffset, appended.LastOffset)
+		b.provenance.produced(r.client, p, batch.ProducerID(), appended.BaseOffset, appended.LastOffset)
 	}
 }
 
@@ -264,7 +264,7 @@ func (b *Broker) hintProduced(r *request, resp *kmsg.ProduceResponse, all []*pro
 		p.resp.CurrentLeader.LeaderID, p.resp.CurrentLeader.LeaderEpoch = leader.id, leader.epoch
 		if len(resp.Brokers) == 0 {
 			node := kmsg.NewProduceResponseBroker()
-			node.NodeID, node.Host, node.Port = b.endpoint(&r.client)
+			node.NodeID, node.Host, node.Port = b.endpoint(r.client)
 			resp.Brokers = append(resp.Brokers, node)
 		}
 	}

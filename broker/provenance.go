@@ -56,7 +56,7 @@ type provenance struct {
 // runKey is what the entries of a run have in common.
 type runKey struct {
 	partition  *replica.Partition
-	client     Client
+	client     *Client           // as one connection has it
 	kind       ledger.AccessKind // 0 for a production
 	producerID int64             // of a production
 	group      string            // of a commit
@@ -96,26 +96,25 @@ func newProvenance(b *Broker) (*provenance, error) {
 
 // produced notes that a client appended the offsets from first to last.
 func (p *provenance) produced(c *Client, part *replica.Partition, producerID, first, last int64) {
-	p.note(runKey{partition: part, client: *c, producerID: producerID}, first, last)
+	p.note(runKey{partition: part, client: c, producerID: producerID}, first, last)
 }
 
 // fetched notes that a client was sent the offsets from first to last. Fetched is
 // not yet read.
 func (p *provenance) fetched(c *Client, part *replica.Partition, first, last int64) {
-	p.note(runKey{partition: part, client: *c, kind: ledger.Fetched}, first, last)
+	p.note(runKey{partition: part, client: c, kind: ledger.Fetched}, first, last)
 }
 
 // committed notes that a group's position went from one offset to another: the
 // records between are read.
 func (p *provenance) committed(c *Client, part *replica.Partition, group string, from, next int64) {
-	p.note(runKey{partition: part, client: *c, kind: ledger.Committed, group: group}, from, next-1)
+	p.note(runKey{partition: part, client: c, kind: ledger.Committed, group: group}, from, next-1)
 }
 
 func (p *provenance) note(key runKey, first, last int64) {
 	if last < first || isInternal(key.partition.Topic) || p.exempt[key.client.Principal] {
 		return
 	}
-	key.client.Listener = ""
 	now := time.Now()
 	p.mu.Lock()
 	r := p.runs[key]

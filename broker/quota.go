@@ -215,7 +215,7 @@ func (r *request) throttled(wait time.Duration) {
 // throttleProduce counts the bytes of a Produce request.
 func (r *request) throttleProduce(bytes int) {
 	if r.broker.quotas.any() {
-		r.throttled(r.broker.quotas.use(&r.client, producerByteRate, float64(bytes), time.Now()))
+		r.throttled(r.broker.quotas.use(r.client, producerByteRate, float64(bytes), time.Now()))
 	}
 }
 
@@ -226,9 +226,9 @@ func (r *request) throttleFetch(bytes int) bool {
 		return false
 	}
 	now := time.Now()
-	wait := r.broker.quotas.use(&r.client, consumerByteRate, float64(bytes), now)
+	wait := r.broker.quotas.use(r.client, consumerByteRate, float64(bytes), now)
 	if wait > 0 {
-		r.broker.quotas.giveBack(&r.client, consumerByteRate, float64(bytes), now)
+		r.broker.quotas.giveBack(r.client, consumerByteRate, float64(bytes), now)
 		r.throttled(wait)
 	}
 	return wait > 0
@@ -237,7 +237,7 @@ func (r *request) throttleFetch(bytes int) bool {
 // fetchBudget is how many bytes of an answer a client's quota can ever allow: no
 // more than a window's worth, or it would wait for ever.
 func (r *request) fetchBudget(bytes int) int {
-	rate, _, found := r.broker.quotas.of(&r.client, consumerByteRate)
+	rate, _, found := r.broker.quotas.of(r.client, consumerByteRate)
 	if !found {
 		return bytes
 	}
@@ -251,7 +251,7 @@ func (r *request) throttleTime(took time.Duration) {
 		return
 	}
 	percent := float64(max(0, took-r.waited)) * 100 / float64(time.Second)
-	wait := r.broker.quotas.use(&r.client, requestPercentage, percent, time.Now())
+	wait := r.broker.quotas.use(r.client, requestPercentage, percent, time.Now())
 	r.throttled(min(wait, maxShortThrottle))
 }
 
@@ -263,10 +263,10 @@ func (r *request) throttleMutation(partitions int, strict bool) (refused bool) {
 	}
 	q, now := r.broker.quotas, time.Now()
 	if !strict {
-		r.throttled(q.use(&r.client, controllerMutationRate, float64(partitions), now))
+		r.throttled(q.use(r.client, controllerMutationRate, float64(partitions), now))
 		return false
 	}
-	wait := q.useUnlessOver(&r.client, controllerMutationRate, float64(partitions), now)
+	wait := q.useUnlessOver(r.client, controllerMutationRate, float64(partitions), now)
 	r.throttled(wait)
 	return wait > 0
 }
