@@ -44,6 +44,9 @@ type checkpoint struct {
 	Known *sealed `json:"known,omitempty"`
 	// FirstDirty is the offset up to which compaction has been.
 	FirstDirty int64 `json:"firstDirty,omitempty"`
+	// Learned is the offset up to which compaction, one that was cut off included,
+	// may have known keys when it removed older records.
+	Learned int64 `json:"learned,omitempty"`
 
 	Swap  *swap   `json:"swap,omitempty"`  // give cleaned files their place
 	Drop  []int64 `json:"drop,omitempty"`  // remove these segments

@@ -75,7 +75,8 @@ func (l *Log) Due(d Dirt) bool {
 	return d.Due(l.cfg.MinDirtyRatio)
 }
 
-// errChanged says that somebody has taken segments away that were being compacted.
+// errChanged says that somebody has taken segments away that were being compacted,
+// or has made the log a mirror.
 var errChanged = errors.New("the log has changed meanwhile")
 
 // Clean makes one pass over a log, whether it is due or not, below the last stable
@@ -132,7 +133,7 @@ func (l *Log) beginPass(ctx context.Context, c *Cleaner, now time.Time, stable i
 	l.writer.Lock()
 	defer l.writer.Unlock()
 	d := l.dirt(now, stable)
-	if l.writable() != nil || d.Uncleanable != nil || d.DirtyBytes == 0 {
+	if l.writable() != nil || l.readOnly() != nil || d.Uncleanable != nil || d.DirtyBytes == 0 {
 		return nil
 	}
 	st := l.state
@@ -295,7 +296,7 @@ func (p *pass) rewrite(old []*segment) (err error) {
 		return err
 	}
 	known.Next, known.LastAppend = next, lastAppend
-	if err := l.replace(old, known, w.a.aborted); err != nil {
+	if err := l.replace(old, known, w.a.aborted, p.sieve.end); err != nil {
 		return err
 	}
 	w.used = true
@@ -378,8 +379,9 @@ func (w *cleanWriter) discard() error {
 }
 
 // replace puts a compacted segment, whose files are synced, in the place of
-// others. FORMAT.md goes through the order.
-func (l *Log) replace(old []*segment, known sealed, aborted []abortedTxn) error {
+// others; learned is up to where the pass knows keys. FORMAT.md goes through the
+// order.
+func (l *Log) replace(old []*segment, known sealed, aborted []abortedTxn, learned int64) error {
 	l.writer.Lock()
 	defer l.writer.Unlock()
 	if err := l.writable(); err != nil {
@@ -387,7 +389,7 @@ func (l *Log) replace(old []*segment, known sealed, aborted []abortedTxn) error 
 	}
 	st := l.state
 	at := slices.Index(st.segments, old[0])
-	if at < 0 || at+len(old) > len(st.segments) || !slices.Equal(st.segments[at:at+len(old)], old) {
+	if at < 0 || at+len(old) > len(st.segments) || !slices.Equal(st.segments[at:at+len(old)], old) || l.readOnly() != nil {
 		return errChanged
 	}
 	if err := l.fs.SyncDir(l.dir); err != nil {
@@ -396,6 +398,7 @@ func (l *Log) replace(old []*segment, known sealed, aborted []abortedTxn) error 
 	cp := st.checkpoint
 	cp.Sealed = slices.Replace(slices.Clone(st.Sealed), at, at+len(old), known)
 	cp.Swap = &swap{Base: known.Base, Aborted: known.Aborted > 0}
+	cp.Learned = max(cp.Learned, learned)
 	for _, s := range old[1:] {
 		cp.Drop = append(cp.Drop, s.Base)
 	}

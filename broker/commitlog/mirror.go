@@ -253,8 +253,10 @@ func (l *Log) checkMirrored(a MirrorAppend, list []record.Batch) error {
 	if a.ExpectedEnd != end || a.ExpectedEpoch != epoch {
 		return fmt.Errorf("%w: it ends at %d with leader epoch %d, not at %d with %d", ErrUnexpectedEnd, end, epoch, a.ExpectedEnd, a.ExpectedEpoch)
 	}
-	if a.TruncateTo > end || a.TruncateTo >= 0 && a.TruncateTo < st.Start {
-		return fmt.Errorf("%w: truncate to %d, the log has %d to %d", ErrOffsetOutOfRange, a.TruncateTo, st.Start, end)
+	if a.TruncateTo >= 0 {
+		if err := st.checkCut(a.TruncateTo); err != nil {
+			return err
+		}
 	}
 	if a.StartOffset > end {
 		epoch = -1
@@ -283,6 +285,27 @@ func (l *Log) applyMirrored(a MirrorAppend, list []record.Batch) (end int64, err
 		}
 	}
 	return l.state.active.next, nil
+}
+
+// CheckCut says with ErrOffsetOutOfRange why a mirror must not be cut to an offset:
+// it lies outside of the log, or compaction, when the log was no mirror, has removed
+// records for the sake of later ones that would go too. A key would be left without
+// the value that the source has. A log may always be cut to its start.
+func (l *Log) CheckCut(offset int64) error {
+	l.writer.Lock()
+	defer l.writer.Unlock()
+	return l.state.checkCut(offset)
+}
+
+func (s *state) checkCut(offset int64) error {
+	compacted := max(s.Learned, s.FirstDirty)
+	switch {
+	case offset < s.Start || offset > s.active.next:
+		return fmt.Errorf("%w: cut to %d, the log has %d to %d", ErrOffsetOutOfRange, offset, s.Start, s.active.next)
+	case offset > s.Start && offset < compacted:
+		return fmt.Errorf("%w: cut to %d, compaction has removed older records for the sake of some up to %d: cut to the start, %d", ErrOffsetOutOfRange, offset, compacted, s.Start)
+	}
+	return nil
 }
 
 // BeginMirror makes the log a mirror that takes no other writes. expectedEnd and

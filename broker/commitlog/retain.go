@@ -200,7 +200,7 @@ func (l *Log) planCut(offset int64) (checkpoint, error) {
 		cp.Drop = append(cp.Drop, v.extent(j).base)
 	}
 	cp.Epochs = cp.Epochs.cutFrom(end)
-	cp.Start, cp.FirstDirty = min(cp.Start, end), min(cp.FirstDirty, end)
+	cp.Start, cp.FirstDirty, cp.Learned = min(cp.Start, end), min(cp.FirstDirty, end), min(cp.Learned, end)
 	cp.Known = nil
 	cp.Sparse = cp.Sparse || x.cleaned
 	if i < len(cp.Sealed) {

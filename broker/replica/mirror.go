@@ -95,13 +95,25 @@ func (p *Partition) CancelMirror() error {
 	return p.log.CancelMirror()
 }
 
+// CheckCut is commitlog's.
+func (p *Partition) CheckCut(offset int64) error {
+	if p.log == nil {
+		return p.broken
+	}
+	return p.log.CheckCut(offset)
+}
+
 // TruncateTo cuts the log, below the high watermark too: only a mirror that is
-// being restored is cut.
+// being restored is cut. If the start has been raised above the offset since the
+// cut was decided, nothing is left below it: the log begins there, empty.
 func (p *Partition) TruncateTo(offset int64) error {
 	if p.log == nil {
 		return p.broken
 	}
 	_, err := p.log.TruncateTo(offset)
+	if errors.Is(err, commitlog.ErrOffsetOutOfRange) {
+		err = p.log.Reset(offset)
+	}
 	p.moved()
 	return err
 }
