@@ -53,7 +53,7 @@ type Broker struct {
 	// settings are replaced under topicsMu as well.
 	settings atomic.Pointer[liveSettings]
 	loggers  *loggers
-	mirrorMu sync.Mutex // serialises changes of mirror topics; before topicsMu
+	mirrorMu sync.Mutex // serialises changes of mirror topics, and of how many partitions topics have; before topicsMu
 
 	aclCache   atomic.Pointer[aclCache]
 	authorizer func() authorizer // as of the newest metadata

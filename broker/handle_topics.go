@@ -249,6 +249,8 @@ func (b *Broker) growTopic(r *request, q *kmsg.CreatePartitionsRequest, want *km
 	if more := int(want.Count - t.Partitions); more > 0 && r.throttleMutation(more, r.version >= 3) {
 		return kerr.ThrottlingQuotaExceeded
 	}
+	b.mirrorMu.Lock() // A promotion is of all partitions that there are.
+	defer b.mirrorMu.Unlock()
 	return b.changeTopic(want.Topic, grow)
 }
 

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/waybillhq/waybill/broker/commitlog"
 	"github.com/waybillhq/waybill/broker/controller"
 	"github.com/waybillhq/waybill/broker/replica"
 	"github.com/waybillhq/waybill/internal/mirrorwire"
@@ -21,9 +23,15 @@ const (
 	mirrorSource  = mirrorSetting + "source"
 	mirrorState   = mirrorSetting + "state"
 	mirrorReason  = mirrorSetting + "failure"
+	mirrorWriters = mirrorSetting + "writer.epochs"
+	mirrorEpochs  = mirrorSetting + "source.epochs"
 	mirrorEnds    = mirrorSetting + "promoted.offsets"
+	mirrorEnded   = mirrorSetting + "ended.transactions"
 
 	maxMirrorText = 1024
+	// maxByPartition bounds a value that tells of each partition: before version 4
+	// of DescribeConfigs a string has at most 32 KiB.
+	maxByPartition = 16 << 10
 )
 
 // takeMirror takes mirror.source out of a new topic's configs; nil if it is not
@@ -68,16 +76,58 @@ func describeMirror(t *topic) []kmsg.DescribeConfigsResponseResourceConfig {
 	if t.Mirror.Reason != "" {
 		row(mirrorReason, t.Mirror.Reason, "Why the mirror has failed.")
 	}
-	if t.Mirror.State == controller.MirrorPromoted {
-		ends := make([]string, 0, len(t.partitions))
-		for _, p := range t.partitions {
-			if at := p.Mirror().PromotedAt; at >= 0 {
-				ends = append(ends, fmt.Sprintf("%d:%d", p.Partition, at))
+	each := func(name, doc string, value func(*replica.Partition) (int64, bool)) {
+		if all := byPartition(t.partitions, value); all != "" {
+			row(name, all, doc+" As partition:value, or first-last:value.")
+		}
+	}
+	each(mirrorWriters, "The highest epoch of a writer that was let in: lower ones are fenced.", func(p *replica.Partition) (int64, bool) {
+		return p.Mirror().WriterEpoch, p.Offline() == nil
+	})
+	if t.Mirror.ReadOnly() {
+		each(mirrorEpochs, "The source's leader epoch in the last record.", func(p *replica.Partition) (int64, bool) {
+			return int64(p.LastEpoch()), p.LastEpoch() >= 0
+		})
+	}
+	each(mirrorEnds, "Up to where it came from the source.", func(p *replica.Partition) (int64, bool) {
+		return p.Mirror().PromotedAt, p.Mirror().PromotedAt >= 0
+	})
+	each(mirrorEnded, "How many transactions that the source had open the promotion has aborted.", func(p *replica.Partition) (int64, bool) {
+		n := len(p.Mirror().Ended)
+		return int64(n), n > 0
+	})
+	return out
+}
+
+// byPartition tells a value of each partition that has one. Neighbours with the same
+// value are told together; what is too much is left out, and "..." says so.
+func byPartition(partitions []*replica.Partition, value func(*replica.Partition) (int64, bool)) string {
+	var out strings.Builder
+	for first := 0; first < len(partitions); {
+		v, some := value(partitions[first])
+		next := first + 1
+		for ; next < len(partitions); next++ {
+			if other, has := value(partitions[next]); has != some || other != v {
+				break
 			}
 		}
-		row(mirrorEnds, strings.Join(ends, ","), "Up to where each partition came from the source.")
+		if some {
+			if out.Len() > 0 {
+				out.WriteByte(',')
+			}
+			if out.Len() > maxByPartition {
+				out.WriteString("...")
+				break
+			}
+			out.WriteString(strconv.Itoa(first))
+			if next > first+1 {
+				fmt.Fprintf(&out, "-%d", next-1)
+			}
+			fmt.Fprintf(&out, ":%d", v)
+		}
+		first = next
 	}
-	return out
+	return out.String()
 }
 
 // stateOf is a topic's state on the wire.
@@ -113,13 +163,14 @@ func (t *topic) writable() error {
 }
 
 // topicConfig is how the broker treats a topic now: what it does not set itself
-// the broker's settings do. The local settings delete nothing
-// from a mirror: its start follows the source's, so that an offset which exists
-// there exists here.
+// the broker's settings do. The local settings delete nothing from a mirror, by
+// retention or compaction: its start follows the source's, so that an offset which
+// exists there exists here. The source may lose its last records, and what they
+// superseded must then be here still.
 func (b *Broker) topicConfig(t *controller.Topic) topicConfig {
 	c := topicConfigOf(b.settings.Load().complete(t.Configs), b.logShare())
 	if t.Mirror.ReadOnly() {
-		c.log.RetentionAge, c.log.RetentionBytes = -1, -1
+		c.log.RetentionAge, c.log.RetentionBytes, c.log.Compact = -1, -1, false
 	}
 	return c
 }
@@ -130,7 +181,8 @@ func settleMirror(m *controller.Mirror, p *replica.Partition) error {
 	switch {
 	case !m.ReadOnly():
 		err = p.CancelMirror() // It was begun, and the metadata never said so.
-	case m.State != controller.MirrorPromoting:
+	case m.State != controller.MirrorPromoting, p.Mirror().Role == commitlog.Plain:
+		// One that is added while its topic is promoted is promoted with it.
 		err = p.BeginMirror(p.EndOffset(), p.LastEpoch(), false)
 	}
 	if err != nil {
@@ -290,8 +342,10 @@ func (b *Broker) restoreMirror(t *topic, want *mirrorwire.AlterRequestTopic) err
 	offsets := make([]int64, len(cuts))
 	for n, p := range t.partitions {
 		err := p.BeginMirror(cuts[n].ExpectedEnd, cuts[n].ExpectedEpoch, t.Mirror != nil && t.Mirror.Source == want.Source)
-		if err == nil && (cuts[n].TruncateTo < p.StartOffset() || cuts[n].TruncateTo > cuts[n].ExpectedEnd) {
-			err = refuse(kerr.OffsetOutOfRange, fmt.Sprintf("partition %d: cut to %d, it has %d to %d", n, cuts[n].TruncateTo, p.StartOffset(), cuts[n].ExpectedEnd))
+		if err == nil {
+			if err = p.CheckCut(cuts[n].TruncateTo); errors.Is(err, commitlog.ErrOffsetOutOfRange) {
+				err = refuse(kerr.OffsetOutOfRange, fmt.Sprintf("partition %d: %v", n, err))
+			}
 		}
 		if err != nil {
 			for _, begun := range t.partitions[:n+1] {

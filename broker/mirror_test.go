@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
+	"math"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,7 +18,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/broker/commitlog"
+	"github.com/waybillhq/waybill/broker/controller"
+	"github.com/waybillhq/waybill/broker/replica"
 	"github.com/waybillhq/waybill/internal/mirrorwire"
+	"github.com/waybillhq/waybill/internal/record"
 )
 
 const testSource = "source-cluster/source-topic"
@@ -166,6 +175,13 @@ func TestOnlyItsWriterWritesToAMirror(t *testing.T) {
 	if !errors.Is(err, kerr.InvalidRequest) {
 		t.Errorf("produce: %v, want INVALID_REQUEST", err)
 	}
+	answer, err := produceOf(t, b, "orders", []byte("v")).RequestWith(ctx, b.client(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := answer.Topics[0].Partitions[0].ErrorMessage; got == nil || *got != "orders is a mirror topic of "+testSource+" (active): only its mirror writes to it, until it is promoted" {
+		t.Errorf("a producer is told %v", got)
+	}
 	cl := b.client(t, kgo.TransactionalID("tx"))
 	if err := transact(t, cl, kgo.TryCommit, &kgo.Record{Topic: "orders", Value: []byte("v")}); err == nil {
 		t.Error("a transaction wrote to a mirror")
@@ -177,17 +193,6 @@ func TestOnlyItsWriterWritesToAMirror(t *testing.T) {
 	set := kadm.AlterConfig{Op: kadm.SetConfig, Name: mirrorSource, Value: kmsg.StringPtr("x/y")}
 	if got, err := adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{set}, "orders"); err == nil && got[0].Err == nil {
 		t.Error("the source of a mirror may be changed")
-	}
-	configs, err := adm.DescribeTopicConfigs(ctx, "orders")
-	if err != nil {
-		t.Fatal(err)
-	}
-	shown := map[string]string{}
-	for _, c := range configs[0].Configs {
-		shown[c.Key] = c.MaybeValue()
-	}
-	if shown[mirrorSource] != testSource || shown[mirrorState] != "active" {
-		t.Errorf("describe shows %q, %q", shown[mirrorSource], shown[mirrorState])
 	}
 	b.makeTopic(t, "plain", 1, 0)
 	p := mirrorwire.NewAppendPartition()
@@ -331,5 +336,148 @@ func TestMirrorRights(t *testing.T) {
 	}
 	if got := b.alter(t, mirrorwire.AlterRequestTopic{Topic: "x", Op: mirrorwire.Promote}); got.ErrorCode != kerr.TopicAuthorizationFailed.Code {
 		t.Errorf("promote without rights: %+v", got)
+	}
+}
+
+// TestWritingAMirrorIsARightOfItsOwn: every right on the topic is not enough to
+// append to a mirror or to change its state, because epochs, producer ids and control
+// records come along.
+func TestWritingAMirrorIsARightOfItsOwn(t *testing.T) {
+	b := startBroker(t, func(c *Config) {
+		c.Authorizer, c.BootstrapACLs = true, []acl.Rule{allowRule("User:ANONYMOUS", acl.Topic, "orders", acl.All)}
+	})
+	b.makeMirror(t, "orders", 1)
+	a := startBroker(t, nil)
+	a.makeTopic(t, "orders", 1, 5)
+	p := mirrorwire.NewAppendPartition()
+	p.WriterEpoch, p.Batches = 6, a.storedBytes(t, "orders")
+	if got := b.append(t, "orders", p); got.ErrorCode != kerr.ClusterAuthorizationFailed.Code || got.LogEnd != -1 {
+		t.Errorf("append: %+v", got)
+	}
+	for _, op := range []mirrorwire.Op{mirrorwire.Pause, mirrorwire.Fail, mirrorwire.Promote, mirrorwire.Restore} {
+		if got := b.alter(t, mirrorwire.AlterRequestTopic{Topic: "orders", Op: op}); got.ErrorCode != kerr.ClusterAuthorizationFailed.Code || got.Source != "" {
+			t.Errorf("operation %d: %+v", op, got)
+		}
+	}
+	if err := b.client(t).ProduceSync(within(t, 10*time.Second), &kgo.Record{Topic: "orders"}).FirstErr(); !errors.Is(err, kerr.InvalidRequest) {
+		t.Errorf("produce with the right to: %v", err)
+	}
+	part, _ := b.partition("orders", 0)
+	if m := part.Mirror(); part.EndOffset() != 0 || m.WriterEpoch != 0 || stateOf(b.topic("orders")) != mirrorwire.Active {
+		t.Errorf("what was refused has changed something: end %d, %+v", part.EndOffset(), m)
+	}
+	err := b.ctl.Update(func(*controller.Image) ([]controller.Record, error) {
+		rule := allowRule("User:ANONYMOUS", acl.Cluster, acl.ClusterName, acl.ClusterAction)
+		return []controller.Record{{ACL: &rule}}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.append(t, "orders", p); got.ErrorCode != 0 || got.LogEnd != 5 {
+		t.Errorf("append with ClusterAction: %+v", got)
+	}
+}
+
+// TestDescribeTellsWhatAMirrorIs by Kafka's own protocol.
+func TestDescribeTellsWhatAMirrorIs(t *testing.T) {
+	a, b := startBroker(t, nil), startBroker(t, nil)
+	fillSource(t, a, "orders", true)
+	src, _ := a.partition("orders", 0)
+	b.makeMirror(t, "orders", 4)
+	check := func(when string, want map[string]string) {
+		t.Helper()
+		configs, err := kadm.NewClient(b.client(t)).DescribeTopicConfigs(within(t, 10*time.Second), "orders")
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown := map[string]string{}
+		for _, c := range configs[0].Configs {
+			if strings.HasPrefix(c.Key, mirrorSetting) {
+				shown[c.Key] = c.MaybeValue()
+				if c.Source != kmsg.ConfigSourceDynamicTopicConfig { // tools hide defaults
+					t.Errorf("%s: %s comes from %s", when, c.Key, c.Source)
+				}
+			}
+		}
+		want[mirrorSource] = testSource
+		if !maps.Equal(shown, want) {
+			t.Errorf("%s: shown is %v, want %v", when, shown, want)
+		}
+	}
+	check("when it is made", map[string]string{mirrorState: "active", mirrorWriters: "0-3:0"})
+	p := mirrorwire.NewAppendPartition()
+	p.Partition, p.WriterEpoch, p.Batches = 1, 9, a.storedBytes(t, "orders")
+	if got := b.append(t, "orders", p); got.ErrorCode != 0 {
+		t.Fatalf("append: %+v", got)
+	}
+	writers, epochs := "0:0,1:9,2-3:0", fmt.Sprintf("1:%d", src.LastEpoch())
+	check("with a writer", map[string]string{mirrorState: "active", mirrorWriters: writers, mirrorEpochs: epochs})
+	for _, c := range []struct {
+		op   mirrorwire.Op
+		want map[string]string
+	}{
+		{mirrorwire.Pause, map[string]string{mirrorState: "paused", mirrorWriters: writers, mirrorEpochs: epochs}},
+		{mirrorwire.Fail, map[string]string{mirrorState: "failed", mirrorReason: "because", mirrorWriters: writers, mirrorEpochs: epochs}},
+		{mirrorwire.Promote, map[string]string{mirrorState: "promoted", mirrorWriters: writers, mirrorEnds: fmt.Sprintf("0:0,1:%d,2-3:0", src.EndOffset()), mirrorEnded: "1:1"}},
+	} {
+		if got := b.alter(t, mirrorwire.AlterRequestTopic{Topic: "orders", Op: c.op, Reason: "because"}); got.ErrorCode != 0 {
+			t.Fatalf("operation %d: %+v", c.op, got)
+		}
+		check(fmt.Sprintf("after operation %d", c.op), c.want)
+	}
+}
+
+func TestByPartitionIsBounded(t *testing.T) {
+	parts := make([]*replica.Partition, 10_000)
+	for n := range parts {
+		parts[n] = &replica.Partition{Identity: replica.Identity{Partition: int32(n)}}
+	}
+	all := func(value func(n int32) int64) string {
+		return byPartition(parts, func(p *replica.Partition) (int64, bool) { return value(p.Partition), p.Partition != 3 })
+	}
+	if got := all(func(n int32) int64 { return int64(n) / 5000 }); got != "0-2:0,4-4999:0,5000-9999:1" {
+		t.Errorf("got %s", got)
+	}
+	got := all(func(n int32) int64 { return math.MaxInt64 - int64(n) })
+	if len(got) > math.MaxInt16 || !strings.HasPrefix(got, "0:9223372036854775807,1:") || !strings.HasSuffix(got, ",...") {
+		t.Errorf("%d bytes: %s", len(got), got[:100])
+	}
+}
+
+// TestAProducerIsNotTakenForAMirroredOne: the id, epoch and sequence of a producer of
+// the source mean nothing in a promoted topic, and none of this cluster gets its id.
+func TestAProducerIsNotTakenForAMirroredOne(t *testing.T) {
+	b := startBroker(t, nil)
+	b.makeMirror(t, "orders", 1)
+	id := controller.FirstProducerID(b.ClusterID()) + 5000 // one that this cluster would get to: it was the source's source
+	batch := transactionalBatch(t, id, 7, 3)
+	batch.SetLeaderEpoch(2)
+	p := mirrorwire.NewAppendPartition()
+	p.WriterEpoch, p.Batches = 1, bytes.Clone(batch)
+	end := b.append(t, "orders", p).LogEnd
+	if got := b.alter(t, mirrorwire.AlterRequestTopic{Topic: "orders", Op: mirrorwire.Promote}); got.ErrorCode != 0 || len(got.Partitions[0].Ended) != 1 {
+		t.Fatalf("promote: %+v", got)
+	}
+	for n := range uint64(3) {
+		got, err := kmsg.NewPtrInitProducerIDRequest().RequestWith(within(t, 10*time.Second), b.client(t))
+		if err != nil || got.ErrorCode != 0 || got.ProducerID <= id {
+			t.Errorf("a new producer gets %+v, %v; a mirrored one had %d", got, err, id)
+		}
+		part, _ := b.partition("orders", 0)
+		again, err := record.Encode([]record.Record{{Timestamp: time.Now().UnixMilli(), Value: []byte("v")}}, record.Stamp{ProducerID: id, ProducerEpoch: 0, BaseSequence: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, err := part.Append(again, commitlog.FromClient)
+		switch {
+		case n == 0 && (err != nil || done.Duplicate || done.BaseOffset != end+1): // behind the marker
+			t.Errorf("a producer with the id and the sequence of a mirrored one, at epoch 0: %+v, %v", done, err)
+		case n > 0 && !done.Duplicate:
+			t.Errorf("the same again, after a crash: %+v, %v", done, err)
+		}
+		if err := part.WaitCommitted(t.Context(), part.EndOffset()); err != nil {
+			t.Fatal(err)
+		}
+		b = b.crash(t, n)
 	}
 }
