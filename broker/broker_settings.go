@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 
@@ -45,6 +46,10 @@ var dynamicSettings = func() map[string]setting {
 	out := map[string]setting{
 		"auto.create.topics.enable": {kind: kmsg.ConfigTypeBoolean, check: oneOf("true", "false")},
 		"num.partitions":            {kind: kmsg.ConfigTypeInt, check: between(1, maxPartitions)},
+	}
+	// What tools set while they move replicas, and take away afterwards.
+	for _, name := range []string{"follower.replication.throttled.rate", "leader.replication.throttled.rate", "replica.alter.log.dirs.io.max.bytes.per.second"} {
+		out[name] = setting{kind: kmsg.ConfigTypeLong, def: maxInt64, check: between(0, math.MaxInt64), doc: "Bytes in a second while replicas move. There is one replica, in one log directory, which never moves."}
 	}
 	for _, s := range topicSettings {
 		if name := topicDefaults[s.name]; name != "" {

@@ -130,6 +130,36 @@ func TestTopicCreationGoesByTheLiveSettings(t *testing.T) {
 	}
 }
 
+// TestReassignmentsAreThrottled does what kafka-reassign-partitions does with
+// --throttle, and when it is done.
+func TestReassignmentsAreThrottled(t *testing.T) {
+	b := startBroker(t, nil)
+	b.makeTopic(t, "orders", 1, 0)
+	cl := b.client(t)
+	for _, c := range []struct {
+		kind                             kmsg.ConfigResourceType
+		resource, name, value, unset, as string
+	}{
+		{ofTopic, "orders", "leader.replication.throttled.replicas", "0:1,1:1", " DEFAULT_CONFIG", "DYNAMIC_TOPIC_CONFIG"},
+		{ofTopic, "orders", "follower.replication.throttled.replicas", "*", " DEFAULT_CONFIG", "DYNAMIC_TOPIC_CONFIG"},
+		{ofBroker, "1", "leader.replication.throttled.rate", "1000", maxInt64 + " DEFAULT_CONFIG", "DYNAMIC_BROKER_CONFIG"},
+		{ofBroker, "1", "follower.replication.throttled.rate", "0", maxInt64 + " DEFAULT_CONFIG", "DYNAMIC_BROKER_CONFIG"},
+		{ofBroker, "", "replica.alter.log.dirs.io.max.bytes.per.second", "1000", "", "DYNAMIC_DEFAULT_BROKER_CONFIG"},
+	} {
+		for _, step := range []struct {
+			op   kmsg.IncrementalAlterConfigOp
+			want string
+		}{{setConfig, c.value + " " + c.as}, {deleteConfig, c.unset}} {
+			if err := alterConfig(t, cl, c.kind, c.resource, step.op, c.name, c.value, false); err != nil {
+				t.Errorf("%v %s: %v", step.op, c.name, err)
+			}
+			if got, _ := described(t, cl, c.kind, c.resource, c.name); got != step.want {
+				t.Errorf("%v %s: described as %q, want %q", step.op, c.name, got, step.want)
+			}
+		}
+	}
+}
+
 func TestConfigsThatAreRefused(t *testing.T) {
 	b := startBroker(t, nil)
 	b.makeTopic(t, "orders", 1, 0)
@@ -148,10 +178,12 @@ func TestConfigsThatAreRefused(t *testing.T) {
 		{ofBroker, "1", setConfig, "log.retention.ms", "5", true, nil, "only validated", "604800000 DEFAULT_CONFIG"},
 		{ofBroker, "1", setConfig, "node.id", "5", false, kerr.InvalidRequest, "read-only", "1 STATIC_BROKER_CONFIG"},
 		{ofBroker, "1", setConfig, "no.such", "5", false, kerr.InvalidConfig, "unknown", ""},
-		{ofBroker, "1", deleteConfig, "leader.replication.throttled.rate", "", false, nil, "take away what is not there", ""},
-		{ofTopic, "orders", deleteConfig, "leader.replication.throttled.replicas", "", false, nil, "the same of a topic", ""},
+		{ofBroker, "1", deleteConfig, "no.such", "", false, nil, "take away what is not there", ""},
+		{ofTopic, "orders", deleteConfig, "no.such", "", false, nil, "the same of a topic", ""},
 		{ofBroker, "2", setConfig, "log.retention.ms", "5", false, kerr.InvalidRequest, "another broker", "-"},
 		{ofTopic, "orders", setConfig, "retention.ms", "5", true, nil, "topic, only validated", "604800000 DEFAULT_CONFIG"},
+		{ofTopic, "orders", setConfig, "leader.replication.throttled.replicas", "0:1,all", false, kerr.InvalidConfig, "no list of replicas", " DEFAULT_CONFIG"},
+		{ofBroker, "1", setConfig, "leader.replication.throttled.rate", "-1", false, kerr.InvalidConfig, "no rate", maxInt64 + " DEFAULT_CONFIG"},
 		{ofTopic, "none", setConfig, "retention.ms", "5", false, kerr.UnknownTopicOrPartition, "no topic", "-"},
 		{ofLogger, "1", setConfig, "no.such", "DEBUG", false, kerr.InvalidConfig, "unknown logger", ""},
 		{ofLogger, "1", setConfig, "broker", "LOUD", false, kerr.InvalidConfig, "unknown level", "INFO DYNAMIC_BROKER_LOGGER_CONFIG"},
@@ -242,7 +274,7 @@ func TestConfigResourcesAreListed(t *testing.T) {
 // TestEveryTopicSettingHasABrokersDefault holds the catalogue and the map together.
 func TestEveryTopicSettingHasABrokersDefault(t *testing.T) {
 	for _, s := range topicSettings {
-		if topicDefaults[s.name] == "" {
+		if topicDefaults[s.name] == "" && !strings.HasSuffix(s.name, ".replication.throttled.replicas") { // Kafka neither
 			t.Errorf("%s has no broker setting", s.name)
 		}
 	}

@@ -1,8 +1,10 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,7 +38,9 @@ var topicSettings = []setting{
 	{"delete.retention.ms", kmsg.ConfigTypeLong, "86400000", between(0, math.MaxInt64), "How long compaction keeps tombstones, and the markers of transactions of which no record is left, after it first saw them."},
 	{"flush.messages", kmsg.ConfigTypeLong, "1", between(1, math.MaxInt64), "1: a record is on disk before it is acknowledged or served. More: it is acknowledged when the operating system has it, and synced after so many records at the latest; killing the broker loses nothing, a power cut what was not synced."},
 	{"flush.ms", kmsg.ConfigTypeLong, maxInt64, between(0, math.MaxInt64), "With flush.messages above 1: after what time a record is synced at the latest, to the second. A minute is the most; 0 syncs before every acknowledgement."},
+	{"follower.replication.throttled.replicas", kmsg.ConfigTypeList, "", throttledReplicas, "Replicas that fetch from their leaders at a bounded rate. There is one replica, which fetches from none."},
 	{"index.interval.bytes", kmsg.ConfigTypeInt, "4096", between(1, math.MaxInt32), "About how many bytes of log one index entry stands for."},
+	{"leader.replication.throttled.replicas", kmsg.ConfigTypeList, "", throttledReplicas, "Replicas that serve their followers at a bounded rate. There is one replica, which has none."},
 	{"max.compaction.lag.ms", kmsg.ConfigTypeLong, maxInt64, between(1, math.MaxInt64), "How long a record may remain uncompacted; its segment ends and is compacted then, however little there is."},
 	{"max.message.bytes", kmsg.ConfigTypeInt, "1048588", between(0, math.MaxInt32-1), "The largest batch that is accepted."},
 	{"message.timestamp.after.max.ms", kmsg.ConfigTypeLong, "3600000", between(0, math.MaxInt64), "How far in the future a record's timestamp may lie."},
@@ -96,6 +100,15 @@ func between(least, most int64) func(string) error {
 		}
 		return nil
 	}
+}
+
+var partitionsAndBrokers = regexp.MustCompile(`^(\d+:\d+(,\d+:\d+)*)?$`)
+
+func throttledReplicas(v string) error {
+	if v != "*" && !partitionsAndBrokers.MatchString(v) {
+		return errors.New("want * or a list of partition:broker")
+	}
+	return nil
 }
 
 func ratio(v string) error {
