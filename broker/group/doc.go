@@ -33,6 +33,10 @@
 // append or wait ends the leadership of the partition; nothing is acknowledged
 // after it, and the next leader reads what the log holds.
 //
+// A rebalance of a classic group survives the end of a leadership: a generation is
+// saved before its members are told of it, and that a member has gone at once. So
+// none is told that it is unknown, and nobody waits for who has gone.
+//
 // No partition is read by two members of a group of the consumer protocol that
 // do as they are told, however heartbeats and lost answers fall out.
 //

@@ -46,7 +46,12 @@ func groupKey(group string) []byte {
 	return k.AppendTo(nil)
 }
 
-// value implements [machine]: what a classic group's one record says.
+// value implements [machine]: what a classic group's one record says. Kafka writes
+// it when the group is Stable or Empty, and forgets a rebalance that a crash cuts
+// short: its members are then told that they are unknown, or their generation. So
+// there is a record of the others too. A group that is PreparingRebalance has no
+// leader in it, and only members that were in a generation; one that is
+// CompletingRebalance has no assignments.
 func (g *Group) value(Part) []byte {
 	v := kmsg.NewGroupMetadataValue()
 	v.Version = groupValueVersion
@@ -55,10 +60,13 @@ func (g *Group) value(Part) []byte {
 	if g.protocol != "" {
 		v.Protocol = &g.protocol
 	}
-	if g.leader != "" {
+	if g.leader != "" && g.state != PreparingRebalance {
 		v.Leader = &g.leader
 	}
 	for _, m := range g.ordered() {
+		if m.isNew {
+			continue
+		}
 		vm := kmsg.NewGroupMetadataValueMember()
 		vm.MemberID, vm.ClientID, vm.ClientHost = m.id, m.clientID, m.clientHost
 		if m.instanceID != "" {
@@ -66,7 +74,10 @@ func (g *Group) value(Part) []byte {
 		}
 		vm.RebalanceTimeoutMillis = int32(m.rebalance.Milliseconds())
 		vm.SessionTimeoutMillis = int32(m.session.Milliseconds())
-		vm.Subscription, vm.Assignment = m.metadata(g.protocol), m.assignment
+		vm.Subscription = m.metadata(g.protocol)
+		if g.state != CompletingRebalance {
+			vm.Assignment = m.assignment
+		}
 		v.Members = append(v.Members, vm)
 	}
 	return v.AppendTo(nil)
@@ -171,7 +182,6 @@ func restore(name string, rules Rules, v *kmsg.GroupMetadataValue, now time.Time
 	if len(v.Members) == 0 {
 		return g
 	}
-	g.state = Stable
 	if v.Protocol != nil {
 		g.protocol = *v.Protocol
 	}
@@ -195,10 +205,19 @@ func restore(name string, rules Rules, v *kmsg.GroupMetadataValue, now time.Time
 		}
 		g.members[m.id] = m
 	}
-	if v.Leader != nil && g.members[*v.Leader] != nil {
-		g.leader = *v.Leader
-	} else {
+	if v.Leader == nil || g.members[*v.Leader] == nil {
 		g.leader = g.ordered()[0].id
+		g.state, g.joinDeadline = PreparingRebalance, now.Add(g.rebalanceTimeout())
+		return g
+	}
+	g.leader = *v.Leader
+	if slices.ContainsFunc(v.Members, func(m kmsg.GroupMetadataValueMember) bool { return len(m.Assignment) > 0 }) {
+		g.state = Stable
+		return g
+	}
+	g.state, g.syncDeadline = CompletingRebalance, now.Add(g.rebalanceTimeout())
+	for _, m := range g.members {
+		m.pendingSync = true
 	}
 	return g
 }

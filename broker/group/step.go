@@ -16,6 +16,14 @@ type step struct {
 
 func (s *step) emit(e Effect) { s.effects = append(s.effects, e) }
 
+// save records the group as it is, unless that is too much for a record: then it
+// is not Stable, and a restart finds it as it was before.
+func (s *step) save() {
+	if s.rules.MaxBytes <= 0 || s.size() <= s.rules.MaxBytes {
+		s.emit(Save{})
+	}
+}
+
 func (s *step) become(state State) { s.state, s.since = state, s.now }
 
 func (s *step) join(j Join) {
@@ -255,6 +263,7 @@ func (s *step) complete() {
 	s.protocol = s.selectProtocol()
 	s.syncDeadline = s.now.Add(s.rebalanceTimeout())
 	s.become(CompletingRebalance)
+	s.save()
 	for _, m := range s.ordered() {
 		if m.joinTo != 0 {
 			s.emit(s.joinedNow(m, m.joinTo))
@@ -422,6 +431,10 @@ func (s *step) afterDrop(members bool) {
 		}
 	case PreparingRebalance:
 		s.tryComplete()
+	}
+	// A restart must not wait for who has gone. A new generation is saved anyway.
+	if members && s.state == PreparingRebalance && s.generation > 0 {
+		s.save()
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
@@ -49,6 +50,7 @@ type story struct {
 	now    time.Time
 	names  map[Token]string
 	tokens Token
+	saved  []byte
 }
 
 var epoch = time.UnixMilli(1_000_000).UTC()
@@ -98,8 +100,13 @@ func (s *story) do(fields []string) []string {
 	var lines []string
 	if e != nil {
 		for _, f := range s.group.Step(s.now, e) {
+			if _, ok := f.(Save); ok {
+				s.saved = s.group.value(Part{})
+			}
 			lines = append(lines, s.print(f))
 		}
+	} else if fields[1] == "crash" {
+		s.crash()
 	} else {
 		lines = append(lines, s.commit(args(fields[2:])))
 	}
@@ -108,6 +115,21 @@ func (s *story) do(fields []string) []string {
 		wake = w.Sub(epoch).String()
 	}
 	return append(lines, fmt.Sprintf("%s generation=%d members=%d wake=%s", s.group.state, s.group.generation, len(s.group.members), wake))
+}
+
+// crash forgets what is not saved.
+func (s *story) crash() {
+	s.t.Helper()
+	rules := s.group.rules
+	if s.saved == nil {
+		s.group = New("g", rules, s.now)
+		return
+	}
+	var v kmsg.GroupMetadataValue
+	if err := v.ReadFrom(s.saved); err != nil {
+		s.t.Fatal(err)
+	}
+	s.group = restore("g", rules, &v, s.now)
 }
 
 func (s *story) commit(a map[string]string) string {
@@ -119,7 +141,7 @@ func (s *story) commit(a map[string]string) string {
 func (s *story) event(f []string) (Event, bool) {
 	verb, a := f[0], args(f[1:])
 	var to Token
-	if verb != "tick" && verb != "commit" {
+	if verb != "tick" && verb != "commit" && verb != "crash" {
 		s.tokens++
 		to = s.tokens
 		s.names[to] = f[1]
@@ -174,7 +196,7 @@ func (s *story) event(f []string) (Event, bool) {
 		return l, true
 	case "tick":
 		return Tick{}, true
-	case "commit":
+	case "commit", "crash":
 		return nil, true
 	}
 	s.t.Fatalf("unknown verb %q", verb)
