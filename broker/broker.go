@@ -65,9 +65,9 @@ type Broker struct {
 	ran   atomic.Bool
 }
 
-// New opens the store, recovers every partition, replays the coordinators' state
-// and binds the listeners. The broker answers nothing before [Broker.Run]; one
-// that will not run must be closed.
+// New binds the listeners, opens the store, recovers every partition and replays the
+// coordinators' state. The broker answers nothing before [Broker.Run]; one that
+// will not run must be closed.
 func New(cfg Config) (_ *Broker, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("broker configuration: %w", err)
@@ -111,6 +111,15 @@ func New(cfg Config) (_ *Broker, err error) {
 			return nil, err
 		}
 	}
+	// Before what takes time, so that clients wait for it in the socket: to be refused
+	// some take for the end.
+	for _, l := range cfg.Listeners {
+		ln, err := listen(context.Background(), l)
+		if err != nil {
+			return nil, err
+		}
+		b.listeners[l.Name] = ln
+	}
 	if err := b.openStore(); err != nil {
 		return nil, err
 	}
@@ -129,13 +138,6 @@ func New(cfg Config) (_ *Broker, err error) {
 		if b.provenance, err = newProvenance(b); err != nil {
 			return nil, fmt.Errorf("open provenance: %w", err)
 		}
-	}
-	for _, l := range cfg.Listeners {
-		ln, err := listen(context.Background(), l)
-		if err != nil {
-			return nil, err
-		}
-		b.listeners[l.Name] = ln
 	}
 	return b, nil
 }

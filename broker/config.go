@@ -38,7 +38,10 @@ type Listener struct {
 	// sent to that listener's advertised addresses.
 	Name string
 	// Addr is host:port to bind. Port 0 picks a free one: see [Broker.Addr].
-	Addr     string
+	Addr string
+	// Socket is bound to Addr already, by who started the process; nil binds it.
+	// The broker closes it.
+	Socket   net.Listener
 	Protocol Protocol
 	// Advertised is the host:port that Metadata tells clients; empty means the
 	// bound address.

@@ -34,7 +34,7 @@ type listener struct {
 	open       atomic.Int64 // connections
 }
 
-// listen binds l and finds out what to advertise.
+// listen binds l, unless that is done, and finds out what to advertise.
 func listen(ctx context.Context, l Listener) (*listener, error) {
 	ln := &listener{Listener: l}
 	var err error
@@ -46,10 +46,12 @@ func listen(ctx context.Context, l Listener) (*listener, error) {
 			return nil, fmt.Errorf("listener %q: %w", l.Name, err)
 		}
 	}
-	var lc net.ListenConfig
-	nl, err := lc.Listen(ctx, "tcp", l.Addr)
-	if err != nil {
-		return nil, fmt.Errorf("listener %q: %w", l.Name, err)
+	nl := l.Socket
+	if nl == nil {
+		var lc net.ListenConfig
+		if nl, err = lc.Listen(ctx, "tcp", l.Addr); err != nil {
+			return nil, fmt.Errorf("listener %q: %w", l.Name, err)
+		}
 	}
 	ln.nl = nl
 	advertised := l.Advertised

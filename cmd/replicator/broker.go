@@ -49,6 +49,9 @@ means one disk, so keep copies of what matters in another datacenter.`,
 			if err != nil {
 				return err
 			}
+			if err := takeSockets(conf.Listeners, os.Getenv); err != nil {
+				return err
+			}
 			conf.Log = logs.logger(cmd.ErrOrStderr())
 			ctx, stop := life.context(cmd.Context(), cmd.InOrStdin())
 			defer stop()
