@@ -199,3 +199,13 @@ func unauthenticatedFrameLimit(key int16) int {
 	}
 	return 0
 }
+
+// once is a list without what it has had before.
+func once[T comparable](list []T) []T {
+	seen := make(map[T]struct{}, len(list))
+	return slices.DeleteFunc(list, func(v T) bool {
+		_, had := seen[v]
+		seen[v] = struct{}{}
+		return had
+	})
+}

@@ -37,7 +37,7 @@ func (b *Broker) electLeaders(_ context.Context, r *request, q *kmsg.ElectLeader
 		resp.ErrorCode = kerr.ClusterAuthorizationFailed.Code
 	}
 	wanted := q.Topics
-	if q.Topics == nil {
+	if q.Topics == nil && allowed { // who may not is not told which there are
 		set := b.topics.Load()
 		for _, name := range slices.Sorted(maps.Keys(set.byName)) {
 			t := kmsg.NewElectLeadersRequestTopic()
@@ -198,7 +198,11 @@ func (b *Broker) describeLogDirs(_ context.Context, r *request, q *kmsg.Describe
 		}
 	}
 	for _, t := range q.Topics {
-		add(t.Topic, func(p int32) bool { return slices.Contains(t.Partitions, p) })
+		wanted := map[int32]bool{}
+		for _, p := range t.Partitions {
+			wanted[p] = true
+		}
+		add(t.Topic, func(p int32) bool { return wanted[p] })
 	}
 	resp.Dirs = append(resp.Dirs, dir)
 	return resp

@@ -225,11 +225,11 @@ func (b *Broker) describeSCRAM(_ context.Context, r *request, q *kmsg.DescribeUs
 // twice for a mechanism, or with anything invalid, is not changed at all.
 func (b *Broker) alterSCRAM(_ context.Context, r *request, q *kmsg.AlterUserSCRAMCredentialsRequest) *kmsg.AlterUserSCRAMCredentialsResponse {
 	resp := q.ResponseKind().(*kmsg.AlterUserSCRAMCredentialsResponse)
-	plan := newScramPlan(q)
-	if !r.may(acl.ClusterName) {
-		plan.refuseAll(kerr.ClusterAuthorizationFailed)
+	plan, err := &scramPlan{names: scramUsers(q)}, error(kerr.ClusterAuthorizationFailed)
+	if r.may(acl.ClusterName) {
+		plan = newScramPlan(q)
+		err = b.ctl.Update(func(image *controller.Image) ([]controller.Record, error) { return plan.records(image), nil })
 	}
-	err := b.ctl.Update(func(image *controller.Image) ([]controller.Record, error) { return plan.records(image), nil })
 	for _, name := range plan.names {
 		out := kmsg.NewAlterUserSCRAMCredentialsResponseResult()
 		out.User = name
@@ -251,13 +251,22 @@ type scramPlan struct {
 	deletions []controller.UserKey
 }
 
+// scramUsers are the users that a request names, each once.
+func scramUsers(q *kmsg.AlterUserSCRAMCredentialsRequest) []string {
+	var names []string
+	for _, d := range q.Deletions {
+		names = append(names, d.Name)
+	}
+	for _, u := range q.Upsertions {
+		names = append(names, u.Name)
+	}
+	return once(names)
+}
+
 func newScramPlan(q *kmsg.AlterUserSCRAMCredentialsRequest) *scramPlan {
-	p := &scramPlan{errs: map[string]error{}}
+	p := &scramPlan{names: scramUsers(q), errs: map[string]error{}}
 	seen := map[controller.UserKey]bool{}
 	note := func(name string, number int8) (auth.Mechanism, bool) {
-		if !slices.Contains(p.names, name) {
-			p.names = append(p.names, name)
-		}
 		m, known := mechanismOf(number)
 		key := controller.UserKey{Name: name, Mechanism: m}
 		switch {
@@ -288,12 +297,6 @@ func newScramPlan(q *kmsg.AlterUserSCRAMCredentialsRequest) *scramPlan {
 		p.upserts = append(p.upserts, controller.User{Name: u.Name, Mechanism: m, Credential: c})
 	}
 	return p
-}
-
-func (p *scramPlan) refuseAll(err error) {
-	for _, name := range p.names {
-		p.errs[name] = err
-	}
 }
 
 // records is what to write; users with an error are left out.
