@@ -197,6 +197,18 @@ func (p dumpedProducer) String() string {
 		p.ProducerID, p.ProducerEpoch, p.LastSequence, p.LastTimestamp, p.CoordinatorEpoch, p.TxnStart)
 }
 
+// dumpedProducerBatch is one that a retry is known by.
+type dumpedProducerBatch struct {
+	FirstSequence int32 `json:"firstSequence"`
+	LastSequence  int32 `json:"lastSequence"`
+	BaseOffset    int64 `json:"baseOffset"`
+	LastOffset    int64 `json:"lastOffset"`
+}
+
+func (b dumpedProducerBatch) String() string {
+	return fmt.Sprintf("sequences %d..%d at offsets %d..%d", b.FirstSequence, b.LastSequence, b.BaseOffset, b.LastOffset)
+}
+
 func (d *dumper) snapshot(name string, at int64) error {
 	buf, err := d.read(name)
 	if err != nil {
@@ -212,8 +224,16 @@ func (d *dumper) snapshot(name string, at int64) error {
 		return nil
 	}
 	d.item(name, 0, "snapshot", dumpedSnapshot{offset, len(s.byID)})
+	pos := int64(snapshotHead)
 	for _, p := range s.states() {
-		d.item(name, 0, "producer", dumpedProducer(p))
+		d.item(name, pos, "producer", dumpedProducer(p))
+		pos += snapshotEntry
+		for _, b := range s.byID[p.ProducerID].batches {
+			if d.listing() {
+				d.item(name, pos, "entry", dumpedProducerBatch{b.firstSeq, b.lastSeq, b.baseOffset, b.lastOffset})
+			}
+			pos += snapshotBatch
+		}
 	}
 	if offset != at {
 		d.damage(name, 6, fmt.Sprintf("it is of offset %d", offset))

@@ -47,26 +47,37 @@ func checksum(b []byte) uint32 {
 	return crc32.Update(crc32.Checksum(b[:16], castagnoli), castagnoli, b[headerSize:])
 }
 
-func decode(b []byte) ([]Record, error) {
+func decode(b []byte) (records []Record, err error) {
+	_, err = walk(b, func(_ int64, r Record) { records = append(records, r) })
+	return records, err
+}
+
+// walk hands a file's records to fn, with the byte at which each begins. With an
+// error it returns the byte at which the file is not as it should be.
+func walk(b []byte, fn func(at int64, r Record)) (at int64, err error) {
 	if len(b) < headerSize || string(b[:4]) != magic {
-		return nil, fmt.Errorf("%w: not a metadata file", ErrCorrupt)
+		return 0, fmt.Errorf("%w: not a metadata file", ErrCorrupt)
 	}
 	if v := binary.BigEndian.Uint32(b[4:]); v > version {
-		return nil, fmt.Errorf("%w: %d, this program knows %d", ErrVersion, v, version)
+		return 4, fmt.Errorf("%w: %d, this program knows %d", ErrVersion, v, version)
 	}
 	if n := binary.BigEndian.Uint64(b[8:]); n != uint64(len(b)-headerSize) {
-		return nil, fmt.Errorf("%w: %d bytes, want %d", ErrCorrupt, len(b)-headerSize, n)
+		return 8, fmt.Errorf("%w: %d bytes, want %d", ErrCorrupt, len(b)-headerSize, n)
 	}
 	if checksum(b) != binary.BigEndian.Uint32(b[16:]) {
-		return nil, fmt.Errorf("%w: checksum does not match", ErrCorrupt)
+		return 16, fmt.Errorf("%w: checksum does not match", ErrCorrupt)
 	}
-	var records []Record
-	for dec := json.NewDecoder(bytes.NewReader(b[headerSize:])); dec.More(); {
+	n := 0
+	for dec := json.NewDecoder(bytes.NewReader(b[headerSize:])); dec.More(); n++ {
+		at = headerSize + dec.InputOffset()
+		if b[at] == '\n' { // which ends the record before
+			at++
+		}
 		var r Record
 		if err := dec.Decode(&r); err != nil {
-			return nil, fmt.Errorf("%w: record %d: %w", ErrCorrupt, len(records)+1, err)
+			return at, fmt.Errorf("%w: record %d: %w", ErrCorrupt, n+1, err)
 		}
-		records = append(records, r)
+		fn(at, r)
 	}
-	return records, nil
+	return at, nil
 }

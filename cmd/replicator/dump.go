@@ -104,6 +104,8 @@ func (d *dump) folder(root string) error {
 			return d.log(path)
 		case e.Name() == controller.FileName:
 			return d.metadata(path)
+		case e.Name() == controller.FileName+".tmp":
+			return d.emit(commitlog.DumpItem{File: path, What: "leftover", Detail: leftover("a change of the metadata that was not made; the next one overwrites it")})
 		}
 		return nil
 	})
@@ -134,6 +136,10 @@ func (r metadataRecord) String() string {
 	return string(b)
 }
 
+type leftover string
+
+func (l leftover) String() string { return string(l) }
+
 const metadataLimit = 1 << 30
 
 func (d *dump) metadata(path string) error {
@@ -141,14 +147,14 @@ func (d *dump) metadata(path string) error {
 	if err != nil {
 		return d.emit(commitlog.NewDumpDamage(path, 0, err.Error()))
 	}
-	records, damage := controller.Dump(file)
+	records, at, damage := controller.Dump(file)
 	for _, r := range records {
-		if err := d.emit(commitlog.DumpItem{File: path, What: "metadata", Detail: metadataRecord{r}}); err != nil {
+		if err := d.emit(commitlog.DumpItem{File: path, Position: r.Position, What: "metadata", Detail: metadataRecord{r.Record}}); err != nil {
 			return err
 		}
 	}
 	if damage != nil {
-		return d.emit(commitlog.NewDumpDamage(path, 0, damage.Error()))
+		return d.emit(commitlog.NewDumpDamage(path, at, damage.Error()))
 	}
 	return nil
 }

@@ -22,6 +22,14 @@ import (
 // address of its listener.
 func startBroker(t *testing.T) string {
 	t.Helper()
+	addr, stop := startBrokerIn(t, filepath.Join(t.TempDir(), "data"))
+	t.Cleanup(stop)
+	return addr
+}
+
+// startBrokerIn runs it on a folder until stop is called.
+func startBrokerIn(t *testing.T, data string) (addr string, stop func()) {
+	t.Helper()
 	dir := t.TempDir()
 	file, conf := filepath.Join(dir, "addresses"), filepath.Join(dir, "broker.yaml")
 	text := "groupInitialRebalanceDelay: 0s\nlisteners: [{name: client, address: \"127.0.0.1:0\", protocol: PLAINTEXT}]\n"
@@ -31,14 +39,14 @@ func startBroker(t *testing.T) string {
 	stdin, hold := io.Pipe()
 	ended := make(chan outcome, 1)
 	go func() {
-		ended <- replicatorUntil(context.Background(), stdin, "broker", "--config", conf, "--dir", filepath.Join(dir, "data"), "--address-file", file, "--stop-with-stdin")
+		ended <- replicatorUntil(context.Background(), stdin, "broker", "--config", conf, "--dir", data, "--address-file", file, "--stop-with-stdin")
 	}()
-	t.Cleanup(func() {
+	stop = func() {
 		_ = hold.Close()
 		if got := <-ended; got.code != exitOK {
 			t.Errorf("the broker ended with %+v", got)
 		}
-	})
+	}
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
 	for deadline := time.After(20 * time.Second); ; {
@@ -47,13 +55,12 @@ func startBroker(t *testing.T) string {
 			if name != "client" {
 				t.Fatalf("got listener %q", b)
 			}
-			return addr
+			return addr, stop
 		}
 		select {
 		case <-ticker.C:
 		case got := <-ended:
-			ended <- got
-			t.Fatal("the broker did not start")
+			t.Fatalf("the broker did not start: %+v", got)
 		case <-deadline:
 			t.Fatal("the broker is not ready after 20 s")
 		}
