@@ -1,7 +1,11 @@
 package commitlog
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"hash/crc32"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -119,11 +123,15 @@ func TestDumpTellsATornTailFromDamage(t *testing.T) {
 func TestDumpOfAMirror(t *testing.T) {
 	fsys := vfs.NewMem()
 	l := mirrorLog(t, fsys)
-	must(t, l.WaitDurable(t.Context(), l.EndOffset()))
+	end, err := l.AppendMirrored(plainAppend(l, 1, sourceBatch(from{1, 0, 0, true}, 2, 5, 3), sourceBatch(nobody, 1, 40, 8)))
+	must(t, err)
+	must(t, l.WaitDurable(t.Context(), end))
 	must(t, l.Close())
 	all, damage := dumpOf(t, fsys, DumpOptions{Batches: true})
-	if len(damage) > 0 || !strings.Contains(all, `mirror: byte 0: mirror {"version":1,"role":"mirroring",`) {
-		t.Errorf("damage %q in\n%s", damage, all)
+	for _, want := range []string{`mirror: byte 0: mirror {"version":1,"role":"mirroring","writerEpoch":1,"highestEpoch":8,`, "batch 5..6, 2 records, ", "batch 40..40, 1 records, "} {
+		if len(damage) > 0 || !strings.Contains(all, want) {
+			t.Errorf("no %q, or damage %q, in\n%s", want, damage, all)
+		}
 	}
 	flip(t, fsys, mirrorName, 100)
 	if all, damage := dumpOf(t, fsys, DumpOptions{}); len(damage) != 1 || !strings.Contains(damage[0], "/"+mirrorName+": byte 0: DAMAGED: ") {
@@ -152,4 +160,59 @@ func TestDumpEndsWithItsReader(t *testing.T) {
 	if !errors.Is(err, gone) || calls != 1 {
 		t.Errorf("%v after %d items", err, calls)
 	}
+}
+
+// FuzzDump dumps a folder in which one file holds anything. The checkpoint and the
+// mirror's state get right checksums, so that what they say is believed.
+func FuzzDump(f *testing.F) {
+	whole := vfs.NewMem()
+	l, err := Open(whole, testDir, small())
+	must(f, err)
+	for seq := range int32(8) {
+		_, err := l.Append(mustBatch(from{7, 0, 9 * seq, true}, 9), 0, FromClient)
+		must(f, err)
+	}
+	_, err = l.AppendMarker(Marker{7, 0, false, 0}, 0)
+	must(f, err)
+	must(f, l.Close())
+	names, err := whole.ReadDir(testDir)
+	must(f, err)
+	names = append(names, mirrorName, fileName(0, logSuffix)+cleanedSuffix, fileName(0, offsetSuffix)+cleanedSuffix)
+	content := map[string][]byte{mirrorName: []byte(`{"version":1,"role":"mirroring"}` + "\n")}
+	for i, name := range names {
+		if buf, err := vfs.ReadFile(whole, filepath.Join(testDir, strings.TrimSuffix(name, cleanedSuffix)), 1<<20); err == nil {
+			content[name] = buf
+		}
+		if name == checkpointName {
+			cp := content[name][:len(content[name])-checksumLine]
+			for _, intent := range []string{`"drop":[0],`, `"cut":{"size":9,"offset":2},`, `"empty":true,`, `"swap":{"base":0},`, ""} {
+				content[name] = []byte("{" + intent + string(cp[1:]))
+				f.Add(byte(i), content[name])
+			}
+			continue
+		}
+		f.Add(byte(i), content[name])
+	}
+	f.Fuzz(func(t *testing.T, which byte, data []byte) {
+		fsys, size := vfs.NewMem(), map[string]int64{}
+		must(t, fsys.MkdirAll(testDir))
+		for i, name := range names {
+			buf := content[name]
+			if i == int(which)%len(names) {
+				buf = data
+			}
+			if name == checkpointName || name == mirrorName {
+				buf = fmt.Appendf(bytes.Clone(buf), "%08x\n", crc32.Checksum(buf, castagnoli))
+			}
+			path := filepath.Join(testDir, name)
+			size[path] = int64(len(buf))
+			must(t, vfs.WriteFile(fsys, path, buf))
+		}
+		must(t, Dump(fsys, testDir, nil, DumpOptions{Records: true}, func(i DumpItem) error {
+			if i.Position < 0 || i.Position > size[i.File] {
+				t.Errorf("%s, which has %d bytes", i, size[i.File])
+			}
+			return nil
+		}))
+	})
 }
