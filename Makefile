@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build test race lint fuzz damage bench-mirror bench-broker hostile-broker demo schema interop interop-spike kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean
+.PHONY: help build test race lint fuzz damage bench-mirror bench-broker hostile-broker demo schema interop interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -83,6 +83,9 @@ interop-spike: ## raw batches, lanes and takeovers against Apache Kafka 3.9 and 
 
 interop: ## the same flow between the bundled broker and Apache Kafka 4.x, both ways (needs Java 17 and Maven)
 	@$(timed) $(GO) test -tags interop -count=1 -timeout 20m -v -run Flow ./test/interop/...
+
+interop-dump: ## Apache Kafka's DumpLogSegments, 3.9 and 4.1, on the files that the broker leaves (needs Java 17 and Maven)
+	@$(timed) test/interop/dump.sh
 
 clean: ## what building leaves behind
 	rm -rf bin
