@@ -159,6 +159,16 @@ type enlisted struct {
 	err   error
 }
 
+// unverified is a batch whose partition the coordinator is asked about.
+type unverified struct {
+	partition *replica.Partition
+	batch     record.Batch
+}
+
+func (u unverified) place() txn.TopicPartition {
+	return txn.TopicPartition{Topic: u.partition.Topic, Partition: u.partition.Partition}
+}
+
 // enlist asks the coordinator, once for all of a request's partitions that have no
 // batch of the transaction yet, whether they belong to it, or (v12) puts them into
 // it. Partitions that the caller may not write to, or that are not there, are left
@@ -169,7 +179,7 @@ func (b *Broker) enlist(ctx context.Context, r *request, q *kmsg.ProduceRequest)
 	}
 	out := map[*replica.Partition]enlisted{}
 	var producer txn.Producer
-	var asked []*replica.Partition
+	var questions []unverified
 	for i := range q.Topics {
 		t, err := b.produceTopic(r, q, &q.Topics[i])
 		if err != nil {
@@ -189,29 +199,34 @@ func (b *Broker) enlist(ctx context.Context, r *request, q *kmsg.ProduceRequest)
 			producer = wants
 			var e enlisted
 			if e.guard, e.open = p.BeginVerification(producer.ID, producer.Epoch); !e.open {
-				asked = append(asked, p)
+				questions = append(questions, unverified{p, batch})
 			}
 			out[p] = e
 		}
 	}
-	if len(asked) == 0 {
+	if len(questions) == 0 {
 		return out
 	}
 	var joined error
 	if q.Version >= produceJoins {
-		tps := make([]txn.TopicPartition, len(asked))
-		for i, p := range asked {
-			tps[i] = txn.TopicPartition{Topic: p.Topic, Partition: p.Partition}
+		tps := make([]txn.TopicPartition, len(questions))
+		for i, u := range questions {
+			tps[i] = u.place()
 		}
 		joined = b.coordinators.txns.AddPartitions(ctx, *q.TransactionID, txn.V2, producer, tps)
 	}
-	for _, p := range asked {
-		e := out[p]
-		if e.err = joined; q.Version < produceJoins {
-			e.err = b.coordinators.verify(ctx, *q.TransactionID, producer, txn.TopicPartition{Topic: p.Topic, Partition: p.Partition})
+	for _, u := range questions {
+		e := out[u.partition]
+		if q.Version >= produceJoins {
+			e.err, e.guard = joined, e.guard.FromZero()
+		} else {
+			e.err = b.coordinators.verify(ctx, *q.TransactionID, producer, u.place())
 		}
 		e.err = enlistError(e.err, q.Version)
-		out[p] = e
+		if errors.Is(e.err, kerr.NotEnoughReplicas) {
+			u.partition.Postpone(u.batch)
+		}
+		out[u.partition] = e
 	}
 	return out
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/broker/txn"
 	"github.com/waybillhq/waybill/internal/record"
 )
 
@@ -337,5 +338,66 @@ func TestProduceAddsItsPartitions(t *testing.T) {
 	id, epoch = 5, 0
 	if got := produce(produceJoins, 2); !slices.Equal(got, []error{kerr.InvalidProducerIDMapping}) {
 		t.Errorf("another producer: got %v", got)
+	}
+}
+
+// TestATransactionBeginsOnAPartitionWithItsFirstBatch: where a partition knows
+// nothing of a producer, no batch may overtake the one that it sends again.
+func TestATransactionBeginsOnAPartitionWithItsFirstBatch(t *testing.T) {
+	b := startBroker(t, nil)
+	b.makeTopic(t, "orders", 2, 0)
+	cl := b.producer(t, "tx")
+	id, epoch, err := cl.ProducerID(within(t, 20*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	question := func(version int16, partition, sequence int32) *kmsg.ProduceRequest {
+		q := kmsg.NewPtrProduceRequest()
+		q.Version, q.TransactionID, q.Acks, q.TimeoutMillis = version, kmsg.StringPtr("tx"), -1, 5000
+		part := kmsg.NewProduceRequestTopicPartition()
+		part.Partition, part.Records = partition, transactionalBatch(t, id, epoch, sequence)
+		topic := kmsg.NewProduceRequestTopic()
+		topic.Topic, topic.Partitions = "orders", []kmsg.ProduceRequestTopicPartition{part}
+		q.Topics = []kmsg.ProduceRequestTopic{topic}
+		return q
+	}
+	produce := func(version int16, partition, sequence int32) error {
+		cl := b.client(t, kgo.MaxVersions(versionsWith(map[int16]int16{kmsg.Produce.Int16(): version})))
+		r := call[*kmsg.ProduceResponse](t, cl, question(version, partition, sequence))
+		return kerr.ErrorForCode(r.Topics[0].Partitions[0].ErrorCode)
+	}
+	add := kmsg.NewPtrAddPartitionsToTxnRequest()
+	add.Version, add.TransactionalID, add.ProducerID, add.ProducerEpoch = 3, "tx", id, epoch
+	topic := kmsg.NewAddPartitionsToTxnRequestTopic()
+	topic.Topic, topic.Partitions = "orders", []int32{1}
+	add.Topics = append(add.Topics, topic)
+	if r := call[*kmsg.AddPartitionsToTxnResponse](t, b.client(t, kgo.MaxVersions(versionsWith(map[int16]int16{kmsg.AddPartitionsToTxn.Int16(): 3}))), add); r.Topics[0].Partitions[0].ErrorCode != 0 {
+		t.Fatal(kerr.ErrorForCode(r.Topics[0].Partitions[0].ErrorCode))
+	}
+	first := question(produceAbortable, 1, 7)
+	// The first protocol's first batch arrives while the coordinator is away.
+	there := b.coordinators.txns
+	b.coordinators.txns = txn.NewCoordinator(txn.DefaultConfig(), b.coordinators, b.ctl)
+	for _, e := range b.enlist(t.Context(), &request{api: &api{}, broker: b.Broker, client: &Client{}}, first) {
+		if !errors.Is(e.err, kerr.NotEnoughReplicas) {
+			t.Errorf("without a coordinator: got %v", e.err)
+		}
+	}
+	b.coordinators.txns = there
+	for _, c := range []struct {
+		version             int16
+		partition, sequence int32
+		want                error
+	}{
+		{produceJoins, 0, 7, kerr.OutOfOrderSequenceNumber},
+		{produceJoins, 0, 0, nil},
+		{produceJoins, 0, 1, nil},
+		{produceAbortable, 1, 8, kerr.OutOfOrderSequenceNumber},
+		{produceAbortable, 1, 7, nil},
+		{produceAbortable, 1, 8, nil},
+	} {
+		if err := produce(c.version, c.partition, c.sequence); !errors.Is(err, c.want) {
+			t.Errorf("version %d, partition %d, sequence %d: got %v, want %v", c.version, c.partition, c.sequence, err, c.want)
+		}
 	}
 }

@@ -52,6 +52,15 @@ type Guard struct {
 	producerID int64
 	epoch      int16
 	marks      uint64
+	fromZero   bool
+}
+
+// FromZero is the guard of a producer whose epoch rises with each transaction, so
+// that its sequence begins at 0 with each: a partition that knows nothing of it
+// takes no other first batch.
+func (g Guard) FromZero() Guard {
+	g.fromZero = true
+	return g
 }
 
 // Append checks b, writes its offset and leader epoch into it, and appends it. It
@@ -79,6 +88,15 @@ func (l *Log) BeginVerification(producerID int64, epoch int16) (guard Guard, ope
 	return l.state.producers.guard(producerID, epoch)
 }
 
+// Postpone notes that the coordinator could not be asked about b, which its
+// producer will send again. What the producer has in flight behind b may not
+// begin here before it: b would then be out of sequence for ever.
+func (l *Log) Postpone(b record.Batch) {
+	l.writer.Lock()
+	defer l.writer.Unlock()
+	l.state.producers.postpone(b, nowMillis())
+}
+
 func (l *Log) append(b record.Batch, leaderEpoch int32, origin Origin, guard Guard) (Appended, error) {
 	if err := inspect(b, origin); err != nil {
 		return Appended{}, err
@@ -94,7 +112,7 @@ func (l *Log) append(b record.Batch, leaderEpoch int32, origin Origin, guard Gua
 	if limit := l.cfg.MaxBatchBytes; origin == FromClient && len(b) > limit {
 		return Appended{}, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(b), limit)
 	}
-	prior, duplicate, err := l.state.producers.check(b, origin)
+	prior, duplicate, err := l.state.producers.check(b, origin, guard)
 	if err != nil {
 		return Appended{}, err
 	}

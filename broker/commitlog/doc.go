@@ -34,7 +34,8 @@
 //	    after a failed sync the kernel may call lost pages clean.
 //	  - Producer state outlives restarts (snapshots and replay) and retention:
 //	    it expires by the time of the append, never by a record's timestamp, and
-//	    not while a transaction is open. Without state any sequence is accepted.
+//	    not while a transaction is open. Without state any sequence is accepted, but
+//	    for a guard [Guard.FromZero] and behind a batch of [Log.Postpone].
 //	  - A reader sees one moment: end, segments and transactions come from one
 //	    immutable snapshot, which a writer replaces as a whole.
 //	  - What [Log.Range] returned stays readable when its segment is deleted or

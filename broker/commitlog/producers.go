@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/waybillhq/waybill/internal/record"
@@ -47,24 +48,34 @@ type ProducerState struct {
 	TxnStart         int64 // -1 if no transaction is open
 }
 
+// postponed is where a producer begins whose first batch has to come again.
+type postponed struct {
+	epoch    int16
+	sequence int32
+	at       int64 // local time, in ms
+}
+
 // producers decides what a producer may append and remembers what it did. It
 // does no I/O and knows no clock; the log's writer lock guards it.
 type producers struct {
 	byID  map[int64]*producer
 	limit int
 	marks uint64
+	// postponed has no producer that byID has. It is not kept over a restart,
+	// which the batches in flight do not outlive either.
+	postponed map[int64]postponed
 }
 
 func newProducers(limit int) *producers {
-	return &producers{byID: map[int64]*producer{}, limit: limit}
+	return &producers{byID: map[int64]*producer{}, limit: limit, postponed: map[int64]postponed{}}
 }
 
 // check decides whether a data batch may be appended now. A duplicate is no
 // error: prior is the batch that it repeats.
-func (s *producers) check(b record.Batch, origin Origin) (prior producerBatch, duplicate bool, err error) {
+func (s *producers) check(b record.Batch, origin Origin, g Guard) (prior producerBatch, duplicate bool, err error) {
 	p := s.byID[b.ProducerID()]
-	if p == nil { // Never seen, or expired: any sequence begins here.
-		return producerBatch{}, false, nil
+	if p == nil {
+		return producerBatch{}, false, s.checkFirst(b, origin, g)
 	}
 	epoch := b.ProducerEpoch()
 	if origin == FromClient && epoch == p.epoch {
@@ -95,6 +106,38 @@ func (s *producers) check(b record.Batch, origin Origin) (prior producerBatch, d
 	return producerBatch{}, false, nil
 }
 
+// checkFirst decides about a batch of a producer that was never seen, or whose
+// state has expired: any sequence begins here, unless a lower one has to come.
+func (s *producers) checkFirst(b record.Batch, origin Origin, g Guard) error {
+	limit := int32(math.MaxInt32)
+	if p, ok := s.postponed[b.ProducerID()]; ok && p.epoch == b.ProducerEpoch() {
+		limit = p.sequence
+	}
+	if g.fromZero {
+		limit = 0
+	}
+	if origin == FromClient && b.BaseSequence() > limit {
+		return fmt.Errorf("%w: producer %d epoch %d begins with %d, %d has to come first",
+			ErrOutOfOrderSequence, b.ProducerID(), b.ProducerEpoch(), b.BaseSequence(), limit)
+	}
+	return nil
+}
+
+// postpone notes that b has to come before what follows it.
+func (s *producers) postpone(b record.Batch, now int64) {
+	id, epoch, sequence := b.ProducerID(), b.ProducerEpoch(), b.BaseSequence()
+	old, ok := s.postponed[id]
+	switch {
+	case s.byID[id] != nil, sequence < 0:
+		return
+	case ok && (epoch < old.epoch || epoch == old.epoch && sequence >= old.sequence):
+		return
+	case !ok && len(s.postponed) >= s.limit:
+		return // A client has invented producers: they may wait for each other.
+	}
+	s.postponed[id] = postponed{epoch: epoch, sequence: sequence, at: now}
+}
+
 // checkMarker decides whether a marker may be appended now.
 func (s *producers) checkMarker(m Marker) error {
 	p := s.byID[m.ProducerID]
@@ -120,6 +163,7 @@ func (s *producers) get(id int64, epoch int16, last, now int64) *producer {
 		}
 		p = &producer{epoch: epoch, coordinatorEpoch: -1, txnStart: -1, last: -1}
 		s.byID[id] = p
+		delete(s.postponed, id)
 	}
 	if p.epoch != epoch {
 		p.epoch, p.batches = epoch, nil
@@ -162,6 +206,7 @@ func (s *producers) mark(m Marker, offset, now int64) (first int64) {
 // expire forgets producers whose last append is before the given time.
 func (s *producers) expire(before int64) {
 	maps.DeleteFunc(s.byID, func(_ int64, p *producer) bool { return p.txnStart < 0 && p.touched < before })
+	maps.DeleteFunc(s.postponed, func(_ int64, p postponed) bool { return p.at < before })
 }
 
 // evict forgets the idlest tenth of the producers without a transaction, so that
@@ -195,6 +240,7 @@ func (s *producers) guard(id int64, epoch int16) (g Guard, open bool) {
 // written for the producer since it was made.
 func (s *producers) admits(b record.Batch, g Guard) bool {
 	now, open := s.guard(b.ProducerID(), b.ProducerEpoch())
+	now.fromZero = g.fromZero
 	return open || !b.Attributes().Transactional() || g == now
 }
 

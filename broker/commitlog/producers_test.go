@@ -140,6 +140,69 @@ func TestALateBatchCannotOpenATransaction(t *testing.T) {
 	must(t, err)
 }
 
+// TestTheFirstSequenceOfAnUnknownProducer: a partition that knows nothing of a
+// producer takes any sequence, but none that leaves a lower one behind.
+func TestTheFirstSequenceOfAnUnknownProducer(t *testing.T) {
+	for name, c := range map[string]struct {
+		known     int32 // sequence of a batch that is there already, -1 for none
+		postponed []from
+		zero      bool
+		begins    from
+		want      error
+	}{
+		"any":                            {known: -1, begins: from{1, 5, 77, true}},
+		"from zero, not zero":            {known: -1, zero: true, begins: from{1, 5, 7, true}, want: ErrOutOfOrderSequence},
+		"from zero":                      {known: -1, zero: true, begins: from{1, 5, 0, true}},
+		"from zero, known":               {known: 6, zero: true, begins: from{1, 5, 7, true}},
+		"above a postponed":              {known: -1, postponed: []from{{1, 5, 3, true}, {1, 5, 4, true}}, begins: from{1, 5, 4, true}, want: ErrOutOfOrderSequence},
+		"the postponed":                  {known: -1, postponed: []from{{1, 5, 3, true}, {1, 5, 4, true}}, begins: from{1, 5, 3, true}},
+		"below the postponed":            {known: -1, postponed: []from{{1, 5, 3, true}}, begins: from{1, 5, 2, true}},
+		"a lower one was postponed":      {known: -1, postponed: []from{{1, 5, 3, true}, {1, 5, 1, true}}, begins: from{1, 5, 3, true}, want: ErrOutOfOrderSequence},
+		"an older epoch was postponed":   {known: -1, postponed: []from{{1, 4, 0, true}}, begins: from{1, 5, 4, true}},
+		"a newer epoch was postponed":    {known: -1, postponed: []from{{1, 4, 0, true}, {1, 5, 2, true}, {1, 4, 0, true}}, begins: from{1, 5, 3, true}, want: ErrOutOfOrderSequence},
+		"another producer was postponed": {known: -1, postponed: []from{{2, 5, 0, true}}, begins: from{1, 5, 4, true}},
+		"postponed, known":               {known: 6, postponed: []from{{1, 5, 3, true}}, begins: from{1, 5, 7, true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := small()
+			cfg.VerifyTransactions = true
+			l := open(t, vfs.NewMem(), cfg)
+			begin := func(p from, zero bool) error {
+				guard, _ := l.BeginVerification(p.id, p.epoch)
+				if zero {
+					guard = guard.FromZero()
+				}
+				_, err := l.AppendVerified(batch(t, p, 1, 0), 0, guard)
+				return err
+			}
+			if c.known >= 0 {
+				must(t, begin(from{1, 5, c.known, true}, false))
+			}
+			for _, p := range c.postponed {
+				l.Postpone(batch(t, p, 1, 0))
+			}
+			if err := begin(c.begins, c.zero); !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+func TestPostponedProducersAreBoundedAndForgotten(t *testing.T) {
+	s := newProducers(3)
+	for id := range int64(5) {
+		s.postpone(batch(t, from{id, 0, 4, true}, 1, 0), 100+id)
+	}
+	if len(s.postponed) != 3 {
+		t.Errorf("%d are postponed, want 3", len(s.postponed))
+	}
+	s.add(batch(t, from{1, 0, 4, true}, 1, 0), 200)
+	s.expire(102)
+	if _, ok := s.postponed[2]; !ok || len(s.postponed) != 1 {
+		t.Errorf("%v are postponed, want 2: 0 has expired and 1 has begun", s.postponed)
+	}
+}
+
 func TestProducersAreForgottenWhenIdle(t *testing.T) {
 	s := newProducers(10)
 	for id := range int64(10) {

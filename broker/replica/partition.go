@@ -182,6 +182,14 @@ func (p *Partition) BeginVerification(producerID int64, epoch int16) (guard comm
 	return p.log.BeginVerification(producerID, epoch)
 }
 
+// Postpone notes that the coordinator could not be asked about a batch, which
+// comes again: see commitlog's Postpone.
+func (p *Partition) Postpone(b record.Batch) {
+	if p.log != nil {
+		p.log.Postpone(b)
+	}
+}
+
 // AppendMarker ends a producer's transaction on this partition.
 func (p *Partition) AppendMarker(m commitlog.Marker) (commitlog.Appended, error) {
 	if p.log == nil {
