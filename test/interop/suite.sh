@@ -15,7 +15,8 @@
 #   check NAME COMMAND notes whether COMMAND succeeds
 #   same NAME WANT GOT notes whether the two are equal
 #   verdict SUITE      compares what was noted with baseline/SUITE.txt, which a run on
-#                      Apache Kafka with RECORD=1 writes; the script's last command
+#                      Apache Kafka with RECORD=1 writes, or with the file BASELINE; the script's
+#                      last command
 #
 # Everything is ended by process id when the script ends. KEEP=folder keeps the
 # logs. Every step has its own time limit, so that a suite ends by itself.
@@ -247,7 +248,7 @@ same() { # name want got
 # verdict SUITE [partial]: every outcome must be Apache Kafka's. A partial run (the
 # caller picked some checks) is compared in what it ran.
 verdict() {
-	local baseline=$interop/baseline/$1.txt differs=0 line name
+	local baseline=${BASELINE:-$interop/baseline/$1.txt} differs=0 line name
 	sort -u -o "$RESULTS" "$RESULTS"
 	[ -e "$baseline" ] || [ "${RECORD:-}" = 1 ] || baseline=/dev/null # nothing is known: all must pass
 	local passed failed skipped
