@@ -10,12 +10,12 @@ import (
 
 // script applies commands to a state, one index after another.
 type script struct {
-	t     *testing.T
+	t     testing.TB
 	state *State
 	index uint64
 }
 
-func newScript(t *testing.T) *script { return &script{t: t, state: new(State)} }
+func newScript(t testing.TB) *script { return &script{t: t, state: new(State)} }
 
 // do applies a command through its encoding, as the log does, and checks that the
 // state before it did not change.
@@ -140,7 +140,7 @@ func copyOf(flow, topic string, partition int32) Work {
 	return Work{Kind: WorkCopy, Name: flow, Topic: topic, Partition: partition}
 }
 
-func hashOf(t *testing.T, s *State) [32]byte {
+func hashOf(t testing.TB, s *State) [32]byte {
 	t.Helper()
 	h, err := s.Hash()
 	if err != nil {

@@ -193,13 +193,6 @@ func (d *dumper) segment(name string, base int64) error {
 	}
 	sum.Bytes = stop
 	d.item(name, 0, "segment", sum)
-	return d.tail(name, base, f, size, sum, damage)
-}
-
-// tail tells what follows the last right batch of a segment: damage, a torn tail,
-// or nothing.
-func (d *dumper) tail(name string, base int64, f vfs.File, size int64, sum dumpedSegment, damage error) error {
-	stop := sum.Bytes
 	strict := name != fileName(d.last, logSuffix) || d.known != nil && d.known.Active > base
 	promised := int64(0)
 	if d.point.base == base && !strict {
