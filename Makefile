@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build test race lint fuzz damage bench-mirror bench-broker hostile-broker demo schema interop interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean
+.PHONY: help build test race lint fuzz damage frames bench-mirror bench-broker hostile-broker demo schema interop interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -30,6 +30,9 @@ DAMAGED ?= 5000000
 SEED ?= 1
 damage: ## DAMAGED recorded requests with faults (default 5 million) against whole bundled brokers, from SEED
 	@$(timed) $(GO) test ./broker -count=1 -timeout 60m -v -run TestDamagedFrames -frames $(DAMAGED) -seed $(SEED)
+
+frames: ## broker/testdata/frames.gz anew: requests of every version as clients send them (needs Node, Python 3, Java 17 and Maven)
+	@$(timed) test/interop/wiretap/record.sh
 
 BENCH_RUNS ?= 3
 bench-mirror: ## the mirror against a franz-go loop and a plain relay, between stand-ins for brokers (about 20 minutes)

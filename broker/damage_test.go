@@ -2,19 +2,13 @@ package broker
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/binary"
 	"errors"
 	"flag"
-	"io"
 	"log/slog"
-	"maps"
 	"math"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
-	"reflect"
 	"runtime"
 	"slices"
 	"sync"
@@ -33,18 +27,13 @@ var (
 // pile up.
 const framesPerBroker = 20_000
 
-// TestDamagedFrames takes requests that real clients sent (testdata/frames.gz; see
-// test/interop/wiretap) and, for versions that none of them speaks, invented ones,
-// damages them a little and gives them to whole brokers: none may panic. It differs
-// from [FuzzHandle] in that many inputs are nearly right and so get far: at least
-// three of ten must decode. Run long by 'make damage'.
+// TestDamagedFrames takes requests that real clients sent, of every API and version
+// ([recordedFrames]), damages them a little and gives them to whole brokers: none may
+// panic. It differs from [FuzzHandle] in that many inputs are nearly right and so get
+// far: at least three of ten must decode. Run long by 'make damage'.
 func TestDamagedFrames(t *testing.T) {
-	table, err := wholeTable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	recorded := recordedFrames(t)
-	seeds := slices.Concat(recorded, inventedFrames(table, recorded))
+	seeds := slices.Concat(recorded, constructedFrames())
 	workers := min(runtime.GOMAXPROCS(0), max(1, *damagedFrames/framesPerBroker))
 	each := *damagedFrames / workers
 	var (
@@ -66,64 +55,10 @@ func TestDamagedFrames(t *testing.T) {
 	}
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
-	t.Logf("%d damaged requests, %d %% of them decoded, from %d recorded and %d invented ones; %d MiB of memory", all, share*100/all, len(recorded), len(seeds)-len(recorded), mem.Sys>>20)
+	t.Logf("%d damaged requests, %d %% of them decoded, from %d recorded and %d constructed ones; %d MiB of memory", all, share*100/all, len(recorded), len(seeds)-len(recorded), mem.Sys>>20)
 	if share*10 < all*3 {
 		t.Errorf("%d of %d decoded, want three of ten: the damage is too great to test what comes behind the decoder", share, all)
 	}
-}
-
-// recordedFrames are the requests in testdata, without their lengths.
-func recordedFrames(t *testing.T) [][]byte {
-	t.Helper()
-	packed, err := os.Open(filepath.Join("testdata", "frames.gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer packed.Close()
-	r, err := gzip.NewReader(packed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out [][]byte
-	for in := readerOf(all, func(int16) int { return maxFrame }); ; {
-		frame, err := in.next()
-		if errors.Is(err, io.EOF) {
-			return out
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, frame)
-	}
-}
-
-// inventedFrames are three requests of every version that is not recorded.
-func inventedFrames(table dispatchTable, recorded [][]byte) [][]byte {
-	type kind struct{ key, version int16 }
-	have := map[kind]bool{}
-	for _, raw := range recorded {
-		h := frameHeader(raw)
-		have[kind{h.key, h.version}] = true
-	}
-	rng := rand.New(rand.NewPCG(3, 4))
-	var out [][]byte
-	for _, key := range slices.Sorted(maps.Keys(table)) {
-		row := table[key]
-		for v := row.min; v <= row.max; v++ {
-			for range 3 {
-				if !have[kind{key, v}] {
-					req := newRequest(row.key)
-					fill(reflect.ValueOf(req).Elem(), rng, 0)
-					out = append(out, frameOf(req, v)[frameLengthSize:])
-				}
-			}
-		}
-	}
-	return out
 }
 
 // damager makes damaged frames of good ones.
