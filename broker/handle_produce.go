@@ -194,7 +194,7 @@ func appendProduced(q *kmsg.ProduceRequest, p *replica.Partition, batch record.B
 	case q.TransactionID == nil:
 		// The right to the transactional id was checked by the request's field,
 		// so a batch may not be transactional without it (CVE-2018-17196).
-		return commitlog.Appended{}, refuse(kerr.InvalidTxnState, "transactional batch in a request without transactional id")
+		return commitlog.Appended{}, refuse(kerr.TransactionalIDAuthorizationFailed, "transactional batch in a request without transactional id")
 	case e.err != nil:
 		return commitlog.Appended{}, e.err
 	case e.open:

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -88,6 +87,8 @@ func (b *Broker) checkHeader(t *topic, q *kmsg.ProduceRequest, batch record.Batc
 		return refuse(kerr.InvalidRecord, fmt.Sprintf("base offset %d: the broker assigns offsets, it must be 0", batch.BaseOffset()))
 	case len(batch) > t.config.maxBatchBytes:
 		return refuse(kerr.MessageTooLarge, fmt.Sprintf("batch of %d bytes, max.message.bytes is %d", len(batch), t.config.maxBatchBytes))
+	case int64(len(batch)) > t.config.log.SegmentBytes:
+		return refuse(kerr.RecordListTooLarge, fmt.Sprintf("batch of %d bytes, segment.bytes is %d", len(batch), t.config.log.SegmentBytes))
 	case !batch.Dense():
 		return refuse(kerr.InvalidRecord, fmt.Sprintf("batch has %d records over %d offsets", batch.Count(), int64(batch.LastOffsetDelta())+1))
 	case attrs.Control():
@@ -133,28 +134,28 @@ const noTimestamp = -1
 // the greatest timestamp of the records: a header may claim any.
 func checkRecords(batch record.Batch, section []byte, rules recordRules) (greatest int64, failed []recordFailure, err error) {
 	greatest = noTimestamp
-	w := recordWalker{buf: section}
+	w := record.NewWalker(section)
 	var keyless, mistimed []recordFailure
 	for i := range batch.Count() {
-		delta, offset, hasKey := w.record()
-		if w.bad {
-			return 0, nil, refuse(kerr.InvalidRecord, fmt.Sprintf("record %d is malformed", i))
+		r, fault := w.Next()
+		if fault != "" {
+			return 0, nil, refuse(kerr.InvalidRecord, fmt.Sprintf("record %d: %s", i, fault))
 		}
-		if offset != int64(i) {
-			return 0, nil, refuse(kerr.InvalidRecord, fmt.Sprintf("record %d has offset delta %d", i, offset))
+		if r.OffsetDelta != i {
+			return 0, nil, refuse(kerr.InvalidRecord, fmt.Sprintf("record %d has offset delta %d", i, r.OffsetDelta))
 		}
-		if rules.needKey && !hasKey && len(keyless) < maxFailures {
+		if rules.needKey && !r.HasKey && len(keyless) < maxFailures {
 			keyless = append(keyless, recordFailure{i, "compacted topic needs a key"})
 		}
-		at := batch.BaseTimestamp() + delta
+		at, ok := addTime(batch.BaseTimestamp(), r.TimestampDelta)
 		greatest = max(greatest, at)
-		if at != noTimestamp && (at < rules.minTime || at > rules.maxTime) && len(mistimed) < maxFailures {
+		if (!ok || at != noTimestamp && (at < rules.minTime || at > rules.maxTime)) && len(mistimed) < maxFailures {
 			mistimed = append(mistimed, recordFailure{i, fmt.Sprintf("timestamp %d is outside [%d, %d]", at, rules.minTime, rules.maxTime)})
 		}
 	}
 	switch {
-	case len(w.buf) != 0:
-		return 0, nil, refuse(kerr.InvalidRecord, fmt.Sprintf("%d bytes after the last record", len(w.buf)))
+	case w.Rest() != 0:
+		return 0, nil, refuse(kerr.InvalidRecord, fmt.Sprintf("%d bytes after the last record", w.Rest()))
 	case len(keyless) > 0:
 		return 0, keyless, refuse(kerr.InvalidRecord, "one or more records have been rejected: compacted topic needs keys")
 	case len(mistimed) > 0:
@@ -163,61 +164,9 @@ func checkRecords(batch record.Batch, section []byte, rules recordRules) (greate
 	return greatest, nil, nil
 }
 
-// recordWalker steps over the records of a section; after the first fault bad is
-// set.
-type recordWalker struct {
-	buf []byte
-	bad bool
-}
-
-// record steps over one record and returns its timestamp and offset deltas and
-// whether it has a key.
-func (w *recordWalker) record() (timeDelta, offsetDelta int64, hasKey bool) {
-	size := w.varint()
-	if w.bad || size < 0 || size > int64(len(w.buf)) {
-		w.bad = true
-		return 0, 0, false
-	}
-	body := recordWalker{buf: w.buf[:size]}
-	w.buf = w.buf[size:]
-	body.skip(1)
-	timeDelta, offsetDelta = body.varint(), body.varint()
-	hasKey = body.field()
-	body.field()
-	for n := body.varint(); n != 0 && !body.bad; n-- {
-		if n < 0 || n > int64(len(body.buf)) || !body.field() {
-			body.bad = true // a header's key is never null
-		}
-		body.field()
-	}
-	w.bad = body.bad || len(body.buf) != 0
-	return timeDelta, offsetDelta, hasKey
-}
-
-func (w *recordWalker) varint() int64 {
-	v, n := binary.Varint(w.buf)
-	if n <= 0 {
-		w.bad, w.buf = true, nil
-		return 0
-	}
-	w.buf = w.buf[n:]
-	return v
-}
-
-func (w *recordWalker) skip(n int64) {
-	if n < 0 || n > int64(len(w.buf)) {
-		w.bad, w.buf = true, nil
-		return
-	}
-	w.buf = w.buf[n:]
-}
-
-// field steps over a length and as many bytes; it reports false for null.
-func (w *recordWalker) field() bool {
-	n := w.varint()
-	if n == -1 {
-		return false
-	}
-	w.skip(n)
-	return true
+// addTime is a record's timestamp, in milliseconds; ok is false if there is no
+// such time, and the sum is then nonsense.
+func addTime(base, delta int64) (sum int64, ok bool) {
+	sum = base + delta
+	return sum, (sum < base) == (delta < 0)
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +80,7 @@ func TestCheckProduced(t *testing.T) {
 		{"transactional without producer", nil, 9, edit(plain(), 22, 0x10), kerr.InvalidRecord, 0},
 		{"producer without sequence", nil, 9, testBatch(t, record.Stamp{ProducerID: 5, BaseSequence: -1}, rec("k", now)), kerr.InvalidRecord, 0},
 		{"too large", map[string]string{"max.message.bytes": "100"}, 9, plain(), kerr.MessageTooLarge, 0},
+		{"larger than a segment", map[string]string{"segment.bytes": "100"}, 9, plain(), kerr.RecordListTooLarge, 0},
 		{"future", nil, 9, testBatch(t, none, rec("k", now), rec("k", now+7200_000)), kerr.InvalidTimestamp, 1},
 		{"past", map[string]string{"message.timestamp.before.max.ms": "1000"}, 9, testBatch(t, none, rec("k", now-5000), rec("k", now)), kerr.InvalidTimestamp, 1},
 		{"past is fine by default", nil, 9, testBatch(t, none, rec("k", 1)), nil, 0},
@@ -93,6 +96,45 @@ func TestCheckProduced(t *testing.T) {
 			_, failures, err := b.checkProduced(testTopic(c.configs), &kmsg.ProduceRequest{Version: c.version}, c.records)
 			if got := kafkaError(err); got != c.want || len(failures) != c.failures {
 				t.Errorf("got %v (%v), %d failures", got, err, len(failures))
+			}
+		})
+	}
+}
+
+// TestRecordsThatOtherClientsCannotRead: Java's consumers read numbers of 32 bits
+// from five bytes at the most, and end at a record that takes more.
+func TestRecordsThatOtherClientsCannotRead(t *testing.T) {
+	long := []byte{0x82, 0x80, 0x80, 0x80, 0x80, 0} // 1, in six bytes
+	key, value, none := []byte{2, 'k'}, []byte{2, 'v'}, []byte{0}
+	for name, c := range map[string]struct {
+		length, timestamp, offset, key, headers []byte
+		baseTime                                int64
+		want                                    *kerr.Error
+	}{
+		"a sound record":            {nil, none, none, key, none, 1, nil},
+		"a long timestamp delta":    {nil, long, none, key, none, 1, nil},
+		"a long record length":      {append([]byte{0x94, 0x80, 0x80, 0x80, 0x80}, 0), none, none, key, none, 1, kerr.InvalidRecord},
+		"a long offset delta":       {nil, none, []byte{0x80, 0x80, 0x80, 0x80, 0x80, 0}, key, none, 1, kerr.InvalidRecord},
+		"a long key length":         {nil, none, none, slices.Concat(long, []byte{'k'}), none, 1, kerr.InvalidRecord},
+		"a long count of headers":   {nil, none, none, key, []byte{0x80, 0x80, 0x80, 0x80, 0x80, 0}, 1, kerr.InvalidRecord},
+		"a header without a key":    {nil, none, none, key, []byte{2, 1, 1}, 1, kerr.InvalidRecord},
+		"a header without a value":  {nil, none, none, key, []byte{2, 2, 'h', 1}, 1, nil},
+		"a timestamp past all time": {nil, []byte{2}, none, key, none, math.MaxInt64, kerr.InvalidTimestamp},
+		"a number above 32 bits":    {nil, none, none, []byte{0x80, 0x80, 0x80, 0x80, 0x20}, none, 1, kerr.InvalidRecord},
+	} {
+		t.Run(name, func(t *testing.T) {
+			body := slices.Concat(none, c.timestamp, c.offset, c.key, value, c.headers)
+			length := c.length
+			if length == nil {
+				length = binary.AppendVarint(nil, int64(len(body)))
+			}
+			b := testBatch(t, record.NoProducer(record.None), record.Record{Timestamp: c.baseTime})[:record.HeaderSize]
+			b = append(append(b, length...), body...)
+			binary.BigEndian.PutUint32(b[8:], uint32(len(b)-12))
+			broker := &Broker{decompress: make(chan struct{}, 1)}
+			_, _, err := broker.checkProduced(testTopic(nil), &kmsg.ProduceRequest{Version: 9}, recrc(b))
+			if got := kafkaError(err); got != c.want {
+				t.Errorf("got %v, want %v", err, c.want)
 			}
 		})
 	}

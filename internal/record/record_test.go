@@ -148,6 +148,23 @@ func TestSequenceWraps(t *testing.T) {
 	}
 }
 
+// walk is what a Walker has to say of a section.
+func walk(plain []byte, count int32) string {
+	if count < 0 {
+		return "negative count"
+	}
+	w := NewWalker(plain)
+	for range count {
+		if _, fault := w.Next(); fault != "" {
+			return fault
+		}
+	}
+	if w.Rest() > 0 {
+		return "bytes behind the last record"
+	}
+	return ""
+}
+
 func FuzzDecode(f *testing.F) {
 	rng := rand.New(rand.NewPCG(11, 12))
 	for codec := None; codec <= Zstd; codec++ {
@@ -161,6 +178,11 @@ func FuzzDecode(f *testing.F) {
 		}
 		_ = b.Check()
 		records, err := b.Decode(1 << 20)
+		if plain, errPlain := Decompress(b.Attributes().Codec(), b.Records(), 1<<20); errPlain == nil {
+			if fault := walk(plain, b.Count()); (fault == "") != (err == nil) {
+				t.Fatalf("walked: %q, decoded: %v", fault, err)
+			}
+		}
 		if err != nil {
 			return
 		}

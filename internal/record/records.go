@@ -56,84 +56,26 @@ func (b Batch) Decode(limit int) ([]Record, error) {
 
 const minRecord = 7
 
-// reader consumes a decompressed records section; after the first fault bad
-// says what is wrong and everything reads as zero.
-type reader struct {
-	buf []byte
-	bad string
-}
-
 func (r *reader) record(baseOffset, baseTime int64) Record {
-	size := r.varint("record length")
-	if r.bad == "" && (size < 0 || size > int64(len(r.buf))) {
-		r.bad = "record runs past the batch"
-	}
-	if r.bad != "" {
-		return Record{}
-	}
-	body := reader{buf: r.buf[:size]}
-	r.buf = r.buf[size:]
-	body.take(1, "record attributes")
+	body, o := r.begin()
 	rec := Record{
-		Timestamp: baseTime + body.varint("timestamp delta"),
-		Offset:    baseOffset + body.varint("offset delta"),
+		Timestamp: baseTime + o.TimestampDelta,
+		Offset:    baseOffset + int64(o.OffsetDelta),
 		Key:       body.bytes("key"),
 		Value:     body.bytes("value"),
 	}
-	n := body.varint("header count")
-	if body.bad == "" && (n < 0 || n > int64(len(body.buf))) {
-		body.bad = fmt.Sprintf("%d headers in %d bytes", n, len(body.buf))
-	}
-	if body.bad == "" && n > 0 {
+	if n := body.headers(); n > 0 {
 		rec.Headers = make([]Header, 0, min(n, 64))
 		for range n {
-			key := body.bytes("header key")
+			key := body.headerKey()
 			rec.Headers = append(rec.Headers, Header{Key: string(key), Value: body.bytes("header value")})
 			if body.bad != "" {
 				break
 			}
 		}
 	}
-	if body.bad == "" && len(body.buf) != 0 {
-		body.bad = "record is longer than its fields"
-	}
-	r.bad = body.bad
+	r.bad = body.end()
 	return rec
-}
-
-func (r *reader) varint(what string) int64 {
-	v, n := binary.Varint(r.buf)
-	if n <= 0 {
-		r.fail(what)
-		return 0
-	}
-	r.buf = r.buf[n:]
-	return v
-}
-
-func (r *reader) take(n int64, what string) []byte {
-	if r.bad != "" || n < 0 || n > int64(len(r.buf)) {
-		r.fail(what)
-		return nil
-	}
-	out := r.buf[:n:n]
-	r.buf = r.buf[n:]
-	return out
-}
-
-func (r *reader) bytes(what string) []byte {
-	n := r.varint(what)
-	if n == -1 {
-		return nil
-	}
-	return r.take(n, what)
-}
-
-func (r *reader) fail(what string) {
-	if r.bad == "" {
-		r.bad = what + " is not readable"
-	}
-	r.buf = nil
 }
 
 // Encode builds one dense batch of records, whose Offset fields it ignores: the
