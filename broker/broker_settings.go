@@ -45,7 +45,7 @@ var topicDefaults = map[string]string{
 var dynamicSettings = func() map[string]setting {
 	out := map[string]setting{
 		"auto.create.topics.enable": {kind: kmsg.ConfigTypeBoolean, check: oneOf("true", "false")},
-		"num.partitions":            {kind: kmsg.ConfigTypeInt, check: between(1, maxPartitions)},
+		"num.partitions":            {kind: kmsg.ConfigTypeInt, check: between(1, MaxTopicPartitions)},
 	}
 	// What tools set while they move replicas, and take away afterwards.
 	for _, name := range []string{"follower.replication.throttled.rate", "leader.replication.throttled.rate", "replica.alter.log.dirs.io.max.bytes.per.second"} {

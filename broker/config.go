@@ -206,6 +206,9 @@ type Limits struct {
 	WriteTimeout time.Duration
 	// DrainTimeout is how long a stop waits for answers to what was read.
 	DrainTimeout time.Duration
+	// MaxPartitions bounds the partitions of all topics that are made; those that
+	// there are stay.
+	MaxPartitions int
 	// FetchMaxBytes bounds one Fetch answer whatever the client asks for.
 	FetchMaxBytes int32
 	// MaxFetchSessions bounds the clients whose partitions are remembered between
@@ -248,6 +251,7 @@ func DefaultLimits() Limits {
 		IdleTimeout:           10 * time.Minute, // connections.max.idle.ms
 		WriteTimeout:          60 * time.Second, // a client that takes 50 MiB at 1 MB/s
 		DrainTimeout:          5 * time.Second,  // a sync of a slow disk; supervisors kill after 10 s
+		MaxPartitions:         20_000,           // 60 KB of memory each
 		FetchMaxBytes:         55 << 20,         // fetch.max.bytes
 		MaxFetchSessions:      1000,             // max.incremental.fetch.session.cache.slots
 	}
@@ -290,6 +294,7 @@ func (c *Config) Validate() error {
 		"default partitions":                int64(c.DefaultPartitions),
 		"offsets partitions":                int64(c.OffsetsPartitions),
 		"transactions partitions":           int64(c.TransactionsPartitions),
+		"limits.max partitions":             int64(c.Limits.MaxPartitions),
 		"limits.max connections":            int64(c.Limits.MaxConnections),
 		"limits.max request bytes":          int64(c.Limits.MaxRequestBytes),
 		"limits.max in flight bytes":        c.Limits.MaxInFlightBytes,
@@ -309,6 +314,9 @@ func (c *Config) Validate() error {
 		if n <= 0 {
 			bad("%s must be positive", what)
 		}
+	}
+	if c.DefaultPartitions > MaxTopicPartitions {
+		bad("default partitions: a topic has at most %d", MaxTopicPartitions)
 	}
 	if !slices.Contains(group.Migrations(), c.GroupMigration) {
 		bad("group migration %q is none of %v", c.GroupMigration, group.Migrations())

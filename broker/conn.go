@@ -60,6 +60,8 @@ type conn struct {
 	// be told from one that waits.
 	busy atomic.Int64
 	out  []byte // the writer's buffer
+	// late is closed when a stop does not wait any longer for what was asked.
+	late chan struct{}
 	// muted is until when the connection is not served, for exceeding a quota, in
 	// nanoseconds since 1970.
 	muted atomic.Int64
@@ -127,6 +129,7 @@ func (c *conn) open(ctx context.Context) (err error) {
 }
 
 func (c *conn) pipeline(ctx context.Context) error {
+	c.late = make(chan struct{})
 	frames := make(chan frame)
 	answers := make(chan answer, pipelineDepth)
 	var unanswered sync.WaitGroup
@@ -144,7 +147,10 @@ func (c *conn) pipeline(ctx context.Context) error {
 	drained := context.AfterFunc(ctx, func() {
 		c.endReading()
 		gone()
-		cut := time.AfterFunc(c.b.cfg.Limits.DrainTimeout, func() { c.nc.Close() })
+		cut := time.AfterFunc(c.b.cfg.Limits.DrainTimeout, func() {
+			close(c.late)
+			c.nc.Close()
+		})
 		context.AfterFunc(groupCtx, func() { cut.Stop() })
 	})
 	defer drained()
@@ -346,7 +352,7 @@ func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (r 
 	if row == nil {
 		return nil, nil, fmt.Errorf("%w: unknown api key %d", errFrame, h.key)
 	}
-	r = &request{api: row, version: h.version, broker: c.b, conn: c}
+	r = &request{api: row, version: h.version, broker: c.b, conn: c, late: c.late}
 	if h.version < row.min || h.version > row.max {
 		if row.key == kmsg.ApiVersions {
 			resp := c.b.unsupportedAPIVersions()

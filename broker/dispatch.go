@@ -3,6 +3,7 @@ package broker
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -78,6 +79,9 @@ type request struct {
 	size    int // of its frame, in bytes
 	broker  *Broker
 	conn    *conn // nil where requests do not come from one
+	// late is closed when the broker stops and does not wait for the request any
+	// longer. What takes long looks at it, and ends with errLate; nil never comes.
+	late <-chan struct{}
 
 	// waited is how long the worker waited for something to happen, and throttle
 	// how long the client is to wait for exceeding a quota.
@@ -198,6 +202,19 @@ func unauthenticatedFrameLimit(key int16) int {
 		return maxUnauthenticatedFrame
 	}
 	return 0
+}
+
+// errLate says that the broker stops and that a request is not carried out, or not
+// to its end. Nobody is told: the connection is closed.
+var errLate = fmt.Errorf("the broker stops: %w", context.Canceled)
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // once is a list without what it has had before.

@@ -155,6 +155,9 @@ func (b *Broker) alterResource(r *request, kind kmsg.ConfigResourceType, name st
 	if err := r.configRight(acl.AlterConfigs, kind, name); err != nil {
 		return err
 	}
+	if isClosed(r.late) {
+		return errLate
+	}
 	switch kind {
 	case kmsg.ConfigResourceTypeTopic:
 		return b.alterTopicConfigs(name, validateOnly, change)
@@ -197,7 +200,7 @@ func (b *Broker) alterTopicConfigs(name string, validateOnly bool, change config
 		_, err := alter(*b.topic(name).Topic)
 		return err
 	}
-	return b.changeTopic(name, alter)
+	return b.changeTopic(name, nil, alter)
 }
 
 // listConfigResources answers ListConfigResources (KIP-1142): what has configs, by

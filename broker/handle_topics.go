@@ -28,12 +28,22 @@ func topicAPIs() []api {
 
 // createTopics answers CreateTopics: Create on the cluster or on the name. v4
 // takes -1 for the defaults (KIP-464), v5 tells the configuration (KIP-525), v7
-// the topic id. A topic has one replica.
+// the topic id. A topic has one replica. A request for more partitions than
+// MaxTopicPartitions, all topics together, is refused, as by Kafka.
 func (b *Broker) createTopics(_ context.Context, r *request, q *kmsg.CreateTopicsRequest) *kmsg.CreateTopicsResponse {
 	resp := q.ResponseKind().(*kmsg.CreateTopicsResponse)
 	count := map[string]int{}
-	for _, t := range q.Topics {
+	partitions := 0
+	for i := range q.Topics {
+		t := &q.Topics[i]
 		count[t.Topic]++
+		if n, err := b.plannedPartitions(t); err == nil { // whoever asks for what cannot be is told so
+			partitions += int(n)
+		}
+	}
+	var tooMany error
+	if partitions > MaxTopicPartitions {
+		tooMany = refuse(kerr.PolicyViolation, fmt.Sprintf("%d partitions in one request, %d is the limit", partitions, MaxTopicPartitions))
 	}
 	for i := range q.Topics {
 		want := &q.Topics[i]
@@ -46,7 +56,7 @@ func (b *Broker) createTopics(_ context.Context, r *request, q *kmsg.CreateTopic
 		if count[want.Topic] > 1 {
 			err = refuse(kerr.InvalidRequest, "topic is named twice")
 		} else {
-			err = b.createOne(r, q, want, &out)
+			err = b.createOne(r, q, want, tooMany, &out)
 		}
 		count[want.Topic] = 0
 		out.ErrorCode, out.ErrorMessage = b.code(err, "create topic", "topic", want.Topic), message(err)
@@ -55,9 +65,14 @@ func (b *Broker) createTopics(_ context.Context, r *request, q *kmsg.CreateTopic
 	return resp
 }
 
-func (b *Broker) createOne(r *request, q *kmsg.CreateTopicsRequest, want *kmsg.CreateTopicsRequestTopic, out *kmsg.CreateTopicsResponseTopic) error {
-	if !r.mayCreate(want.Topic) {
+func (b *Broker) createOne(r *request, q *kmsg.CreateTopicsRequest, want *kmsg.CreateTopicsRequestTopic, tooMany error, out *kmsg.CreateTopicsResponseTopic) error {
+	switch {
+	case !r.mayCreate(want.Topic):
 		return kerr.TopicAuthorizationFailed
+	case tooMany != nil:
+		return tooMany
+	case isClosed(r.late):
+		return errLate
 	}
 	if err := checkTopicName(want.Topic); err != nil {
 		return refuse(kerr.InvalidTopicException, err.Error())
@@ -90,7 +105,7 @@ func (b *Broker) createOne(r *request, q *kmsg.CreateTopicsRequest, want *kmsg.C
 		if r.throttleMutation(int(partitions), r.version >= 6) {
 			return kerr.ThrottlingQuotaExceeded
 		}
-		t, err := b.createTopicOf(want.Topic, partitions, configs, mirror)
+		t, err := b.createTopicOf(want.Topic, partitions, configs, mirror, r.late)
 		if err != nil {
 			return err
 		}
@@ -129,14 +144,14 @@ func (b *Broker) plannedPartitions(want *kmsg.CreateTopicsRequestTopic) (int32, 
 		return 0, refuse(kerr.InvalidReplicationFactor, fmt.Sprintf("replication factor %d, there is one broker", want.ReplicationFactor))
 	}
 	if want.NumPartitions == -1 {
-		return b.settings.Load().partitions, nil
+		return b.boundedPartitions(b.settings.Load().partitions)
 	}
 	return b.boundedPartitions(want.NumPartitions)
 }
 
 func (b *Broker) boundedPartitions(n int32) (int32, error) {
-	if n <= 0 || n > maxPartitions {
-		return 0, refuse(kerr.InvalidPartitions, fmt.Sprintf("%d partitions are not between 1 and %d", n, maxPartitions))
+	if n <= 0 || n > MaxTopicPartitions {
+		return 0, refuse(kerr.InvalidPartitions, fmt.Sprintf("%d partitions are not between 1 and %d", n, MaxTopicPartitions))
 	}
 	return n, nil
 }
@@ -184,6 +199,9 @@ func (b *Broker) deleteOne(ctx context.Context, r *request, want kmsg.DeleteTopi
 	if b.isOwn(t.Name) {
 		return refuse(kerr.InvalidTopicException, fmt.Sprintf("%s is the broker's own", t.Name))
 	}
+	if isClosed(r.late) {
+		return errLate
+	}
 	if r.throttleMutation(int(t.Partitions), r.version >= 5) {
 		return kerr.ThrottlingQuotaExceeded
 	}
@@ -202,20 +220,35 @@ func (b *Broker) isOwn(name string) bool {
 // createPartitions answers CreatePartitions.
 func (b *Broker) createPartitions(_ context.Context, r *request, q *kmsg.CreatePartitionsRequest) *kmsg.CreatePartitionsResponse {
 	resp := q.ResponseKind().(*kmsg.CreatePartitionsResponse)
+	more := 0 // beyond what there is, of all topics
+	for i := range q.Topics {
+		if t := b.topic(q.Topics[i].Topic); t != nil {
+			more += int(max(0, min(q.Topics[i].Count, MaxTopicPartitions)-t.Partitions))
+		}
+	}
+	var tooMany error
+	if more > MaxTopicPartitions {
+		tooMany = refuse(kerr.PolicyViolation, fmt.Sprintf("%d partitions more in one request, %d is the limit", more, MaxTopicPartitions))
+	}
 	for i := range q.Topics {
 		want := &q.Topics[i]
 		out := kmsg.NewCreatePartitionsResponseTopic()
 		out.Topic = want.Topic
-		err := b.growTopic(r, q, want)
+		err := b.growTopic(r, q, want, tooMany)
 		out.ErrorCode, out.ErrorMessage = b.code(err, "create partitions", "topic", want.Topic), message(err)
 		resp.Topics = append(resp.Topics, out)
 	}
 	return resp
 }
 
-func (b *Broker) growTopic(r *request, q *kmsg.CreatePartitionsRequest, want *kmsg.CreatePartitionsRequestTopic) error {
-	if !r.may(want.Topic) {
+func (b *Broker) growTopic(r *request, q *kmsg.CreatePartitionsRequest, want *kmsg.CreatePartitionsRequestTopic, tooMany error) error {
+	switch {
+	case !r.may(want.Topic):
 		return kerr.TopicAuthorizationFailed
+	case tooMany != nil:
+		return tooMany
+	case isClosed(r.late):
+		return errLate
 	}
 	t := b.topic(want.Topic)
 	if t == nil {
@@ -251,7 +284,7 @@ func (b *Broker) growTopic(r *request, q *kmsg.CreatePartitionsRequest, want *km
 	}
 	b.mirrorMu.Lock() // A promotion is of all partitions that there are.
 	defer b.mirrorMu.Unlock()
-	return b.changeTopic(want.Topic, grow)
+	return b.changeTopic(want.Topic, r.late, grow)
 }
 
 // deleteRecords answers DeleteRecords: it raises the start of a log, to the high
@@ -282,6 +315,8 @@ func (b *Broker) deleteRecordsOf(r *request, name string, want kmsg.DeleteRecord
 	}
 	p, err := b.leader(name, want.Partition, -1, false)
 	switch {
+	case isClosed(r.late):
+		return 0, errLate
 	case err != nil:
 		return 0, err
 	case b.isOwn(name):

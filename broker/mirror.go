@@ -204,7 +204,7 @@ func (b *Broker) applyMirror(t *topic) {
 // setMirror stores a topic's new state as a mirror. epochOffset is kept if it is
 // lower than before.
 func (b *Broker) setMirror(t *topic, epochOffset int32, m controller.Mirror) error {
-	return b.changeTopic(t.Name, func(have controller.Topic) (controller.Topic, error) {
+	return b.changeTopic(t.Name, nil, func(have controller.Topic) (controller.Topic, error) {
 		if have.ID != t.ID {
 			return have, kerr.UnknownTopicID
 		}

@@ -35,8 +35,9 @@ func isCoordinators(topic string) bool { return topic == offsetsTopic || topic =
 // maxTopicName is Kafka's.
 const maxTopicName = 249
 
-// maxPartitions bounds one topic: each partition is open files.
-const maxPartitions = 10_000
+// MaxTopicPartitions bounds one topic, and what one request makes (Kafka's
+// MAX_PARTITIONS_PER_BATCH): each partition is files.
+const MaxTopicPartitions = 10_000
 
 // checkTopicName is Kafka's rule for names.
 func checkTopicName(name string) error {
@@ -154,7 +155,7 @@ func (b *Broker) openTopics() error {
 	for name, t := range image.Topics {
 		opened := &topic{Topic: t, config: b.topicConfig(t)}
 		set.byName[name], set.byID[t.ID] = opened, opened
-		if err := b.openPartitions(opened, image.Starts); err != nil {
+		if err := b.openPartitions(opened, image.Starts, nil); err != nil {
 			// The rest of the broker is worth having. What cannot be served says
 			// so to whoever asks for it, except the coordinators' logs: to go on
 			// without them would forget offsets and transactions.
@@ -186,8 +187,9 @@ func (b *Broker) removeOrphans(image *controller.Image) error {
 }
 
 // openPartitions opens those partitions of t that are not open yet. Partitions
-// that cannot be opened are there, offline, and reported together.
-func (b *Broker) openPartitions(t *topic, epoch int32) error {
+// that cannot be opened are there, offline, and reported together. If late comes
+// none is, and the error is errLate: the next start opens them.
+func (b *Broker) openPartitions(t *topic, epoch int32, late <-chan struct{}) error {
 	have := len(t.partitions)
 	more := make([]*replica.Partition, int(t.Partitions)-have)
 	errs := make([]error, len(more))
@@ -195,6 +197,9 @@ func (b *Broker) openPartitions(t *topic, epoch int32) error {
 	group.SetLimit(concurrentSyncs)
 	for n := range more {
 		group.Go(func() error {
+			if isClosed(late) {
+				return errLate
+			}
 			id := replica.Identity{Topic: t.Name, TopicID: t.ID, Partition: int32(have + n)}
 			dir := filepath.Join(b.topicDir(t.ID), strconv.Itoa(have+n))
 			more[n], errs[n] = replica.Open(b.fs, dir, id, epoch+t.EpochOffset, t.config.log)
@@ -207,7 +212,14 @@ func (b *Broker) openPartitions(t *topic, epoch int32) error {
 			return nil
 		})
 	}
-	_ = group.Wait() // none returns an error
+	if err := group.Wait(); err != nil {
+		for _, p := range more {
+			if p != nil {
+				err = errors.Join(err, p.Close())
+			}
+		}
+		return err
+	}
 	t.partitions = append(t.partitions[:have:have], more...)
 	return errors.Join(errs...)
 }
@@ -215,13 +227,17 @@ func (b *Broker) openPartitions(t *topic, epoch int32) error {
 // createTopic makes a topic durable and opens it. The name, count and configs
 // have been checked.
 func (b *Broker) createTopic(name string, partitions int32, configs map[string]string) (*topic, error) {
-	return b.createTopicOf(name, partitions, configs, nil)
+	return b.createTopicOf(name, partitions, configs, nil, nil)
 }
 
-// createTopicOf is createTopic of an ordinary topic or of a mirror.
-func (b *Broker) createTopicOf(name string, partitions int32, configs map[string]string, mirror *controller.Mirror) (*topic, error) {
+// createTopicOf is createTopic of an ordinary topic or of a mirror, for a request
+// that may come to be late.
+func (b *Broker) createTopicOf(name string, partitions int32, configs map[string]string, mirror *controller.Mirror, late <-chan struct{}) (*topic, error) {
 	b.topicsMu.Lock()
 	defer b.topicsMu.Unlock()
+	if err := b.roomFor(name, partitions); err != nil {
+		return nil, err
+	}
 	made := &controller.Topic{Name: name, ID: controller.NewTopicID(), Partitions: partitions, Configs: configs, Mirror: mirror}
 	err := b.ctl.Update(func(i *controller.Image) ([]controller.Record, error) {
 		if i.Topic(name) != nil {
@@ -236,13 +252,32 @@ func (b *Broker) createTopicOf(name string, partitions int32, configs map[string
 		return nil, err
 	}
 	t := &topic{Topic: made, config: b.topicConfig(made)}
-	err = b.openPartitions(t, b.ctl.Image().Starts)
+	err = b.openPartitions(t, b.ctl.Image().Starts, late)
+	if errors.Is(err, errLate) {
+		return nil, err
+	}
 	b.topics.Store(b.topics.Load().with(name, t))
 	if err != nil {
 		return t, err
 	}
 	b.log.Info("topic created", "topic", name, "id", made.ID.String(), "partitions", partitions)
 	return t, nil
+}
+
+// roomFor refuses partitions beyond those that the broker may have. Its own
+// topics are always made. topicsMu is held.
+func (b *Broker) roomFor(topic string, more int32) error {
+	if isInternal(topic) {
+		return nil
+	}
+	have := 0
+	for _, t := range b.topics.Load().byName {
+		have += len(t.partitions)
+	}
+	if most := b.cfg.Limits.MaxPartitions; have+int(more) > most {
+		return refuse(kerr.PolicyViolation, fmt.Sprintf("%d partitions more: the broker has %d, and limits.maxPartitions is %d", more, have, most))
+	}
+	return nil
 }
 
 // deleteTopic ends a topic's life. Requests that are under way see their
@@ -275,8 +310,9 @@ func (b *Broker) deleteTopic(t *topic) error {
 }
 
 // changeTopic replaces a topic's record by what change makes of it, and opens
-// partitions and applies settings that are new.
-func (b *Broker) changeTopic(name string, change func(controller.Topic) (controller.Topic, error)) error {
+// partitions and applies settings that are new, for a request that may come to be
+// late.
+func (b *Broker) changeTopic(name string, late <-chan struct{}, change func(controller.Topic) (controller.Topic, error)) error {
 	b.topicsMu.Lock()
 	defer b.topicsMu.Unlock()
 	old := b.topics.Load().byName[name]
@@ -286,6 +322,11 @@ func (b *Broker) changeTopic(name string, change func(controller.Topic) (control
 	changed, err := change(*old.Topic)
 	if err != nil {
 		return err
+	}
+	if more := changed.Partitions - old.Partitions; more > 0 {
+		if err := b.roomFor(name, more); err != nil {
+			return err
+		}
 	}
 	err = b.ctl.Update(func(*controller.Image) ([]controller.Record, error) {
 		return []controller.Record{{Topic: &changed}}, nil
@@ -301,7 +342,11 @@ func (b *Broker) changeTopic(name string, change func(controller.Topic) (control
 		}
 	}
 	b.applyMirror(next)
-	errs = append(errs, b.openPartitions(next, b.ctl.Image().Starts))
+	opened := b.openPartitions(next, b.ctl.Image().Starts, late)
+	if errors.Is(opened, errLate) {
+		return opened
+	}
+	errs = append(errs, opened)
 	b.topics.Store(b.topics.Load().with(name, next))
 	return errors.Join(errs...)
 }

@@ -91,6 +91,7 @@ type brokerLimits struct {
 	MaxConnectionsPerHost int            `json:"maxConnectionsPerHost,omitempty"`
 	HandshakeTimeout      *flow.Duration `json:"handshakeTimeout,omitempty"`
 	IdleTimeout           *flow.Duration `json:"idleTimeout,omitempty"`
+	MaxPartitions         int            `json:"maxPartitions,omitempty"`
 	DrainTimeout          *flow.Duration `json:"drainTimeout,omitempty"`
 }
 
@@ -106,6 +107,7 @@ func brokerConfig(file string, flags *brokerFlags, changed func(flag string) boo
 		return conf, err
 	}
 	f := brokerFile{NodeID: conf.NodeID, Partitions: conf.DefaultPartitions}
+	f.Limits.MaxPartitions = conf.Limits.MaxPartitions
 	f.Limits.MaxConnections = conf.Limits.MaxConnections
 	c, err := loadConfig(file, &f)
 	if err != nil {
@@ -139,8 +141,8 @@ func (f *brokerFile) check(c config) {
 	if f.NodeID < 0 {
 		c.Fault("nodeId", "is negative", "")
 	}
-	if f.Partitions < 1 {
-		c.Fault("defaultPartitions", "is less than 1", "")
+	if f.Partitions < 1 || f.Partitions > broker.MaxTopicPartitions {
+		c.Fault("defaultPartitions", fmt.Sprintf("is not between 1 and %d", broker.MaxTopicPartitions), "")
 	}
 	if f.RebalanceDelay != nil && *f.RebalanceDelay < 0 {
 		c.Fault("groupInitialRebalanceDelay", "is negative", "0s rebalances at once")
@@ -303,6 +305,9 @@ func (l *brokerLimits) check(c config) {
 	if l.MaxConnections < 1 {
 		c.Fault("limits.maxConnections", "is less than 1", "")
 	}
+	if l.MaxPartitions < 1 {
+		c.Fault("limits.maxPartitions", "is less than 1", "")
+	}
 	if l.MaxConnectionsPerHost < 0 {
 		c.Fault("limits.maxConnectionsPerHost", "is negative", "0 is as many as maxConnections")
 	}
@@ -314,6 +319,7 @@ func (l *brokerLimits) check(c config) {
 }
 
 func (l *brokerLimits) into(conf *broker.Limits) {
+	conf.MaxPartitions = l.MaxPartitions
 	conf.MaxConnections, conf.MaxConnectionsPerHost = l.MaxConnections, l.MaxConnectionsPerHost
 	setDuration(&conf.HandshakeTimeout, l.HandshakeTimeout)
 	setDuration(&conf.IdleTimeout, l.IdleTimeout)

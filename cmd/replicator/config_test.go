@@ -189,9 +189,9 @@ func TestBrokerConfiguration(t *testing.T) {
 		{"nothing set", "nodeId: 1\n", []string{
 			`x.yaml:1:1: listeners: is missing`, `x.yaml:1:1: dataDir: is missing; set it, or use --dir`,
 		}},
-		{"numbers", goodBroker + "nodeId: -1\ndefaultPartitions: 0\ngroupInitialRebalanceDelay: 3\n", []string{
+		{"numbers", goodBroker + "nodeId: -1\ndefaultPartitions: 10001\ngroupInitialRebalanceDelay: 3\n", []string{
 			`x.yaml:9:9: nodeId: is negative`,
-			`x.yaml:10:20: defaultPartitions: is less than 1`,
+			`x.yaml:10:20: defaultPartitions: is not between 1 and 10000`,
 			`x.yaml:11:29: groupInitialRebalanceDelay: "3" is not a duration; write it like 30s, 5m or 1h30m`,
 		}},
 		{"groups", goodBroker + "groupConsumerSessionTimeout: 0s\ngroupConsumerMigrationPolicy: never\n", []string{
@@ -231,7 +231,7 @@ listeners:
   - {name: b, address: "127.0.0.1:0", protocol: TLS, certFile: cert.pem, keyFile: key.pem, clientAuth: required, crlFile: cert.pem}
   - {name: c, address: "127.0.0.1:0", protocol: TLS, certFile: cert.pem, keyFile: key.pem, clientCaFile: cert.pem, principalMappingRules: [x], maxConnections: -1}
   - {name: d, address: "127.0.0.1:0", protocol: SASL_PLAINTEXT, mechanisms: [GSSAPI, OAUTHBEARER], maxReauth: 1ms}
-limits: {maxConnectionsPerHost: -1, idleTimeout: 0s}
+limits: {maxConnectionsPerHost: -1, idleTimeout: 0s, maxPartitions: -1}
 allowEveryoneIfNoAcl: true
 metrics: {address: "9404"}
 `, []string{
@@ -246,6 +246,7 @@ metrics: {address: "9404"}
 			`x.yaml:6:111: listeners[3].maxReauth: is less than a second; an hour is usual`,
 			`x.yaml:7:33: limits.maxConnectionsPerHost: is negative; 0 is as many as maxConnections`,
 			`x.yaml:7:50: limits.idleTimeout: is not positive`,
+			`x.yaml:7:69: limits.maxPartitions: is less than 1`,
 			`x.yaml:8:23: allowEveryoneIfNoAcl: is judged by nobody; set authorizer: true, or remove it`,
 			`x.yaml:9:20: metrics.address: "9404" is not an address; write host:port`,
 		}},

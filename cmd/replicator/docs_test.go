@@ -247,7 +247,7 @@ func TestTheBrokersFileIsDocumented(t *testing.T) {
 	compareKeys(t, page, all, set, text)
 
 	want := broker.DefaultConfig()
-	if f.NodeID != want.NodeID || f.Partitions != want.DefaultPartitions || *f.AutoCreateTopics != want.AutoCreateTopics ||
+	if f.NodeID != want.NodeID || f.Partitions != want.DefaultPartitions || f.Limits.MaxPartitions != want.Limits.MaxPartitions || *f.AutoCreateTopics != want.AutoCreateTopics ||
 		f.RebalanceDelay.Std() != want.GroupInitialRebalanceDelay || f.SessionTimeout.Std() != want.GroupConsumerSessionTimeout ||
 		f.BeatInterval.Std() != want.GroupConsumerHeartbeatInterval || f.OffsetsRetention.Std() != want.OffsetsRetention || f.Migration != string(want.GroupMigration) || f.AllowPlaintext != want.AllowPlaintext || f.Provenance.Off == want.Provenance {
 		t.Errorf("%s shows %+v, which are not the defaults", page, f)

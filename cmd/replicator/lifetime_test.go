@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -17,8 +18,46 @@ import (
 const asProgram = "WAYBILL_TEST_AS_PROGRAM"
 
 func init() {
-	if os.Getenv(asProgram) != "" {
+	switch os.Getenv(asProgram) {
+	case "":
+	case "stubborn":
+		ctx := untilSignal()
+		fmt.Println("ready")
+		<-ctx.Done()
+		select {}
+	default:
 		main() // does not return
+	}
+}
+
+// TestTheSecondSignalEndsTheProcess although it is waiting for something.
+func TestTheSecondSignalEndsTheProcess(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), asProgram+"=stubborn")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatalf("%q, %v", line, err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for tick := time.NewTicker(10 * time.Millisecond); ; {
+		select {
+		case err := <-ended:
+			if ctx.Err() != nil || cmd.ProcessState.Success() {
+				t.Errorf("ended with %v", err)
+			}
+			return
+		case <-tick.C:
+			_ = cmd.Process.Signal(os.Interrupt) // it may have ended meanwhile
+		}
 	}
 }
 
