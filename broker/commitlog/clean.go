@@ -180,58 +180,72 @@ var errMapFull = errors.New("the map of keys is full")
 // learn goes through the dirty part and remembers the last offset of each key. It
 // returns how far it came.
 func (p *pass) learn() (keys *keyMap, end int64, err error) {
-	end = p.dirt.FirstDirty
-	keys = newKeyMap(p.memory, p.dirt.End-end)
-	s := newSieve(p.now, 0, p.dirt.End, p.aborted, nil, nil)
+	from := p.dirt.FirstDirty
+	l := learner{
+		keys:  newKeyMap(p.memory, p.dirt.End-from),
+		sieve: newSieve(p.now, 0, p.dirt.End, p.aborted, nil, nil),
+		from:  from, end: from,
+	}
 	for _, seg := range p.segments {
 		if seg.Base >= p.dirt.End {
 			break
 		}
-		if seg.Next <= p.dirt.FirstDirty {
+		if seg.Next <= from {
 			continue
 		}
-		err := p.scan(seg, func(b record.Batch) error {
-			if b.LastOffset() < p.dirt.FirstDirty {
-				return nil
-			}
-			if b.Attributes().Control() {
-				_, err := s.marker(b)
-				end = b.NextOffset()
-				return err
-			}
-			if s.data(b) {
-				end = b.NextOffset()
-				return nil
-			}
-			section, err := b.Section(decodeLimit)
-			if err != nil {
-				return err
-			}
-			if err := section.Each(func(r record.Record) error {
-				if r.Key == nil || r.Offset < p.dirt.FirstDirty {
-					return nil
-				}
-				if keys.full() && keys.get(r.Key) < 0 {
-					end = r.Offset
-					return errMapFull
-				}
-				keys.put(r.Key, r.Offset)
-				return nil
-			}); err != nil {
-				return err
-			}
-			end = b.NextOffset()
-			return nil
-		})
+		err := p.scan(seg, l.batch)
 		if errors.Is(err, errMapFull) {
-			return keys, end, nil
+			break
 		}
 		if err != nil {
 			return nil, 0, err
 		}
-		end = seg.Next
+		l.end = seg.Next
 	}
-	return keys, end, nil
+	return l.keys, l.end, nil
+}
+
+// learner takes in batches from an offset on; end is where it has got to.
+type learner struct {
+	keys      *keyMap
+	sieve     *sieve
+	from, end int64
+}
+
+// batch returns errMapFull at the first record whose key has no room.
+func (l *learner) batch(b record.Batch) error {
+	if b.LastOffset() < l.from {
+		return nil
+	}
+	var err error
+	switch {
+	case b.Attributes().Control():
+		_, err = l.sieve.marker(b)
+	case !l.sieve.data(b): // of a transaction that was not aborted
+		err = l.records(b)
+	}
+	if err == nil {
+		l.end = b.NextOffset()
+	}
+	return err
+}
+
+func (l *learner) records(b record.Batch) error {
+	section, err := b.Section(decodeLimit)
+	if err != nil {
+		return err
+	}
+	return section.Each(func(r record.Record) error {
+		if r.Key == nil || r.Offset < l.from {
+			return nil
+		}
+		if l.keys.full() && l.keys.get(r.Key) < 0 {
+			l.end = r.Offset
+			return errMapFull
+		}
+		l.keys.put(r.Key, r.Offset)
+		return nil
+	})
 }
 
 // scan reads a segment's batches and checks each.
