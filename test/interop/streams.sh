@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Kafka Streams with exactly_once_v2: a word count whose instances are killed (SIGKILL)
-# and come back, with their state and without it, every update checked; and Kafka's own
+# and come back, with their state and without it from a changelog that was compacted
+# meanwhile, every update checked; and Kafka's own
 # StreamsSmokeTest, which checks itself, with an instance killed.
 #   PARTS="wordcount smoke" picks
 . "$(dirname "$0")/suite.sh"
@@ -25,11 +26,11 @@ launch() { # name, log, class and arguments
 murder() { end "${instance[$1]}" KILL; }
 
 wordcount() {
-	local lines=20000 connection=$WORK/words.properties i
+	local first=12000 lines=20000 connection=$WORK/words.properties i
 	echo "bootstrap.servers=$BROKERS" >"$connection"
 	for i in a b; do printf 'bootstrap.servers=%s\nstate.dir=%s\n' "$BROKERS" "$WORK/words-$i" >"$WORK/words-$i.properties"; done
 	check wordcount/topics eval 'limit=60 jvm "$libs" WordCount create "$connection"'
-	launch load words-load WordCount produce "$connection" $lines
+	launch load words-load WordCount produce "$connection" 0 $first
 	launch a words-a WordCount run "$WORK/words-a.properties"
 	launch b words-b WordCount run "$WORK/words-b.properties"
 	reached() { check "wordcount/$1" eval "limit=180 jvm \"\$libs\" WordCount await \"$connection\" $2"; }
@@ -38,16 +39,24 @@ wordcount() {
 	reached goes-on-without-the-first 16000
 	murder b
 	launch a words-a WordCount run "$WORK/words-a.properties"
-	reached goes-on-with-its-state 28000
-	rm -rf "$WORK/words-b"
-	launch b words-b WordCount run "$WORK/words-b.properties"
+	reached goes-on-with-its-state $((3 * first))
+	check wordcount/changelog-is-compacted eval "limit=240 jvm \"\$libs\" WordCount compact \"$connection\" $((3 * first))"
 	murder a
-	reached goes-on-from-the-changelog 40000
+	rm -rf "$WORK/words-b"
+	launch load words-load WordCount produce "$connection" $first $lines
+	launch b words-b-anew WordCount run "$WORK/words-b.properties"
+	reached goes-on-from-the-changelog $((3 * first + 12000))
+	# All words, but far from all their updates.
+	local restored
+	restored=$(awk '$1 == "restored" {n += $3} END {print n + 0}' "$WORK/words-b-anew.log")
+	same wordcount/restores-what-compaction-left yes "$([ "$restored" -ge 12 ] && [ "$restored" -lt $((3 * first / 2)) ] && echo yes || echo "$restored records")"
 	launch a words-a WordCount run "$WORK/words-a.properties"
 	check wordcount/every-update-once eval "limit=240 jvm \"\$libs\" WordCount verify \"$connection\" $lines"
 	cat "$WORK/check.log"
 	murder a
 	murder b
+	check wordcount/reset eval 'limit=60 jvm "$libs" org.apache.kafka.tools.StreamsResetter --bootstrap-server "$BROKERS" --application-id wordcount --input-topics words-in --force'
+	check wordcount/is-reset eval 'limit=60 jvm "$libs" org.apache.kafka.tools.TopicCommand --bootstrap-server "$BROKERS" --list | { ! grep wordcount-; }'
 }
 
 topics() { # recreates the topics of a test

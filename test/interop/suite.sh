@@ -99,13 +99,14 @@ jars() {
 
 # jvm LIBS CLASS [ARGUMENT ...] runs a class of Apache Kafka's or of ours. In the
 # background, "exec=exec jvm ... &" leaves its process id in $!; limit=SECONDS ends it.
+# archive=FILE has classes as a run with -XX:ArchiveClassesAtExit left them: half the start.
 jvm() {
 	local libs=$1
 	shift
 	${exec:-} ${limit:+timeout "$limit"} java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.awt.headless=true \
 		-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS \
 		-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info \
-		-cp "$WORK/classes:$libs/*" "$@"
+		${archive:+-XX:SharedArchiveFile="$archive" -Xlog:disable} -cp "$libs/*:$WORK/classes" "$@"
 }
 
 prepare_target() {
@@ -219,7 +220,7 @@ check() { # name command ...
 	if [ $code = 0 ]; then note PASS "$name"; else
 		note FAIL "$name"
 		echo "FAIL $name: exit code $code; its last lines:"
-		tail -8 "$WORK/check.log" | sed 's/^/    /'
+		tail -8 "$WORK/check.log" | cut -c1-500 | sed 's/^/    /'
 	fi
 }
 same() { # name want got

@@ -262,10 +262,10 @@ public class Clients {
 
     static void configs() throws Exception {
         ConfigResource r = new ConfigResource(ConfigResource.Type.TOPIC, topic);
-        admin.incrementalAlterConfigs(Map.of(r, List.of(new AlterConfigOp(new ConfigEntry("retention.ms", "123456"), AlterConfigOp.OpType.SET)))).all().get();
+        admin.incrementalAlterConfigs(Map.of(r, List.of(new AlterConfigOp(new ConfigEntry("retention.ms", "123456789"), AlterConfigOp.OpType.SET)))).all().get();
         eventually(() -> {
             ConfigEntry e = admin.describeConfigs(List.of(r)).all().get().get(r).get("retention.ms");
-            equal("value and source", List.of(e.value(), e.source().toString()), List.of("123456", "DYNAMIC_TOPIC_CONFIG"));
+            equal("value and source", List.of(e.value(), e.source().toString()), List.of("123456789", "DYNAMIC_TOPIC_CONFIG"));
         });
         admin.incrementalAlterConfigs(Map.of(r, List.of(new AlterConfigOp(new ConfigEntry("retention.ms", null), AlterConfigOp.OpType.DELETE)))).all().get();
         expect(InvalidConfigurationException.class, () -> admin.incrementalAlterConfigs(Map.of(r, List.of(new AlterConfigOp(new ConfigEntry("retention.ms", "soon"), AlterConfigOp.OpType.SET)))).all().get());

@@ -10,6 +10,7 @@ import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.serialization.*;
 import org.apache.kafka.streams.*;
 import org.apache.kafka.streams.kstream.*;
+import org.apache.kafka.streams.processor.StateRestoreListener;
 
 /**
  * A word count in Kafka Streams with exactly_once_v2, of which every update is checked: without a cache the counts of a word
@@ -17,14 +18,15 @@ import org.apache.kafka.streams.kstream.*;
  *
  * <pre>
  *   WordCount create  PROPERTIES           the topics
- *   WordCount produce PROPERTIES LINES     lines of words, at a bounded rate
- *   WordCount run     PROPERTIES           the application, until it is killed
+ *   WordCount produce PROPERTIES FROM TO   lines of words, at a bounded rate
+ *   WordCount run     PROPERTIES           the application, until it is killed; says what it restores
  *   WordCount await   PROPERTIES UPDATES   until so many updates are committed
- *   WordCount verify  PROPERTIES LINES     the result of all of them, exactly
+ *   WordCount compact PROPERTIES UPDATES   until the changelog has less than half of so many
+ *   WordCount verify  PROPERTIES LINES     the result of all of them, exactly, and the changelog's
  * </pre>
  */
 public class WordCount {
-    static final String LINES = "words-in", COUNTS = "words-out", APPLICATION = "wordcount", WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu";
+    static final String LINES = "words-in", COUNTS = "words-out", APPLICATION = "wordcount", CHANGELOG = APPLICATION + "-counts-changelog", WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu";
 
     /** Line i has three words, each drawn by its number. */
     static List<String> line(int i) {
@@ -46,19 +48,20 @@ public class WordCount {
                     admin.createTopics(List.of(new NewTopic(LINES, 4, (short) 1), new NewTopic(COUNTS, 4, (short) 1))).all().get();
                 }
             }
-            case "produce" -> produce(base, Integer.parseInt(args[2]));
+            case "produce" -> produce(base, Integer.parseInt(args[2]), Integer.parseInt(args[3]));
             case "run" -> run(base);
             case "await" -> read(base, Integer.parseInt(args[2]));
+            case "compact" -> compact(base, Integer.parseInt(args[2]));
             case "verify" -> verify(base, Integer.parseInt(args[2]));
             default -> throw new IllegalArgumentException(args[0]);
         }
     }
 
-    static void produce(Properties base, int lines) throws Exception {
+    static void produce(Properties base, int from, int to) throws Exception {
         base.put("linger.ms", "5");
         List<java.util.concurrent.Future<RecordMetadata>> sent = new ArrayList<>();
         try (KafkaProducer<String, String> p = new KafkaProducer<>(base, new StringSerializer(), new StringSerializer())) {
-            for (int i = 0; i < lines; i++) {
+            for (int i = from; i < to; i++) {
                 sent.add(p.send(new ProducerRecord<>(LINES, "line-" + i, String.join(" ", line(i)))));
                 if (i % 100 == 99) Thread.sleep(100);
             }
@@ -78,6 +81,9 @@ public class WordCount {
         base.put("consumer.session.timeout.ms", "6000");
         base.put("consumer.auto.offset.reset", "earliest");
         base.put("producer.transaction.timeout.ms", "10000");
+        // The changelog is to be compacted while the test runs.
+        base.put("topic.segment.ms", "1000");
+        base.put("topic.min.cleanable.dirty.ratio", "0.01");
         StreamsBuilder b = new StreamsBuilder();
         b.<String, String>stream(LINES)
             .flatMapValues(line -> List.of(line.split(" ")))
@@ -91,7 +97,40 @@ public class WordCount {
             e.printStackTrace();
             return org.apache.kafka.streams.errors.StreamsUncaughtExceptionHandler.StreamThreadExceptionResponse.REPLACE_THREAD;
         });
+        s.setGlobalStateRestoreListener(new StateRestoreListener() {
+            public void onRestoreStart(TopicPartition p, String store, long start, long end) {}
+            public void onBatchRestored(TopicPartition p, String store, long end, long records) {}
+            public void onRestoreEnd(TopicPartition p, String store, long records) { System.out.println("restored " + p.partition() + " " + records); }
+        });
         s.start();
+    }
+
+    /** The changelog as a restoring instance reads it. */
+    static List<ConsumerRecord<String, Long>> changelog(Properties base) {
+        Properties p = onlyServers(base);
+        p.put("isolation.level", "read_committed");
+        List<ConsumerRecord<String, Long>> got = new ArrayList<>();
+        try (KafkaConsumer<String, Long> c = new KafkaConsumer<>(p, new StringDeserializer(), new LongDeserializer())) {
+            List<TopicPartition> all = new ArrayList<>();
+            c.partitionsFor(CHANGELOG).forEach(i -> all.add(new TopicPartition(i.topic(), i.partition())));
+            c.assign(all);
+            c.seekToBeginning(all);
+            Map<TopicPartition, Long> ends = c.endOffsets(all);
+            while (all.stream().anyMatch(tp -> c.position(tp) < ends.get(tp))) c.poll(Duration.ofMillis(200)).forEach(got::add);
+        }
+        return got;
+    }
+
+    /** Each update was written to the changelog, too. */
+    static void compact(Properties base, int updates) throws Exception {
+        long deadline = System.currentTimeMillis() + 150_000;
+        while (true) {
+            int left = changelog(base).size();
+            System.out.println(left + " records are left in the changelog");
+            if (2 * left < updates) return;
+            if (System.currentTimeMillis() > deadline) throw new AssertionError("of " + updates + " that were written");
+            Thread.sleep(1000);
+        }
     }
 
     /** Reads committed updates until there are want, or half a minute brings none. */
@@ -132,9 +171,12 @@ public class WordCount {
             while (at < Math.min(had.size(), counts.size()) && had.get(at).equals(counts.get(at))) at++;
             throw new AssertionError(e.getKey() + ": " + had.size() + " updates, want " + counts.size() + "; they part at " + at + ": " + had.subList(at, Math.min(at + 5, had.size())));
         }
+        Map<String, Integer> last = new TreeMap<>();
+        for (ConsumerRecord<String, Long> r : changelog(base)) last.put(r.key(), r.value().intValue());
+        if (!last.equals(want)) throw new AssertionError("the changelog ends with " + last + ", want " + want);
         try (Admin admin = Admin.create(onlyServers(base))) {
-            ConfigResource changelog = new ConfigResource(ConfigResource.Type.TOPIC, APPLICATION + "-counts-changelog");
-            String policy = admin.describeConfigs(List.of(changelog)).all().get().get(changelog).get("cleanup.policy").value();
+            ConfigResource topic = new ConfigResource(ConfigResource.Type.TOPIC, CHANGELOG);
+            String policy = admin.describeConfigs(List.of(topic)).all().get().get(topic).get("cleanup.policy").value();
             if (!policy.equals("compact")) throw new AssertionError("the changelog's cleanup.policy is " + policy);
         }
         System.out.println(3 * lines + " updates of " + want.size() + " words, each once and in order");

@@ -98,9 +98,9 @@ await check('set-offsets', async () => {
   equal('offset', partitions.find((p) => p.partition === 1).offset, '7')
 })
 await check('configs', async () => {
-  await admin.alterConfigs({ resources: [{ type: ConfigResourceTypes.TOPIC, name: topic, configEntries: [{ name: 'retention.ms', value: '123456' }] }] })
+  await admin.alterConfigs({ resources: [{ type: ConfigResourceTypes.TOPIC, name: topic, configEntries: [{ name: 'retention.ms', value: '123456789' }] }] })
   const { resources } = await admin.describeConfigs({ resources: [{ type: ConfigResourceTypes.TOPIC, name: topic, configNames: ['retention.ms'] }] })
-  equal('retention.ms', resources[0].configEntries.map((e) => e.configValue), ['123456'])
+  equal('retention.ms', resources[0].configEntries.map((e) => e.configValue), ['123456789'])
 })
 await check('acls', async () => {
   const rule = {

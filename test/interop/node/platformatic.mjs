@@ -62,9 +62,9 @@ await check('transactions', async () => {
   equal('values', await consume(`${topic}-tx`, 'classic', values.length + 1), [...values, 'committed'].sort())
 })
 await check('configs', async () => {
-  await admin.incrementalAlterConfigs({ resources: [{ resourceType: 2, resourceName: topic, configs: [{ name: 'retention.ms', configOperation: 0, value: '123456' }] }] })
+  await admin.incrementalAlterConfigs({ resources: [{ resourceType: 2, resourceName: topic, configs: [{ name: 'retention.ms', configOperation: 0, value: '123456789' }] }] })
   const [{ configs }] = await admin.describeConfigs({ resources: [{ resourceType: 2, resourceName: topic, configurationKeys: ['retention.ms'] }] })
-  equal('retention.ms', configs.map((c) => c.value), ['123456'])
+  equal('retention.ms', configs.map((c) => c.value), ['123456789'])
 })
 await check('quotas', async () => {
   const entity = [{ entityType: 'client-id', entityName: topic }]

@@ -149,13 +149,13 @@ def list_offsets():
 
 def configs():
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-    resource.add_incremental_config(ConfigEntry("retention.ms", "123456", incremental_operation=AlterConfigOpType.SET))
+    resource.add_incremental_config(ConfigEntry("retention.ms", "123456789", incremental_operation=AlterConfigOpType.SET))
     resource.add_incremental_config(ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.APPEND))
     results(admin.incremental_alter_configs([resource]))
 
     def described():
         got = list(results(admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)])).values())[0]
-        equal("configs", (got["retention.ms"].value, sorted(got["cleanup.policy"].value.split(","))), ("123456", ["compact", "delete"]))
+        equal("configs", (got["retention.ms"].value, sorted(got["cleanup.policy"].value.split(","))), ("123456789", ["compact", "delete"]))
     eventually(described)
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
     resource.add_incremental_config(ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.SUBTRACT))

@@ -102,10 +102,10 @@ def list_offsets():
 
 
 def configs():
-    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "123456"})])
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "123456789"})])
     def described():
         got = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])["topic"][topic]
-        equal("retention.ms", got["retention.ms"]["value"], "123456")
+        equal("retention.ms", got["retention.ms"]["value"], "123456789")
     eventually(described)
 
 
