@@ -8,11 +8,15 @@
 #                      (SASL_SSL), CA (PEM), SUITE_USER and SUITE_PASSWORD (SCRAM, PLAIN over
 #                      TLS). That user may do everything; LIMITED_USER, of the same password,
 #                      what begins with "limited-" and no more
-#   kill_target        ends it with SIGKILL; start_target brings it back where it was
+#   kill_target        ends it with SIGKILL; start_target brings it back where it was. With
+#                      KEEPER=1 before the first start a supervisor (keeper/) has the bundled
+#                      broker's sockets, so that clients wait while it is away, and starts it
+#                      itself; start_target waits for that
 #   check NAME COMMAND notes whether COMMAND succeeds
 #   same NAME WANT GOT notes whether the two are equal
 #   verdict SUITE      compares what was noted with baseline/SUITE.txt, which a run on
-#                      Apache Kafka with RECORD=1 writes; the script's last command
+#                      Apache Kafka with RECORD=1 writes, or with the file BASELINE; the script's
+#                      last command
 #
 # Everything is ended by process id when the script ends. KEEP=folder keeps the
 # logs. Every step has its own time limit, so that a suite ends by itself.
@@ -30,12 +34,13 @@ export SUITE_PASSWORD
 CA=$WORK/ca.pem
 case $TARGET in bundled | kafka) ;; *) echo "TARGET is bundled or kafka, not '$TARGET'" >&2; exit 2 ;; esac
 
-# end PID [SIGNAL] ends a process that this script started and waits for it.
+# end PID [SIGNAL] ends a process that this script started and waits for it. Its
+# first thread may be a zombie while others still have its ports and locks.
 end() {
 	kill "-${2:-TERM}" "$1" 2>/dev/null || true
-	for _ in $(seq 200); do
-		[ -d "/proc/$1" ] && [ "$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null)" != Z ] || break
-		sleep 0.05
+	for _ in $(seq 1000); do
+		grep -qs '^State:[[:space:]]*[^Z[:space:]]' /proc/"$1"/task/*/status || break
+		sleep 0.01
 	done
 	kill -KILL "$1" 2>/dev/null || true
 }
@@ -98,7 +103,7 @@ jars() {
 }
 
 # jvm LIBS CLASS [ARGUMENT ...] runs a class of Apache Kafka's or of ours. In the
-# background, "exec=exec jvm ... &" leaves its process id in $!; limit=SECONDS ends it.
+# background, "exec=exec limit= jvm ... &" leaves its process id in $!; limit=SECONDS ends it.
 # archive=FILE has classes as a run with -XX:ArchiveClassesAtExit left them: half the start.
 jvm() {
 	local libs=$1
@@ -117,7 +122,7 @@ prepare_target() {
 	BROKERS=127.0.0.1:$(free_port) SCRAM_BROKERS=127.0.0.1:$(free_port) SECURE_BROKERS=127.0.0.1:$(free_port)
 	DATA=$WORK/data
 	if [ "$TARGET" = bundled ]; then
-		(cd "$root" && retry go build -o "$WORK/replicator" ./cmd/replicator)
+		(cd "$root" && retry go build -o "$WORK/" ./cmd/replicator ./test/interop/keeper)
 		cat >"$WORK/broker.yaml" <<-YAML
 			dataDir: $DATA
 			listeners:
@@ -134,6 +139,8 @@ prepare_target() {
 			  - "User:$LIMITED_USER Allow All Group:limited-* from *"
 			  - "User:$LIMITED_USER Allow All TransactionalId:limited-* from *"
 			groupInitialRebalanceDelay: 0s
+			groupConsumerSessionTimeout: ${CONSUMER_SESSION:-45}s
+			groupConsumerHeartbeatInterval: ${CONSUMER_HEARTBEAT:-5}s
 		YAML
 		return
 	fi
@@ -189,25 +196,36 @@ format_target() {
 
 start_target() {
 	prepare_target
+	[ -z "${keeper:-}" ] || { await_target; return; } # it starts the next one itself
 	[ ! -e "$WORK/broker.log" ] || mv "$WORK/broker.log" "$WORK/broker-$(date +%s%3N).log" # for KEEP
-	if [ "$TARGET" = bundled ]; then
-		"$WORK/replicator" broker --config "$WORK/broker.yaml" >>"$WORK/broker.log" 2>&1 & disown
-	else
-		exec=exec jvm "$kafka_libs" kafka.Kafka "$WORK/server.properties" >>"$WORK/broker.log" 2>&1 & disown
-	fi
-	echo $! >"$WORK/pid"
+	local broker=("$WORK/replicator" broker --config "$WORK/broker.yaml")
+	case $TARGET${KEEPER:-} in
+	bundled) "${broker[@]}" >>"$WORK/broker.log" 2>&1 & disown ;;
+	bundled1)
+		"$WORK/keeper" -pid "$WORK/pid" -listen "$BROKERS,$SCRAM_BROKERS,$SECURE_BROKERS" "${broker[@]}" >>"$WORK/broker.log" 2>&1 & disown
+		keeper=$!
+		others+=("$keeper") ;;
+	kafka*) exec=exec limit='' jvm "$kafka_libs" kafka.Kafka "$WORK/server.properties" >>"$WORK/broker.log" 2>&1 & disown ;;
+	esac
+	[ -n "${keeper:-}" ] || echo $! >"$WORK/pid"
+	await_target
+}
+await_target() {
 	local answers="timeout 5 $WORK/replicator topic list -b $BROKERS"
 	[ "$TARGET" = bundled ] || answers="grep -q started $WORK/broker.log"
 	for _ in $(seq 600); do
 		if (exec 3<>"/dev/tcp/${SECURE_BROKERS/://}") 2>/dev/null && $answers >/dev/null 2>&1; then return 0; fi
-		kill -0 "$(cat "$WORK/pid")" 2>/dev/null || { tail -20 "$WORK/broker.log"; return 1; }
+		kill -0 "${keeper:-$(cat "$WORK/pid")}" 2>/dev/null || { tail -20 "$WORK/broker.log"; return 1; }
 		sleep 0.1
 	done
 	echo "the broker did not come up:"
 	tail -20 "$WORK/broker.log"
 	return 1
 }
-kill_target() { end "$(cat "$WORK/pid")" KILL; : >"$WORK/pid"; }
+kill_target() {
+	end "$(cat "$WORK/pid")" KILL
+	[ -n "${keeper:-}" ] || : >"$WORK/pid"
+}
 stop_target() { end "$(cat "$WORK/pid")"; : >"$WORK/pid"; }
 
 # Names of checks have no blanks.
@@ -233,7 +251,7 @@ same() { # name want got
 # verdict SUITE [partial]: every outcome must be Apache Kafka's. A partial run (the
 # caller picked some checks) is compared in what it ran.
 verdict() {
-	local baseline=$interop/baseline/$1.txt differs=0 line name
+	local baseline=${BASELINE:-$interop/baseline/$1.txt} differs=0 line name
 	sort -u -o "$RESULTS" "$RESULTS"
 	[ -e "$baseline" ] || [ "${RECORD:-}" = 1 ] || baseline=/dev/null # nothing is known: all must pass
 	local passed failed skipped
