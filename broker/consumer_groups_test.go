@@ -1,11 +1,13 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -198,6 +200,38 @@ func TestGroupChangesItsProtocolWhileItReads(t *testing.T) {
 	admin = b.client(t)
 	if kind() != "classic" {
 		t.Errorf("type after a restart: got %s", kind())
+	}
+}
+
+// TestACustomAssignorStopsAnUpgrade tells the member of the consumer protocol why,
+// and leaves the group to its members.
+func TestACustomAssignorStopsAnUpgrade(t *testing.T) {
+	b := startBroker(t, fastGroups)
+	b.makeTopic(t, "orders", 1, 0)
+	cl := b.client(t)
+	join := kmsg.NewPtrJoinGroupRequest()
+	join.Group, join.ProtocolType, join.SessionTimeoutMillis, join.RebalanceTimeoutMillis = "g", "consumer", 10_000, 10_000
+	protocol := kmsg.NewJoinGroupRequestProtocol()
+	protocol.Name, protocol.Metadata = "stream", (&kmsg.ConsumerMemberMetadata{Topics: []string{"orders"}}).AppendTo(nil)
+	join.Protocols = append(join.Protocols, protocol)
+	join.MemberID = ask[*kmsg.JoinGroupResponse](t, cl, join).MemberID
+	joined := ask[*kmsg.JoinGroupResponse](t, cl, join)
+	share := kmsg.NewPtrSyncGroupRequest()
+	share.Group, share.MemberID, share.Generation = "g", joined.MemberID, joined.Generation
+	share.ProtocolType, share.Protocol = joined.ProtocolType, joined.Protocol
+	a := kmsg.NewSyncGroupRequestGroupAssignment()
+	a.MemberID, a.MemberAssignment = joined.MemberID, (&kmsg.ConsumerMemberAssignment{UserData: []byte("standby tasks")}).AppendTo(nil)
+	share.GroupAssignment = append(share.GroupAssignment, a)
+	if r := ask[*kmsg.SyncGroupResponse](t, cl, share); r.ErrorCode != 0 {
+		t.Fatal(kerr.ErrorForCode(r.ErrorCode))
+	}
+	r := ask[*kmsg.ConsumerGroupHeartbeatResponse](t, cl, firstHeartbeat("g", "m"))
+	if r.ErrorCode != kerr.GroupIDNotFound.Code || r.ErrorMessage == nil || !strings.Contains(*r.ErrorMessage, "custom assignor") {
+		t.Errorf("got %v, %v", kerr.ErrorForCode(r.ErrorCode), r.ErrorMessage)
+	}
+	share.GroupAssignment = nil
+	if r := ask[*kmsg.SyncGroupResponse](t, cl, share); r.ErrorCode != 0 || !bytes.Equal(r.MemberAssignment, a.MemberAssignment) {
+		t.Errorf("the classic member has %q, %v", r.MemberAssignment, kerr.ErrorForCode(r.ErrorCode))
 	}
 }
 

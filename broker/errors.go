@@ -5,10 +5,12 @@ import (
 	"errors"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/broker/commitlog"
 	"github.com/waybillhq/waybill/broker/controller"
+	"github.com/waybillhq/waybill/broker/group"
 	"github.com/waybillhq/waybill/broker/replica"
 	"github.com/waybillhq/waybill/internal/record"
 )
@@ -105,6 +107,10 @@ func message(err error) *string {
 	var r *refusal
 	if errors.As(err, &r) {
 		return &r.message
+	}
+	var u *group.UpgradeError
+	if errors.As(err, &u) {
+		return kmsg.StringPtr(u.Error())
 	}
 	text := kafkaError(err).Description
 	return &text

@@ -1,13 +1,16 @@
 package group
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/internal/record"
 )
@@ -186,6 +189,69 @@ func TestGroupWithoutMembersTakesTheProtocolOfWhoComes(t *testing.T) {
 			t.Errorf("offset: got %d, %v", got, err)
 		}
 	})
+}
+
+// TestAGroupThatCannotBeUpgradedIsLeftAlone: what a classic group's assignor says
+// to its members would be lost, what they say to it is not.
+func TestAGroupThatCannotBeUpgradedIsLeftAlone(t *testing.T) {
+	subscription := kmsg.ConsumerMemberMetadata{Topics: []string{"t"}, UserData: []byte("of a member")}
+	assignment := func(userData []byte) []byte {
+		a := kmsg.ConsumerMemberAssignment{UserData: userData}
+		a.Topics = []kmsg.ConsumerMemberAssignmentTopic{{Topic: "t", Partitions: []int32{0}}}
+		return a.AppendTo(nil)
+	}
+	for name, c := range map[string]struct {
+		policy     Migration
+		protocol   string
+		metadata   []byte
+		assignment []byte
+		refused    string
+	}{
+		"a consumer's":           {assignment: assignment(nil)},
+		"empty user data":        {assignment: assignment([]byte{})},
+		"nothing assigned":       {},
+		"user data for a member": {assignment: assignment([]byte("u")), refused: "custom assignor"},
+		"malformed assignment":   {assignment: []byte("p0"), refused: "malformed"},
+		"malformed subscription": {metadata: []byte("meta"), refused: "malformed"},
+		"another protocol":       {protocol: "connect", refused: "embedded protocol"},
+		"policy":                 {policy: MigrateDowngrade, assignment: assignment(nil), refused: "disabled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, func(cfg *Config) { cfg.Migration = cmp.Or(c.policy, MigrateBoth) })
+				j := joining("")
+				j.ProtocolType = cmp.Or(c.protocol, j.ProtocolType)
+				if j.Protocols[0].Metadata = c.metadata; c.metadata == nil {
+					j.Protocols[0].Metadata = subscription.AppendTo(nil)
+				}
+				joined, err := r.Join(t.Context(), "g", j)
+				if err != nil || joined.Err != nil {
+					t.Fatalf("join: %v, %v", err, joined.Err)
+				}
+				sync := Sync{MemberID: joined.MemberID, Generation: joined.Generation, Assignments: map[string][]byte{joined.MemberID: c.assignment}}
+				if s, err := r.Sync(t.Context(), "g", sync); err != nil || s.Err != nil {
+					t.Fatalf("sync: %v, %v", err, s.Err)
+				}
+				_, err = r.beat("g", "A", 0)
+				all, _ := r.List(t.Context())
+				if c.refused == "" {
+					if err != nil || all[0].Type != TypeConsumer {
+						t.Fatalf("got %v, groups %v", err, all)
+					}
+					return
+				}
+				if !errors.Is(err, kerr.GroupIDNotFound) || !strings.Contains(err.Error(), c.refused) {
+					t.Errorf("got %v, want %q", err, c.refused)
+				}
+				if len(all) != 1 || all[0].Type != TypeClassic {
+					t.Errorf("groups %v", all)
+				}
+				if err := r.Heartbeat(t.Context(), "g", Heartbeat{MemberID: joined.MemberID, Generation: joined.Generation}); err != nil {
+					t.Errorf("heartbeat of the classic member: %v", err)
+				}
+			})
+		})
+	}
 }
 
 func TestRecordsThatAreNotUnderstoodAreNamed(t *testing.T) {

@@ -122,9 +122,9 @@ func (s *shard) consumer(name string, now time.Time, h *ConsumerHeartbeat) (*ent
 	case g.empty():
 		return e, s.exchange(e, now, NewConsumer(name, rules, now))
 	}
-	up, answers, ok := g.upgrade(now, rules, h.Topics)
-	if !ok {
-		return nil, kerr.GroupIDNotFound
+	up, answers, err := g.upgrade(now, rules, h.Topics)
+	if err != nil {
+		return nil, err
 	}
 	s.cfg.Log.Info("group goes on with the consumer protocol", "group", name, "members", len(up.members))
 	if err := s.exchange(e, now, up); err != nil {

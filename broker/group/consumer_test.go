@@ -386,7 +386,7 @@ func (s *scene) sync(id string, generation int32) Synced {
 func (s *scene) synced(what string, id string, generation int32, want ...int32) {
 	s.t.Helper()
 	got := s.sync(id, generation)
-	a := readAssignment(got.Assignment, s.topics)
+	a, _, _ := readAssignment(got.Assignment, s.topics)
 	if got.Err != nil || !slices.Equal(a[s.topics.id("a")], want) {
 		s.t.Fatalf("%s: got %v, %v; want %v", what, a, got.Err, want)
 	}

@@ -314,7 +314,7 @@ func (w *consumerWalk) beatClassic(a *actor, lost bool) {
 		case Synced:
 			if err = f.Err; err == nil && !lost {
 				a.joined, a.beat = false, w.now
-				a.told = readAssignment(f.Assignment, w.topics)
+				a.told, _, _ = readAssignment(f.Assignment, w.topics)
 				had := a.owned
 				a.owned = a.owned.and(a.told)
 				if !had.equal(a.owned) {
