@@ -36,6 +36,41 @@ func ask[S kmsg.Response](t *testing.T, cl *kgo.Client, q kmsg.Request) S {
 	return resp.(S)
 }
 
+// TestSyncGroupNamesItsProtocol: from version 5 on it must (KIP-559).
+func TestSyncGroupNamesItsProtocol(t *testing.T) {
+	b := startBroker(t, fastGroups)
+	consumer, ranged := kmsg.StringPtr("consumer"), kmsg.StringPtr("range")
+	for _, c := range []struct {
+		version        int16
+		kind, protocol *string
+		want           *kerr.Error
+	}{
+		{5, nil, ranged, kerr.InconsistentGroupProtocol},
+		{5, consumer, nil, kerr.InconsistentGroupProtocol},
+		{5, consumer, ranged, kerr.UnknownMemberID},
+		{4, nil, nil, kerr.UnknownMemberID},
+	} {
+		q := kmsg.NewPtrSyncGroupRequest()
+		q.Group, q.MemberID, q.ProtocolType, q.Protocol = "g", "m", c.kind, c.protocol
+		cl := b.client(t, kgo.MaxVersions(versionsWith(map[int16]int16{kmsg.SyncGroup.Int16(): c.version})))
+		wantCode(t, fmt.Sprintf("version %d", c.version), ask[*kmsg.SyncGroupResponse](t, cl, q).ErrorCode, c.want)
+	}
+}
+
+func TestDescribeClusterIsAskedForBrokers(t *testing.T) {
+	b := startBroker(t, nil)
+	cl := b.client(t)
+	for kind, want := range map[int8]*kerr.Error{1: nil, 2: kerr.MismatchedEndpointType, 9: kerr.UnsupportedEndpointType} {
+		q := kmsg.NewPtrDescribeClusterRequest()
+		q.EndpointType = kind
+		r := ask[*kmsg.DescribeClusterResponse](t, cl, q)
+		wantCode(t, fmt.Sprintf("type %d", kind), r.ErrorCode, want)
+		if (len(r.Brokers) == 1) != (want == nil) {
+			t.Errorf("type %d: brokers %+v", kind, r.Brokers)
+		}
+	}
+}
+
 func wantCode(t *testing.T, what string, got int16, want *kerr.Error) {
 	t.Helper()
 	var code int16

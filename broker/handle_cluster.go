@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -62,16 +63,31 @@ func (b *Broker) unsupportedAPIVersions() *kmsg.ApiVersionsResponse {
 	return resp
 }
 
+// Types of endpoint of DescribeCluster (KIP-919).
+const (
+	brokerEndpoint     = 1
+	controllerEndpoint = 2
+)
+
+func checkEndpoint(kind int8) error {
+	switch kind {
+	case brokerEndpoint:
+		return nil
+	case controllerEndpoint:
+		return refuse(kerr.MismatchedEndpointType, "this is a broker's endpoint, not a controller's")
+	}
+	return refuse(kerr.UnsupportedEndpointType, fmt.Sprintf("there are no endpoints of type %d", kind))
+}
+
 // describeCluster answers DescribeCluster (KIP-700). As in Kafka everybody may
 // ask who the brokers are.
 func (b *Broker) describeCluster(_ context.Context, r *request, q *kmsg.DescribeClusterRequest) *kmsg.DescribeClusterResponse {
 	resp := q.ResponseKind().(*kmsg.DescribeClusterResponse)
-	if q.Version >= 1 && q.EndpointType != 1 {
-		resp.ErrorCode = kerr.UnsupportedEndpointType.Code
-		resp.ErrorMessage = kmsg.StringPtr("this is a broker's endpoint")
+	if err := checkEndpoint(q.EndpointType); q.Version >= 1 && err != nil {
+		resp.ErrorCode, resp.ErrorMessage = b.code(err, "describe cluster"), message(err)
 		return resp
 	}
-	resp.EndpointType = 1
+	resp.EndpointType = brokerEndpoint
 	resp.ClusterID = b.ClusterID()
 	resp.ControllerID = b.cfg.NodeID
 	ln := b.listeners[r.client.Listener]

@@ -130,7 +130,11 @@ func (b *Broker) joinGroup(ctx context.Context, r *request, q *kmsg.JoinGroupReq
 // members, v5 names the protocol (KIP-559).
 func (b *Broker) syncGroup(ctx context.Context, r *request, q *kmsg.SyncGroupRequest) *kmsg.SyncGroupResponse {
 	resp := q.ResponseKind().(*kmsg.SyncGroupResponse)
-	if !r.may(q.Group) {
+	switch {
+	case q.Version >= 5 && (q.ProtocolType == nil || q.Protocol == nil):
+		resp.ErrorCode = kerr.InconsistentGroupProtocol.Code
+		return resp
+	case !r.may(q.Group):
 		resp.ErrorCode = kerr.GroupAuthorizationFailed.Code
 		return resp
 	}

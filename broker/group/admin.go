@@ -35,7 +35,7 @@ type FetchRequest struct {
 // has none. No offset is returned that is not durable.
 func (c *Coordinator) Offsets(ctx context.Context, r FetchRequest) ([]Fetched, error) {
 	partitions := r.Partitions
-	s, err := c.shard(r.Group)
+	s, err := c.shardOfAny(r.Group)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ type Member struct {
 // Describe returns a classic group; one that does not exist, or speaks another
 // protocol, is [Dead].
 func (c *Coordinator) Describe(ctx context.Context, group string) (Description, error) {
-	s, err := c.shard(group)
+	s, err := c.shardOfAny(group)
 	if err != nil {
 		return Description{}, err
 	}
@@ -178,7 +178,7 @@ func (c *Coordinator) List(ctx context.Context) ([]Listed, error) {
 
 // Delete removes a group without members, and its offsets.
 func (c *Coordinator) Delete(ctx context.Context, group string) error {
-	s, err := c.shard(group)
+	s, err := c.shardOfAny(group)
 	if err != nil {
 		return err
 	}

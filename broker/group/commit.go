@@ -24,7 +24,7 @@ type CommitRequest struct {
 
 // Commit stores offsets and returns when they are durable.
 func (c *Coordinator) Commit(ctx context.Context, r CommitRequest) error {
-	s, err := c.shard(r.Group)
+	s, err := c.shardOfAny(r.Group)
 	if err != nil {
 		return err
 	}

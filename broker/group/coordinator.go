@@ -158,7 +158,16 @@ func (c *Coordinator) serve(ctx context.Context, s *shard) error {
 
 // shard returns the shard of a group, if it is led here and loaded.
 func (c *Coordinator) shard(group string) (*shard, error) {
-	if group == "" || len(group) > maxName {
+	if group == "" {
+		return nil, kerr.InvalidGroupID
+	}
+	return c.shardOfAny(group)
+}
+
+// shardOfAny is shard for requests that may be about the group without a name: it
+// has no members, but old clients without a group commit offsets to it.
+func (c *Coordinator) shardOfAny(group string) (*shard, error) {
+	if len(group) > maxName {
 		return nil, kerr.InvalidGroupID
 	}
 	return c.led(c.Partition(group))

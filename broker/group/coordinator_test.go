@@ -445,6 +445,36 @@ func TestCheckpoint(t *testing.T) {
 	})
 }
 
+// TestTheGroupWithoutAName has offsets and nothing else.
+func TestTheGroupWithoutAName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		if err := r.commit("", at(0, 7)); err != nil {
+			t.Fatalf("commit: %v", err)
+		}
+		r.restart()
+		r.wantOffset("", 7)
+		if d, err := r.Describe(t.Context(), ""); err != nil || d.State != Empty {
+			t.Errorf("describe: got %v, %v", d.State, err)
+		}
+		refused := map[string]error{"hold": r.hold("", 1, at(0, 8))}
+		_, refused["join"] = r.Join(t.Context(), "", joining(""))
+		_, refused["beat"] = r.beat("", "A", 0)
+		_, refused["leave"] = r.Leave(t.Context(), "", []Leaver{{MemberID: "A"}})
+		_, refused["describe consumer"] = r.DescribeConsumer(t.Context(), "")
+		_, refused["delete offsets"] = r.DeleteOffsets(t.Context(), "", []TopicPartition{tp(0)})
+		for what, err := range refused {
+			if !errors.Is(err, kerr.InvalidGroupID) {
+				t.Errorf("%s: got %v", what, err)
+			}
+		}
+		if err := r.Delete(t.Context(), ""); err != nil {
+			t.Errorf("delete: %v", err)
+		}
+		r.wantOffset("", -1)
+	})
+}
+
 func TestDeleteAndList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -456,7 +486,7 @@ func TestDeleteAndList(t *testing.T) {
 		if got, err := r.List(t.Context()); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("list: got %v, %v; want %v", got, err, want)
 		}
-		for group, want := range map[string]error{"live": kerr.NonEmptyGroup, "none": kerr.GroupIDNotFound, "": kerr.InvalidGroupID} {
+		for group, want := range map[string]error{"live": kerr.NonEmptyGroup, "none": kerr.GroupIDNotFound, "": kerr.GroupIDNotFound} {
 			if err := r.Delete(t.Context(), group); !errors.Is(err, want) {
 				t.Errorf("delete %q: got %v, want %v", group, err, want)
 			}
