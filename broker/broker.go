@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/broker/auth"
@@ -38,7 +37,7 @@ type Broker struct {
 	metrics   *Metrics
 
 	conns    *admission
-	inFlight *semaphore.Weighted
+	inFlight *budget // of frames
 	// decompress has a slot for every batch that is being decompressed.
 	decompress chan struct{}
 	syncs      *commitlog.SyncGate
@@ -86,7 +85,7 @@ func New(cfg Config) (_ *Broker, err error) {
 		listeners:  map[string]*listener{},
 		metrics:    newMetrics(table),
 		conns:      newAdmission(cfg.Limits),
-		inFlight:   semaphore.NewWeighted(cfg.Limits.MaxInFlightBytes),
+		inFlight:   newBudget(cfg.Limits.MaxInFlightBytes, int64(cfg.Limits.MaxRequestBytes), framePatience),
 		decompress: make(chan struct{}, concurrentDecompress),
 		syncs:      commitlog.NewSyncGate(concurrentSyncs),
 		files:      commitlog.NewFiles(openFiles()),

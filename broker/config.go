@@ -191,11 +191,11 @@ type Config struct {
 type Limits struct {
 	MaxConnections        int // over all listeners
 	MaxConnectionsPerHost int // 0: as many as MaxConnections
-	// MaxRequestBytes bounds a Produce request; all others are held to 1 MiB,
+	// MaxRequestBytes bounds a Produce request; all others are held to 16 MiB,
 	// since decoding takes many times the bytes of a frame.
 	MaxRequestBytes int
-	// MaxInFlightBytes bounds the large requests of all connections together;
-	// beyond it connections are not read.
+	// MaxInFlightBytes bounds what was received of large requests, of all
+	// connections together; beyond it connections are not read.
 	MaxInFlightBytes int64
 	// HandshakeTimeout bounds TLS and SASL together.
 	HandshakeTimeout time.Duration

@@ -49,17 +49,20 @@ type conn struct {
 	frames frameReader
 	log    *slog.Logger
 
-	client  Client  // the worker's; set before it starts
-	known   *Client // what client was at the last request, as it stays
-	session session // likewise
+	client  Client                 // the worker's; set before it starts
+	known   atomic.Pointer[Client] // what client was at the last request, as it stays
+	session session                // likewise
 
 	// ending is set when the broker stops, or will not have the client's next
 	// request: what was read before is answered, and nothing more is read.
 	ending atomic.Bool
 	// busy counts requests that are not answered, so that an idle connection can
 	// be told from one that waits.
-	busy atomic.Int64
-	out  []byte // the writer's buffer
+	busy     atomic.Int64
+	answered chan struct{} // has one when busy may have become 0
+	short    atomic.Bool   // the connection is cut for a budget
+	gone     func()        // ends what waits for the client or on its behalf
+	out      []byte        // the writer's buffer
 	// late is closed when a stop does not wait any longer for what was asked.
 	late chan struct{}
 	// muted is until when the connection is not served, for exceeding a quota, in
@@ -67,13 +70,13 @@ type conn struct {
 	muted atomic.Int64
 }
 
-// frame is one request's bytes, the budget that they hold, and the lent memory
-// that they are in, if they are.
+// frame is one request's bytes, the budget that they hold, if they do, and the lent
+// memory that they are in, if they are.
 type frame struct {
-	bytes  []byte
-	budget int64
-	lent   *[]byte
-	read   time.Time
+	bytes []byte
+	claim *claim
+	lent  *[]byte
+	read  time.Time
 }
 
 type answer struct {
@@ -98,7 +101,10 @@ func (c *conn) serve(ctx context.Context) error {
 		return nil // the broker stops: nothing was read yet
 	}
 	c.frames.limit = c.b.frameLimit
-	return c.pipeline(ctx)
+	if err := c.pipeline(ctx); err != nil || !c.short.Load() {
+		return err
+	}
+	return errShort
 }
 
 // open does all that happens before ordinary requests are taken: TLS and SASL,
@@ -129,7 +135,7 @@ func (c *conn) open(ctx context.Context) (err error) {
 }
 
 func (c *conn) pipeline(ctx context.Context) error {
-	c.late = make(chan struct{})
+	c.late, c.answered = make(chan struct{}), make(chan struct{}, 1)
 	frames := make(chan frame)
 	answers := make(chan answer, pipelineDepth)
 	var unanswered sync.WaitGroup
@@ -142,6 +148,7 @@ func (c *conn) pipeline(ctx context.Context) error {
 	defer stop()
 	clientCtx, gone := context.WithCancel(groupCtx)
 	defer gone()
+	c.gone = gone
 	// When the broker stops, the reader ends as if the client had sent its last
 	// request; worker and writer end after it, at the latest after the drain.
 	drained := context.AfterFunc(ctx, func() {
@@ -157,7 +164,7 @@ func (c *conn) pipeline(ctx context.Context) error {
 
 	answered := make(chan struct{})
 	group.Go(func() error {
-		err := c.read(groupCtx, frames)
+		err := c.read(groupCtx, clientCtx, frames)
 		gone()
 		close(frames)
 		<-answered
@@ -212,8 +219,9 @@ func (c *conn) partInPeace() {
 
 // read hands frames to the worker until the client closes its side. That the
 // connection was closed on this side is no failure of its own: whoever did it,
-// worker, writer or a stop, says why.
-func (c *conn) read(ctx context.Context, frames chan<- frame) error {
+// worker, writer or a stop, says why. The second context ends with the client or a
+// stop, when nothing more is begun.
+func (c *conn) read(ctx, present context.Context, frames chan<- frame) error {
 	for {
 		if err := c.waitForFrame(); err != nil {
 			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || c.ending.Load() {
@@ -221,8 +229,8 @@ func (c *conn) read(ctx context.Context, frames chan<- frame) error {
 			}
 			return fmt.Errorf("read: %w", err)
 		}
-		f, err := c.readFrame(ctx)
-		if err != nil && (errors.Is(err, net.ErrClosed) || c.ending.Load() && !errors.Is(err, errFrame)) {
+		f, err := c.readFrame(present)
+		if err != nil && (errors.Is(err, net.ErrClosed) || (c.ending.Load() || present.Err() != nil) && !errors.Is(err, errFrame)) {
 			return nil
 		}
 		if err != nil {
@@ -257,52 +265,129 @@ func (c *conn) waitForFrame() error {
 	}
 }
 
-func (c *conn) readFrame(ctx context.Context) (frame, error) {
-	var f frame
-	limit := c.frames.limit
-	sized := frameReader{r: c.frames.r, limit: limit, reserve: func(size int) error {
-		if size < budgetThreshold {
-			return nil
-		}
-		if err := c.b.inFlight.Acquire(ctx, int64(size)); err != nil {
-			return err
-		}
-		f.budget = int64(size)
-		return nil
-	}, lend: func(key int16, size int) []byte {
-		if key != int16(kmsg.Produce) && key != mirrorwire.AppendKey || f.budget == 0 {
-			return nil
-		}
-		if f.lent = lendFrame(size); f.lent == nil {
-			return nil
-		}
-		return *f.lent
-	}, expect: c.expectBytes}
-	var err error
+func (c *conn) readFrame(ctx context.Context) (f frame, err error) {
+	w := &frameRoom{c: c, ctx: ctx, f: &f}
+	sized := frameReader{r: c.frames.r, limit: c.frames.limit, room: w.room, expect: w.expect}
 	if f.bytes, err = sized.next(); err != nil {
 		c.release(f)
 		return frame{}, err
 	}
+	f.claim.complete()
 	f.read = time.Now()
 	return f, nil
 }
 
 // A frame that has begun goes on: it has stallTimeout for its next piece, and the
-// time that the piece takes at slowestRate. Otherwise lengths alone could hold the
-// budget of large requests for as long as an idle connection lives.
+// time that the piece takes at slowestRate; all of it has frameTimeout, which is
+// about when clients give up, and its time at honestRate. What it waits for the
+// budget does not count. While that is exhausted it has framePatience.
 const (
-	stallTimeout = 10 * time.Second
-	slowestRate  = 64 << 10 // bytes a second
+	stallTimeout  = 10 * time.Second
+	slowestRate   = 64 << 10 // bytes a second
+	frameTimeout  = 30 * time.Second
+	honestRate    = 4 << 20
+	framePatience = 10 * time.Second
 )
 
-func (c *conn) expectBytes(n int) error {
-	if err := c.nc.SetReadDeadline(time.Now().Add(stallTimeout + time.Duration(n)*time.Second/slowestRate)); err != nil {
+// frameRoom gives one frame its memory, and time.
+type frameRoom struct {
+	c   *conn
+	ctx context.Context
+	f   *frame
+	end time.Time // by which the frame must be there
+}
+
+// room makes a frame's memory larger, within the budget if it is a large one. A
+// large frame of a client with a quota is begun when all before it are answered and
+// what the client has to wait for them is over, so that who is throttled holds none.
+func (w *frameRoom) room(key int16, have []byte, size int) ([]byte, error) {
+	first := len(have) == 0
+	if first && size >= budgetThreshold {
+		if err := w.c.awaitTurn(w.ctx); err != nil {
+			return nil, err
+		}
+	}
+	if first {
+		w.end = time.Now().Add(frameTimeout + time.Duration(size)*time.Second/honestRate)
+	}
+	if size < budgetThreshold {
+		return make([]byte, size), nil
+	}
+	lendable := key == int16(kmsg.Produce) || key == mirrorwire.AppendKey
+	if first {
+		w.f.claim = w.c.b.inFlight.claim(w.c.cutShort)
+		if lendable && size <= 1<<mostLentBits && w.f.claim.takeWhole(int64(size)) {
+			return w.lend(have, size), nil
+		}
+	}
+	next := nextRoom(len(have), size)
+	began := time.Now()
+	if err := w.f.claim.take(w.ctx, int64(next-len(have))); err != nil {
+		return nil, err
+	}
+	w.end = w.end.Add(time.Since(began))
+	if lendable && size <= 1<<mostLentBits {
+		return w.lend(have, next), nil
+	}
+	return enlarged(have, size), nil
+}
+
+// lend returns lent memory of a size that begins with have.
+func (w *frameRoom) lend(have []byte, size int) []byte {
+	before := w.f.lent
+	w.f.lent = lendFrame(size)
+	copy(*w.f.lent, have)
+	if before != nil {
+		takeBackFrame(before)
+	}
+	return *w.f.lent
+}
+
+func (w *frameRoom) expect(n int) error {
+	next := time.Now().Add(stallTimeout + time.Duration(n)*time.Second/slowestRate)
+	if w.end.Before(next) {
+		next = w.end
+	}
+	if err := w.c.nc.SetReadDeadline(next); err != nil {
 		return err
 	}
-	if c.ending.Load() {
+	if w.c.ending.Load() {
 		return io.EOF // see waitForFrame
 	}
 	return nil
+}
+
+// cutShort ends the connection so that others have the memory that it holds.
+func (c *conn) cutShort() {
+	c.short.Store(true)
+	c.nc.Close()
+	c.gone()
+}
+
+// awaitTurn returns when a client with a quota may send a large frame.
+func (c *conn) awaitTurn(ctx context.Context) error {
+	if q := c.b.quotas; !q.any() || !q.limited(c.known.Load()) {
+		return nil
+	}
+	for c.busy.Load() > 0 {
+		select {
+		case <-c.answered:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	c.sitOut(ctx)
+	return ctx.Err()
+}
+
+// done says that a request is answered, or will not be.
+func (c *conn) done() {
+	if c.busy.Add(-1) == 0 {
+		select {
+		case c.answered <- struct{}{}:
+		default: // nobody has looked since the last time
+		}
+	}
 }
 
 // release gives back what a frame holds. Nothing may refer to its bytes any more
@@ -311,9 +396,7 @@ func (c *conn) release(f frame) {
 	if f.lent != nil {
 		takeBackFrame(f.lent)
 	}
-	if f.budget > 0 {
-		c.b.inFlight.Release(f.budget)
-	}
+	f.claim.release()
 }
 
 // work decodes and handles requests in order. It does not stop for an ended
@@ -324,6 +407,7 @@ func (c *conn) work(ctx context.Context, frames <-chan frame, answers chan<- ans
 	for f := range frames {
 		if failed != nil {
 			c.release(f)
+			c.done()
 			continue
 		}
 		h := frameHeader(f.bytes)
@@ -337,6 +421,7 @@ func (c *conn) work(ctx context.Context, frames <-chan frame, answers chan<- ans
 		c.release(f)
 		if err != nil {
 			failed = err
+			c.done()
 			c.endReading() // and with that this loop
 			continue
 		}
@@ -373,11 +458,13 @@ func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (r 
 	if v, ok := body.(*kmsg.ApiVersionsRequest); ok {
 		c.noteSoftware(v)
 	}
-	if c.known == nil || *c.known != c.client {
-		known := c.client
-		c.known = &known
+	known := c.known.Load()
+	if known == nil || *known != c.client {
+		now := c.client
+		known = &now
+		c.known.Store(known)
 	}
-	r.client, r.body, r.size = c.known, body, len(frame)
+	r.client, r.body, r.size = known, body, len(frame)
 	began := time.Now()
 	p = row.handle(c.b, ctx, r)
 	r.throttleTime(time.Since(began))
@@ -425,9 +512,10 @@ func (c *conn) write(ctx context.Context, answers <-chan answer, unanswered *syn
 		if failed == nil {
 			if failed = c.send(ctx, a); failed != nil {
 				c.nc.Close()
+				c.gone()
 			}
 		}
-		c.busy.Add(-1)
+		c.done()
 		unanswered.Done()
 	}
 	return failed

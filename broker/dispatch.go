@@ -177,10 +177,13 @@ func (t dispatchTable) ranges() []kmsg.ApiVersionsResponseApiKey {
 }
 
 // Frame limits. What is decoded takes many times the bytes of its frame, so every
-// API but Produce is held to what its honest uses need.
+// API but Produce is held to what its honest uses need: a fetch of every partition
+// that a broker may have, the metadata of as many topics, the assignment of a large
+// group. Members of a group are kept with what they said when they joined.
 const (
 	maxUnauthenticatedFrame = 16 << 10
-	maxFrame                = 1 << 20
+	maxFrame                = 16 << 20
+	maxMemberFrame          = 1 << 20
 )
 
 // frameLimit is the greatest frame of an authenticated client, by API key; 0 for
@@ -191,8 +194,10 @@ func (b *Broker) frameLimit(key int16) int {
 		return 0
 	case kmsg.Key(key) == kmsg.Produce, key == mirrorwire.AppendKey:
 		return b.cfg.Limits.MaxRequestBytes
+	case kmsg.Key(key) == kmsg.JoinGroup, kmsg.Key(key) == kmsg.ConsumerGroupHeartbeat:
+		return min(maxMemberFrame, b.cfg.Limits.MaxRequestBytes)
 	}
-	return maxFrame
+	return min(maxFrame, b.cfg.Limits.MaxRequestBytes)
 }
 
 // unauthenticatedFrameLimit is that of a client that has yet to authenticate.
@@ -218,11 +223,16 @@ func isClosed(c <-chan struct{}) bool {
 }
 
 // once is a list without what it has had before.
-func once[T comparable](list []T) []T {
-	seen := make(map[T]struct{}, len(list))
+func once[T comparable](list []T) []T { return onceBy(list, func(v T) T { return v }) }
+
+// onceBy is a list without elements that have the key of an earlier one. What is
+// named again and again in a request would make its answer as many times as large.
+func onceBy[T any, K comparable](list []T, key func(T) K) []T {
+	seen := make(map[K]struct{}, len(list))
 	return slices.DeleteFunc(list, func(v T) bool {
-		_, had := seen[v]
-		seen[v] = struct{}{}
+		k := key(v)
+		_, had := seen[k]
+		seen[k] = struct{}{}
 		return had
 	})
 }

@@ -9,7 +9,8 @@ import (
 // to its log while the request is handled, and nothing refers to the frame
 // afterwards, so that the next one can have it. Those of other requests are not
 // lent, since their bytes may live on (the metadata of a group's member). Only
-// frames that hold budget are, so what is lent is bounded by it.
+// frames that hold budget are, so what is lent is bounded by it: whole where there
+// is plenty, otherwise more and more as the frame comes in.
 const (
 	leastLentBits = 16 // 64 KiB: budgetThreshold
 	mostLentBits  = 24 // 16 MiB: a client packs a batch of each partition into a request

@@ -22,12 +22,23 @@ func (t *topic) deletes() bool {
 
 // describeConfigs answers DescribeConfigs for topics (from the catalogue in
 // settings.go), for this broker and what is set for all brokers, for the levels of
-// its loggers (KIP-412) and for groups (KIP-848). v1 tells sources and synonyms (KIP-226), v3
+// its loggers (KIP-412) and for groups (KIP-848), for each once however often it is
+// named with the same keys. v1 tells sources and synonyms (KIP-226), v3
 // types and documentation (KIP-569).
 func (b *Broker) describeConfigs(_ context.Context, r *request, q *kmsg.DescribeConfigsRequest) *kmsg.DescribeConfigsResponse {
 	resp := q.ResponseKind().(*kmsg.DescribeConfigsResponse)
-	for i := range q.Resources {
-		want := &q.Resources[i]
+	type asked struct {
+		kind       kmsg.ConfigResourceType
+		name, keys string
+	}
+	resources := onceBy(q.Resources, func(w kmsg.DescribeConfigsRequestResource) asked {
+		if w.ConfigNames == nil {
+			return asked{w.ResourceType, w.ResourceName, ""}
+		}
+		return asked{w.ResourceType, w.ResourceName, fmt.Sprintf("%q", w.ConfigNames)}
+	})
+	for i := range resources {
+		want := &resources[i]
 		out := kmsg.NewDescribeConfigsResponseResource()
 		out.ResourceType, out.ResourceName = want.ResourceType, want.ResourceName
 		configs, err := b.configsOf(r, want)

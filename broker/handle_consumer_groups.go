@@ -120,7 +120,7 @@ func heartbeatOf(r *request, q *kmsg.ConsumerGroupHeartbeatRequest) group.Consum
 // caller may not see is not told of at all, as in Kafka.
 func (b *Broker) consumerGroupDescribe(ctx context.Context, r *request, q *kmsg.ConsumerGroupDescribeRequest) *kmsg.ConsumerGroupDescribeResponse {
 	resp := q.ResponseKind().(*kmsg.ConsumerGroupDescribeResponse)
-	for _, name := range q.Groups {
+	for _, name := range once(q.Groups) {
 		out := kmsg.NewConsumerGroupDescribeResponseGroup()
 		out.Group = name
 		err := b.describeConsumerGroup(ctx, r, name, &out)

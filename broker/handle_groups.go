@@ -211,7 +211,7 @@ func (b *Broker) leaveGroup(ctx context.Context, r *request, q *kmsg.LeaveGroupR
 // (KIP-1043).
 func (b *Broker) describeGroups(ctx context.Context, r *request, q *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
 	resp := q.ResponseKind().(*kmsg.DescribeGroupsResponse)
-	for _, name := range q.Groups {
+	for _, name := range once(q.Groups) {
 		out := kmsg.NewDescribeGroupsResponseGroup()
 		out.Group = name
 		err := error(kerr.GroupAuthorizationFailed)

@@ -14,8 +14,8 @@ import (
 )
 
 // metadata answers Metadata: the broker, and the topics that were asked for and
-// that the caller may Describe. v4 may forbid creation, v10 asks by topic id
-// (KIP-516), v8 tells what the caller may do (KIP-430).
+// that the caller may Describe, each once however often it is named. v4 may forbid
+// creation, v10 asks by topic id (KIP-516), v8 tells what the caller may do (KIP-430).
 //
 // A topic that the caller may not describe is refused whether or not it exists,
 // so the answer tells nothing; by id it is unknown.
@@ -46,7 +46,16 @@ func (b *Broker) metadata(_ context.Context, r *request, q *kmsg.MetadataRequest
 		return resp
 	}
 	create := b.settings.Load().autoCreate && (q.AllowAutoTopicCreation || q.Version < 4)
-	for _, want := range q.Topics {
+	type named struct {
+		id   [16]byte
+		name string
+	}
+	for _, want := range onceBy(q.Topics, func(t kmsg.MetadataRequestTopic) named {
+		if t.Topic == nil || t.TopicID != [16]byte{} {
+			return named{id: t.TopicID}
+		}
+		return named{name: *t.Topic}
+	}) {
 		resp.Topics = append(resp.Topics, b.metadataTopic(r, q, want, create))
 	}
 	return resp

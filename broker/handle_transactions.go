@@ -118,7 +118,7 @@ func (b *Broker) endTxn(ctx context.Context, r *request, q *kmsg.EndTxnRequest) 
 // partitions that the caller may Describe.
 func (b *Broker) describeTransactions(ctx context.Context, r *request, q *kmsg.DescribeTransactionsRequest) *kmsg.DescribeTransactionsResponse {
 	resp := q.ResponseKind().(*kmsg.DescribeTransactionsResponse)
-	for _, id := range q.TransactionalIDs {
+	for _, id := range once(q.TransactionalIDs) {
 		out := kmsg.NewDescribeTransactionsResponseTransactionState()
 		out.TransactionalID = id
 		err := error(kerr.TransactionalIDAuthorizationFailed)

@@ -73,19 +73,37 @@ func drip(nc net.Conn, stop <-chan struct{}) {
 // hold says nothing.
 func hold(_ net.Conn, stop <-chan struct{}) { <-stop }
 
-// claim sends the length of a great Produce and little of it.
-func claim(nc net.Conn, stop <-chan struct{}) {
+// promise sends the length of a great Produce and little of it.
+func promise(nc net.Conn, stop <-chan struct{}) {
 	frame := frameOf(kmsg.NewPtrProduceRequest(), 9)
 	binary.BigEndian.PutUint32(frame, 31<<20)
 	_, _ = nc.Write(frame)
 	hold(nc, stop)
 }
 
+// crawl sends a great Produce so slowly that it never ends.
+func crawl(nc net.Conn, stop <-chan struct{}) {
+	frame := frameOf(kmsg.NewPtrProduceRequest(), 9)
+	binary.BigEndian.PutUint32(frame, 31<<20)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for next := append(frame, make([]byte, 200<<10)...); ; next = make([]byte, 8<<10) {
+		if _, err := nc.Write(next); err != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-stop:
+			return
+		}
+	}
+}
+
 // amplify sends frames whose decoding would take many times their size, again and
 // again.
 func amplify(key kmsg.Request, version int16, fill byte) hostile {
 	frame := frameOf(key, version)[:frameLengthSize+minFrame+2]
-	frame = append(frame, make([]byte, maxFrame-len(frame))...)
+	frame = append(frame, make([]byte, 1<<20-len(frame))...)
 	for i := frameLengthSize + minFrame + 2; i < len(frame); i++ {
 		frame[i] = fill
 	}
@@ -108,7 +126,7 @@ func deaf(nc net.Conn, stop <-chan struct{}) {
 	hold(nc, stop)
 }
 
-// TestHostileClientsHarmNobody: honest clients go on producing and reading beside
+// TestHostileClientsHarmNobody: honest clients go on producing small and large beside
 // slow, silent, greedy and deaf ones; memory stays within a bound, and afterwards
 // nothing is left of them.
 func TestHostileClientsHarmNobody(t *testing.T) {
@@ -118,12 +136,16 @@ func TestHostileClientsHarmNobody(t *testing.T) {
 		c.Provenance = false
 		c.Limits.MaxRequestBytes, c.Limits.MaxInFlightBytes = 32<<20, 64<<20
 	})
-	honest := b.client(t, kgo.AllowAutoTopicCreation(), kgo.ProducerLinger(0))
+	honest := b.client(t, kgo.AllowAutoTopicCreation(), kgo.ProducerLinger(0), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	produceN(t, honest, "t", 0, 50)
+	large := &kgo.Record{Topic: "t", Value: make([]byte, 200_000)}
 	work := func(until time.Time) (slowest []time.Duration) {
 		for time.Now().Before(until) {
 			began := time.Now()
 			produceN(t, honest, "t", 0, 1)
+			if err := honest.ProduceSync(within(t, 20*time.Second), large).FirstErr(); err != nil {
+				t.Fatalf("a record of %d bytes: %v", len(large.Value), err)
+			}
 			slowest = append(slowest, time.Since(began))
 		}
 		slices.Sort(slowest)
@@ -134,7 +156,7 @@ func TestHostileClientsHarmNobody(t *testing.T) {
 	before, goroutines := resident(t), runtime.NumGoroutine()
 
 	kinds := []hostile{
-		drip, hold, claim, deaf,
+		drip, hold, promise, crawl, deaf,
 		amplify(kmsg.NewPtrMetadataRequest(), 1, 0), amplify(kmsg.NewPtrFetchRequest(), 4, 0), amplify(kmsg.NewPtrCreateTopicsRequest(), 5, 1),
 		amplify(kmsg.NewPtrApiVersionsRequest(), 3, 0xff), amplify(kmsg.NewPtrJoinGroupRequest(), 9, 0x7f),
 	}

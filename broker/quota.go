@@ -128,6 +128,20 @@ func (q *quotas) of(c *Client, limit string) (rate float64, key bucketKey, found
 	return limitOf(all, limit, strings.TrimPrefix(c.Principal, "User:"), c.ClientID)
 }
 
+// limited says whether anything that a client does may cost it time; of one that is
+// not known yet it may.
+func (q *quotas) limited(c *Client) bool {
+	if c == nil {
+		return true
+	}
+	for _, limit := range []string{producerByteRate, consumerByteRate, requestPercentage, controllerMutationRate} {
+		if _, _, found := q.of(c, limit); found {
+			return true
+		}
+	}
+	return false
+}
+
 // use takes n from what a client may use, and returns how long it is to wait.
 func (q *quotas) use(c *Client, limit string, n float64, now time.Time) time.Duration {
 	rate, key, found := q.of(c, limit)
@@ -206,8 +220,8 @@ func (q *quotas) connect(ip string, now time.Time) time.Duration {
 	return min(wait, maxShortThrottle)
 }
 
-// throttled notes that the client is to wait. The answer says so, and the
-// connection is not read meanwhile (KIP-219).
+// throttled notes that the client is to wait. The answer says so, and meanwhile no
+// request of the connection is served, and no large one read (KIP-219).
 func (r *request) throttled(wait time.Duration) {
 	r.throttle = max(r.throttle, wait)
 }

@@ -31,17 +31,16 @@ type frameReader struct {
 	r *bufio.Reader
 	// limit is the greatest length of a frame with this API key; 0 refuses it.
 	limit func(key int16) int
-	// reserve, if set, is asked before a frame's body is read.
-	reserve func(size int) error
-	// lend, if set, may give the memory for a frame; nil is no.
-	lend func(key int16, size int) []byte
+	// room, if set, gives the memory for a frame of a size: more than have, which
+	// it begins with.
+	room func(key int16, have []byte, size int) ([]byte, error)
 	// expect, if set, is told how many bytes are read next.
 	expect func(n int) error
 }
 
 // next reads one frame. Before it allocates it knows that the length is within
 // the limit of the frame's API key, and it allocates no more than twice what
-// has arrived, unless the memory is lent. It returns io.EOF only between frames.
+// has arrived, unless room gives more. It returns io.EOF only between frames.
 func (f frameReader) next() ([]byte, error) {
 	size, err := f.length()
 	if err != nil {
@@ -59,26 +58,9 @@ func (f frameReader) next() ([]byte, error) {
 	case limit == 0:
 		return nil, fmt.Errorf("%w: api key %d is not accepted here", errFrame, key)
 	case size > limit:
-		return nil, fmt.Errorf("%w: frame of %d bytes, %d is the limit for api key %d", errFrame, size, limit, key)
+		return nil, fmt.Errorf("%w: %s of %d bytes, %d is the limit", errFrame, apiName(kmsg.Key(key)), size, limit)
 	}
-	if f.reserve != nil {
-		if err := f.reserve(size); err != nil {
-			return nil, err
-		}
-	}
-	if f.lend != nil {
-		if buf := f.lend(key, size); buf != nil {
-			for read, piece := 0, firstChunk; read < size; piece *= 2 {
-				next := buf[read:min(size, read+piece)]
-				if err := f.fill(next); err != nil {
-					return nil, err
-				}
-				read += len(next)
-			}
-			return buf, nil
-		}
-	}
-	return f.body(size)
+	return f.body(key, size)
 }
 
 // fill reads the next piece of a frame.
@@ -102,7 +84,7 @@ func (f frameReader) token(limit int) ([]byte, error) {
 	if size < 0 || size > limit {
 		return nil, fmt.Errorf("%w: sasl token of %d bytes", errFrame, size)
 	}
-	return f.body(size)
+	return f.body(-1, size)
 }
 
 func (f frameReader) length() (int, error) {
@@ -116,20 +98,33 @@ func (f frameReader) length() (int, error) {
 	return int(int32(binary.BigEndian.Uint32(head[:]))), nil
 }
 
-func (f frameReader) body(size int) ([]byte, error) {
-	buf := make([]byte, min(size, firstChunk))
-	read := 0
-	for {
-		if err := f.fill(buf[read:]); err != nil {
+func (f frameReader) body(key int16, size int) (buf []byte, err error) {
+	room := f.room
+	if room == nil {
+		room = func(_ int16, have []byte, size int) ([]byte, error) { return enlarged(have, size), nil }
+	}
+	for read := 0; read < size; {
+		if read == len(buf) {
+			if buf, err = room(key, buf, size); err != nil {
+				return nil, err
+			}
+		}
+		piece := buf[read:min(len(buf), read+max(firstChunk, read))]
+		if err := f.fill(piece); err != nil {
 			return nil, err
 		}
-		if read = len(buf); read == size {
-			return buf, nil
-		}
-		grown := make([]byte, min(size, 2*len(buf)))
-		copy(grown, buf)
-		buf = grown
+		read += len(piece)
 	}
+	return buf, nil
+}
+
+// nextRoom is how much memory a frame has after have bytes of it.
+func nextRoom(have, size int) int { return min(size, max(firstChunk, 2*have)) }
+
+func enlarged(have []byte, size int) []byte {
+	buf := make([]byte, nextRoom(len(have), size))
+	copy(buf, have)
+	return buf
 }
 
 func noEOF(err error) error {
