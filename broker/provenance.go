@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -9,7 +8,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -19,21 +17,14 @@ import (
 	"github.com/waybillhq/waybill/internal/record"
 )
 
-const (
-	// maxRuns is how many runs may gather before they are written early.
-	maxRuns = 20_000
-	// maxWaiting is how many may wait while the ledger takes none: some 40 MB.
-	maxWaiting = 4 * maxRuns
-	// pageEntries bounds a page to about 100 KB.
-	pageEntries = 500
-)
+// pageBytes is how large a page becomes; an entry may take it above.
+const pageBytes = 128 << 10
 
 // provenance writes down who produced and who fetched what: production and
 // access entries in the broker's own ledger. Requests only extend runs in memory,
-// one look-up per partition; what touches in offsets and agrees in everything
-// else is one run. Runs are written every interval and at a clean stop. A crash
-// loses the last interval's, never claims what did not happen: productions are
-// written after their data is committed.
+// one look-up per partition. Runs are written every interval and at a clean stop. A
+// crash loses the last interval's, never claims what did not happen: productions
+// are written after their data is committed.
 //
 // Internal topics and exempt principals leave nothing, so the ledger does not
 // feed itself.
@@ -45,32 +36,10 @@ type provenance struct {
 	parts    []*replica.Partition // of the ledger
 	chains   []*ledger.Chain      // of this start, by ledger partition; run's
 
-	kick chan struct{} // many runs have gathered
+	kick chan struct{} // much has gathered
 
-	mu     sync.Mutex
-	runs   map[runKey]*run
-	closed []closedRun // whose key has gone on elsewhere
-	lost   int64       // beyond maxWaiting, since the last flush
-}
-
-// runKey is what the entries of a run have in common.
-type runKey struct {
-	partition  *replica.Partition
-	client     *Client           // as one connection has it
-	kind       ledger.AccessKind // 0 for a production
-	producerID int64             // of a production
-	group      string            // of a commit
-}
-
-// run is a stretch of offsets, both inclusive.
-type run struct {
-	first, last int64
-	firstAt, at time.Time
-}
-
-type closedRun struct {
-	runKey
-	run
+	mu       sync.Mutex
+	gathered gathered
 }
 
 func newProvenance(b *Broker) (*provenance, error) {
@@ -86,7 +55,7 @@ func newProvenance(b *Broker) (*provenance, error) {
 		parts:    t.partitions,
 		chains:   make([]*ledger.Chain, len(t.partitions)),
 		kick:     make(chan struct{}, 1),
-		runs:     map[runKey]*run{},
+		gathered: gathered{open: map[runKey]*run{}},
 	}
 	for _, principal := range b.cfg.ProvenanceExempt {
 		p.exempt[principal] = true
@@ -99,8 +68,8 @@ func (p *provenance) produced(c *Client, part *replica.Partition, producerID, fi
 	p.note(runKey{partition: part, client: c, producerID: producerID}, first, last)
 }
 
-// fetched notes that a client was sent the offsets from first to last. Fetched is
-// not yet read.
+// fetched notes that a client is sent the offsets from first to last. Fetched is
+// not yet read; noted beforehand, so that who hangs up early is not forgotten.
 func (p *provenance) fetched(c *Client, part *replica.Partition, first, last int64) {
 	p.note(runKey{partition: part, client: c, kind: ledger.Fetched}, first, last)
 }
@@ -117,26 +86,10 @@ func (p *provenance) note(key runKey, first, last int64) {
 	}
 	now := time.Now()
 	p.mu.Lock()
-	r := p.runs[key]
-	full := len(p.runs)+len(p.closed) >= maxWaiting
-	switch {
-	case r == nil && full:
-		p.lost++
-	case r == nil:
-		p.runs[key] = &run{first, last, now, now}
-	case first >= r.first && first <= r.last+1:
-		// It goes on, or is told again in part.
-		r.last, r.at = max(r.last, last), now
-	case full:
-		p.lost++
-		*r = run{first, last, now, now}
-	default:
-		p.closed = append(p.closed, closedRun{key, *r})
-		*r = run{first, last, now, now}
-	}
-	many := len(p.runs)+len(p.closed) >= maxRuns
+	p.gathered.note(key, first, last, now)
+	much := p.gathered.bytes >= earlyBytes
 	p.mu.Unlock()
-	if many {
+	if much {
 		select {
 		case p.kick <- struct{}{}:
 		default:
@@ -163,21 +116,18 @@ func (p *provenance) run(ctx context.Context) error {
 // flush writes all runs. What cannot be written is lost, and said so: requests
 // do not fail for it.
 func (p *provenance) flush(ctx context.Context) {
-	runs, lost := p.take()
+	p.mu.Lock()
+	runs, lost := p.gathered.take()
+	p.mu.Unlock()
 	if lost > 0 {
-		p.metrics.ProvenanceLost.Add(lost)
-		p.log.Error("provenance records are lost: the ledger took none for too long", "entries", lost)
-	}
-	if len(runs) == 0 {
-		return
+		p.lose(lost, "the ledger took none for too long")
 	}
 	byPartition := make([][]ledger.Entry, len(p.parts))
 	for _, r := range runs {
 		if r.kind == 0 {
-			if err := r.partition.WaitCommitted(ctx, r.last+1); err != nil {
+			if err := r.partition.WaitCommitted(ctx, r.last()+1); err != nil {
 				if !errors.Is(err, commitlog.ErrClosed) { // the topic was deleted
-					p.metrics.ProvenanceLost.Add(1)
-					p.log.Error("production record is lost", "partition", r.partition.String(), "first", r.first, "last", r.last, "err", err)
+					p.lose(1, "what was produced is not on disk", "partition", r.partition.String(), "first", r.first(), "last", r.last(), "err", err)
 				}
 				continue
 			}
@@ -186,73 +136,65 @@ func (p *provenance) flush(ctx context.Context) {
 		byPartition[n] = append(byPartition[n], r.entry())
 	}
 	for n, entries := range byPartition {
-		if len(entries) == 0 {
+		if len(entries) > 0 {
+			p.write(ctx, n, entries)
+		}
+	}
+}
+
+// lose says that entries will never be written.
+func (p *provenance) lose(entries int64, why string, args ...any) {
+	p.metrics.ProvenanceLost.Add(entries)
+	p.log.Error("provenance records are lost", append(args, "why", why, "entries", entries)...)
+}
+
+// write appends entries to a ledger partition and waits until they are on disk. A
+// page that cannot be appended is lost alone.
+func (p *provenance) write(ctx context.Context, n int, entries []ledger.Entry) {
+	var appended, end int64
+	for len(entries) > 0 {
+		page, rest := p.chain(n).EncodeUpTo(entries, pageBytes)
+		written := int64(len(entries) - len(rest))
+		entries = rest
+		next, err := p.append(n, page)
+		if err != nil {
+			p.chains[n] = nil // it is broken: what follows is a new one
+			p.lose(written, "the ledger refused a page", "ledger_partition", n, "err", err)
 			continue
 		}
-		if err := p.write(ctx, n, entries); err != nil {
-			// The chain is broken: what follows is a new one.
-			p.chains[n] = nil
-			p.metrics.ProvenanceLost.Add(int64(len(entries)))
-			p.log.Error("provenance records are lost", "ledger_partition", n, "entries", len(entries), "err", err)
-			continue
-		}
-		p.metrics.ProvenanceEntries.Add(int64(len(entries)))
+		appended, end = appended+written, next
 	}
+	if appended == 0 {
+		return
+	}
+	if err := p.parts[n].WaitCommitted(ctx, end); err != nil {
+		p.chains[n] = nil
+		p.lose(appended, "the ledger is not on disk", "ledger_partition", n, "err", err)
+		return
+	}
+	p.metrics.ProvenanceEntries.Add(appended)
 }
 
-// take removes all runs, in order of time, and says how many were lost before.
-func (p *provenance) take() (runs []closedRun, lost int64) {
-	p.mu.Lock()
-	runs, open := p.closed, p.runs
-	p.closed, p.runs = nil, map[runKey]*run{}
-	lost, p.lost = p.lost, 0
-	p.mu.Unlock()
-	for key, r := range open {
-		runs = append(runs, closedRun{key, *r})
-	}
-	slices.SortFunc(runs, func(a, b closedRun) int {
-		return cmp.Or(a.firstAt.Compare(b.firstAt), cmp.Compare(a.first, b.first))
-	})
-	return runs, lost
-}
-
-func (r *closedRun) entry() ledger.Entry {
-	place := ledger.Place{
-		TopicID: r.partition.TopicID, Topic: r.partition.Topic, Partition: r.partition.Partition,
-		First: r.first, Last: r.last,
-	}
-	client := ledger.Client{Principal: r.client.Principal, ClientID: r.client.ClientID, Software: r.client.Software, Address: r.client.Host}
-	if r.kind == 0 {
-		return &ledger.Production{
-			Place: place, Client: client, Records: r.last - r.first + 1,
-			ProducerID: r.producerID, FirstAt: r.firstAt, At: r.at,
-		}
-	}
-	return &ledger.Access{Place: place, Client: client, Kind: r.kind, Group: r.group, FirstAt: r.firstAt, At: r.at}
-}
-
-// write appends entries to a ledger partition and waits until they are on disk.
-func (p *provenance) write(ctx context.Context, n int, entries []ledger.Entry) error {
+// chain is that of a ledger partition that goes on.
+func (p *provenance) chain(n int) *ledger.Chain {
 	if p.chains[n] == nil {
 		var w ledger.WriterID
 		rand.Read(w[:])
 		w[6], w[8] = w[6]&0x0f|0x40, w[8]&0x3f|0x80 // a version 4 UUID
 		p.chains[n] = ledger.NewChain(w)
 	}
-	var end int64
-	for chunk := range slices.Chunk(entries, pageEntries) {
-		page := record.Record{Timestamp: time.Now().UnixMilli(), Value: p.chains[n].Encode(chunk)}
-		batch, err := record.Encode([]record.Record{page}, record.NoProducer(record.None))
-		if err != nil {
-			return fmt.Errorf("encode page: %w", err)
-		}
-		appended, err := p.parts[n].Append(batch, commitlog.FromClient)
-		if err != nil {
-			return fmt.Errorf("append page: %w", err)
-		}
-		end = appended.NextOffset()
+	return p.chains[n]
+}
+
+// append appends a page and says what to wait for.
+func (p *provenance) append(n int, page []byte) (end int64, err error) {
+	r := record.Record{Timestamp: time.Now().UnixMilli(), Value: page}
+	batch, err := record.Encode([]record.Record{r}, record.NoProducer(record.None))
+	if err != nil {
+		return 0, fmt.Errorf("encode: %w", err)
 	}
-	return p.parts[n].WaitCommitted(ctx, end)
+	appended, err := p.parts[n].Append(batch, commitlog.FromClient)
+	return appended.NextOffset(), err
 }
 
 // ledgerPartitionOf is the ledger partition, of n, for what happened to a topic.

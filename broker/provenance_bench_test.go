@@ -8,7 +8,7 @@ import (
 
 // What provenance costs a request for each of its partitions.
 func BenchmarkProvenanceOfAnAppend(b *testing.B) {
-	p := &provenance{runs: map[runKey]*run{}, exempt: map[string]bool{}, kick: make(chan struct{}, 1)}
+	p := &provenance{gathered: gathered{open: map[runKey]*run{}}, exempt: map[string]bool{}, kick: make(chan struct{}, 1)}
 	part := &replica.Partition{Identity: replica.Identity{Topic: "orders"}}
 	c := &Client{Principal: "User:shop", Host: "10.0.0.7", ClientID: "shop-producer-1", Software: "franz-go/1.22", Listener: "client"}
 	b.ReportAllocs()

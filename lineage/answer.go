@@ -68,9 +68,10 @@ type NotCopied struct {
 	Why    string `json:"why,omitempty"`
 }
 
-// Deed is a production, or an access, of a run of offsets by one client. Of
-// others' deeds, callers without Describe on the cluster see only that and when
-// they took place.
+// Deed is a production, or an access, of Offsets offsets from First to Last by one
+// client: fewer than lie between them if others took turns with it. Of others'
+// deeds, callers without Describe on the cluster see only that and when they took
+// place.
 type Deed struct {
 	Redacted  bool      `json:"redacted,omitempty"`
 	Kind      string    `json:"kind"` // produced, fetched (sent, not yet read) or committed
@@ -82,6 +83,7 @@ type Deed struct {
 	Partition int32     `json:"partition"`
 	First     int64     `json:"first"`
 	Last      int64     `json:"last"`
+	Offsets   int64     `json:"offsets"`
 	FirstAt   time.Time `json:"firstAt"`
 	At        time.Time `json:"at"`
 }

@@ -314,7 +314,7 @@ func (p *page) client(k ledger.AccessKind, at *ledger.Place, c *ledger.Client, g
 		return err
 	}
 	sum.lastAt = max(sum.lastAt, lastAt.UnixMilli())
-	sum.offsets += at.Last - at.First + 1
+	sum.offsets += at.Offsets()
 	sum.software, sum.address = c.Software, c.Address
 	return p.batch.Set(kk, sum.encode(), nil)
 }

@@ -514,6 +514,32 @@ func TestRunsAgainstList(t *testing.T) {
 	}
 }
 
+// TestTurnsOnAPartition: of producers that took turns, each offset has the one
+// that produced it.
+func TestTurnsOnAPartition(t *testing.T) {
+	x, f := open(t, Config{})
+	even, odd := production('a', "User:even", 0, 8), production('a', "User:odd", 1, 9)
+	for o := range int64(5) {
+		even.Parts = append(even.Parts, ledger.Stretch{First: 2 * o, Last: 2 * o})
+		odd.Parts = append(odd.Parts, ledger.Stretch{First: 2*o + 1, Last: 2*o + 1})
+	}
+	f.page('a', even, odd)
+	for o := range int64(10) {
+		a, err := x.Event(t.Context(), alice, orders("id-a", o))
+		if err != nil || len(a.Nodes) != 1 || len(a.Nodes[0].Produced) != 1 {
+			t.Fatalf("offset %d: %+v, %v", o, a, err)
+		}
+		d := a.Nodes[0].Produced[0]
+		if want := []string{"User:even", "User:odd"}[o%2]; d.Principal != want || d.First != o || d.Last != o || d.Offsets != 1 {
+			t.Errorf("offset %d: %+v", o, d)
+		}
+	}
+	g, err := x.Topic(t.Context(), alice, orders("id-a", 0))
+	if err != nil || len(g.Clients) != 2 || g.Clients[0].Offsets != 5 || g.Clients[1].Offsets != 5 {
+		t.Errorf("clients %+v, %v", g, err)
+	}
+}
+
 func TestLimitOfDeeds(t *testing.T) {
 	x, f := open(t, Config{Limits: Limits{Deeds: 5}})
 	for range 4 {

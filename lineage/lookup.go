@@ -114,11 +114,11 @@ func (x *Index) runs(k keyKind, t topicKey, partition int32, first, last int64, 
 			if err != nil {
 				return nil, false, fmt.Errorf("read store: %w", err)
 			}
-			d := deed(e)
-			if d.First > last {
+			d, from, ok := deed(e, first, last)
+			if from > last {
 				break
 			}
-			if d.Last < first || principal != "" && d.Principal != principal {
+			if !ok || principal != "" && d.Principal != principal {
 				continue
 			}
 			if len(deeds) == limit {
@@ -136,23 +136,23 @@ func (x *Index) runs(k keyKind, t topicKey, partition int32, first, last int64, 
 	return deeds, more, nil
 }
 
-func deed(e ledger.Entry) Deed {
-	make := func(kind string, p ledger.Place, c ledger.Client) Deed {
-		return Deed{
-			Kind: kind, Principal: c.Principal, ClientID: c.ClientID, Software: c.Software, Address: c.Address,
-			Partition: p.Partition, First: p.First, Last: p.Last,
-		}
-	}
-	var d Deed
+// deed is what an entry says of the offsets from first to last, if anything, and
+// where the entry begins.
+func deed(e ledger.Entry, first, last int64) (d Deed, from int64, ok bool) {
+	var place ledger.Place
+	var client ledger.Client
 	switch e := e.(type) {
 	case *ledger.Production:
-		d = make(produced, e.Place, e.Client)
-		d.FirstAt, d.At = e.FirstAt, e.At
+		place, client = e.Place, e.Client
+		d = Deed{Kind: produced, FirstAt: e.FirstAt, At: e.At}
 	case *ledger.Access:
-		d = make(e.Kind.String(), e.Place, e.Client)
-		d.Group, d.FirstAt, d.At = e.Group, e.FirstAt, e.At
+		place, client = e.Place, e.Client
+		d = Deed{Kind: e.Kind.String(), Group: e.Group, FirstAt: e.FirstAt, At: e.At}
 	}
-	return d
+	touching, ok := place.Touching(first, last)
+	d.Principal, d.ClientID, d.Software, d.Address = client.Principal, client.ClientID, client.Software, client.Address
+	d.Partition, d.First, d.Last, d.Offsets = touching.Partition, touching.First, touching.Last, touching.Offsets()
+	return d, place.First, ok
 }
 
 const produced = "produced"
@@ -164,7 +164,7 @@ func (v *viewer) show(cluster string, deeds []Deed) []Deed {
 	}
 	for i, d := range deeds {
 		if !v.own(cluster, d.Principal) {
-			deeds[i] = Deed{Redacted: true, Kind: d.Kind, Partition: d.Partition, First: d.First, Last: d.Last, FirstAt: d.FirstAt, At: d.At}
+			deeds[i] = Deed{Redacted: true, Kind: d.Kind, Partition: d.Partition, First: d.First, Last: d.Last, Offsets: d.Offsets, FirstAt: d.FirstAt, At: d.At}
 		}
 	}
 	return deeds

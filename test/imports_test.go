@@ -27,7 +27,7 @@ var rules = map[string][]string{
 	"lineage":              {"flow", "acl", "internal/kafka", "internal/ledger"},
 	"cluster":              {"flow", "internal/raftnode"},
 	"broker":               {"acl", "internal/mirrorwire", "internal/record", "internal/ledger", "internal/raftnode", "internal/vfs"},
-	"internal/kafka":       {"flow"},
+	"internal/kafka":       {"flow", "internal/mirrorwire"},
 	"internal/record":      {},
 	"internal/ledger":      {},
 	"internal/ledger/tail": {"internal/kafka", "internal/ledger"},

@@ -124,12 +124,12 @@ func TestAClusterByHand(t *testing.T) {
 	if got := at("", "topic", "list", "--internal"); !strings.Contains(got.stdout, "__waybill.ledger") {
 		t.Errorf("list --internal: got %+v", got)
 	}
-	var parts []partitionRow
-	if got := at("", "topic", "describe", "t", "-o", "json"); json.Unmarshal([]byte(got.stdout), &parts) != nil || len(parts) != 2 || parts[0].End+parts[1].End != 5 {
+	var d topicDescription
+	if got := at("", "topic", "describe", "t", "-o", "json"); json.Unmarshal([]byte(got.stdout), &d) != nil || d.ID != rows[2].ID || len(d.Partitions) != 2 || d.Partitions[0].End+d.Partitions[1].End != 5 || d.Mirror != nil {
 		t.Errorf("describe: got %+v", got)
 	}
 	at("", "topic", "delete", "t", "--yes").want(t, exitOK, "deleted t\n", "")
-	for _, verb := range [][]string{{"topic", "describe", "t"}, {"topic", "delete", "t", "--yes"}, {"consume", "t"}, {"produce", "t"}} {
+	for _, verb := range [][]string{{"topic", "describe", "t"}, {"topic", "promote", "t"}, {"topic", "delete", "t", "--yes"}, {"consume", "t"}, {"produce", "t"}} {
 		if got := at("", verb...); got.code != exitFailed || !strings.Contains(got.stderr, "topic t: UNKNOWN_TOPIC_OR_PARTITION") || !strings.Contains(got.stderr, "see 'replicator topic list'") {
 			t.Errorf("%v of a topic that is gone: got %+v", verb, got)
 		}
@@ -284,7 +284,7 @@ func (w *watched) Write(p []byte) (int, error) {
 }
 
 func TestClustersThatCannotBeReached(t *testing.T) {
-	for _, verb := range []string{"topic list", "topic create t", "topic describe t", "topic delete t --yes", "consume t", "produce t"} {
+	for _, verb := range []string{"topic list", "topic create t", "topic describe t", "topic pause t", "topic delete t --yes", "consume t", "produce t"} {
 		got := replicator(t, "x\n", append(strings.Fields(verb), "-b", "127.0.0.1:1")...)
 		if got.code != exitUnreachable || !strings.Contains(got.stderr, "connection refused") || !strings.Contains(got.stderr, "is a broker listening there") {
 			t.Errorf("%s: got %+v", verb, got)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -18,12 +19,13 @@ func newTopic() *cobra.Command {
 	var at clusterFlags
 	cmd := &cobra.Command{
 		Use:   "topic",
-		Short: "List, create, describe and delete topics of a cluster",
+		Short: "List, create, describe and delete topics of a cluster; mirror topics of the bundled broker",
 		Example: `  replicator topic list -f clusters.yaml --cluster us
-  replicator topic create quakes -b 127.0.0.1:9092 --partitions 6 --config retention.ms=-1`,
+  replicator topic create quakes -b 127.0.0.1:9092 --partitions 6 --config retention.ms=-1
+  replicator topic promote orders -b 127.0.0.1:9092`,
 	}
 	at.flags(cmd)
-	return family(cmd, topicList(&at), topicCreate(&at), topicDescribe(&at), topicDelete(&at))
+	return family(cmd, append(mirrorVerbs(&at), topicList(&at), topicCreate(&at), topicDescribe(&at), topicDelete(&at))...)
 }
 
 // topicRow is a topic in a list.
@@ -124,12 +126,25 @@ func topicCreate(at *clusterFlags) *cobra.Command {
 	return cmd
 }
 
-// notCreated is why there is no such topic, with what the broker adds to its code.
+// notCreated is why there is no such topic.
 func notCreated(topic string, err error, message string) error {
+	return refused("create topic "+topic, err, message)
+}
+
+// refused is an error with what the broker adds to its code.
+func refused(doing string, err error, message string) error {
 	if message == "" || strings.Contains(err.Error(), message) {
-		return fmt.Errorf("create topic %s: %w", topic, err)
+		return fmt.Errorf("%s: %w", doing, err)
 	}
-	return fmt.Errorf("create topic %s: %w (%s)", topic, err, message)
+	return fmt.Errorf("%s: %w (%s)", doing, err, message)
+}
+
+// topicDescription is all about one topic.
+type topicDescription struct {
+	Name       string         `json:"name"`
+	ID         string         `json:"id"`
+	Mirror     *mirrorOf      `json:"mirror,omitempty"` // nil if it never was one
+	Partitions []partitionRow `json:"partitions"`
 }
 
 // partitionRow is a partition in a description.
@@ -140,24 +155,54 @@ type partitionRow struct {
 	Start     int64 `json:"logStart"`
 	End       int64 `json:"logEnd"`
 	Stable    int64 `json:"lastStable"`
+
+	Mirror *mirrorPart `json:"mirror,omitempty"`
+}
+
+func (d *topicDescription) draw(t *table) {
+	if d.Mirror == nil {
+		t.row("PARTITION", "LEADER", "EPOCH", "START", "END", "STABLE")
+		for _, r := range d.Partitions {
+			t.row(r.Partition, r.Leader, r.Epoch, r.Start, r.End, r.Stable)
+		}
+		return
+	}
+	state := d.Mirror.State
+	if d.Mirror.Failure != "" {
+		state += ": " + d.Mirror.Failure
+	}
+	t.line(fmt.Sprintf("a mirror of %s, %s", d.Mirror.Source, state))
+	t.row("PARTITION", "LEADER", "EPOCH", "START", "END", "STABLE", "WRITER-EPOCH", "SOURCE-EPOCH", "PROMOTED-AT")
+	for _, r := range d.Partitions {
+		m := cmp.Or(r.Mirror, &mirrorPart{SourceEpoch: -1, PromotedAt: -1})
+		t.row(r.Partition, r.Leader, r.Epoch, r.Start, r.End, r.Stable, m.WriterEpoch, dash(int64(m.SourceEpoch)), dash(m.PromotedAt))
+	}
+	for _, r := range d.Partitions {
+		if r.Mirror == nil {
+			continue
+		}
+		for _, e := range r.Mirror.Ended {
+			t.line(fmt.Sprintf("partition %d: %s", r.Partition, e))
+		}
+	}
 }
 
 func topicDescribe(at *clusterFlags) *cobra.Command {
 	var out output
 	cmd := &cobra.Command{
-		Use: "describe NAME", Short: "Partitions of a topic, their leaders and offsets", Args: cobra.ExactArgs(1),
+		Use: "describe NAME", Short: "Partitions of a topic, their leaders and offsets; what a mirror topic is", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return at.ask(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
-				rows, err := describeTopic(ctx, cl, args[0])
+				d, err := describeTopic(ctx, cl, args[0])
 				if err != nil {
 					return err
 				}
-				return out.print(cmd.OutOrStdout(), rows, func(t *table) {
-					t.row("PARTITION", "LEADER", "EPOCH", "START", "END", "STABLE")
-					for _, r := range rows {
-						t.row(r.Partition, r.Leader, r.Epoch, r.Start, r.End, r.Stable)
-					}
-				})
+				m, err := at.describeMirror(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				d.addMirror(m)
+				return out.print(cmd.OutOrStdout(), d, d.draw)
 			})
 		},
 	}
@@ -165,7 +210,7 @@ func topicDescribe(at *clusterFlags) *cobra.Command {
 	return cmd
 }
 
-func describeTopic(ctx context.Context, cl *kgo.Client, name string) ([]partitionRow, error) {
+func describeTopic(ctx context.Context, cl *kgo.Client, name string) (*topicDescription, error) {
 	adm := kadm.NewClient(cl)
 	topics, err := adm.ListTopicsWithInternal(ctx, name)
 	if err == nil {
@@ -182,14 +227,14 @@ func describeTopic(ctx context.Context, cl *kgo.Client, name string) ([]partitio
 			return nil, fmt.Errorf("list offsets of %s: %w", name, err)
 		}
 	}
-	rows := []partitionRow{}
+	d := &topicDescription{Name: name, ID: ledger.TopicID(topics[name].ID).String(), Partitions: []partitionRow{}}
 	for _, p := range topics[name].Partitions.Sorted() {
-		rows = append(rows, partitionRow{
+		d.Partitions = append(d.Partitions, partitionRow{
 			Partition: p.Partition, Leader: p.Leader, Epoch: p.LeaderEpoch,
 			Start: starts[name][p.Partition].Offset, End: ends[name][p.Partition].Offset, Stable: stable[name][p.Partition].Offset,
 		})
 	}
-	return rows, nil
+	return d, nil
 }
 
 func topicDelete(at *clusterFlags) *cobra.Command {

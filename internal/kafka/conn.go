@@ -35,9 +35,9 @@ type VersionError struct {
 
 func (e *VersionError) Error() string {
 	if e.Max < 0 {
-		return fmt.Sprintf("broker does not know %s requests", kmsg.NameForKey(e.Key))
+		return fmt.Sprintf("broker does not know %s requests", nameOf(e.Key))
 	}
-	return fmt.Sprintf("broker speaks %s versions %d to %d, this needs at most %d", kmsg.NameForKey(e.Key), e.Min, e.Max, e.Want)
+	return fmt.Sprintf("broker speaks %s versions %d to %d, this needs at most %d", nameOf(e.Key), e.Min, e.Max, e.Want)
 }
 
 const (
@@ -195,7 +195,7 @@ func (k *Call) Wait(ctx context.Context) (kmsg.Response, error) {
 	case <-k.done:
 		return k.resp, k.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%s: %w: %w", kmsg.NameForKey(k.key), ErrUnanswered, context.Cause(ctx))
+		return nil, fmt.Errorf("%s: %w: %w", nameOf(k.key), ErrUnanswered, context.Cause(ctx))
 	}
 }
 
@@ -234,7 +234,7 @@ func (c *Conn) newCall(ctx context.Context, key, version int16) *Call {
 
 func failed(key int16, err error) *Call {
 	k := &Call{key: key, done: make(chan struct{})}
-	k.finish(nil, fmt.Errorf("%s: %w", kmsg.NameForKey(key), err))
+	k.finish(nil, fmt.Errorf("%s: %w", nameOf(key), err))
 	return k
 }
 
@@ -251,7 +251,7 @@ func (c *Conn) write(k *Call, build func(corr int32) net.Buffers) {
 	c.corr++
 	k.corr = c.corr
 	if err := c.enqueue(k); err != nil {
-		k.finish(nil, fmt.Errorf("%s: %w: %w", kmsg.NameForKey(k.key), ErrNotSent, err))
+		k.finish(nil, fmt.Errorf("%s: %w: %w", nameOf(k.key), ErrNotSent, err))
 		return
 	}
 	bufs := build(k.corr)
@@ -291,7 +291,7 @@ func (c *Conn) fail(cause error) {
 
 	_ = c.raw.Close() // the cause is the error that matters
 	for _, k := range calls {
-		k.finish(nil, fmt.Errorf("%s: %w: %w", kmsg.NameForKey(k.key), ErrUnanswered, cause))
+		k.finish(nil, fmt.Errorf("%s: %w: %w", nameOf(k.key), ErrUnanswered, cause))
 	}
 }
 
@@ -399,13 +399,13 @@ func (k *Call) decode(frame []byte) (kmsg.Response, error) {
 			return nil, err
 		}
 	}
-	resp := kmsg.ResponseForKey(k.key)
+	resp := responseFor(k.key)
 	resp.SetVersion(k.version)
 	if k.key == kmsg.ApiVersions.Int16() && len(body) >= 2 && int16(binary.BigEndian.Uint16(body)) == unsupportedVersion {
 		resp.SetVersion(0) // KIP-511: a broker answers what it does not know so
 	}
 	if err := resp.ReadFrom(body); err != nil {
-		return nil, fmt.Errorf("%s response: %w", kmsg.NameForKey(k.key), err)
+		return nil, fmt.Errorf("%s response: %w", nameOf(k.key), err)
 	}
 	return resp, nil
 }

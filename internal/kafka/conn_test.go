@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/mirrorwire"
 )
 
 // wire is the broker's side of one connection, driven by the test.
@@ -42,6 +43,7 @@ func dialWire(t *testing.T) (*Conn, wire) {
 		for key := range int16(30) {
 			resp.ApiKeys = append(resp.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: key, MaxVersion: 9})
 		}
+		resp.ApiKeys = append(resp.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: mirrorwire.DescribeKey, MaxVersion: 9})
 		w.answer(corr, resp, false)
 		accepted <- s
 	}()
@@ -103,6 +105,27 @@ func TestAnswersGoToTheirCallsInOrder(t *testing.T) {
 		if got, want := resp.(*kmsg.HeartbeatResponse).ThrottleMillis, int32(i+1); got != want {
 			t.Errorf("call %d got answer %d", want, got)
 		}
+	}
+}
+
+func TestRequestsOnMirrorTopics(t *testing.T) {
+	c, w := dialWire(t)
+	k := c.Send(t.Context(), &mirrorwire.DescribeRequest{Topics: []mirrorwire.TopicRef{{Topic: "orders"}}}, mirrorwire.MaxVersion)
+	key, corr, _ := w.request()
+	if key != mirrorwire.DescribeKey {
+		t.Fatalf("key %d", key)
+	}
+	w.answer(corr, &mirrorwire.DescribeResponse{Topics: []mirrorwire.DescribeResponseTopic{{Topic: "orders", State: mirrorwire.Paused}}}, true)
+	resp, err := k.Wait(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := resp.(*mirrorwire.DescribeResponse).Topics; len(got) != 1 || got[0].Topic != "orders" || got[0].State != mirrorwire.Paused {
+		t.Errorf("got %+v", got)
+	}
+	var wrong *VersionError
+	if _, err := c.Request(t.Context(), new(mirrorwire.AlterRequest), mirrorwire.MaxVersion); !errors.As(err, &wrong) || wrong.Error() != "broker does not know MirrorAlter requests" {
+		t.Errorf("a broker without mirror topics: %v", err)
 	}
 }
 
@@ -198,13 +221,13 @@ func TestProduceOnTheWireIsWhatTheCodecWrites(t *testing.T) {
 }
 
 func FuzzResponse(f *testing.F) {
-	for _, key := range []int16{0, 1, 3, 10, 18, 22, 24, 26} {
-		resp := kmsg.ResponseForKey(key)
+	for _, key := range []int16{0, 1, 3, 10, 18, 22, 24, 26, mirrorwire.DescribeKey} {
+		resp := responseFor(key)
 		resp.SetVersion(min(resp.MaxVersion(), 12))
 		f.Add(key, resp.GetVersion(), resp.IsFlexible(), resp.AppendTo([]byte{0, 0, 0, 1, 0}))
 	}
 	f.Fuzz(func(_ *testing.T, key, version int16, flexible bool, data []byte) {
-		resp := kmsg.ResponseForKey(key)
+		resp := responseFor(key)
 		if resp == nil || version < 0 || version > resp.MaxVersion() || len(data) > 1<<16 {
 			return
 		}

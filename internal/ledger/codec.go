@@ -141,7 +141,7 @@ func (e *Production) append(b []byte) []byte {
 	b = e.Client.append(e.Place.append(b))
 	b = binary.AppendVarint(b, e.Records)
 	b = binary.AppendVarint(b, e.ProducerID)
-	return appendTime(appendTime(b, e.FirstAt), e.At)
+	return e.Place.appendParts(appendTime(appendTime(b, e.FirstAt), e.At))
 }
 
 func (e *Production) read(r *reader) {
@@ -151,12 +151,13 @@ func (e *Production) read(r *reader) {
 	e.ProducerID = r.varint()
 	e.FirstAt = r.time()
 	e.At = r.time()
+	e.Place.readParts(r)
 }
 
 func (e *Access) append(b []byte) []byte {
 	b = e.Client.append(e.Place.append(b))
 	b = appendStrings(append(b, byte(e.Kind)), e.Group)
-	return appendTime(appendTime(b, e.FirstAt), e.At)
+	return e.Place.appendParts(appendTime(appendTime(b, e.FirstAt), e.At))
 }
 
 func (e *Access) read(r *reader) {
@@ -166,26 +167,7 @@ func (e *Access) read(r *reader) {
 	r.strings(&e.Group)
 	e.FirstAt = r.time()
 	e.At = r.time()
-}
-
-func (p *Place) append(b []byte) []byte {
-	b = appendStrings(append(b, p.TopicID[:]...), p.Topic)
-	b = binary.AppendVarint(b, int64(p.Partition))
-	b = binary.AppendVarint(b, p.First)
-	return binary.AppendVarint(b, p.Last-p.First)
-}
-
-func (p *Place) read(r *reader) {
-	copy(p.TopicID[:], r.take(len(p.TopicID)))
-	r.strings(&p.Topic)
-	p.Partition = r.int32()
-	p.First = r.varint()
-	span := r.varint()
-	if p.First < 0 || span < 0 || p.First > math.MaxInt64-1-span {
-		r.fail("offsets from %d, %d more", p.First, span)
-		return
-	}
-	p.Last = p.First + span
+	e.Place.readParts(r)
 }
 
 func (c *Client) append(b []byte) []byte {

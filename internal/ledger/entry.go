@@ -186,15 +186,7 @@ type Client struct {
 	Principal, ClientID, Software, Address string
 }
 
-// Place is a run of offsets of one partition in the ledger's own cluster.
-type Place struct {
-	TopicID     TopicID
-	Topic       string
-	Partition   int32
-	First, Last int64 // inclusive
-}
-
-// Production says who produced a run of offsets. A bundled broker writes it.
+// Production says who produced offsets. A bundled broker writes it.
 type Production struct {
 	Place
 	Client
@@ -203,7 +195,7 @@ type Production struct {
 	FirstAt, At time.Time
 }
 
-// Access says who read, or may have read, a run of offsets.
+// Access says who read, or may have read, offsets.
 type Access struct {
 	Place
 	Client

@@ -39,6 +39,7 @@ func entries() []Entry {
 		&Retraction{Copy: copyID.Key(), Epoch: 8, Source: 100, Destination: 1060, At: at},
 		&Writer{Cluster: "dst", ProducerID: 4000, ProducerEpoch: 32766, Lane: "lane", Fleet: "prod", Node: "n1", At: at},
 		&Production{Place: place, Client: client, Records: 10, ProducerID: -1, FirstAt: at, At: at.Add(time.Second)},
+		&Production{Place: Place{Topic: "orders", First: 5, Last: 20, Parts: []Stretch{{5, 7}, {9, 9}, {12, 20}}}, Client: client, Records: 13, ProducerID: 7, FirstAt: at, At: at},
 		&Access{Place: place, Client: client, Kind: Committed, Group: "billing", FirstAt: at, At: at.Add(time.Minute)},
 	}
 }

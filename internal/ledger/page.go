@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 )
 
 // Version is the page format that this package writes.
@@ -64,23 +65,36 @@ func NewChain(w WriterID) *Chain { return &Chain{next: Link{Writer: w}} }
 
 // Encode returns the next page of the chain.
 func (c *Chain) Encode(entries []Entry) []byte {
+	page, _ := c.EncodeUpTo(entries, math.MaxInt)
+	return page
+}
+
+// EncodeUpTo returns the next page of the chain, of as many of the entries as
+// take about limit bytes, at least one, and the entries that are left.
+func (c *Chain) EncodeUpTo(entries []Entry, limit int) (page []byte, rest []Entry) {
+	var all, body []byte
+	rest = entries
+	for len(rest) > 0 {
+		body = rest[0].append(body[:0])
+		if len(all) > 0 && len(all)+len(body) > limit {
+			break
+		}
+		all = append(all, byte(rest[0].kind()))
+		all = binary.AppendUvarint(all, uint64(len(body)))
+		all = append(all, body...)
+		rest = rest[1:]
+	}
 	b := append([]byte{}, magic...)
 	b = append(b, Version)
 	b = append(b, c.next.Writer[:]...)
 	b = binary.AppendUvarint(b, c.next.Sequence)
 	b = append(b, c.next.Previous[:]...)
-	b = binary.AppendUvarint(b, uint64(len(entries)))
-	var body []byte
-	for _, e := range entries {
-		body = e.append(body[:0])
-		b = append(b, byte(e.kind()))
-		b = binary.AppendUvarint(b, uint64(len(body)))
-		b = append(b, body...)
-	}
+	b = binary.AppendUvarint(b, uint64(len(entries)-len(rest)))
+	b = append(b, all...)
 	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 	c.next.Sequence++
 	c.next.Previous = sha256.Sum256(b)
-	return b
+	return b, rest
 }
 
 // Decode reads a page. It returns a *CorruptError if the bytes are not one, and
