@@ -18,11 +18,17 @@ import (
 // their own value go by.
 var topicDefaults = map[string]string{
 	"cleanup.policy":                  "log.cleanup.policy",
+	"compression.gzip.level":          "compression.gzip.level",
+	"compression.lz4.level":           "compression.lz4.level",
 	"compression.type":                "compression.type",
+	"compression.zstd.level":          "compression.zstd.level",
 	"delete.retention.ms":             "log.cleaner.delete.retention.ms",
+	"file.delete.delay.ms":            "log.segment.delete.delay.ms",
 	"flush.messages":                  "log.flush.interval.messages",
 	"flush.ms":                        "log.flush.interval.ms",
 	"index.interval.bytes":            "log.index.interval.bytes",
+	"local.retention.bytes":           "log.local.retention.bytes",
+	"local.retention.ms":              "log.local.retention.ms",
 	"max.compaction.lag.ms":           "log.cleaner.max.compaction.lag.ms",
 	"max.message.bytes":               "message.max.bytes",
 	"message.timestamp.after.max.ms":  "log.message.timestamp.after.max.ms",
@@ -35,6 +41,7 @@ var topicDefaults = map[string]string{
 	"retention.bytes":                 "log.retention.bytes",
 	"retention.ms":                    "log.retention.ms",
 	"segment.bytes":                   "log.segment.bytes",
+	"segment.index.bytes":             "log.index.size.max.bytes",
 	"segment.jitter.ms":               "log.roll.jitter.ms",
 	"segment.ms":                      "log.roll.ms",
 	"unclean.leader.election.enable":  "unclean.leader.election.enable",
@@ -166,6 +173,9 @@ func (b *Broker) alterBrokerConfigs(name string, validateOnly bool, change confi
 				return nil, refuse(kerr.InvalidConfig, fmt.Sprintf("broker config %s=%q: %v", n, v, err))
 			}
 		}
+		if err := checkLags(topicsBy(next)); err != nil {
+			return nil, refuse(kerr.InvalidConfig, err.Error())
+		}
 		if validateOnly {
 			return nil, nil
 		}
@@ -176,6 +186,17 @@ func (b *Broker) alterBrokerConfigs(name string, validateOnly bool, change confi
 	}
 	b.settings.Store(b.settingsOf(b.ctl.Image()))
 	return b.applyTopicDefaults()
+}
+
+// topicsBy is what broker settings mean to topics.
+func topicsBy(settings map[string]string) map[string]string {
+	out := map[string]string{}
+	for topic, name := range topicDefaults {
+		if v, set := settings[name]; set {
+			out[topic] = v
+		}
+	}
+	return out
 }
 
 // applyTopicDefaults gives every topic its settings anew. topicsMu is held.

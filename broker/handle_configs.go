@@ -201,7 +201,7 @@ func (b *Broker) alterTopicConfigs(name string, validateOnly bool, change config
 		if err != nil {
 			return t, err
 		}
-		if err := checkTopicConfigs(next); err != nil {
+		if err := b.settings.Load().check(next); err != nil {
 			return t, refuse(kerr.InvalidConfig, err.Error())
 		}
 		t.Configs = next

@@ -98,7 +98,7 @@ func (b *Broker) createOne(r *request, q *kmsg.CreateTopicsRequest, want *kmsg.C
 	if err != nil {
 		return err
 	}
-	if err := checkTopicConfigs(configs); err != nil {
+	if err := b.settings.Load().check(configs); err != nil {
 		return refuse(kerr.InvalidConfig, err.Error())
 	}
 	if !q.ValidateOnly {

@@ -28,19 +28,28 @@ type setting struct {
 
 const (
 	maxInt64 = "9223372036854775807"
+
+	noTiers         = "There is no remote storage: nothing goes by it."
+	noRecompression = "Batches are stored as producers compressed them: nothing goes by it."
 )
 
 // topicSettings are the topic configurations that this broker has, with Kafka's
 // names and defaults. What is not here is refused: INVALID_CONFIG.
 var topicSettings = []setting{
-	{"cleanup.policy", kmsg.ConfigTypeList, "delete", oneOf("delete", "compact", "compact,delete", "delete,compact"), "What happens to old data: deleted by age and size, or all but the last record of each key. A compacted topic refuses records without a key."},
+	{"cleanup.policy", kmsg.ConfigTypeList, "delete", listOf("delete", "compact"), "What happens to old data: deleted by age and size, or all but the last record of each key; empty: kept. A compacted topic refuses records without a key."},
+	{"compression.gzip.level", kmsg.ConfigTypeInt, "-1", either(between(-1, -1), between(1, 9)), noRecompression},
+	{"compression.lz4.level", kmsg.ConfigTypeInt, "9", between(1, 17), noRecompression},
 	{"compression.type", kmsg.ConfigTypeString, "producer", oneOf("producer"), "Batches are stored as producers compressed them."},
+	{"compression.zstd.level", kmsg.ConfigTypeInt, "3", between(-131072, 22), noRecompression},
 	{"delete.retention.ms", kmsg.ConfigTypeLong, "86400000", between(0, math.MaxInt64), "How long compaction keeps tombstones, and the markers of transactions of which no record is left, after it first saw them."},
+	{"file.delete.delay.ms", kmsg.ConfigTypeLong, "60000", between(0, math.MaxInt64), "Deleted segments are gone when the last reader has let go of them, however long that takes."},
 	{"flush.messages", kmsg.ConfigTypeLong, "1", between(1, math.MaxInt64), "1: a record is on disk before it is acknowledged or served. More: it is acknowledged when the operating system has it, and synced after so many records at the latest; killing the broker loses nothing, a power cut what was not synced."},
 	{"flush.ms", kmsg.ConfigTypeLong, maxInt64, between(0, math.MaxInt64), "With flush.messages above 1: after what time a record is synced at the latest, to the second. A minute is the most; 0 syncs before every acknowledgement."},
 	{"follower.replication.throttled.replicas", kmsg.ConfigTypeList, "", throttledReplicas, "Replicas that fetch from their leaders at a bounded rate. There is one replica, which fetches from none."},
-	{"index.interval.bytes", kmsg.ConfigTypeInt, "4096", between(1, math.MaxInt32), "About how many bytes of log one index entry stands for."},
+	{"index.interval.bytes", kmsg.ConfigTypeInt, "4096", between(0, math.MaxInt32), "About how many bytes of log one index entry stands for."},
 	{"leader.replication.throttled.replicas", kmsg.ConfigTypeList, "", throttledReplicas, "Replicas that serve their followers at a bounded rate. There is one replica, which has none."},
+	{"local.retention.bytes", kmsg.ConfigTypeLong, "-2", between(-2, math.MaxInt64), noTiers},
+	{"local.retention.ms", kmsg.ConfigTypeLong, "-2", between(-2, math.MaxInt64), noTiers},
 	{"max.compaction.lag.ms", kmsg.ConfigTypeLong, maxInt64, between(1, math.MaxInt64), "How long a record may remain uncompacted; its segment ends and is compacted then, however little there is."},
 	{"max.message.bytes", kmsg.ConfigTypeInt, "1048588", between(0, math.MaxInt32-1), "The largest batch that is accepted."},
 	{"message.timestamp.after.max.ms", kmsg.ConfigTypeLong, "3600000", between(0, math.MaxInt64), "How far in the future a record's timestamp may lie."},
@@ -49,13 +58,15 @@ var topicSettings = []setting{
 	{"min.cleanable.dirty.ratio", kmsg.ConfigTypeDouble, "0.5", ratio, "The part of a log, by size, that must be new for compaction to begin."},
 	{"min.compaction.lag.ms", kmsg.ConfigTypeLong, "0", between(0, math.MaxInt64), "How long a record stays uncompacted at least."},
 	{"min.insync.replicas", kmsg.ConfigTypeInt, "1", between(1, math.MaxInt32), "How many replicas must have a record for acks=all. There is one."},
-	{"preallocate", kmsg.ConfigTypeBoolean, "true", oneOf("true", "false"), "Segments are preallocated in any case."},
+	{"preallocate", kmsg.ConfigTypeBoolean, "true", boolean, "Segments are preallocated in any case."},
+	{"remote.storage.enable", kmsg.ConfigTypeBoolean, "false", oneOf("false"), noTiers},
 	{"retention.bytes", kmsg.ConfigTypeLong, "-1", between(-1, math.MaxInt64), "The size of a partition beyond which old segments are deleted."},
 	{"retention.ms", kmsg.ConfigTypeLong, "604800000", between(-1, math.MaxInt64), "The age beyond which segments are deleted."},
 	{"segment.bytes", kmsg.ConfigTypeInt, "1073741824", between(14, math.MaxInt32), "The size at which a new segment begins."},
+	{"segment.index.bytes", kmsg.ConfigTypeInt, "10485760", between(4, math.MaxInt32), "Indexes are as large as their entries; a segment does not end for them."},
 	{"segment.jitter.ms", kmsg.ConfigTypeLong, "0", between(0, math.MaxInt64), "By how much segment.ms is shortened at most, by chance, so that segments do not end all at once."},
 	{"segment.ms", kmsg.ConfigTypeLong, "604800000", between(1, math.MaxInt64), "The age at which a new segment begins."},
-	{"unclean.leader.election.enable", kmsg.ConfigTypeBoolean, "false", oneOf("true", "false"), "Whether a replica that lacks records may lead. There is one replica."},
+	{"unclean.leader.election.enable", kmsg.ConfigTypeBoolean, "false", boolean, "Whether a replica that lacks records may lead. There is one replica."},
 }
 
 func topicSetting(name string) (setting, bool) {
@@ -83,12 +94,55 @@ func checkTopicConfigs(configs map[string]string) error {
 	return nil
 }
 
+// check says what is wrong with a topic's configuration, the broker's defaults
+// included where it has no value of its own.
+func (s *liveSettings) check(configs map[string]string) error {
+	if err := checkTopicConfigs(configs); err != nil {
+		return err
+	}
+	return checkLags(s.complete(configs))
+}
+
+// checkLags refuses topics that compaction would have to leave alone and to take
+// at the same time.
+func checkLags(configs map[string]string) error {
+	if c := topicConfigOf(configs, logShare{}).log; c.MinCompactionLag > c.MaxCompactionLag {
+		return fmt.Errorf("min.compaction.lag.ms (%d) is above max.compaction.lag.ms (%d)",
+			c.MinCompactionLag.Milliseconds(), c.MaxCompactionLag.Milliseconds())
+	}
+	return nil
+}
+
 func oneOf(values ...string) func(string) error {
 	return func(v string) error {
 		if !slices.Contains(values, v) {
 			return fmt.Errorf("want one of %s", strings.Join(values, ", "))
 		}
 		return nil
+	}
+}
+
+func boolean(v string) error { return oneOf("true", "false")(strings.ToLower(v)) }
+
+// listOf takes any of the values, separated by commas.
+func listOf(values ...string) func(string) error {
+	return func(v string) error {
+		for one := range strings.SplitSeq(v, ",") {
+			if one = strings.TrimSpace(one); one != "" && !slices.Contains(values, one) {
+				return fmt.Errorf("want any of %s", strings.Join(values, ", "))
+			}
+		}
+		return nil
+	}
+}
+
+// either takes what one of the checks takes; the last one says what is wanted.
+func either(first, second func(string) error) func(string) error {
+	return func(v string) error {
+		if first(v) == nil {
+			return nil
+		}
+		return second(v)
 	}
 }
 
@@ -166,7 +220,7 @@ func topicConfigOf(configs map[string]string, share logShare) topicConfig {
 	}
 	c.log.SegmentBytes = number("segment.bytes")
 	c.log.SegmentAge = milliseconds(number("segment.ms"))
-	c.log.IndexInterval = number("index.interval.bytes")
+	c.log.IndexInterval = max(1, number("index.interval.bytes"))
 	c.log.MaxBatchBytes = max(1, c.maxBatchBytes)
 	c.log.RetentionAge, c.log.RetentionBytes = -1, -1
 	if strings.Contains(policy, "delete") {

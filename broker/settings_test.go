@@ -37,8 +37,20 @@ func TestCheckTopicConfigs(t *testing.T) {
 		{"retention.ms", "-2", false},
 		{"retention.ms", "soon", false},
 		{"cleanup.policy", "compact,delete", true},
+		{"cleanup.policy", " compact , delete", true},
+		{"cleanup.policy", "compact,delete,compact", true},
+		{"cleanup.policy", "", true},
 		{"cleanup.policy", "shred", false},
 		{"compression.type", "zstd", false},
+		{"compression.gzip.level", "-1", true},
+		{"compression.gzip.level", "9", true},
+		{"compression.gzip.level", "0", false},
+		{"index.interval.bytes", "0", true},
+		{"local.retention.ms", "-2", true},
+		{"local.retention.ms", "-3", false},
+		{"preallocate", "TRUE", true},
+		{"preallocate", "yes", false},
+		{"remote.storage.enable", "false", true},
 		{"min.cleanable.dirty.ratio", "0.1", true},
 		{"min.cleanable.dirty.ratio", "2", false},
 		{"remote.storage.enable", "true", false},
@@ -46,6 +58,36 @@ func TestCheckTopicConfigs(t *testing.T) {
 		if err := checkTopicConfigs(map[string]string{c.name: c.value}); (err == nil) != c.ok {
 			t.Errorf("%s=%s: %v", c.name, c.value, err)
 		}
+	}
+}
+
+// TestCompactionLagsFitEachOther: also those that the other half of is a default.
+func TestCompactionLagsFitEachOther(t *testing.T) {
+	const least, most = "min.compaction.lag.ms", "max.compaction.lag.ms"
+	for name, c := range map[string]struct {
+		defaults, own map[string]string
+		ok            bool
+	}{
+		"none":                   {nil, nil, true},
+		"equal":                  {nil, map[string]string{least: "5", most: "5"}, true},
+		"crossed":                {nil, map[string]string{least: "6", most: "5"}, false},
+		"crossed by a default":   {map[string]string{most: "5"}, map[string]string{least: "6"}, false},
+		"not by one of its own":  {map[string]string{most: "5"}, map[string]string{least: "6", most: "7"}, true},
+		"the largest of numbers": {nil, map[string]string{least: maxInt64}, true},
+	} {
+		if err := (&liveSettings{topics: c.defaults}).check(c.own); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestATopicWithoutACleanupPolicyIsKept(t *testing.T) {
+	c := topicConfigOf(map[string]string{"cleanup.policy": "", "retention.ms": "1", "retention.bytes": "1", "index.interval.bytes": "0"}, logShare{})
+	if c.compacted || c.log.Compact || c.log.RetentionAge >= 0 || c.log.RetentionBytes >= 0 {
+		t.Errorf("got %+v", c)
+	}
+	if err := c.log.Validate(); err != nil {
+		t.Error(err)
 	}
 }
 
