@@ -18,6 +18,9 @@ import (
 const (
 	checkpointName    = "checkpoint"
 	checkpointVersion = 1
+	// checkpointAdvice ends what is said of a damaged checkpoint. It is not taken for
+	// absent: the start would go back, and an intent, half carried out, be forgotten.
+	checkpointAdvice = "; if it is removed while the broker is stopped it is rebuilt from the segments, and records that were deleted from the log's start, or cut from its end just before, may be there again"
 	// checkpointLimit bounds what is read: room for a million segments.
 	checkpointLimit = 256 << 20
 )
@@ -143,7 +146,7 @@ func readCheckpoint(fsys vfs.FS, dir string) (*checkpoint, error) {
 	}
 	c, err := decodeCheckpoint(buf)
 	if err != nil {
-		return nil, &CorruptError{File: checkpointName, Offset: -1, Reason: err.Error()}
+		return nil, &CorruptError{File: checkpointName, Offset: -1, Reason: err.Error() + checkpointAdvice}
 	}
 	return &c, nil
 }

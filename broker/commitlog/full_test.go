@@ -84,6 +84,31 @@ type observer func(Health)
 
 func (o observer) LogChanged(_ string, h Health, _ error) { o(h) }
 
+// TestALogIsClosedOnAFullDisk: what a close has no room for is read at the next
+// start.
+func TestALogIsClosedOnAFullDisk(t *testing.T) {
+	for room := int64(0); room < 600; room += 13 {
+		fsys := vfs.NewMem()
+		cfg := DefaultConfig()
+		l := open(t, fsys, cfg)
+		for range 3 {
+			add(t, l, nobody, 50)
+		}
+		end := l.EndOffset()
+		must(t, l.WaitDurable(t.Context(), end))
+		rest := l.state.active.allocated - l.state.active.size // which closing gives back
+		fsys.SetSpace(fsys.Used() - rest + room)
+		must(t, l.Close())
+		l = open(t, fsys, cfg)
+		if got := l.EndOffset(); got != end {
+			t.Fatalf("room %d: it ends at %d, not %d", room, got, end)
+		}
+		must(t, l.Verify(t.Context()))
+		readAll(t, l, 0, 150)
+		must(t, l.Close())
+	}
+}
+
 func TestRetentionMakesRoomOnAFullDisk(t *testing.T) {
 	fsys := vfs.NewMem()
 	cfg := DefaultConfig()

@@ -132,6 +132,15 @@ func (l *Log) settle() error {
 	if err := l.recovery.lower(durablePoint{st.active.base, st.active.size}); err != nil {
 		return err
 	}
+	if err := full(l.describe()); err != nil && !errors.Is(err, ErrFull) {
+		return err
+	}
+	return nil // Without room nothing is lost but time at the next start.
+}
+
+// describe writes down what a start would have to read otherwise.
+func (l *Log) describe() error {
+	st := l.state
 	end := st.active.next
 	if err := vfs.WriteFile(l.fs, filepath.Join(l.dir, fileName(end, snapshotSuffix)), st.producers.encode(end)); err != nil {
 		return err
