@@ -31,7 +31,7 @@ func kafkaError(err error) *kerr.Error {
 		return known
 	case errors.As(err, &batch), errors.Is(err, record.ErrPartial):
 		return kerr.CorruptMessage
-	case isCorrupt, errors.Is(err, commitlog.ErrOffline), errors.Is(err, commitlog.ErrFull), errors.Is(err, replica.ErrOffline), errors.Is(err, controller.ErrOffline):
+	case isCorrupt, errors.Is(err, commitlog.ErrOffline), errors.Is(err, commitlog.ErrFull), errors.Is(err, replica.ErrOffline), errors.Is(err, controller.ErrOffline), errors.Is(err, controller.ErrFull):
 		return kerr.KafkaStorageError
 	case errors.Is(err, commitlog.ErrClosed):
 		// The topic was deleted or the broker stops: the client asks for
@@ -79,7 +79,7 @@ func (b *Broker) code(err error, doing string, about ...any) int16 {
 		return 0
 	}
 	// A log that takes no writes has told so itself, once.
-	told := errors.Is(err, commitlog.ErrFull) || errors.Is(err, commitlog.ErrOffline)
+	told := errors.Is(err, commitlog.ErrFull) || errors.Is(err, commitlog.ErrOffline) || errors.Is(err, controller.ErrFull)
 	if (e == kerr.UnknownServerError || e == kerr.KafkaStorageError) && !told {
 		b.log.Error("request not carried out", append([]any{"doing", doing, "err", err}, about...)...)
 	}

@@ -1,10 +1,14 @@
 package broker
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/broker/controller"
 )
 
 // initIdempotentProducer answers InitProducerId without a transactional id: a new
@@ -18,6 +22,9 @@ func (b *Broker) initIdempotentProducer(r *request, q *kmsg.InitProducerIDReques
 		return resp
 	}
 	id, err := b.ctl.NextProducerID()
+	if errors.Is(err, controller.ErrFull) {
+		err = fmt.Errorf("%w: %w", kerr.CoordinatorLoadInProgress, err) // which every client repeats it after
+	}
 	if err != nil {
 		resp.ErrorCode = b.code(err, "allocate producer id")
 		return resp

@@ -22,6 +22,10 @@ var ErrClusterID = errors.New("store belongs to another cluster")
 // known, so nothing more is written before a restart has read it again.
 var ErrOffline = errors.New("metadata store is offline")
 
+// ErrFull says that the disk is full: nothing has changed, and the next update
+// tries again.
+var ErrFull = errors.New("no room for the metadata")
+
 // fileName is the store's file in its directory.
 const fileName = "metadata"
 
@@ -47,8 +51,9 @@ type Controller struct {
 	// rules is closed, and replaced, when the ACL rules change.
 	rules atomic.Pointer[chan struct{}]
 
-	mu      sync.Mutex // serialises updates
-	offline error
+	mu       sync.Mutex // serialises updates
+	offline  error
+	reserved int64 // bytes of the reserve, 0 if there is none
 
 	ids struct {
 		sync.Mutex
@@ -88,6 +93,7 @@ func Open(fsys vfs.FS, dir string, b Bootstrap) (*Controller, error) {
 		return nil, fmt.Errorf("%w: it is %s, not %s", ErrClusterID, image.ClusterID, b.ClusterID)
 	}
 	c.image.Store(image)
+	c.findReserve()
 	err = c.Update(func(i *Image) ([]Record, error) {
 		return []Record{{Start: &StartRecord{Count: i.Starts + 1}}}, nil
 	})
@@ -156,7 +162,8 @@ func (c *Controller) Offline() error {
 // Update calls change with the newest image and makes the records that it
 // returns durable and visible, all or none. No records is no error. Errors of
 // change are returned as they are. After a failed write the store is offline:
-// [ErrOffline].
+// [ErrOffline]. On a full disk an update that makes partitions is refused with
+// [ErrFull]; others have a reserve, so that a start is counted and room is made.
 func (c *Controller) Update(change func(*Image) ([]Record, error)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -177,10 +184,14 @@ func (c *Controller) Update(change func(*Image) ([]Record, error)) error {
 	if err != nil {
 		return fmt.Errorf("encode metadata: %w", err)
 	}
-	if err := vfs.WriteFile(c.fs, c.path, data); err != nil {
+	if err := c.write(data, next.partitions() <= have.partitions()); err != nil {
+		if errors.Is(err, ErrFull) {
+			return err
+		}
 		c.offline = fmt.Errorf("%w: %w", ErrOffline, err)
 		return c.offline
 	}
+	c.keepReserve(int64(len(data)))
 	c.image.Store(next)
 	if !slices.Equal(have.ACLs, next.ACLs) {
 		rules := make(chan struct{})

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -164,6 +165,93 @@ func TestAnotherClustersStoreIsRefused(t *testing.T) {
 	open(t, dir, Bootstrap{ClusterID: "a"})
 	if _, err := Open(vfs.OS{}, dir, Bootstrap{ClusterID: "b"}); !errors.Is(err, ErrClusterID) {
 		t.Fatalf("got %v, want ErrClusterID", err)
+	}
+}
+
+// TestAFullDiskCountsStartsAndDeletes: what makes partitions waits for room, all
+// else goes on, and nothing is lost when the power goes in the middle of it.
+func TestAFullDiskCountsStartsAndDeletes(t *testing.T) {
+	fsys := vfs.NewMem()
+	reopen := func() *Controller {
+		t.Helper()
+		c, err := Open(fsys, "dir", Bootstrap{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	make := func(c *Controller, name string) error {
+		return c.Update(func(*Image) ([]Record, error) {
+			return []Record{{Topic: &Topic{Name: name, ID: NewTopicID(), Partitions: 1}}}, nil
+		})
+	}
+	c := reopen()
+	for _, name := range []string{"a", "b"} {
+		if err := make(c, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fsys.SetSpace(fsys.Used())
+	starts := c.Image().Starts
+	for n := range int32(3) {
+		if c = reopen(); c.Image().Starts != starts+1+n {
+			t.Fatalf("start %d after %d", c.Image().Starts, starts+n)
+		}
+	}
+	if err := make(c, "c"); !errors.Is(err, ErrFull) || errors.Is(err, ErrOffline) {
+		t.Errorf("a topic on a full disk: %v, want ErrFull", err)
+	}
+	topic := c.Image().Topic("a")
+	err := c.Update(func(*Image) ([]Record, error) {
+		return []Record{{TopicDeleted: &TopicDeleted{topic.Name, topic.ID}}}, nil
+	})
+	if err != nil {
+		t.Errorf("delete a topic: %v", err)
+	}
+	fsys = fsys.Crash(nil)
+	fsys.SetSpace(fsys.Used())
+	if c = reopen(); c.Image().Topic("a") != nil || c.Image().Topic("b") == nil || c.Image().Starts != starts+4 {
+		t.Errorf("after a power cut: %+v", c.Image())
+	}
+	fsys.SetSpace(-1)
+	if err := make(c, "c"); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+}
+
+// TestPowerCutOverTheReserve cuts the power at every call of an update that has to
+// be written over the reserve.
+func TestPowerCutOverTheReserve(t *testing.T) {
+	for step := 1; ; step++ {
+		fsys := vfs.NewMem()
+		c, err := Open(fsys, "dir", Bootstrap{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fsys.SetSpace(fsys.Used())
+		calls := 0
+		var left *vfs.Mem
+		fsys.SetFault(func(vfs.Op, string) error {
+			if calls++; calls >= step {
+				return errors.New("the power is gone")
+			}
+			return nil
+		})
+		_, err = Open(fsys, "dir", Bootstrap{})
+		fsys.SetFault(nil)
+		for seed := range uint64(8) {
+			left = fsys.Crash(rand.New(rand.NewPCG(seed, uint64(step))))
+			again, rerr := Open(left, "dir", Bootstrap{})
+			if rerr != nil {
+				t.Fatalf("step %d: %v", step, rerr)
+			}
+			if least := c.Image().Starts + 1; again.Image().Starts < least || err == nil && again.Image().Starts == least {
+				t.Fatalf("step %d: start %d", step, again.Image().Starts)
+			}
+		}
+		if calls < step {
+			return
+		}
 	}
 }
 

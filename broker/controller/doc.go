@@ -20,6 +20,9 @@
 // cost a few hundred bytes per topic and update, which is milliseconds at ten
 // thousand topics.
 //
+// A full disk refuses what makes partitions and no more ([ErrFull]): a reserve of
+// room takes the other changes, the count of starts among them.
+//
 // Since the image is a function of the list of records and nothing else, the
 // list can come from a replicated log just as well. One node is all there is now.
 // The package starts no goroutine.
