@@ -206,10 +206,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	if b.ran.Swap(true) {
 		return errors.New("broker ran before")
 	}
-	coordinate, err := b.coordinators.lead()
-	if err != nil {
-		return errors.Join(err, b.Close())
-	}
+	coordinate := b.coordinators.lead()
 	// Clients go first; what they depend on outlives them.
 	parts, stopParts := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopParts()
@@ -239,7 +236,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		}
 	})
 	close(b.ready)
-	err = outer.Wait()
+	err := outer.Wait()
 	stopParts()
 	if cause := inner.Wait(); cause != nil {
 		err = cause

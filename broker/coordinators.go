@@ -7,12 +7,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/waybillhq/waybill/broker/commitlog"
 	"github.com/waybillhq/waybill/broker/group"
 	"github.com/waybillhq/waybill/broker/txn"
-	"github.com/waybillhq/waybill/internal/record"
 )
 
 // coordinators are the group and transaction coordinators of this node, which
@@ -53,35 +51,6 @@ func openCoordinators(b *Broker) (*coordinators, error) {
 	return c, nil
 }
 
-// lead takes every partition of both topics, before the first client is answered,
-// and returns what serves them until its context ends. Clients are gone by then,
-// and logs close after it. A log that fails ends the broker: to go on without it
-// would forget offsets and transactions.
-func (c *coordinators) lead() (serve func(ctx context.Context) error, err error) {
-	var all []func(context.Context) error
-	for n, p := range c.b.topic(offsetsTopic).partitions {
-		one, err := c.groups.Lead(int32(n), groupLog{partitionLog{p}})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, one)
-	}
-	for n, p := range c.b.topic(transactionsTopic).partitions {
-		one, err := c.txns.Lead(int32(n), p.LeaderEpoch(), txnLog{partitionLog{p}})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, one)
-	}
-	return func(ctx context.Context) error {
-		g, ctx := errgroup.WithContext(ctx)
-		for _, one := range all {
-			g.Go(func() error { return one(ctx) })
-		}
-		return g.Wait()
-	}, nil
-}
-
 // groupLog is a partition of __consumer_offsets.
 type groupLog struct{ partitionLog }
 
@@ -92,16 +61,7 @@ func (l groupLog) AppendMarker(m group.Marker) (next int64, err error) {
 	return l.Mark(commitlog.Marker(m))
 }
 
-// txnLog is a partition of __transaction_state.
-type txnLog struct{ partitionLog }
-
-var _ txn.Log = txnLog{}
-
-// Append implements [txn.Log].
-func (l txnLog) Append(b record.Batch) (next int64, err error) {
-	_, next, err = l.partitionLog.Append(b)
-	return next, err
-}
+var _ txn.Log = partitionLog{}
 
 // WriteMarker implements [txn.Partitions].
 func (c *coordinators) WriteMarker(ctx context.Context, tp txn.TopicPartition, m txn.Marker) error {

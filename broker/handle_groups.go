@@ -42,7 +42,8 @@ const (
 	transactionKey = 1
 )
 
-// findCoordinator answers FindCoordinator: this broker, which needs no look-up.
+// findCoordinator answers FindCoordinator: this broker, which needs no look-up, or
+// COORDINATOR_NOT_AVAILABLE if the key's partition is down.
 // v1 asks for transactional ids too, v4 for many keys at once (KIP-699). v6 is
 // for share groups, which there are none of.
 func (b *Broker) findCoordinator(_ context.Context, r *request, q *kmsg.FindCoordinatorRequest) *kmsg.FindCoordinatorResponse {
@@ -53,11 +54,11 @@ func (b *Broker) findCoordinator(_ context.Context, r *request, q *kmsg.FindCoor
 		var err error
 		switch q.CoordinatorType {
 		case groupKey:
-			if !r.may(key) {
+			if err = b.coordinators.groups.Available(key); !r.may(key) {
 				err = kerr.GroupAuthorizationFailed
 			}
 		case transactionKey:
-			if !r.allowed(acl.Describe, acl.TransactionalID, key) {
+			if err = b.coordinators.txns.Available(key); !r.allowed(acl.Describe, acl.TransactionalID, key) {
 				err = kerr.TransactionalIDAuthorizationFailed
 			}
 		default:

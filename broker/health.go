@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
+	"github.com/waybillhq/waybill/broker/commitlog"
 	"github.com/waybillhq/waybill/internal/vfs"
 )
 
@@ -31,10 +33,13 @@ func (b *Broker) Health() []string {
 			continue
 		}
 		for _, p := range byName[name].partitions {
-			if err := p.Offline(); err != nil {
+			if h, err := p.Health(); h == commitlog.Offline {
 				faults = append(faults, fmt.Sprintf("%s is offline: %v", p, err))
 			}
 		}
+	}
+	for _, f := range b.CoordinatorFaults() {
+		faults = append(faults, f.Error())
 	}
 	if _, real := b.fs.(vfs.OS); real {
 		if free, err := diskFree(b.cfg.Dir); err != nil {
@@ -44,4 +49,22 @@ func (b *Broker) Health() []string {
 		}
 	}
 	return faults
+}
+
+// CoordinatorFaults says which coordinators are down, and why: those of groups or
+// transactional ids whose partition cannot be used. Others serve.
+func (b *Broker) CoordinatorFaults() []error {
+	var all []error
+	if b.coordinators == nil {
+		return nil
+	}
+	for topic, faults := range map[string]map[int32]error{
+		offsetsTopic: b.coordinators.groups.Faults(), transactionsTopic: b.coordinators.txns.Faults(),
+	} {
+		for n, err := range faults {
+			all = append(all, fmt.Errorf("coordinator of %s-%d is down: %w", topic, n, err))
+		}
+	}
+	slices.SortFunc(all, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return all
 }

@@ -37,6 +37,12 @@ func (l *logLines) count(s string) int {
 	return strings.Count(l.buf.String(), s)
 }
 
+func (l *logLines) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
 // saslConfig adds a SASL listener without TLS, so that a test can speak bytes.
 func saslConfig(lines *logLines) func(*Config) {
 	return func(c *Config) {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/broker/auth"
@@ -219,15 +220,16 @@ func (b *Broker) Listeners() map[string]ListenerState {
 	return all
 }
 
-// Coordinated counts groups and transactions by their state. It fails while they
-// are loaded.
+// Coordinated counts groups and transactions by their state, without those of
+// coordinators that are down ([Broker.CoordinatorFaults]). It fails while they are
+// loaded.
 func (b *Broker) Coordinated(ctx context.Context) (groups, transactions map[string]int, err error) {
 	listed, err := b.coordinators.groups.List(ctx)
-	if err != nil {
+	if err != nil && !errors.Is(err, kerr.CoordinatorNotAvailable) {
 		return nil, nil, fmt.Errorf("list groups: %w", err)
 	}
 	txns, err := b.coordinators.txns.List(ctx)
-	if err != nil {
+	if err != nil && !errors.Is(err, kerr.CoordinatorNotAvailable) {
 		return nil, nil, fmt.Errorf("list transactions: %w", err)
 	}
 	groups, transactions = map[string]int{}, map[string]int{}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -22,8 +23,8 @@ func (b *Broker) coordinatorLog(topic string, partition int32) (partitionLog, er
 }
 
 // Append appends a batch, and returns its first offset and the one after its
-// last. It is not committed before WaitDurable says so. An error that refuses
-// this batch alone wraps a *kerr.Error; others mean that the log is offline.
+// last. It is not committed before WaitDurable says so. An error of a log that goes
+// on wraps a *kerr.Error; others mean that the log is offline.
 func (l partitionLog) Append(b record.Batch) (base, next int64, err error) {
 	a, err := l.p.Append(b, commitlog.FromCoordinator)
 	return a.BaseOffset, a.NextOffset(), coordinatorError(err)
@@ -36,8 +37,12 @@ func (l partitionLog) Mark(m commitlog.Marker) (next int64, err error) {
 	return a.NextOffset(), coordinatorError(err)
 }
 
-// coordinatorError makes a refusal of the log one of the protocol's errors.
+// coordinatorError makes a refusal of the log one of the protocol's errors. With a
+// full disk it is one that every client of a coordinator repeats its request after.
 func coordinatorError(err error) error {
+	if errors.Is(err, commitlog.ErrFull) && !errors.Is(err, commitlog.ErrOffline) {
+		return fmt.Errorf("%w: %w", kerr.CoordinatorNotAvailable, err)
+	}
 	code := kafkaError(err)
 	switch code {
 	case nil, kerr.KafkaStorageError, kerr.NotLeaderForPartition, kerr.UnknownServerError:

@@ -157,11 +157,7 @@ func (b *Broker) openTopics() error {
 		set.byName[name], set.byID[t.ID] = opened, opened
 		if err := b.openPartitions(opened, image.Starts, nil); err != nil {
 			// The rest of the broker is worth having. What cannot be served says
-			// so to whoever asks for it, except the coordinators' logs: to go on
-			// without them would forget offsets and transactions.
-			if isInternal(name) {
-				return fmt.Errorf("open %s: %w", name, err)
-			}
+			// so to whoever asks for it.
 			b.log.Error("partition is offline", "err", err)
 		}
 	}

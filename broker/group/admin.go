@@ -41,7 +41,7 @@ func (c *Coordinator) Offsets(ctx context.Context, r FetchRequest) ([]Fetched, e
 	}
 	var out []Fetched
 	var next int64
-	err = s.do(ctx, func() error {
+	err = s.Do(ctx, func() error {
 		e := s.get(r.Group)
 		if e != nil {
 			if err := e.group.CheckFetch(r.MemberID, r.MemberEpoch); err != nil {
@@ -73,7 +73,7 @@ func (c *Coordinator) Offsets(ctx context.Context, r FetchRequest) ([]Fetched, e
 	if err != nil {
 		return nil, err
 	}
-	return out, s.wait(ctx, next)
+	return out, s.Wait(ctx, next)
 }
 
 // Description is a group as an administrator sees it.
@@ -101,7 +101,7 @@ func (c *Coordinator) Describe(ctx context.Context, group string) (Description, 
 		return Description{}, err
 	}
 	d := Description{Group: group, State: Dead}
-	err = s.do(ctx, func() error {
+	err = s.Do(ctx, func() error {
 		e := s.get(group)
 		if e == nil {
 			return nil
@@ -143,22 +143,13 @@ type Listed struct {
 	Type                Type
 }
 
-// List returns the groups of all partitions that are led here, sorted. A
-// partition that is being loaded fails it: the list would not be whole.
+// List returns the groups of all partitions that are led here, sorted. An error
+// says that the list is not whole: a partition is being loaded, or is down.
 func (c *Coordinator) List(ctx context.Context) ([]Listed, error) {
-	c.mu.RLock()
-	partitions := make([]int32, 0, len(c.shards))
-	for p := range c.shards {
-		partitions = append(partitions, p)
-	}
-	c.mu.RUnlock()
+	shards, missing := c.shards.All()
 	var all []Listed
-	for _, p := range partitions {
-		s, err := c.led(p)
-		if err != nil {
-			return nil, err
-		}
-		err = s.do(ctx, func() error {
+	for _, s := range shards {
+		err := s.Do(ctx, func() error {
 			for name, e := range s.groups {
 				l := Listed{name, consumerType, e.group.State(), TypeConsumer}
 				if g, classic := e.group.(*Group); classic {
@@ -168,12 +159,10 @@ func (c *Coordinator) List(ctx context.Context) ([]Listed, error) {
 			}
 			return nil
 		})
-		if err != nil {
-			return nil, err
-		}
+		missing = cmp.Or(missing, err)
 	}
 	slices.SortFunc(all, func(a, b Listed) int { return cmp.Compare(a.Group, b.Group) })
-	return all, nil
+	return all, missing
 }
 
 // Delete removes a group without members, and its offsets.
@@ -183,7 +172,7 @@ func (c *Coordinator) Delete(ctx context.Context, group string) error {
 		return err
 	}
 	var next int64
-	err = s.do(ctx, func() error {
+	err = s.Do(ctx, func() error {
 		e := s.get(group)
 		switch {
 		case e == nil:
@@ -207,7 +196,7 @@ func (c *Coordinator) Delete(ctx context.Context, group string) error {
 	if err != nil {
 		return err
 	}
-	return s.wait(ctx, next)
+	return s.Wait(ctx, next)
 }
 
 // DeleteOffsets removes committed offsets of a group, and says for each partition
@@ -219,7 +208,7 @@ func (c *Coordinator) DeleteOffsets(ctx context.Context, group string, partition
 	}
 	errs := make([]error, len(partitions))
 	var next int64
-	err = s.do(ctx, func() error {
+	err = s.Do(ctx, func() error {
 		e := s.get(group)
 		if e == nil {
 			return kerr.GroupIDNotFound
@@ -252,60 +241,5 @@ func (c *Coordinator) DeleteOffsets(ctx context.Context, group string, partition
 	if err != nil {
 		return nil, err
 	}
-	return errs, s.wait(ctx, next)
-}
-
-// ForgetTopic removes what any group that is led here has committed for a topic,
-// and returns when that is durable. It is for topics that are deleted: the next
-// topic of that name is another one, and its offsets mean other records.
-func (c *Coordinator) ForgetTopic(ctx context.Context, topic string) error {
-	c.mu.RLock()
-	partitions := make([]int32, 0, len(c.shards))
-	for p := range c.shards {
-		partitions = append(partitions, p)
-	}
-	c.mu.RUnlock()
-	for _, p := range partitions {
-		s, err := c.led(p)
-		if err != nil {
-			return err
-		}
-		var next int64
-		err = s.do(ctx, func() error {
-			for _, e := range s.groups {
-				if err := s.forgetTopic(e, topic); err != nil {
-					return err
-				}
-				next = max(next, e.next)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		if err := s.wait(ctx, next); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *shard) forgetTopic(e *entry, topic string) error {
-	now := time.Now()
-	var gone []record.Record
-	var partitions []TopicPartition
-	for _, tp := range e.offsets.all() {
-		if tp.Topic == topic {
-			gone = append(gone, tombstone(offsetKey(e.name, tp), now))
-			partitions = append(partitions, tp)
-		}
-	}
-	if _, err := s.append(e, gone, record.NoProducer(record.None)); err != nil {
-		return err
-	}
-	for _, tp := range partitions {
-		e.offsets.remove(tp)
-	}
-	s.forget(e)
-	return nil
+	return errs, s.Wait(ctx, next)
 }

@@ -2,7 +2,6 @@ package group
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"math"
 	"time"
@@ -17,7 +16,7 @@ import (
 // had any from their commit.
 func (s *shard) expire(now time.Time, retention time.Duration) {
 	for _, e := range s.groups {
-		if s.failure != nil {
+		if s.Failed() != nil {
 			return
 		}
 		var gone []record.Record
@@ -81,23 +80,16 @@ func (e *entry) expired(now time.Time, retention time.Duration) iter.Seq[TopicPa
 // in the log decides between them. The log is kept from there on, until the
 // transaction has ended and everything can be written once more.
 func (s *shard) checkpoint(ctx context.Context, now time.Time, slack int64) error {
-	if s.release > 0 {
-		if !s.durable(ctx, s.next) {
-			return nil
-		}
-		if err := s.log.DeleteBefore(s.release); err != nil {
-			return fmt.Errorf("let go of records before offset %d: %w", s.release, err)
-		}
-		s.release = 0
-	}
-	begin := s.log.EndOffset()
-	start := s.log.StartOffset()
 	if s.pinned && !s.openBefore(s.next) {
-		s.next, s.pinned = start, false
+		s.next, s.pinned = 0, false
 	}
-	if begin-max(s.next, start) < s.live()+slack {
-		return nil
+	if len(s.forgetting) > 0 {
+		return nil // they go by where offsets stand in the log
 	}
+	if due, err := s.CheckpointDue(ctx, s.next, s.live()+slack); !due {
+		return err
+	}
+	begin := s.EndOffset()
 	floor := begin
 	s.next = begin
 	for _, t := range s.open {
@@ -106,12 +98,13 @@ func (s *shard) checkpoint(ctx context.Context, now time.Time, slack int64) erro
 	for _, e := range s.groups {
 		kept, err := s.rewrite(e, now)
 		if err != nil {
-			return nil // it is the shard's failure
+			return err // what stands before is kept, and what was written is not too much
 		}
 		floor = min(floor, kept)
 		s.next = max(s.next, e.next)
 	}
-	s.release, s.pinned = floor, floor < begin
+	s.pinned = floor < begin
+	s.Release(floor, s.next)
 	return nil
 }
 
@@ -143,20 +136,18 @@ func (s *shard) rewrite(e *entry, now time.Time) (kept int64, err error) {
 		all = append(all, offsetRecord(e.name, p.Offset, time.UnixMilli(p.committedAt)))
 		partitions = append(partitions, tp)
 	}
-	at, err := s.append(e, all, record.NoProducer(record.None))
-	if err != nil {
-		if s.failure == nil {
-			s.failure = fmt.Errorf("checkpoint of group %q: %w", e.name, err)
-		}
-		return 0, err
+	at, next, err := s.Rewrite(all, record.NoProducer(record.None))
+	if len(at) > 0 {
+		e.next = next
 	}
-	at = at[len(all)-len(partitions):]
-	for i, tp := range partitions {
+	before := len(all) - len(partitions)
+	for i := before; i < len(at); i++ {
+		tp := partitions[i-before]
 		p := e.offsets.committed[tp]
 		p.logOffset = at[i]
 		e.offsets.committed[tp] = p
 	}
-	return kept, nil
+	return kept, err
 }
 
 // live is how many records a checkpoint writes.
@@ -166,12 +157,4 @@ func (s *shard) live() int64 {
 		n += int64(len(e.group.parts()) + len(e.offsets.committed))
 	}
 	return n
-}
-
-// durable says whether the log is durable up to next, without waiting to speak
-// of.
-func (s *shard) durable(ctx context.Context, next int64) bool {
-	ctx, cancel := context.WithTimeout(ctx, time.Millisecond)
-	defer cancel()
-	return s.log.WaitDurable(ctx, next) == nil
 }

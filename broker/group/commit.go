@@ -30,7 +30,7 @@ func (c *Coordinator) Commit(ctx context.Context, r CommitRequest) error {
 	}
 	var done []Commit
 	var next int64
-	err = s.do(ctx, func() error {
+	err = s.Do(ctx, func() error {
 		now := time.Now()
 		e, err := s.committer(&r, now, false)
 		if err != nil || len(r.Offsets) == 0 {
@@ -51,7 +51,7 @@ func (c *Coordinator) Commit(ctx context.Context, r CommitRequest) error {
 	if err != nil {
 		return err
 	}
-	if err := s.wait(ctx, next); err != nil {
+	if err := s.Wait(ctx, next); err != nil {
 		return err
 	}
 	c.committed(done)
@@ -68,7 +68,7 @@ func (c *Coordinator) CommitInTransaction(ctx context.Context, r CommitRequest, 
 		return err
 	}
 	var v *verification
-	err = s.do(ctx, func() error {
+	err = s.Do(ctx, func() error {
 		if t := s.open[producerID]; t == nil || t.epoch != producerEpoch {
 			v = s.beginVerification(producerID)
 		}
@@ -81,7 +81,7 @@ func (c *Coordinator) CommitInTransaction(ctx context.Context, r CommitRequest, 
 		err = verify(ctx)
 	}
 	var next int64
-	ended := s.do(ctx, func() error {
+	ended := s.Do(ctx, func() error {
 		if v != nil {
 			s.endVerification(producerID, v)
 		}
@@ -99,7 +99,7 @@ func (c *Coordinator) CommitInTransaction(ctx context.Context, r CommitRequest, 
 	if ended != nil {
 		return ended
 	}
-	return s.wait(ctx, next)
+	return s.Wait(ctx, next)
 }
 
 // commitHeld appends offsets as part of a transaction.
@@ -175,16 +175,16 @@ func (s *shard) endVerification(producerID int64, v *verification) {
 // returns when it is durable. What the transaction committed becomes valid with
 // it. It may be repeated.
 func (c *Coordinator) EndTransaction(ctx context.Context, partition int32, m Marker) error {
-	s, err := c.led(partition)
+	s, err := c.shards.Led(partition)
 	if err != nil {
 		return err
 	}
 	var done []Commit
 	var next int64
-	err = s.do(ctx, func() error {
+	err = s.Do(ctx, func() error {
 		n, err := s.log.AppendMarker(m)
-		if err != nil {
-			return s.failed(err)
+		if err := s.Outcome(err); err != nil {
+			return err
 		}
 		next = n
 		t := s.open[m.ProducerID]
@@ -202,7 +202,7 @@ func (c *Coordinator) EndTransaction(ctx context.Context, partition int32, m Mar
 	if err != nil {
 		return err
 	}
-	if err := s.wait(ctx, next); err != nil {
+	if err := s.Wait(ctx, next); err != nil {
 		return err
 	}
 	c.committed(done)

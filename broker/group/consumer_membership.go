@@ -122,15 +122,20 @@ func (s *shard) consumer(name string, now time.Time, h *ConsumerHeartbeat) (*ent
 	case g.empty():
 		return e, s.exchange(e, now, NewConsumer(name, rules, now))
 	}
-	up, answers, err := g.upgrade(now, rules, h.Topics)
-	if err != nil {
-		return nil, err
-	}
-	s.cfg.Log.Info("group goes on with the consumer protocol", "group", name, "members", len(up.members))
-	if err := s.exchange(e, now, up); err != nil {
-		return nil, err
-	}
-	return e, s.perform(e, now, append(answers, Save{}))
+	return e, s.attempt(e, func() error {
+		up, answers, err := e.group.(*Group).upgrade(now, rules, h.Topics)
+		if err != nil {
+			return err
+		}
+		if err := s.exchange(e, now, up); err != nil {
+			return err
+		}
+		if err := s.perform(e, now, append(answers, Save{})); err != nil {
+			return err
+		}
+		s.cfg.Log.Info("group goes on with the consumer protocol", "group", name, "members", len(up.members))
+		return nil
+	})
 }
 
 // ConsumerDescription is a group of the consumer protocol as an administrator
@@ -161,7 +166,7 @@ func (c *Coordinator) DescribeConsumer(ctx context.Context, group string) (Consu
 	}
 	var d ConsumerDescription
 	var next int64
-	err = s.do(ctx, func() error {
+	err = s.Do(ctx, func() error {
 		e := s.get(group)
 		if e == nil {
 			return kerr.GroupIDNotFound
@@ -185,5 +190,5 @@ func (c *Coordinator) DescribeConsumer(ctx context.Context, group string) (Consu
 	if err != nil {
 		return ConsumerDescription{}, err
 	}
-	return d, s.wait(ctx, next)
+	return d, s.Wait(ctx, next)
 }

@@ -378,7 +378,7 @@ func (w *consumerWalk) expire() {
 func (w *consumerWalk) step(e Event) []Effect {
 	w.t.Helper()
 	w.note("%T%+v", e, e)
-	effects := w.g.Step(w.now, e)
+	effects := unshared(w.t, w.g, len(w.log)%16 == 0, func() []Effect { return w.g.Step(w.now, e) })
 	for _, f := range effects {
 		w.note("  %T%+v", f, f)
 		if s, ok := f.(Save); ok {

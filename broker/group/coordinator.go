@@ -2,13 +2,12 @@ package group
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"sync"
 	"time"
-	"unicode/utf16"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/waybillhq/waybill/broker/coordinator"
 )
 
 // MaxMetadata bounds the text that goes with a committed offset, in bytes
@@ -96,65 +95,41 @@ func (c *Config) consumerRules(group string) ConsumerRules {
 type Coordinator struct {
 	cfg Config
 
-	mu     sync.RWMutex
-	shards map[int32]*shard
+	shards coordinator.Set[*shard]
 }
 
 // NewCoordinator returns a coordinator that leads nothing yet.
-func NewCoordinator(cfg Config) *Coordinator {
-	return &Coordinator{cfg: cfg, shards: map[int32]*shard{}}
-}
+func NewCoordinator(cfg Config) *Coordinator { return &Coordinator{cfg: cfg} }
 
 // Partition is the partition of [Topic] in which a group lives.
 func (c *Coordinator) Partition(group string) int32 {
-	return PartitionFor(group, c.cfg.Partitions)
-}
-
-// PartitionFor is the partition, of n, that Kafka gives a coordinated name: that
-// of a group, or a transactional id.
-func PartitionFor(name string, n int32) int32 {
-	var h int32 // String.hashCode of Java
-	for _, unit := range utf16.Encode([]rune(name)) {
-		h = 31*h + int32(unit)
-	}
-	return (h & 0x7fffffff) % n
+	return coordinator.PartitionFor(group, c.cfg.Partitions)
 }
 
 // Lead makes this the coordinator of the groups of one partition, from when it
 // returns: what concerns all groups misses none that is about to be loaded. The
 // caller runs serve, once. It reads the log, until when requests are answered
 // COORDINATOR_LOAD_IN_PROGRESS, and coordinates until ctx ends (nil) or the log
-// fails, which ends the leadership. A partition is led once at a time.
+// fails, which ends the leadership: requests are then answered
+// COORDINATOR_NOT_AVAILABLE until the partition is led again. It is led once at a
+// time.
 func (c *Coordinator) Lead(partition int32, log Log) (serve func(ctx context.Context) error, err error) {
 	s := newShard(partition, log, &c.cfg)
-	c.mu.Lock()
-	_, led := c.shards[partition]
-	if !led {
-		c.shards[partition] = s
+	if err := c.shards.Lead(s); err != nil {
+		return nil, err
 	}
-	c.mu.Unlock()
-	if led {
-		return nil, fmt.Errorf("partition %d of %s is led already", partition, Topic)
-	}
-	return func(ctx context.Context) error { return c.serve(ctx, s) }, nil
+	return func(ctx context.Context) error { return s.Serve(ctx, s.replay, s.run) }, nil
 }
 
-func (c *Coordinator) serve(ctx context.Context, s *shard) error {
-	defer func() {
-		c.mu.Lock()
-		delete(c.shards, s.partition)
-		c.mu.Unlock()
-		close(s.done)
-	}()
-	if err := s.load(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return fmt.Errorf("load partition %d of %s: %w", s.partition, Topic, err)
-	}
-	close(s.ready)
-	return s.run(ctx)
-}
+// Down says that a partition cannot be led, and why: requests about its groups
+// are answered COORDINATOR_NOT_AVAILABLE.
+func (c *Coordinator) Down(partition int32, why error) { c.shards.Down(partition, why) }
+
+// Available is nil, or COORDINATOR_NOT_AVAILABLE if nobody coordinates a group.
+func (c *Coordinator) Available(group string) error { return c.shards.Available(c.Partition(group)) }
+
+// Faults are the partitions whose groups cannot be served, and why.
+func (c *Coordinator) Faults() map[int32]error { return c.shards.Faults() }
 
 // shard returns the shard of a group, if it is led here and loaded.
 func (c *Coordinator) shard(group string) (*shard, error) {
@@ -170,34 +145,5 @@ func (c *Coordinator) shardOfAny(group string) (*shard, error) {
 	if len(group) > maxName {
 		return nil, kerr.InvalidGroupID
 	}
-	return c.led(c.Partition(group))
-}
-
-func (c *Coordinator) led(partition int32) (*shard, error) {
-	c.mu.RLock()
-	s := c.shards[partition]
-	c.mu.RUnlock()
-	if s == nil {
-		return nil, kerr.NotCoordinator
-	}
-	select {
-	case <-s.ready:
-		return s, nil
-	default:
-		return nil, kerr.CoordinatorLoadInProgress
-	}
-}
-
-// wait returns when what a request was computed from may be told.
-func (s *shard) wait(ctx context.Context, next int64) error {
-	if next == 0 {
-		return nil
-	}
-	if err := s.log.WaitDurable(ctx, next); err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		return fmt.Errorf("%w: wait until durable: %w", kerr.NotCoordinator, err)
-	}
-	return nil
+	return c.shards.Led(c.Partition(group))
 }

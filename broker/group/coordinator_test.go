@@ -276,14 +276,17 @@ func TestFailedLogEndsLeadership(t *testing.T) {
 		if err := r.commit("other", at(0, 1)); !errors.Is(err, kerr.CoordinatorNotAvailable) {
 			t.Errorf("failed commit: got %v", err)
 		}
-		if err := <-parked; !errors.Is(err, kerr.NotCoordinator) {
-			t.Errorf("parked join: got %v, want NOT_COORDINATOR", err)
+		if err := <-parked; !errors.Is(err, kerr.CoordinatorNotAvailable) {
+			t.Errorf("parked join: got %v, want COORDINATOR_NOT_AVAILABLE", err)
 		}
 		if err := r.stop(); !errors.Is(err, errDisk) {
 			t.Errorf("Lead: got %v, want %v", err, errDisk)
 		}
-		if err := r.commit("other", at(0, 1)); !errors.Is(err, kerr.NotCoordinator) {
-			t.Errorf("commit after the end: got %v, want NOT_COORDINATOR", err)
+		if err := r.commit("other", at(0, 1)); !errors.Is(err, kerr.CoordinatorNotAvailable) {
+			t.Errorf("commit after the end: got %v, want COORDINATOR_NOT_AVAILABLE", err)
+		}
+		if _, err := r.List(t.Context()); !errors.Is(err, kerr.CoordinatorNotAvailable) {
+			t.Errorf("a list that is not whole: got %v, want COORDINATOR_NOT_AVAILABLE", err)
 		}
 	})
 }
@@ -622,24 +625,6 @@ func TestForgetTopic(t *testing.T) {
 			r.restart()
 		}
 	})
-}
-
-func TestPartitionFor(t *testing.T) {
-	// Utils.abs(String.hashCode) % n, as computed by Java.
-	for _, c := range []struct {
-		name string
-		n    int32
-		want int32
-	}{
-		{"", 50, 0},
-		{"hello", 50, 99162322 % 50},
-		{"my-group", 50, 36},
-		{"é€😀", 1 << 30, (((233*31+8364)*31+0xd83d)*31 + 0xde00) % (1 << 30)},
-	} {
-		if got := PartitionFor(c.name, c.n); got != c.want {
-			t.Errorf("PartitionFor(%q, %d): got %d, want %d", c.name, c.n, got, c.want)
-		}
-	}
 }
 
 func FuzzReadRecord(f *testing.F) {

@@ -18,20 +18,20 @@
 // and a classic one again when the last has left (migrate.go).
 //
 // A [Coordinator] puts groups behind requests. The groups of one partition of
-// __consumer_offsets belong to the goroutine that runs [Coordinator.Lead] for it,
-// and to no other: requests are sent there as closures and are applied one after
-// the other, timers fire there, and records are appended there. Lead first reads
-// its partition from start to end. Leadership arrives as its context: when that
-// ends, every parked request is answered NOT_COORDINATOR.
+// __consumer_offsets belong to the goroutine that serves what [Coordinator.Lead]
+// returns for it, as package coordinator has it, and to no other: requests are
+// applied there, timers fire there, and records are appended there.
 //
 // # What is promised
 //
 // State is changed when its record is appended, and an answer is given when all
 // that it was computed from is durable: the caller of a request waits for the
 // offset of the last record of its group, not only of its own. So a commit that
-// was acknowledged survives, and a fetch never shows one that may not. A failed
-// append or wait ends the leadership of the partition; nothing is acknowledged
-// after it, and the next leader reads what the log holds.
+// was acknowledged survives, and a fetch never shows one that may not. What the
+// log refuses (a full disk) has not happened, and its client is told to come again;
+// what time would have brought is tried again a second later. Where a log fails,
+// nothing is acknowledged until the partition is led again and has read what the
+// log holds.
 //
 // A rebalance of a classic group survives the end of a leadership: a generation is
 // saved before its members are told of it, and that a member has gone at once. So
@@ -50,7 +50,8 @@
 //
 // # Goroutines
 //
-// The package starts none. Lead runs in its caller's, and so does every request.
+// The package starts none. A partition is served in its caller's, and so is every
+// request.
 //
 // # What is left out
 //

@@ -1,51 +1,18 @@
 package group
 
 import (
-	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/waybillhq/waybill/internal/record"
 )
 
-const (
-	loadBytes = 1 << 20
-	// decodeLimit bounds a decompressed batch of our own topic.
-	decodeLimit = 64 << 20
-)
+// decodeLimit bounds a decompressed batch of our own topic.
+const decodeLimit = 64 << 20
 
-// load reads the partition from start to end.
-func (s *shard) load(ctx context.Context) error {
-	end := s.log.EndOffset()
-	now := time.Now()
-	for at := s.log.StartOffset(); at < end; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		buf, err := s.log.Read(at, loadBytes)
-		if err != nil {
-			return fmt.Errorf("read at offset %d: %w", at, err)
-		}
-		was := at
-		for len(buf) > 0 {
-			b, rest, err := record.Next(buf)
-			if errors.Is(err, record.ErrPartial) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-			if err := s.replay(b, now); err != nil {
-				return err
-			}
-			at, buf = b.NextOffset(), rest
-		}
-		if at <= was {
-			return fmt.Errorf("read at offset %d: nothing below the end %d", at, end)
-		}
-	}
+// begin puts what was read to work.
+func (s *shard) begin(now time.Time) {
 	for _, e := range s.groups {
 		if g, ok := e.group.(*Consumer); ok {
 			g.loaded(now)
@@ -53,11 +20,11 @@ func (s *shard) load(ctx context.Context) error {
 		s.schedule(e)
 		s.forget(e)
 	}
-	return nil
 }
 
 // replay applies a batch that is in the log.
-func (s *shard) replay(b record.Batch, now time.Time) error {
+func (s *shard) replay(b record.Batch) error {
+	now := time.Now()
 	records, err := b.Decode(decodeLimit)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"maps"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -11,6 +12,8 @@ import (
 // machine is the state of a group of either protocol, as its shard handles it.
 type machine interface {
 	Step(now time.Time, e Event) []Effect
+	// clone returns a copy, which steps do not share with the original.
+	clone() machine
 	Wake() time.Time
 	State() State
 	CheckCommit(now time.Time, memberID, instanceID string, epoch int32, transactional bool) error
@@ -34,6 +37,36 @@ var (
 	_ machine = (*Group)(nil)
 	_ machine = (*Consumer)(nil)
 )
+
+func (g *Group) clone() machine {
+	c := *g
+	c.members = make(map[string]*member, len(g.members))
+	for id, m := range g.members {
+		own := *m
+		c.members[id] = &own
+	}
+	c.static, c.pending = maps.Clone(g.static), maps.Clone(g.pending)
+	return &c
+}
+
+func (g *Consumer) clone() machine {
+	c := *g
+	c.members = make(map[string]*consumerMember, len(g.members))
+	for id, m := range g.members {
+		own := *m
+		if m.classic != nil {
+			classic := *m.classic
+			own.classic = &classic
+		}
+		c.members[id] = &own
+	}
+	c.owners = make(map[TopicID]map[int32]string, len(g.owners))
+	for id, owners := range g.owners {
+		c.owners[id] = maps.Clone(owners)
+	}
+	c.static, c.target, c.patterns = maps.Clone(g.static), maps.Clone(g.target), maps.Clone(g.patterns)
+	return &c
+}
 
 // State is where the group stands.
 func (g *Group) State() State { return g.state }

@@ -97,7 +97,7 @@ func (c *Coordinator) askMember(ctx context.Context, group string, ev func(Token
 // effect that answers it.
 func (s *shard) ask(ctx context.Context, f func(Token, time.Time) error) (Effect, error) {
 	ch := make(chan answer, 1)
-	err := s.do(ctx, func() error {
+	err := s.Do(ctx, func() error {
 		s.tokens++
 		to := s.tokens
 		s.waiting[to] = ch
@@ -112,9 +112,9 @@ func (s *shard) ask(ctx context.Context, f func(Token, time.Time) error) (Effect
 	}
 	select {
 	case a := <-ch:
-		return a.effect, s.wait(ctx, a.next)
-	case <-s.done:
-		return nil, kerr.NotCoordinator
+		return a.effect, s.Wait(ctx, a.next)
+	case <-s.Done():
+		return nil, s.Ended()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

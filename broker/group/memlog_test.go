@@ -22,6 +22,7 @@ type memLog struct {
 	hold    bool
 	fail    error
 	refuse  error
+	tries   int // refused ones
 	changed chan struct{}
 }
 
@@ -34,6 +35,7 @@ func (l *memLog) Append(b record.Batch) (base, next int64, err error) {
 		return 0, 0, l.fail
 	}
 	if l.refuse != nil {
+		l.tries++
 		return 0, 0, l.refuse
 	}
 	base = l.end

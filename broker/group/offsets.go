@@ -108,6 +108,20 @@ func (o *offsets) remove(tp TopicPartition) {
 	}
 }
 
+// before says whether all that there is of a partition stands in the log before an
+// offset.
+func (o *offsets) before(tp TopicPartition, end int64) bool {
+	if p, ok := o.committed[tp]; ok && p.logOffset >= end {
+		return false
+	}
+	for _, held := range o.pending {
+		if p, ok := held[tp]; ok && p.logOffset >= end {
+			return false
+		}
+	}
+	return true
+}
+
 // unstable says whether an open transaction may move the partition.
 func (o *offsets) unstable(tp TopicPartition) bool {
 	for _, held := range o.pending {

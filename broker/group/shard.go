@@ -9,11 +9,15 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/waybillhq/waybill/broker/coordinator"
 	"github.com/waybillhq/waybill/internal/record"
 )
 
-// maxAppend bounds one batch of commits; a greater request becomes several.
-const maxAppend = 256 << 10
+// tickRest is how long a group waits for its next tick that could not be saved.
+const tickRest = time.Second
+
+// errUnsaved says that the log has refused what a group has become.
+var errUnsaved = errors.New("group cannot be saved")
 
 // entry is one group of a shard.
 type entry struct {
@@ -28,16 +32,13 @@ type entry struct {
 	index int // in the shard's heap, -1 if not there
 }
 
-// shard is the groups of one partition. All fields but inbox, ready and done are
-// the leading goroutine's.
+// shard is the groups of one partition. All fields but log are the leading
+// goroutine's.
 type shard struct {
-	partition int32
-	log       Log
-	cfg       *Config
-	rules     Rules
-	inbox     chan func()
-	ready     chan struct{} // closed when loaded
-	done      chan struct{} // closed when leadership has ended
+	*coordinator.Loop
+	log   Log
+	cfg   *Config
+	rules Rules
 
 	groups  map[string]*entry
 	wakes   wakeHeap
@@ -47,13 +48,14 @@ type shard struct {
 	// whose coordinator is being asked; both by producer id.
 	open      map[int64]*openTxn
 	verifying map[int64]*verification
-	// failure is why leadership has to end.
-	failure error
-	// next, release and pinned are of the last checkpoint: when the log is durable
-	// up to next, what stands before release may go (0 is done), which is less
-	// than could if an open transaction pinned some of it.
-	next, release int64
-	pinned        bool
+	// next is the end of the last checkpoint, and pinned says that an open
+	// transaction kept some of what stands before it.
+	next   int64
+	pinned bool
+	// forgetting are topics that are gone and where the log ended then, as long as
+	// offsets of theirs are left; forgetAt is when to try again, zero is never.
+	forgetting map[string]int64
+	forgetAt   time.Time
 }
 
 // openTxn is a transaction that holds offsets of this partition's groups.
@@ -79,60 +81,48 @@ type answer struct {
 
 func newShard(partition int32, log Log, cfg *Config) *shard {
 	return &shard{
-		partition: partition,
+		Loop:      coordinator.NewLoop(Topic, partition, log),
 		log:       log,
 		cfg:       cfg,
 		rules:     Rules{cfg.InitialRebalanceDelay, cfg.MaxMembers, cfg.MaxGroupBytes},
-		inbox:     make(chan func()),
-		ready:     make(chan struct{}),
-		done:      make(chan struct{}),
 		groups:    map[string]*entry{},
 		waiting:   map[Token]chan answer{},
 		open:      map[int64]*openTxn{},
 		verifying: map[int64]*verification{},
+
+		forgetting: map[string]int64{},
 	}
 }
 
-// run serves the shard until ctx ends or the log fails.
+// run serves the shard until ctx ends or its leadership does.
 func (s *shard) run(ctx context.Context) error {
+	s.begin(time.Now())
+	s.Loaded()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	cleanup := time.NewTicker(s.cfg.CleanupInterval)
 	defer cleanup.Stop()
-	for s.failure == nil {
-		if len(s.wakes) > 0 {
-			timer.Reset(time.Until(s.wakes[0].wake))
+	for s.Failed() == nil {
+		if wake := s.wake(); !wake.IsZero() {
+			timer.Reset(time.Until(wake))
 		} else {
 			timer.Stop()
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case f := <-s.inbox:
+		case f := <-s.Inbox():
 			f()
 		case <-timer.C:
 			s.tick(time.Now())
 		case <-cleanup.C:
 			s.expire(time.Now(), s.cfg.OffsetsRetention)
 			if err := s.checkpoint(ctx, time.Now(), s.cfg.CheckpointRecords); err != nil {
-				s.cfg.Log.Warn("group checkpoint is delayed", "partition", s.partition, "err", err)
+				s.cfg.Log.Warn("group checkpoint is delayed", "partition", s.Partition(), "err", err)
 			}
 		}
 	}
-	return s.failure
-}
-
-// do runs f in the leading goroutine and returns what f returns.
-func (s *shard) do(ctx context.Context, f func() error) error {
-	result := make(chan error, 1)
-	select {
-	case s.inbox <- func() { result <- f() }:
-		return <-result
-	case <-s.done:
-		return kerr.NotCoordinator
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return s.Failed()
 }
 
 // get returns a group, nil if there is none.
@@ -168,14 +158,36 @@ func (e *entry) idle() bool {
 
 // step applies an event to a group and does what it wants.
 func (s *shard) step(e *entry, now time.Time, ev Event) error {
-	effects := e.group.Step(now, ev)
-	if err := s.perform(e, now, effects); err != nil {
-		return err
+	return s.attempt(e, func() error {
+		effects := e.group.Step(now, ev)
+		if err := s.perform(e, now, effects); err != nil {
+			return err
+		}
+		if !quiet(ev, effects) {
+			s.schedule(e)
+		}
+		return nil
+	})
+}
+
+// attempt makes a change of a group, which is as it was if the log refuses it.
+// That takes a copy, which is made when the log may well refuse; when it does so
+// by surprise the leadership ends, and the next one reads what the log says.
+func (s *shard) attempt(e *entry, change func() error) error {
+	careful, end := s.Careful(), s.EndOffset()
+	group, saved := e.group, e.saved
+	if careful {
+		e.group = group.clone()
 	}
-	if !quiet(ev, effects) {
-		s.schedule(e)
+	err := change()
+	switch {
+	case !errors.Is(err, errUnsaved):
+	case careful && s.EndOffset() == end:
+		e.group, e.saved = group, saved
+	default:
+		s.Fail(fmt.Errorf("group %q: %w", e.name, err))
 	}
-	return nil
+	return err
 }
 
 // quiet says that a step was a heartbeat that changed nothing: it can only have
@@ -247,15 +259,11 @@ func (s *shard) save(e *entry, now time.Time, parts []Part) error {
 	return nil
 }
 
-// write appends records of a group. A refusal is fatal here: the rules keep
-// groups within a record, so it means that the log is not what it should be.
+// write appends records of a group. The rules keep groups within a record, so
+// there is no refusal that is the request's fault.
 func (s *shard) write(e *entry, records []record.Record) error {
-	_, err := s.append(e, records, record.NoProducer(record.None))
-	if err != nil && s.failure == nil {
-		s.failure = fmt.Errorf("save group: %w", err)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", kerr.NotCoordinator, err)
+	if _, err := s.append(e, records, record.NoProducer(record.None)); err != nil {
+		return fmt.Errorf("%w: %w: %w", kerr.CoordinatorNotAvailable, errUnsaved, err)
 	}
 	return nil
 }
@@ -290,62 +298,48 @@ func (s *shard) deliver(e *entry, f Effect) {
 	ch <- a
 }
 
-// append writes records of one group in as few batches as may be, and returns
-// the offset of each.
+// append writes records of one group and returns the offset of each.
 func (s *shard) append(e *entry, records []record.Record, stamp record.Stamp) ([]int64, error) {
-	at := make([]int64, 0, len(records))
-	for len(records) > 0 {
-		n, size := 0, 0
-		for n < len(records) && (n == 0 || size < maxAppend) {
-			size += len(records[n].Key) + len(records[n].Value)
-			n++
-		}
-		b, err := record.Encode(records[:n], stamp)
-		if err != nil {
-			return nil, fmt.Errorf("encode records: %w", err)
-		}
-		base, next, err := s.log.Append(b)
-		if err != nil && len(at) > 0 {
-			// The log has what memory has not.
-			s.failure = fmt.Errorf("append the rest of a request: %w", err)
-		}
-		if err != nil {
-			return nil, s.failed(err)
-		}
-		for i := range n {
-			at = append(at, base+int64(i))
-		}
+	at, next, err := s.Append(records, stamp)
+	if err != nil {
+		return nil, err
+	}
+	if len(at) > 0 {
 		e.next = next
-		records = records[n:]
 	}
 	return at, nil
 }
 
-// failed tells a refusal from the end of the log, which ends the leadership.
-func (s *shard) failed(err error) error {
-	var refusal *kerr.Error
-	if s.failure == nil && errors.As(err, &refusal) {
-		return err
+// wake is when something is to be done next; zero is never.
+func (s *shard) wake() time.Time {
+	if len(s.wakes) == 0 || !s.forgetAt.IsZero() && s.forgetAt.Before(s.wakes[0].wake) {
+		return s.forgetAt
 	}
-	s.failure = fmt.Errorf("append to %s: %w", Topic, err)
-	return fmt.Errorf("%w: %w", kerr.CoordinatorNotAvailable, err)
+	return s.wakes[0].wake
 }
 
 // tick lets the time of every group pass whose deadline has come.
 func (s *shard) tick(now time.Time) {
-	for len(s.wakes) > 0 && !s.wakes[0].wake.After(now) && s.failure == nil {
+	if !s.forgetAt.IsZero() && !s.forgetAt.After(now) {
+		s.forgetTopics(now)
+	}
+	for len(s.wakes) > 0 && !s.wakes[0].wake.After(now) && s.Failed() == nil {
 		e := s.wakes[0]
 		if err := s.step(e, now, Tick{}); err != nil {
+			// Others may be waited for that need no record.
+			s.wakeAt(e, now.Add(tickRest))
 			return
 		}
 		s.forget(e)
 	}
 }
 
-func (s *shard) schedule(e *entry) {
-	e.wake = e.group.Wake()
+func (s *shard) schedule(e *entry) { s.wakeAt(e, e.group.Wake()) }
+
+func (s *shard) wakeAt(e *entry, at time.Time) {
+	e.wake = at
 	switch {
-	case e.wake.IsZero():
+	case at.IsZero():
 		s.unschedule(e)
 	case e.index < 0:
 		heap.Push(&s.wakes, e)

@@ -113,7 +113,7 @@ func (w *walk) step(e Event) {
 	}
 	before := w.g.generation
 	saves := 0
-	for _, f := range w.g.Step(w.now, e) {
+	for _, f := range unshared(w.t, w.g, w.tokens%16 == 0, func() []Effect { return w.g.Step(w.now, e) }) {
 		w.log = append(w.log, fmt.Sprintf("  %T%+v", f, f))
 		switch f := f.(type) {
 		case Joined:

@@ -1,48 +1,26 @@
 package txn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
-	"unicode/utf16"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
-	"github.com/waybillhq/waybill/internal/record"
+	"github.com/waybillhq/waybill/broker/coordinator"
 )
 
 // Topic is the name of the topic that holds the transactional ids.
 const Topic = "__transaction_state"
 
+// Log is one partition of [Topic], as its leader has it.
+type Log = coordinator.Log
+
 // maxID bounds a transactional id, in bytes.
 const maxID = 1024
-
-// Log is one partition of [Topic], as its leader has it. Appends do not overlap;
-// WaitDurable is called by many.
-//
-// An append that is refused, without anything written and with a log that goes
-// on, returns an error that wraps a *kerr.Error. Any other error ends the
-// leadership.
-type Log interface {
-	// Append gives b its offsets, writes it, and returns the offset after it. It
-	// does not wait for the disk.
-	Append(b record.Batch) (next int64, err error)
-	// WaitDurable returns when every record below next is committed: durable, and
-	// on all replicas that must have it.
-	WaitDurable(ctx context.Context, next int64) error
-	// StartOffset is the first offset, EndOffset that of the next append.
-	StartOffset() int64
-	EndOffset() int64
-	// Read returns whole batches from the one that holds from, at least one and
-	// then at most maxBytes; nothing at the end.
-	Read(from int64, maxBytes int) ([]byte, error)
-	// DeleteBefore lets go of the records below an offset. It may be late or
-	// refuse: they are then read again at the next start, to the same effect.
-	DeleteBefore(offset int64) error
-}
 
 // Marker is the end of a transaction.
 type Marker struct {
@@ -116,72 +94,50 @@ type Coordinator struct {
 	partitions Partitions
 	ids        ProducerIDs
 
-	mu     sync.RWMutex
-	shards map[int32]*shard
+	shards coordinator.Set[*shard]
 }
 
 // NewCoordinator returns a coordinator that leads nothing yet.
 func NewCoordinator(cfg Config, partitions Partitions, ids ProducerIDs) *Coordinator {
-	return &Coordinator{cfg: cfg, partitions: partitions, ids: ids, shards: map[int32]*shard{}}
+	return &Coordinator{cfg: cfg, partitions: partitions, ids: ids}
 }
 
 // Partition is the partition of [Topic] in which a transactional id lives.
 func (c *Coordinator) Partition(id string) int32 {
-	var h int32 // String.hashCode of Java
-	for _, unit := range utf16.Encode([]rune(id)) {
-		h = 31*h + int32(unit)
-	}
-	return (h & 0x7fffffff) % c.cfg.IDPartitions
+	return coordinator.PartitionFor(id, c.cfg.IDPartitions)
 }
 
 // Lead makes this the coordinator of the transactional ids of one partition, from
 // when it returns. The caller runs serve, once. It reads the log, until when
 // requests are answered COORDINATOR_LOAD_IN_PROGRESS, and coordinates until ctx
-// ends (nil) or the log fails, which ends the leadership. epoch is the leader's,
-// above that of every earlier leader: it goes into the markers. A partition is led
-// once at a time.
+// ends (nil) or the log fails, which ends the leadership: requests are then
+// answered COORDINATOR_NOT_AVAILABLE until the partition is led again. epoch is the
+// leader's, not below that of any earlier leader: it goes into the markers. A
+// partition is led once at a time.
 func (c *Coordinator) Lead(partition, epoch int32, log Log) (serve func(ctx context.Context) error, err error) {
 	s := newShard(c, partition, epoch, log)
-	c.mu.Lock()
-	_, led := c.shards[partition]
-	if !led {
-		c.shards[partition] = s
+	if err := c.shards.Lead(s); err != nil {
+		return nil, err
 	}
-	c.mu.Unlock()
-	if led {
-		return nil, fmt.Errorf("partition %d of %s is led already", partition, Topic)
-	}
-	return func(ctx context.Context) error {
-		defer func() {
-			c.mu.Lock()
-			delete(c.shards, partition)
-			c.mu.Unlock()
-		}()
-		return s.lead(ctx)
-	}, nil
+	return func(ctx context.Context) error { return s.Serve(ctx, s.replay, s.run) }, nil
 }
+
+// Down says that a partition cannot be led, and why: requests about its ids are
+// answered COORDINATOR_NOT_AVAILABLE.
+func (c *Coordinator) Down(partition int32, why error) { c.shards.Down(partition, why) }
+
+// Available is nil, or COORDINATOR_NOT_AVAILABLE if nobody coordinates a transactional id.
+func (c *Coordinator) Available(id string) error { return c.shards.Available(c.Partition(id)) }
+
+// Faults are the partitions whose ids cannot be served, and why.
+func (c *Coordinator) Faults() map[int32]error { return c.shards.Faults() }
 
 // shard returns the shard of a transactional id, if it is led here and loaded.
 func (c *Coordinator) shard(id string) (*shard, error) {
 	if id == "" || len(id) > maxID {
 		return nil, kerr.InvalidRequest
 	}
-	return c.led(c.Partition(id))
-}
-
-func (c *Coordinator) led(partition int32) (*shard, error) {
-	c.mu.RLock()
-	s := c.shards[partition]
-	c.mu.RUnlock()
-	if s == nil {
-		return nil, kerr.NotCoordinator
-	}
-	select {
-	case <-s.ready:
-		return s, nil
-	default:
-		return nil, kerr.CoordinatorLoadInProgress
-	}
+	return c.shards.Led(c.Partition(id))
 }
 
 // NewProducer gives a producer without a transactional id its own.
@@ -248,7 +204,7 @@ func (c *Coordinator) waitSettled(ctx context.Context, id string, patience time.
 		return err
 	}
 	var settled <-chan struct{}
-	err = s.do(ctx, func() error {
+	err = s.Do(ctx, func() error {
 		if e := s.ids[id]; e != nil {
 			settled = e.settled
 		}
@@ -284,7 +240,7 @@ func (c *Coordinator) Verify(ctx context.Context, id string, p Producer, partiti
 		return err
 	}
 	var next int64
-	err = s.do(ctx, func() error {
+	err = s.Do(ctx, func() error {
 		e := s.ids[id]
 		if e == nil {
 			return kerr.InvalidProducerIDMapping
@@ -295,7 +251,7 @@ func (c *Coordinator) Verify(ctx context.Context, id string, p Producer, partiti
 	if err != nil {
 		return err
 	}
-	return s.wait(ctx, next)
+	return s.Wait(ctx, next)
 }
 
 // apply applies an event to a transactional id and returns the state after it,
@@ -309,7 +265,7 @@ func (c *Coordinator) apply(ctx context.Context, id string, ev Event) (Txn, erro
 	var next int64
 	var settled <-chan struct{}
 	var answer error
-	err = s.do(ctx, func() error {
+	err = s.Do(ctx, func() error {
 		e := s.ids[id]
 		if e == nil {
 			if _, first := ev.(Init); !first {
@@ -328,7 +284,7 @@ func (c *Coordinator) apply(ctx context.Context, id string, ev Event) (Txn, erro
 	if answer != nil {
 		return Txn{}, answer
 	}
-	if err := s.wait(ctx, next); err != nil {
+	if err := s.Wait(ctx, next); err != nil {
 		return Txn{}, err
 	}
 	if _, ends := ev.(End); ends && settled != nil {
@@ -344,7 +300,7 @@ func (c *Coordinator) Get(ctx context.Context, id string) (Txn, error) {
 		return Txn{}, err
 	}
 	var t Txn
-	err = s.do(ctx, func() error {
+	err = s.Do(ctx, func() error {
 		e := s.ids[id]
 		if e == nil {
 			return kerr.TransactionalIDNotFound
@@ -356,30 +312,19 @@ func (c *Coordinator) Get(ctx context.Context, id string) (Txn, error) {
 }
 
 // List returns the state of all transactional ids of the partitions that are led
-// here, in no order. A partition that is being loaded fails it: the list would
-// not be whole.
+// here, in no order. An error says that the list is not whole: a partition is being
+// loaded, or is down.
 func (c *Coordinator) List(ctx context.Context) ([]Txn, error) {
-	c.mu.RLock()
-	partitions := make([]int32, 0, len(c.shards))
-	for p := range c.shards {
-		partitions = append(partitions, p)
-	}
-	c.mu.RUnlock()
+	shards, missing := c.shards.All()
 	var all []Txn
-	for _, p := range partitions {
-		s, err := c.led(p)
-		if err != nil {
-			return nil, err
-		}
-		err = s.do(ctx, func() error {
+	for _, s := range shards {
+		err := s.Do(ctx, func() error {
 			for _, e := range s.ids {
 				all = append(all, e.txn)
 			}
 			return nil
 		})
-		if err != nil {
-			return nil, err
-		}
+		missing = cmp.Or(missing, err)
 	}
-	return all, nil
+	return all, missing
 }

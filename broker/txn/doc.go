@@ -8,8 +8,8 @@
 // testdata/*.txt are its transcripts.
 //
 // A [Coordinator] puts it behind requests. The ids of one partition of
-// __transaction_state belong to the goroutine that runs [Coordinator.Lead] for
-// it, as groups do to theirs in package group. InitProducerId gives a producer
+// __transaction_state belong to the goroutine that serves what [Coordinator.Lead]
+// returns for it, as package coordinator has it. InitProducerId gives a producer
 // its id and epoch and fences the one before it; AddPartitionsToTxn and
 // AddOffsetsToTxn put partitions into the transaction; EndTxn decides:
 //
@@ -38,12 +38,16 @@
 // no other): clients that go on at once are then spared CONCURRENT_TRANSACTIONS.
 // Kafka answers before the markers; the outcome is as certain either way.
 //
+// What the log refuses (a full disk) has not happened: its client is told to come
+// again, a timeout is looked at again with the next check, and the end of a
+// transaction whose markers are written is recorded as soon as that is possible.
+//
 // Records have Kafka's formats (TransactionLogKey 0, TransactionLogValue 1).
 //
 // # Goroutines
 //
-// Lead runs in its caller's goroutine and starts one for each transaction that is
-// ending. It waits for them before it returns.
+// A partition is served in its caller's goroutine, which starts one for each
+// transaction that is ending and waits for them before it returns.
 //
 // # What is left out
 //

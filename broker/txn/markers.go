@@ -22,7 +22,7 @@ const (
 // leadership ends, or with an error when somebody else leads.
 func (s *shard) writeMarkers(t Txn, next int64) error {
 	// Nobody may see an outcome that a crash could change.
-	if err := s.log.WaitDurable(s.endCtx, next); err != nil {
+	if err := s.Wait(s.endCtx, next); err != nil {
 		if s.endCtx.Err() != nil {
 			return nil
 		}
@@ -39,6 +39,7 @@ func (s *shard) writeMarkers(t Txn, next int64) error {
 
 // writeMarker writes one marker, however often that takes.
 func (s *shard) writeMarker(ctx context.Context, id string, tp TopicPartition, m Marker) error {
+	delayed := false
 	log := s.cfg.Log.With("transactional_id", id, "producer_id", m.Producer.ID, "topic", tp.Topic, "partition", tp.Partition)
 	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
 		err := s.partitions.WriteMarker(ctx, tp, m)
@@ -51,14 +52,19 @@ func (s *shard) writeMarker(ctx context.Context, id string, tp TopicPartition, m
 			log.Warn("transaction marker is not needed", "err", err)
 			return nil
 		case errors.Is(err, kerr.TransactionCoordinatorFenced):
-			return fmt.Errorf("write marker to %s-%d: %w", tp.Topic, tp.Partition, err)
-		case retry == lastRetry:
+			return fmt.Errorf("%w: write marker to %s-%d: %w", kerr.NotCoordinator, tp.Topic, tp.Partition, err)
+		case retry == lastRetry && !delayed:
 			log.Warn("transaction marker is delayed", "err", err)
+			delayed = true
 		}
-		select {
-		case <-time.After(retry):
-		case <-ctx.Done():
-			return nil
-		}
+		rest(ctx, retry)
+	}
+}
+
+// rest lets time pass, but not beyond ctx.
+func rest(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
 	}
 }

@@ -19,23 +19,30 @@ type memLog struct {
 	durable    int64
 	hold       bool
 	fail       error
+	refuse     error
+	tries      int // refused ones
 	crashes    int
 	changed    chan struct{}
 }
 
 func newMemLog() *memLog { return &memLog{changed: make(chan struct{})} }
 
-func (l *memLog) Append(b record.Batch) (int64, error) {
+func (l *memLog) Append(b record.Batch) (base, next int64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.fail != nil {
-		return 0, l.fail
+		return 0, 0, l.fail
 	}
-	b.SetBaseOffset(l.end)
+	if l.refuse != nil {
+		l.tries++
+		return 0, 0, l.refuse
+	}
+	base = l.end
+	b.SetBaseOffset(base)
 	l.batches = append(l.batches, b)
 	l.end = b.NextOffset()
 	l.signal()
-	return l.end, nil
+	return base, l.end, nil
 }
 
 func (l *memLog) signal() {

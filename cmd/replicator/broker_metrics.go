@@ -117,6 +117,8 @@ func (s *brokerStatus) Collect(out chan<- prometheus.Metric) {
 	gauge(out, "full_partitions", "Partitions that found the disk full and try again.", float64(all.Full), nil)
 	gauge(out, "uncleanable_partitions", "Partitions that compaction has given up.", float64(all.Uncleanable), nil)
 
+	gauge(out, "coordinators_down", "Partitions of the coordinators' topics whose groups or transactions cannot be served.", float64(len(b.CoordinatorFaults())), nil)
+
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	groups, transactions, err := b.Coordinated(ctx)

@@ -1,0 +1,114 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/waybillhq/waybill/broker/commitlog"
+	"github.com/waybillhq/waybill/broker/replica"
+)
+
+const (
+	// leadRest is how long a partition whose leadership has failed waits to be led
+	// again, at first, and longestLeadRest how long when it fails again and again.
+	leadRest        = 100 * time.Millisecond
+	longestLeadRest = time.Minute
+)
+
+// keeper keeps one partition of a coordinator's topic led. What befalls it
+// concerns no other partition.
+type keeper struct {
+	b *Broker
+	p *replica.Partition
+	// lead takes the partition, and returns what serves it until its context ends
+	// or the log fails; down says that it cannot be taken, and why.
+	lead func() (serve func(context.Context) error, err error)
+	down func(why error)
+
+	serve func(context.Context) error
+	told  string // the last reason that was logged
+}
+
+// lead takes every partition of both topics, before the first client is answered,
+// and returns what keeps them led until its context ends. Clients are gone by
+// then, and logs close after it.
+func (c *coordinators) lead() (keep func(ctx context.Context) error) {
+	var all []*keeper
+	take := func(p *replica.Partition, lead func() (func(context.Context) error, error), down func(int32, error)) {
+		k := &keeper{b: c.b, p: p, lead: lead, down: func(why error) { down(p.Partition, why) }}
+		k.take()
+		all = append(all, k)
+	}
+	for _, p := range c.b.topic(offsetsTopic).partitions {
+		take(p, func() (func(context.Context) error, error) {
+			return c.groups.Lead(p.Partition, groupLog{partitionLog{p}})
+		}, c.groups.Down)
+	}
+	for _, p := range c.b.topic(transactionsTopic).partitions {
+		take(p, func() (func(context.Context) error, error) {
+			return c.txns.Lead(p.Partition, p.LeaderEpoch(), partitionLog{p})
+		}, c.txns.Down)
+	}
+	return func(ctx context.Context) error {
+		var wg sync.WaitGroup
+		for _, k := range all {
+			wg.Go(func() { k.keep(ctx) })
+		}
+		wg.Wait()
+		return nil
+	}
+}
+
+// take leads the partition, unless its log takes no writes until the broker is
+// started again.
+func (k *keeper) take() {
+	k.serve = nil
+	if h, cause := k.p.Health(); h == commitlog.Offline {
+		k.down(cause)
+		k.tell("the broker is started again", cause)
+		return
+	}
+	serve, err := k.lead()
+	if err != nil {
+		k.down(err)
+		k.tell("the broker is started again", err)
+		return
+	}
+	k.serve = serve
+}
+
+// keep serves the partition, and leads it again when that has failed.
+func (k *keeper) keep(ctx context.Context) {
+	for rest := leadRest; k.serve != nil; k.take() {
+		began := time.Now()
+		err := k.serve(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, commitlog.ErrClosed) {
+			return // the broker stops
+		}
+		if h, _ := k.p.Health(); h != commitlog.Offline {
+			k.tell("it has read its log anew", err)
+		}
+		if rest = min(2*rest, longestLeadRest); time.Since(began) > longestLeadRest {
+			rest = leadRest
+		}
+		select {
+		case <-time.After(rest):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tell logs why a coordinator is not there, once for each reason, and until when.
+func (k *keeper) tell(until string, why error) {
+	if why.Error() != k.told {
+		k.told = why.Error()
+		k.b.log.Error("coordinator is down: requests for it are answered COORDINATOR_NOT_AVAILABLE",
+			"topic", k.p.Topic, "partition", k.p.Partition, "until", until, "err", why)
+	}
+}
