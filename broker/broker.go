@@ -38,6 +38,7 @@ type Broker struct {
 
 	conns    *admission
 	inFlight *budget // of frames
+	answers  *budget
 	// decompress has a slot for every batch that is being decompressed.
 	decompress chan struct{}
 	syncs      *commitlog.SyncGate
@@ -86,6 +87,7 @@ func New(cfg Config) (_ *Broker, err error) {
 		metrics:    newMetrics(table),
 		conns:      newAdmission(cfg.Limits),
 		inFlight:   newBudget(cfg.Limits.MaxInFlightBytes, int64(cfg.Limits.MaxRequestBytes), framePatience),
+		answers:    newBudget(cfg.Limits.MaxAnswerBytes, cfg.Limits.MaxAnswerBytes/2, answerPatience),
 		decompress: make(chan struct{}, concurrentDecompress),
 		syncs:      commitlog.NewSyncGate(concurrentSyncs),
 		files:      commitlog.NewFiles(openFiles()),

@@ -197,6 +197,9 @@ type Limits struct {
 	// MaxInFlightBytes bounds what was received of large requests, of all
 	// connections together; beyond it connections are not read.
 	MaxInFlightBytes int64
+	// MaxAnswerBytes bounds what decoded requests and answers that are not written
+	// yet take, of all connections together, without records.
+	MaxAnswerBytes int64
 	// HandshakeTimeout bounds TLS and SASL together.
 	HandshakeTimeout time.Duration
 	// IdleTimeout closes connections that have sent nothing and wait for
@@ -247,6 +250,7 @@ func DefaultLimits() Limits {
 		MaxConnectionsPerHost: 0,                // behind a proxy all clients have one address
 		MaxRequestBytes:       100 << 20,        // socket.request.max.bytes
 		MaxInFlightBytes:      256 << 20,        // two of the largest requests and room for others
+		MaxAnswerBytes:        128 << 20,        // three hundred answers about 10,000 partitions
 		HandshakeTimeout:      15 * time.Second, // a SCRAM exchange is four round trips
 		IdleTimeout:           10 * time.Minute, // connections.max.idle.ms
 		WriteTimeout:          60 * time.Second, // a client that takes 50 MiB at 1 MB/s
@@ -298,6 +302,7 @@ func (c *Config) Validate() error {
 		"limits.max connections":            int64(c.Limits.MaxConnections),
 		"limits.max request bytes":          int64(c.Limits.MaxRequestBytes),
 		"limits.max in flight bytes":        c.Limits.MaxInFlightBytes,
+		"limits.max answer bytes":           c.Limits.MaxAnswerBytes,
 		"limits.handshake timeout":          int64(c.Limits.HandshakeTimeout),
 		"limits.idle timeout":               int64(c.Limits.IdleTimeout),
 		"limits.write timeout":              int64(c.Limits.WriteTimeout),

@@ -62,7 +62,9 @@ type conn struct {
 	answered chan struct{} // has one when busy may have become 0
 	short    atomic.Bool   // the connection is cut for a budget
 	gone     func()        // ends what waits for the client or on its behalf
-	out      []byte        // the writer's buffer
+	// afford takes memory for a request; nil outside of pipeline.
+	afford func(r *request, n int64) error
+	out    []byte // the writer's buffer
 	// late is closed when a stop does not wait any longer for what was asked.
 	late chan struct{}
 	// muted is until when the connection is not served, for exceeding a quota, in
@@ -148,7 +150,7 @@ func (c *conn) pipeline(ctx context.Context) error {
 	defer stop()
 	clientCtx, gone := context.WithCancel(groupCtx)
 	defer gone()
-	c.gone = gone
+	c.gone, c.afford = gone, c.affords(clientCtx)
 	// When the broker stops, the reader ends as if the client had sent its last
 	// request; worker and writer end after it, at the latest after the drain.
 	drained := context.AfterFunc(ctx, func() {
@@ -433,6 +435,11 @@ func (c *conn) work(ctx context.Context, frames <-chan frame, answers chan<- ans
 
 // handle answers one frame. An error is the end of the connection.
 func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (r *request, p pending, err error) {
+	defer func() {
+		if err != nil && r != nil {
+			r.claim.release()
+		}
+	}()
 	defer c.recoverPanic(&err)
 	if row == nil {
 		return nil, nil, fmt.Errorf("%w: unknown api key %d", errFrame, h.key)
@@ -443,16 +450,16 @@ func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (r 
 			resp := c.b.unsupportedAPIVersions()
 			return r, func(context.Context) (kmsg.Response, error) { return resp, nil }, nil
 		}
-		return nil, nil, fmt.Errorf("%w: %s v%d is not supported", errFrame, apiName(row.key), h.version)
+		return r, nil, fmt.Errorf("%w: %s v%d is not supported", errFrame, apiName(row.key), h.version)
 	}
 	if err := c.admits(row.key); err != nil {
-		return nil, nil, err
+		return r, nil, err
 	}
 	body := newRequest(row.key)
 	body.SetVersion(h.version)
-	clientID, err := decodeRequest(frame, body, row.form(h.version))
+	clientID, err := r.decode(frame, body)
 	if err != nil {
-		return nil, nil, err
+		return r, nil, err
 	}
 	c.client.ClientID = clientID
 	if v, ok := body.(*kmsg.ApiVersionsRequest); ok {
@@ -469,7 +476,7 @@ func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (r 
 	p = row.handle(c.b, ctx, r)
 	r.throttleTime(time.Since(began))
 	c.mute(r.throttle)
-	return r, p, nil
+	return r, p, r.unpaid
 }
 
 // mute keeps the connection from being served for a time.
@@ -509,12 +516,14 @@ func (c *conn) recoverPanic(err *error) {
 func (c *conn) write(ctx context.Context, answers <-chan answer, unanswered *sync.WaitGroup) error {
 	var failed error
 	for a := range answers {
+		r := a.request
 		if failed == nil {
 			if failed = c.send(ctx, a); failed != nil {
 				c.nc.Close()
 				c.gone()
 			}
 		}
+		r.claim.release()
 		c.done()
 		unanswered.Done()
 	}
@@ -523,29 +532,46 @@ func (c *conn) write(ctx context.Context, answers <-chan answer, unanswered *syn
 
 func (c *conn) send(ctx context.Context, a answer) (err error) {
 	defer c.recoverPanic(&err)
-	resp, err := a.pending(ctx)
-	c.b.metrics.answered(a.request, resp, time.Since(a.read))
-	if resp == nil {
-		return err
-	}
-	if a.request.throttle > 0 {
-		c.b.metrics.Throttled.Add(1)
-	}
-	c.mute(a.request.throttle) // which the end of the request may have added
-	if t, ok := resp.(kmsg.SetThrottleResponse); ok {
-		t.SetThrottle(int32(a.request.throttle.Milliseconds()))
-	}
 	defer func() {
 		if cap(c.out) > keptBuffer {
 			c.out = nil
 		}
 	}()
-	if f, ok := resp.(*fetchAnswer); ok {
-		defer f.release()
-		return errors.Join(err, c.stream(f, a.correlation))
+	records, err := c.encode(ctx, a)
+	if records != nil {
+		defer records.release()
+		return errors.Join(err, c.stream(records, a.correlation))
 	}
-	c.out = appendResponse(c.out[:0], a.correlation, resp)
 	return errors.Join(err, c.writeAll(c.out, false))
+}
+
+// encode waits for an answer and leaves it in the buffer, but for one with records.
+// A slow client has no more of it in memory than that.
+func (c *conn) encode(ctx context.Context, a answer) (*fetchAnswer, error) {
+	c.out = c.out[:0]
+	resp, err := a.pending(ctx)
+	r := a.request
+	c.b.metrics.answered(r, resp, time.Since(a.read))
+	if resp == nil {
+		return nil, err
+	}
+	if r.throttle > 0 {
+		c.b.metrics.Throttled.Add(1)
+	}
+	c.mute(r.throttle) // which the end of the request may have added
+	if t, ok := resp.(kmsg.SetThrottleResponse); ok {
+		t.SetThrottle(int32(r.throttle.Milliseconds()))
+	}
+	if f, ok := resp.(*fetchAnswer); ok {
+		return f, err
+	}
+	c.out = appendResponse(c.out, a.correlation, resp)
+	if r.body = nil; len(c.out) < spendStep {
+		r.claim.release()
+	} else {
+		r.claim.settle(int64(cap(c.out)))
+	}
+	return nil, err
 }
 
 // writeAll writes all of p. The client has the write timeout for each megabyte.

@@ -86,6 +86,12 @@ type request struct {
 	// waited is how long the worker waited for something to happen, and throttle
 	// how long the client is to wait for exceeding a quota.
 	waited, throttle time.Duration
+
+	// claim is the memory that the request and its answer hold, owed what is not
+	// taken yet, and unpaid why it could not be: see spend.
+	claim  *claim
+	owed   int64
+	unpaid error
 }
 
 // Client is who sent a request, as far as the broker knows.

@@ -41,6 +41,9 @@ func (b *Broker) describeConfigs(_ context.Context, r *request, q *kmsg.Describe
 		want := &resources[i]
 		out := kmsg.NewDescribeConfigsResponseResource()
 		out.ResourceType, out.ResourceName = want.ResourceType, want.ResourceName
+		if !r.spend(len(topicSettings) * configMemory) {
+			break
+		}
 		configs, err := b.configsOf(r, want)
 		out.ErrorCode, out.ErrorMessage = b.code(err, "describe configs", "resource", want.ResourceName), message(err)
 		for _, c := range configs {
@@ -244,6 +247,9 @@ func (b *Broker) listConfigResources(_ context.Context, r *request, q *kmsg.List
 		if !known {
 			resp.ErrorCode, resp.ConfigResources = kerr.UnsupportedVersion.Code, nil
 			return resp
+		}
+		if !r.spend(len(list) * entryMemory) {
+			break
 		}
 		for _, name := range list {
 			resp.ConfigResources = append(resp.ConfigResources, kmsg.ListConfigResourcesResponseConfigResource{Name: name, Type: int8(kind)})

@@ -149,6 +149,9 @@ func (b *Broker) describeConsumerGroup(ctx context.Context, r *request, name str
 	assignment := func(a group.Assignment) kmsg.Assignment {
 		all := kmsg.NewAssignment()
 		for id, partitions := range a.Topics() {
+			if !r.spend(entryMemory + 8*len(partitions)) {
+				break
+			}
 			topic, ok := set.Name(id)
 			if !ok {
 				continue // deleted, and the group has not met since
@@ -163,6 +166,9 @@ func (b *Broker) describeConsumerGroup(ctx context.Context, r *request, name str
 	var members []kmsg.ConsumerGroupDescribeResponseGroupMember
 	for i := range d.Members {
 		m := &d.Members[i]
+		if !r.spend(4 * entryMemory) {
+			return r.unpaid
+		}
 		member := kmsg.NewConsumerGroupDescribeResponseGroupMember()
 		member.MemberID, member.InstanceID, member.RackID = m.MemberID, optional(m.InstanceID), optional(m.RackID)
 		member.ClientID, member.ClientHost, member.MemberEpoch = m.ClientID, m.ClientHost, m.MemberEpoch

@@ -230,6 +230,9 @@ func (b *Broker) describeGroups(ctx context.Context, r *request, q *kmsg.Describ
 		out.ErrorCode, out.ErrorMessage = b.code(err, "describe group", "group", name), message(err)
 		out.State, out.ProtocolType, out.Protocol = string(d.State), d.ProtocolType, d.Protocol
 		for _, m := range d.Members {
+			if !r.spend(2*entryMemory + len(m.Metadata) + len(m.Assignment)) {
+				return resp
+			}
 			member := kmsg.NewDescribeGroupsResponseGroupMember()
 			member.MemberID, member.InstanceID = m.MemberID, optional(m.InstanceID)
 			member.ClientID, member.ClientHost = m.ClientID, m.ClientHost
@@ -257,6 +260,9 @@ func (b *Broker) listGroups(ctx context.Context, r *request, q *kmsg.ListGroupsR
 	for _, g := range all {
 		if !everything && !r.may(g.Group) || !wanted(q.StatesFilter, string(g.State)) || !wanted(q.TypesFilter, string(g.Type)) {
 			continue
+		}
+		if !r.spend(entryMemory) {
+			break
 		}
 		out := kmsg.NewListGroupsResponseGroup()
 		out.Group, out.ProtocolType = g.Group, g.ProtocolType

@@ -117,7 +117,11 @@ func (r *request) mayCreate(topic string) bool {
 func (b *Broker) describeTopic(r *request, q *kmsg.MetadataRequest, t *topic) kmsg.MetadataResponseTopic {
 	out := kmsg.NewMetadataResponseTopic()
 	out.Topic, out.TopicID, out.IsInternal = &t.Name, t.ID, isCoordinators(t.Name)
+	if !r.spend(len(t.partitions) * partitionMemory) {
+		return out
+	}
 	self := []int32{b.cfg.NodeID}
+	out.Partitions = make([]kmsg.MetadataResponseTopicPartition, 0, len(t.partitions))
 	for _, p := range t.partitions {
 		part := kmsg.NewMetadataResponseTopicPartition()
 		part.Partition, part.Leader, part.LeaderEpoch = p.Partition, b.cfg.NodeID, p.LeaderEpoch()

@@ -217,6 +217,9 @@ func (b *Broker) fetchOffsets(ctx context.Context, r *request, want *kmsg.Offset
 		}
 	}
 	for _, f := range offsets {
+		if !r.spend(entryMemory + len(f.Metadata)) {
+			break
+		}
 		if err == nil && !r.allowed(acl.Describe, acl.Topic, f.Topic) {
 			if want.Topics == nil {
 				continue

@@ -68,6 +68,9 @@ func (b *Broker) describeClientQuotas(_ context.Context, r *request, q *kmsg.Des
 		if !fits(entity) {
 			continue
 		}
+		if !r.spend(2 * entryMemory) {
+			break
+		}
 		out := kmsg.NewDescribeClientQuotasResponseEntry()
 		for _, kind := range []string{quotaUser, quotaClientID, quotaIP} {
 			if part := *entityPart(&entity, kind); part.Part {

@@ -40,6 +40,9 @@ func (b *Broker) electLeaders(_ context.Context, r *request, q *kmsg.ElectLeader
 	if q.Topics == nil && allowed { // who may not is not told which there are
 		set := b.topics.Load()
 		for _, name := range slices.Sorted(maps.Keys(set.byName)) {
+			if !r.spend(len(set.byName[name].partitions) * partitionMemory) {
+				return resp
+			}
 			t := kmsg.NewElectLeadersRequestTopic()
 			t.Topic = name
 			for _, p := range set.byName[name].partitions {
@@ -178,7 +181,7 @@ func (b *Broker) describeLogDirs(_ context.Context, r *request, q *kmsg.Describe
 	set := b.topics.Load()
 	add := func(name string, wanted func(int32) bool) {
 		t := set.byName[name]
-		if t == nil {
+		if t == nil || !r.spend(len(t.partitions)*partitionMemory) {
 			return
 		}
 		out := kmsg.NewDescribeLogDirsResponseDirTopic()

@@ -53,6 +53,9 @@ func (b *Broker) describeACLs(_ context.Context, r *request, q *kmsg.DescribeACL
 		return resp
 	}
 	for _, rule := range b.acls().Matching(filter) { // sorted by resource
+		if !r.spend(entryMemory) {
+			break
+		}
 		last := len(resp.Resources) - 1
 		if last < 0 || resp.Resources[last].ResourceType != kmsg.ACLResourceType(rule.ResourceType) ||
 			resp.Resources[last].ResourceName != rule.ResourceName || resp.Resources[last].ResourcePatternType != kmsg.ACLResourcePatternType(rule.PatternType) {
@@ -150,6 +153,9 @@ func (b *Broker) deleteACLs(_ context.Context, r *request, q *kmsg.DeleteACLsReq
 		out.ErrorCode, out.ErrorMessage = b.code(errs[i], "delete acls"), message(errs[i])
 		if errs[i] == nil {
 			for _, rule := range matched[i] {
+				if !r.spend(entryMemory) {
+					break
+				}
 				m := kmsg.NewDeleteACLsResponseResultMatchingACL()
 				m.ResourceType, m.ResourceName, m.ResourcePatternType = kmsg.ACLResourceType(rule.ResourceType), rule.ResourceName, kmsg.ACLResourcePatternType(rule.PatternType)
 				m.Principal, m.Host = rule.Principal, rule.Host
@@ -203,6 +209,9 @@ func (b *Broker) describeSCRAM(_ context.Context, r *request, q *kmsg.DescribeUs
 		}
 	}
 	for _, name := range names {
+		if !r.spend(entryMemory) {
+			break
+		}
 		out := kmsg.NewDescribeUserSCRAMCredentialsResponseResult()
 		out.User = name
 		switch creds := infos[name]; {

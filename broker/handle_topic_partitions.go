@@ -91,6 +91,9 @@ func (b *Broker) topicPartitions(r *request, t *topic, first, end int64) kmsg.De
 	out := kmsg.NewDescribeTopicPartitionsResponseTopic()
 	out.Topic, out.TopicID, out.IsInternal = &t.Name, t.ID, isCoordinators(t.Name)
 	out.AuthorizedOperations = r.operations(acl.Topic, t.Name)
+	if !r.spend(int(end-min(first, end)) * 2 * partitionMemory) {
+		return out
+	}
 	self := []int32{b.cfg.NodeID}
 	for _, p := range t.partitions[min(first, end):end] {
 		part := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()

@@ -73,6 +73,8 @@ func (b *Broker) createOne(r *request, q *kmsg.CreateTopicsRequest, want *kmsg.C
 		return tooMany
 	case isClosed(r.late):
 		return errLate
+	case !r.spend(len(topicSettings) * entryMemory):
+		return r.unpaid
 	}
 	if err := checkTopicName(want.Topic); err != nil {
 		return refuse(kerr.InvalidTopicException, err.Error())

@@ -137,6 +137,9 @@ func (b *Broker) describeTransactions(ctx context.Context, r *request, q *kmsg.D
 			out.StartTimestamp = t.Started.UnixMilli()
 		}
 		for _, tp := range t.Sorted() {
+			if !r.spend(entryMemory) {
+				return resp
+			}
 			if !r.allowed(acl.Describe, acl.Topic, tp.Topic) {
 				continue
 			}
@@ -153,6 +156,9 @@ func (b *Broker) describeTransactions(ctx context.Context, r *request, q *kmsg.D
 	return resp
 }
 
+// maxPattern bounds an expression: what is made of it takes many times its size.
+const maxPattern = 4 << 10
+
 // listTransactions answers ListTransactions (KIP-664): those that the caller may
 // Describe. v1 filters by how long they have been open (KIP-994), v2 by a pattern
 // of their ids (KIP-1152).
@@ -160,8 +166,11 @@ func (b *Broker) listTransactions(ctx context.Context, r *request, q *kmsg.ListT
 	resp := q.ResponseKind().(*kmsg.ListTransactionsResponse)
 	var pattern *regexp.Regexp
 	if p := text(q.TransactionalIDPattern); p != "" {
-		var err error
-		if pattern, err = regexp.Compile("^(?:" + p + ")$"); err != nil {
+		err := error(kerr.InvalidRegularExpression)
+		if len(p) <= maxPattern {
+			pattern, err = regexp.Compile("^(?:" + p + ")$")
+		}
+		if err != nil {
 			resp.ErrorCode = kerr.InvalidRegularExpression.Code
 			return resp
 		}
@@ -185,6 +194,9 @@ func (b *Broker) listTransactions(ctx context.Context, r *request, q *kmsg.ListT
 			q.Version >= 1 && q.DurationFilterMillis >= 0 && age <= q.DurationFilterMillis,
 			pattern != nil && !pattern.MatchString(t.ID):
 			continue
+		}
+		if !r.spend(entryMemory) {
+			break
 		}
 		out := kmsg.NewListTransactionsResponseTransactionState()
 		out.TransactionalID, out.ProducerID, out.TransactionState = t.ID, t.Producer.ID, t.State.String()
@@ -213,6 +225,9 @@ func (b *Broker) describeProducers(_ context.Context, r *request, q *kmsg.Descri
 			part.ErrorCode, part.ErrorMessage = b.code(err, "describe producers"), message(err)
 			if err == nil {
 				for _, s := range p.Producers() {
+					if !r.spend(entryMemory) {
+						return resp
+					}
 					a := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
 					a.ProducerID, a.ProducerEpoch = s.ProducerID, int32(s.ProducerEpoch)
 					a.LastSequence, a.LastTimestamp = s.LastSequence, s.LastTimestamp

@@ -26,8 +26,9 @@ type shape struct {
 	flexible, bare bool
 	// tags are the shapes of those tagged fields that hold structs.
 	tags map[uint64]*shape
-	// least is how many bytes it takes at least.
-	least int
+	// least is how many bytes it takes at least, and memory what the codec makes of
+	// it, without what it refers to.
+	least, memory int
 }
 
 // step is one field: a fixed number of bytes, a length and as many bytes, or an
@@ -37,6 +38,10 @@ type step struct {
 	size int    // of fixed, or of the length where it is not compact
 	elem *shape // of array, or inline
 }
+
+// stringLength is the size of a string's length, where that is not compact; bytes
+// have a longer one, and stay in the frame.
+const stringLength = 2
 
 type stepKind uint8
 
@@ -64,9 +69,16 @@ var structTags = map[kmsg.Key]map[uint64]*shape{
 // accepts walks a request's body. Bytes that follow it are not looked at, as by
 // the codec.
 func (s *shape) accepts(body []byte) bool {
+	_, ok := s.measure(body)
+	return ok
+}
+
+// measure is accepts, and says how much memory the codec will take for what it does
+// not leave in the frame: elements of arrays, and strings.
+func (s *shape) measure(body []byte) (memory int, ok bool) {
 	w := walker{buf: body, flexible: s.flexible}
 	w.walk(s)
-	return !w.bad
+	return w.memory, !w.bad
 }
 
 // walker walks a shape and counts what it claims. After the first fault bad is
@@ -75,6 +87,7 @@ type walker struct {
 	buf              []byte
 	flexible, bad    bool
 	elements, tagged int
+	memory           int
 }
 
 func (w *walker) fail() { w.bad, w.buf = true, nil }
@@ -131,7 +144,10 @@ func (w *walker) step(f *step) {
 	case fixed:
 		w.skip(f.size)
 	case sized:
-		w.skip(max(0, w.length(f.size)))
+		n := max(0, w.length(f.size))
+		if w.skip(n); f.size == stringLength {
+			w.memory += n
+		}
 	case inline:
 		w.walk(f.elem)
 	case nullable:
@@ -144,6 +160,7 @@ func (w *walker) step(f *step) {
 			w.fail()
 			return
 		}
+		w.memory += n * f.elem.memory
 		for ; n > 0 && !w.bad; n-- {
 			w.walk(f.elem)
 		}
@@ -248,7 +265,7 @@ func (p *prober) field(field reflect.StructField, i int, at place) (f step, ther
 		other := p.encode(at, func(s reflect.Value) { alter(s.Field(i)) })
 		return step{kind: fixed, size: fixedSize(t)}, len(other) == len(base) && string(other) != string(base), nil
 	case t.Kind() == reflect.String, t == reflect.TypeFor[*string]():
-		return step{kind: sized, size: 2}, grown(alter) == 1, nil
+		return step{kind: sized, size: stringLength}, grown(alter) == 1, nil
 	case t == reflect.TypeFor[[]byte]():
 		return step{kind: sized, size: 4}, grown(alter) == 1, nil
 	case t.Kind() == reflect.Slice:
@@ -259,6 +276,9 @@ func (p *prober) field(field reflect.StructField, i int, at place) (f step, ther
 			return step{}, false, nil
 		}
 		elem, err := p.element(t.Elem(), i, at)
+		if err == nil {
+			elem.memory = int(t.Elem().Size())
+		}
 		return step{kind: array, elem: elem}, true, err
 	case t.Kind() == reflect.Struct:
 		s, err := p.structure(t, func(root reflect.Value) reflect.Value { return at(root).Field(i) })
@@ -286,7 +306,7 @@ func (p *prober) element(t reflect.Type, i int, at place) (*shape, error) {
 	}
 	f := step{kind: fixed, size: fixedSize(t)}
 	if t.Kind() == reflect.String {
-		f = step{kind: sized, size: 2}
+		f = step{kind: sized, size: stringLength}
 	} else if f.size == 0 {
 		return nil, fmt.Errorf("an array of %s", t)
 	}

@@ -151,6 +151,11 @@ func frameHeader(frame []byte) header {
 // decodeRequest reads what follows the fixed part of the header into req, whose
 // version is set and has the given form. The request shares the frame's memory.
 func decodeRequest(frame []byte, req kmsg.Request, form *shape) (clientID string, err error) {
+	return decodeWithin(frame, req, form, func(int) error { return nil })
+}
+
+// decodeWithin is decodeRequest that asks afford for the memory first.
+func decodeWithin(frame []byte, req kmsg.Request, form *shape, afford func(memory int) error) (clientID string, err error) {
 	rest := frame[minFrame:]
 	if len(rest) < 2 {
 		return "", fmt.Errorf("%w: no client id", errFrame)
@@ -168,8 +173,12 @@ func decodeRequest(frame []byte, req kmsg.Request, form *shape) (clientID string
 			return "", err
 		}
 	}
-	if !form.accepts(rest) {
+	memory, ok := form.measure(rest)
+	if !ok {
 		return "", fmt.Errorf("%w: %s v%d claims more than it has", errFrame, apiName(kmsg.Key(req.Key())), req.GetVersion())
+	}
+	if err := afford(memory); err != nil {
+		return "", err
 	}
 	if err := req.ReadFrom(rest); err != nil {
 		return "", fmt.Errorf("%w: %s v%d: %v", errFrame, apiName(kmsg.Key(req.Key())), req.GetVersion(), err) //nolint:errorlint // the codec's errors carry nothing to branch on
