@@ -14,6 +14,7 @@ import (
 
 	"github.com/waybillhq/waybill/broker/commitlog"
 	"github.com/waybillhq/waybill/broker/group"
+	"github.com/waybillhq/waybill/internal/record"
 )
 
 // setting is one row of the catalogue of topic configurations. DescribeConfigs,
@@ -29,18 +30,18 @@ type setting struct {
 const (
 	maxInt64 = "9223372036854775807"
 
-	noTiers         = "There is no remote storage: nothing goes by it."
-	noRecompression = "Batches are stored as producers compressed them: nothing goes by it."
+	noTiers  = "There is no remote storage: nothing goes by it."
+	ownLevel = "The broker compresses at a level of its own: nothing goes by it."
 )
 
 // topicSettings are the topic configurations that this broker has, with Kafka's
 // names and defaults. What is not here is refused: INVALID_CONFIG.
 var topicSettings = []setting{
 	{"cleanup.policy", kmsg.ConfigTypeList, "delete", listOf("delete", "compact"), "What happens to old data: deleted by age and size, or all but the last record of each key; empty: kept. A compacted topic refuses records without a key."},
-	{"compression.gzip.level", kmsg.ConfigTypeInt, "-1", either(between(-1, -1), between(1, 9)), noRecompression},
-	{"compression.lz4.level", kmsg.ConfigTypeInt, "9", between(1, 17), noRecompression},
-	{"compression.type", kmsg.ConfigTypeString, "producer", oneOf("producer"), "Batches are stored as producers compressed them."},
-	{"compression.zstd.level", kmsg.ConfigTypeInt, "3", between(-131072, 22), noRecompression},
+	{"compression.gzip.level", kmsg.ConfigTypeInt, "-1", either(between(-1, -1), between(1, 9)), ownLevel},
+	{"compression.lz4.level", kmsg.ConfigTypeInt, "9", between(1, 17), ownLevel},
+	{"compression.type", kmsg.ConfigTypeString, "producer", oneOf("gzip", "snappy", "lz4", "zstd", "uncompressed", "producer"), "How batches are stored. producer: as producers compressed them. Else the broker compresses anew what comes otherwise, which costs it processor time."},
+	{"compression.zstd.level", kmsg.ConfigTypeInt, "3", between(-131072, 22), ownLevel},
 	{"delete.retention.ms", kmsg.ConfigTypeLong, "86400000", between(0, math.MaxInt64), "How long compaction keeps tombstones, and the markers of transactions of which no record is left, after it first saw them."},
 	{"file.delete.delay.ms", kmsg.ConfigTypeLong, "60000", between(0, math.MaxInt64), "Deleted segments are gone when the last reader has let go of them, however long that takes."},
 	{"flush.messages", kmsg.ConfigTypeLong, "1", between(1, math.MaxInt64), "1: a record is on disk before it is acknowledged or served. More: it is acknowledged when the operating system has it, and synced after so many records at the latest; killing the broker loses nothing, a power cut what was not synced."},
@@ -181,6 +182,35 @@ type topicConfig struct {
 	afterMax      int64
 	minISR        int
 	maxBatchBytes int
+	codec         record.Codec // asProduced, or what all batches are stored with
+}
+
+// asProduced is the codec that a batch comes with.
+const asProduced record.Codec = -1
+
+// storedAs is the codec for a batch that came with another.
+func (c *topicConfig) storedAs(came record.Codec) record.Codec {
+	if c.codec == asProduced {
+		return came
+	}
+	return c.codec
+}
+
+// codecOf is what a compression.type stands for.
+func codecOf(name string) record.Codec {
+	switch name {
+	case "uncompressed":
+		return record.None
+	case "gzip":
+		return record.Gzip
+	case "snappy":
+		return record.Snappy
+	case "lz4":
+		return record.LZ4
+	case "zstd":
+		return record.Zstd
+	}
+	return asProduced
 }
 
 // topicConfigOf reads configs that checkTopicConfigs has passed.
@@ -217,6 +247,7 @@ func topicConfigOf(configs map[string]string, share logShare) topicConfig {
 		afterMax:      number("message.timestamp.after.max.ms"),
 		minISR:        int(number("min.insync.replicas")),
 		maxBatchBytes: int(number("max.message.bytes")),
+		codec:         codecOf(text("compression.type")),
 	}
 	c.log.SegmentBytes = number("segment.bytes")
 	c.log.SegmentAge = milliseconds(number("segment.ms"))

@@ -16,8 +16,8 @@ const (
 	// maxDecompressed bounds what one batch may decompress to. A thousand times
 	// the default max.message.bytes would be a bomb; 64 times is not unheard of.
 	maxDecompressed = 64 << 20
-	// concurrentDecompress bounds how many batches are decompressed at once, and
-	// so their memory together.
+	// concurrentDecompress bounds how many batches are decompressed, or compressed
+	// anew, at once, and so their memory together.
 	concurrentDecompress = 4
 	// maxFailures bounds the records that an answer lists as refused.
 	maxFailures = 100
@@ -49,10 +49,13 @@ func (b *Broker) checkProduced(t *topic, q *kmsg.ProduceRequest, records []byte)
 	if err := batch.Check(); err != nil {
 		return nil, nil, err
 	}
-	section := batch.Records()
-	if codec := batch.Attributes().Codec(); codec != record.None {
+	section, codec := batch.Records(), batch.Attributes().Codec()
+	stored := t.config.storedAs(codec)
+	if codec != record.None || stored != codec {
 		b.decompress <- struct{}{}
 		defer func() { <-b.decompress }()
+	}
+	if codec != record.None {
 		if section, err = record.Decompress(codec, section, maxDecompressed); err != nil {
 			if errors.Is(err, record.ErrTooLarge) {
 				return nil, nil, refuse(kerr.MessageTooLarge, fmt.Sprintf("batch decompresses to more than %d bytes", maxDecompressed))
@@ -68,7 +71,24 @@ func (b *Broker) checkProduced(t *topic, q *kmsg.ProduceRequest, records []byte)
 	if err == nil && !t.config.appendTime && greatest != batch.MaxTimestamp() {
 		batch.SetMaxTimestamp(greatest) // look-ups by time and retention go by it
 	}
-	return batch, failures, err
+	if err != nil || stored == codec {
+		return batch, failures, err
+	}
+	if batch, err = batch.Recompressed(stored, section); err == nil {
+		err = checkSize(t, batch)
+	}
+	return batch, nil, err
+}
+
+// checkSize refuses a batch that is larger than its topic takes.
+func checkSize(t *topic, batch record.Batch) error {
+	switch {
+	case len(batch) > t.config.maxBatchBytes:
+		return refuse(kerr.MessageTooLarge, fmt.Sprintf("batch of %d bytes, max.message.bytes is %d", len(batch), t.config.maxBatchBytes))
+	case int64(len(batch)) > t.config.log.SegmentBytes:
+		return refuse(kerr.RecordListTooLarge, fmt.Sprintf("batch of %d bytes, segment.bytes is %d", len(batch), t.config.log.SegmentBytes))
+	}
+	return nil
 }
 
 // frameError is what a client is told about bytes that are no batch of format v2.
@@ -85,10 +105,6 @@ func (b *Broker) checkHeader(t *topic, q *kmsg.ProduceRequest, batch record.Batc
 	switch {
 	case batch.BaseOffset() != 0:
 		return refuse(kerr.InvalidRecord, fmt.Sprintf("base offset %d: the broker assigns offsets, it must be 0", batch.BaseOffset()))
-	case len(batch) > t.config.maxBatchBytes:
-		return refuse(kerr.MessageTooLarge, fmt.Sprintf("batch of %d bytes, max.message.bytes is %d", len(batch), t.config.maxBatchBytes))
-	case int64(len(batch)) > t.config.log.SegmentBytes:
-		return refuse(kerr.RecordListTooLarge, fmt.Sprintf("batch of %d bytes, segment.bytes is %d", len(batch), t.config.log.SegmentBytes))
 	case !batch.Dense():
 		return refuse(kerr.InvalidRecord, fmt.Sprintf("batch has %d records over %d offsets", batch.Count(), int64(batch.LastOffsetDelta())+1))
 	case attrs.Control():
@@ -106,7 +122,7 @@ func (b *Broker) checkHeader(t *topic, q *kmsg.ProduceRequest, batch record.Batc
 	case attrs.Transactional() && batch.ProducerID() < 0:
 		return refuse(kerr.InvalidRecord, "transactional batch without producer id")
 	}
-	return nil
+	return checkSize(t, batch)
 }
 
 // timeBounds is what timestamps a topic takes at a moment, in milliseconds.

@@ -1,10 +1,12 @@
 package broker
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -98,6 +100,52 @@ func TestCheckProduced(t *testing.T) {
 				t.Errorf("got %v (%v), %d failures", got, err, len(failures))
 			}
 		})
+	}
+}
+
+// TestATopicsCompressionIsThatOfItsBatches whatever they come with; all else of
+// them stays.
+func TestATopicsCompressionIsThatOfItsBatches(t *testing.T) {
+	now := time.Now().UnixMilli()
+	records := []record.Record{
+		{Timestamp: now, Key: []byte("a"), Value: bytes.Repeat([]byte("v"), 2000), Headers: []record.Header{{Key: "h", Value: []byte("1")}}},
+		{Timestamp: now + 5, Value: []byte("w")},
+	}
+	codecs := map[string]record.Codec{"uncompressed": record.None, "gzip": record.Gzip, "snappy": record.Snappy, "lz4": record.LZ4, "zstd": record.Zstd}
+	for came := range codecs {
+		stamp := record.NoProducer(codecs[came])
+		stamp.ProducerID, stamp.ProducerEpoch, stamp.BaseSequence = 7, 3, 40
+		sent := testBatch(t, stamp, records...)
+		want, err := sent.Decode(1 << 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for kept, codec := range codecs {
+			b := &Broker{decompress: make(chan struct{}, 1)}
+			got, _, err := b.checkProduced(testTopic(map[string]string{"compression.type": kept}), &kmsg.ProduceRequest{Version: 9}, bytes.Clone(sent))
+			if err != nil {
+				t.Errorf("%s to %s: %v", came, kept, err)
+				continue
+			}
+			if err := got.Check(); err != nil || got.Attributes().Codec() != codec || len(b.decompress) != 0 {
+				t.Errorf("%s to %s: codec %v, %v", came, kept, got.Attributes().Codec(), err)
+			}
+			if read, err := got.Decode(1 << 20); err != nil || !reflect.DeepEqual(read, want) {
+				t.Errorf("%s to %s: got %v, %v", came, kept, read, err)
+			}
+			if got.ProducerID() != 7 || got.ProducerEpoch() != 3 || got.BaseSequence() != 40 || got.MaxTimestamp() != now+5 || got.LastOffsetDelta() != 1 {
+				t.Errorf("%s to %s: header %x", came, kept, got[:record.HeaderSize])
+			}
+			if came == kept && !bytes.Equal(got, sent) {
+				t.Errorf("%s: compressed anew", kept)
+			}
+		}
+		// What it grows to counts.
+		b := &Broker{decompress: make(chan struct{}, 1)}
+		small := testTopic(map[string]string{"compression.type": "uncompressed", "max.message.bytes": "1000"})
+		if _, _, err := b.checkProduced(small, &kmsg.ProduceRequest{Version: 9}, sent); kafkaError(err) != kerr.MessageTooLarge {
+			t.Errorf("%s, too large without: got %v", came, err)
+		}
 	}
 }
 

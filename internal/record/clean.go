@@ -117,6 +117,17 @@ func (b Batch) Emptied() Batch {
 	return b.with(attributes, nil, -1, b.MaxTimestamp(), 0)
 }
 
+// Recompressed returns the batch with its records, which section has as they are
+// without compression, compressed by another codec.
+func (b Batch) Recompressed(codec Codec, section []byte) (Batch, error) {
+	packed, err := Compress(codec, section)
+	if err != nil {
+		return nil, err
+	}
+	attributes := b.Attributes()&^attrCodec | Attributes(codec)
+	return b.with(attributes, packed, b.BaseTimestamp(), b.MaxTimestamp(), b.Count()), nil
+}
+
 // with is the batch with another records section and what has to fit it.
 func (b Batch) with(a Attributes, section []byte, baseTime, maxTime int64, count int32) Batch {
 	out := append(make(Batch, 0, HeaderSize+len(section)), b[:HeaderSize]...)
