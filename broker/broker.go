@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -50,6 +49,7 @@ type Broker struct {
 	// topicsMu serialises changes of topics; readers take the snapshot.
 	topicsMu sync.Mutex
 	topics   atomic.Pointer[topicSet]
+	removed  []controller.TopicID // deleted, with their logs, which the metadata is not told yet; guarded by topicsMu
 	// settings are replaced under topicsMu as well.
 	settings atomic.Pointer[liveSettings]
 	loggers  *loggers
@@ -160,8 +160,16 @@ func (b *Broker) openStore() error {
 			return fmt.Errorf("bootstrap acl %s: %w", r, err)
 		}
 	}
+	if _, err := b.hasStore(); err != nil {
+		return err
+	}
 	var err error
-	if b.ctl, err = controller.Open(b.fs, filepath.Join(b.cfg.Dir, "metadata"), boot); err != nil {
+	switch b.ctl, err = controller.Open(b.fs, b.metadataDir(), boot); {
+	case errors.Is(err, controller.ErrCorrupt):
+		return fmt.Errorf("open metadata: %w; put it back from a backup of the data folder ('replicator dump' shows what can be read of it; the logs are as they were)", err)
+	case errors.Is(err, controller.ErrVersion):
+		return fmt.Errorf("open metadata: %w; start the version that wrote it", err)
+	case err != nil:
 		return fmt.Errorf("open metadata: %w", err)
 	}
 	b.quotas = newQuotas(b.ctl)

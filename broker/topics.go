@@ -3,7 +3,6 @@ package broker
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"path/filepath"
 	"strconv"
@@ -89,11 +88,7 @@ type topicSet struct {
 func (s *topicSet) close() error {
 	var errs []error
 	for _, t := range s.byName {
-		for _, p := range t.partitions {
-			if err := p.Close(); err != nil {
-				errs = append(errs, fmt.Errorf("close %s: %w", p, err))
-			}
-		}
+		errs = append(errs, closePartitions(t.partitions))
 	}
 	return errors.Join(errs...)
 }
@@ -140,22 +135,25 @@ func (b *Broker) topicDir(id controller.TopicID) string {
 	return filepath.Join(b.logsDir(), id.String())
 }
 
-// openTopics recovers the log of every partition, a few at a time. Logs of
-// topics that are no more are removed: their deletion was not finished.
+func (b *Broker) partitionDir(id controller.TopicID, n int) string {
+	return filepath.Join(b.topicDir(id), strconv.Itoa(n))
+}
+
+// openTopics recovers the log of every partition, a few at a time.
 func (b *Broker) openTopics() error {
 	if err := b.fs.MkdirAll(b.logsDir()); err != nil {
 		return fmt.Errorf("make logs directory: %w", err)
 	}
-	image := b.ctl.Image()
-	if err := b.removeOrphans(image); err != nil {
+	if err := b.settleLogs(); err != nil {
 		return err
 	}
+	image := b.ctl.Image()
 	set := &topicSet{byName: map[string]*topic{}, byID: map[controller.TopicID]*topic{}, version: 1}
 	defer func() { b.topics.Store(set) }()
 	for name, t := range image.Topics {
 		opened := &topic{Topic: t, config: b.topicConfig(t)}
 		set.byName[name], set.byID[t.ID] = opened, opened
-		if err := b.openPartitions(opened, image.Starts, nil); err != nil {
+		if err := b.openPartitions(opened); err != nil {
 			// The rest of the broker is worth having. What cannot be served says
 			// so to whoever asks for it.
 			b.log.Error("partition is offline", "err", err)
@@ -164,60 +162,89 @@ func (b *Broker) openTopics() error {
 	return nil
 }
 
-func (b *Broker) removeOrphans(image *controller.Image) error {
-	names, err := b.fs.ReadDir(b.logsDir())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read logs directory: %w", err)
-	}
-	for _, name := range names {
-		var id controller.TopicID
-		if id.UnmarshalText([]byte(name)) != nil || image.TopicNames[id] != "" {
-			continue
+// openPartitions opens the partitions of t, which have been made. Those that cannot
+// be opened are there, offline, and reported together.
+func (b *Broker) openPartitions(t *topic) error {
+	errs := make([]error, t.Partitions)
+	open := func(n int, dir string, id replica.Identity, epoch int32) (p *replica.Partition, err error) {
+		p, errs[n] = replica.OpenExisting(b.fs, dir, id, epoch, t.config.log)
+		if errs[n] == nil {
+			errs[n] = settleMirror(t.Mirror, p)
 		}
-		b.log.Info("removing the log of a deleted topic", "id", name)
-		if err := b.fs.RemoveAll(filepath.Join(b.logsDir(), name)); err != nil {
-			return fmt.Errorf("remove log of deleted topic %s: %w", name, err)
+		if r := p.Recovered(); r.CutBytes > 0 || r.Rebuilt > 0 {
+			b.log.Warn("log recovered", "topic", t.Name, "partition", id.Partition, "cut", r.CutBytes, "unsynced", r.TailBytes, "reindexed", r.Rebuilt)
 		}
+		return p, nil
 	}
-	return nil
+	return errors.Join(append(errs, b.eachNew(t, open))...)
 }
 
-// openPartitions opens those partitions of t that are not open yet. Partitions
-// that cannot be opened are there, offline, and reported together. If late comes
-// none is, and the error is errLate: the next start opens them.
-func (b *Broker) openPartitions(t *topic, epoch int32, late <-chan struct{}) error {
-	have := len(t.partitions)
+// makePartitions makes and opens those partitions of t that are not there yet, all or
+// none. What the metadata then does not come to speak of has to be discarded.
+func (b *Broker) makePartitions(t *topic, late <-chan struct{}) error {
+	return b.eachNew(t, func(_ int, dir string, id replica.Identity, epoch int32) (*replica.Partition, error) {
+		if isClosed(late) {
+			return nil, errLate
+		}
+		p, err := replica.Open(b.fs, dir, id, epoch, t.config.log)
+		if err == nil {
+			err = settleMirror(t.Mirror, p)
+		}
+		return p, err
+	})
+}
+
+// eachNew adds to t what open makes of the partitions that it does not have yet, a few
+// at a time, or, if one fails, nothing.
+func (b *Broker) eachNew(t *topic, open func(n int, dir string, id replica.Identity, epoch int32) (*replica.Partition, error)) error {
+	have, epoch := len(t.partitions), b.ctl.Image().Starts+t.EpochOffset
 	more := make([]*replica.Partition, int(t.Partitions)-have)
-	errs := make([]error, len(more))
 	var group errgroup.Group
 	group.SetLimit(concurrentSyncs)
-	for n := range more {
-		group.Go(func() error {
-			if isClosed(late) {
-				return errLate
-			}
-			id := replica.Identity{Topic: t.Name, TopicID: t.ID, Partition: int32(have + n)}
-			dir := filepath.Join(b.topicDir(t.ID), strconv.Itoa(have+n))
-			more[n], errs[n] = replica.Open(b.fs, dir, id, epoch+t.EpochOffset, t.config.log)
-			if errs[n] == nil {
-				errs[n] = settleMirror(t.Mirror, more[n])
-			}
-			if r := more[n].Recovered(); r.CutBytes > 0 || r.Rebuilt > 0 {
-				b.log.Warn("log recovered", "topic", t.Name, "partition", id.Partition, "cut", r.CutBytes, "unsynced", r.TailBytes, "reindexed", r.Rebuilt)
-			}
-			return nil
+	for i := range more {
+		group.Go(func() (err error) {
+			n := have + i
+			more[i], err = open(n, b.partitionDir(t.ID, n), replica.Identity{Topic: t.Name, TopicID: t.ID, Partition: int32(n)}, epoch)
+			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
-		for _, p := range more {
-			if p != nil {
-				err = errors.Join(err, p.Close())
-			}
-		}
-		return err
+		return errors.Join(err, closePartitions(more))
 	}
 	t.partitions = append(t.partitions[:have:have], more...)
+	return nil
+}
+
+func closePartitions(all []*replica.Partition) error {
+	var errs []error
+	for _, p := range all {
+		if p == nil {
+			continue
+		}
+		if err := p.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("close %s: %w", p, err))
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// discard removes the logs of partitions that were made for t from the n-th on, and
+// that the metadata does not speak of. What it leaves is for the next start.
+func (b *Broker) discard(t *topic, n int, why error) {
+	if errors.Is(why, errLate) || errors.Is(why, controller.ErrOffline) {
+		return // no time; or the metadata may speak of them after all
+	}
+	err := closePartitions(t.partitions[min(n, len(t.partitions)):])
+	if n == 0 {
+		err = errors.Join(err, b.fs.RemoveAll(b.topicDir(t.ID)))
+	} else {
+		for i := n; i < int(t.Partitions); i++ {
+			err = errors.Join(err, b.fs.RemoveAll(b.partitionDir(t.ID, i)))
+		}
+	}
+	if err != nil {
+		b.log.Warn("remove logs of what was not made", "topic", t.Name, "err", err)
+	}
 }
 
 // createTopic makes a topic durable and opens it. The name, count and configs
@@ -234,30 +261,35 @@ func (b *Broker) createTopicOf(name string, partitions int32, configs map[string
 	if err := b.roomFor(name, partitions); err != nil {
 		return nil, err
 	}
-	made := &controller.Topic{Name: name, ID: controller.NewTopicID(), Partitions: partitions, Configs: configs, Mirror: mirror}
-	err := b.ctl.Update(func(i *controller.Image) ([]controller.Record, error) {
-		if i.Topic(name) != nil {
-			return nil, kerr.TopicAlreadyExists
-		}
-		if err := checkCollision(i, name); err != nil {
-			return nil, err
-		}
-		return []controller.Record{{Topic: made}}, nil
-	})
-	if err != nil {
+	if err := b.nameFree(name); err != nil {
 		return nil, err
 	}
+	made := &controller.Topic{Name: name, ID: controller.NewTopicID(), Partitions: partitions, Configs: configs, Mirror: mirror}
 	t := &topic{Topic: made, config: b.topicConfig(made)}
-	err = b.openPartitions(t, b.ctl.Image().Starts, late)
-	if errors.Is(err, errLate) {
+	// The logs are there before anything says so: one that is missing then was lost.
+	err := b.makePartitions(t, late)
+	if err == nil {
+		err = b.ctl.Update(func(*controller.Image) ([]controller.Record, error) {
+			return []controller.Record{{Topic: made}}, nil
+		})
+	}
+	if err != nil {
+		b.discard(t, 0, err)
 		return nil, err
 	}
 	b.topics.Store(b.topics.Load().with(name, t))
-	if err != nil {
-		return t, err
-	}
 	b.log.Info("topic created", "topic", name, "id", made.ID.String(), "partitions", partitions)
 	return t, nil
+}
+
+// nameFree refuses the name of a topic that is there, or looks too much like one.
+// topicsMu is held.
+func (b *Broker) nameFree(name string) error {
+	image := b.ctl.Image()
+	if image.Topic(name) != nil {
+		return kerr.TopicAlreadyExists
+	}
+	return checkCollision(image, name)
 }
 
 // roomFor refuses partitions beyond those that the broker may have. Its own
@@ -286,22 +318,18 @@ func (b *Broker) deleteTopic(t *topic) error {
 		return kerr.UnknownTopicOrPartition
 	}
 	err := b.ctl.Update(func(*controller.Image) ([]controller.Record, error) {
-		return []controller.Record{{TopicDeleted: &controller.TopicDeleted{Name: t.Name, ID: t.ID}}}, nil
+		return append(b.buried(), controller.Record{TopicDeleted: &controller.TopicDeleted{Name: t.Name, ID: t.ID}}), nil
 	})
 	if err != nil {
 		return err
 	}
+	b.removed = nil
 	b.topics.Store(b.topics.Load().with(t.Name, nil))
-	for _, p := range current.partitions {
-		if err := p.Close(); err != nil {
-			b.log.Warn("close log of deleted topic", "partition", p.String(), "err", err)
-		}
+	if err := closePartitions(current.partitions); err != nil {
+		b.log.Warn("close logs of deleted topic", "topic", t.Name, "err", err)
 	}
 	b.log.Info("topic deleted", "topic", t.Name, "id", t.ID.String())
-	if err := b.fs.RemoveAll(b.topicDir(t.ID)); err != nil {
-		// The next start tries again.
-		b.log.Error("remove log of deleted topic", "topic", t.Name, "err", err)
-	}
+	b.removeLogs(t.ID, t.Name)
 	return nil
 }
 
@@ -324,13 +352,16 @@ func (b *Broker) changeTopic(name string, late <-chan struct{}, change func(cont
 			return err
 		}
 	}
-	err = b.ctl.Update(func(*controller.Image) ([]controller.Record, error) {
-		return []controller.Record{{Topic: &changed}}, nil
-	})
+	next := &topic{Topic: &changed, config: b.topicConfig(&changed), partitions: old.partitions}
+	if err = b.makePartitions(next, late); err == nil {
+		err = b.ctl.Update(func(*controller.Image) ([]controller.Record, error) {
+			return []controller.Record{{Topic: &changed}}, nil
+		})
+	}
 	if err != nil {
+		b.discard(next, len(old.partitions), err)
 		return err
 	}
-	next := &topic{Topic: &changed, config: b.topicConfig(&changed), partitions: old.partitions}
 	var errs []error
 	for _, p := range old.partitions {
 		if err := p.SetConfig(next.config.log); err != nil {
@@ -338,11 +369,6 @@ func (b *Broker) changeTopic(name string, late <-chan struct{}, change func(cont
 		}
 	}
 	b.applyMirror(next)
-	opened := b.openPartitions(next, b.ctl.Image().Starts, late)
-	if errors.Is(opened, errLate) {
-		return opened
-	}
-	errs = append(errs, opened)
 	b.topics.Store(b.topics.Load().with(name, next))
 	return errors.Join(errs...)
 }

@@ -61,6 +61,18 @@ type Controller struct {
 	}
 }
 
+// Exists says whether there is a store in dir, in whatever state.
+func Exists(fsys vfs.FS, dir string) (bool, error) {
+	_, err := fsys.Size(filepath.Join(dir, fileName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for a metadata store: %w", err)
+	}
+	return true, nil
+}
+
 // Open reads the store in dir, or creates it, and counts the start. A store that
 // exists keeps its own users and rules; b.ClusterID, if set, must be its id.
 func Open(fsys vfs.FS, dir string, b Bootstrap) (*Controller, error) {

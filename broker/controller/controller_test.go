@@ -122,6 +122,7 @@ func TestApplyRefuses(t *testing.T) {
 		"taken name":         {Topic: &Topic{Name: "t", ID: NewTopicID(), Partitions: 2}},
 		"taken id":           {Topic: &Topic{Name: "x", ID: id, Partitions: 2}},
 		"fewer partitions":   {Topic: &Topic{Name: "t", ID: id, Partitions: 1}},
+		"tombstone on life":  {Tombstone: &TopicDeleted{"t", id}},
 		"delete other life":  {TopicDeleted: &TopicDeleted{"t", NewTopicID()}},
 		"features go back":   {Features: &Features{}},
 		"producer ids lower": {ProducerIDs: &ProducerIDs{Next: 1}},

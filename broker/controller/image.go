@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"bytes"
 	"encoding/base64"
 	"fmt"
 	"maps"
@@ -67,9 +68,13 @@ type Image struct {
 
 	Topics     map[string]*Topic
 	TopicNames map[TopicID]string
-	Users      map[UserKey]auth.Credential
-	ACLs       []acl.Rule // sorted, each once
-	Quotas     map[QuotaEntity]map[string]float64
+	// Deleted are topics that are no more and whose logs may still be there, with
+	// the names that they had. Of logs that nothing here knows nobody can tell
+	// whether they may go.
+	Deleted map[TopicID]string
+	Users   map[UserKey]auth.Credential
+	ACLs    []acl.Rule // sorted, each once
+	Quotas  map[QuotaEntity]map[string]float64
 	// NextProducerID is the first id of the next block.
 	NextProducerID int64
 	// Features are the finalized levels that were set (KIP-584), and
@@ -113,7 +118,9 @@ type Record struct {
 	Start        *StartRecord   `json:"start,omitempty"`
 	Topic        *Topic         `json:"topic,omitempty"` // new, or changed in place
 	TopicDeleted *TopicDeleted  `json:"topicDeleted,omitempty"`
-	Mirror       *MirrorRecord  `json:"mirror,omitempty"` // of a topic that is there
+	Tombstone    *TopicDeleted  `json:"tombstone,omitempty"`   // of a topic that is no more
+	LogsRemoved  *LogsRemoved   `json:"logsRemoved,omitempty"` // ends a tombstone
+	Mirror       *MirrorRecord  `json:"mirror,omitempty"`      // of a topic that is there
 	User         *User          `json:"user,omitempty"`
 	UserDeleted  *UserKey       `json:"userDeleted,omitempty"`
 	ACL          *acl.Rule      `json:"acl,omitempty"`
@@ -136,10 +143,15 @@ type StartRecord struct {
 	Count int32 `json:"count"`
 }
 
-// TopicDeleted removes one life of a topic.
+// TopicDeleted removes one life of a topic, but for its logs.
 type TopicDeleted struct {
 	Name string  `json:"name"`
 	ID   TopicID `json:"id"`
+}
+
+// LogsRemoved says that no logs of a deleted topic are left.
+type LogsRemoved struct {
+	ID TopicID `json:"id"`
 }
 
 // ProducerIDs says that ids below Next may be in use.
@@ -213,6 +225,14 @@ func (i *Image) apply(r *Record, owned map[any]bool) error {
 		}
 		delete(own(&i.Topics, owned), t.Name)
 		delete(own(&i.TopicNames, owned), t.ID)
+		own(&i.Deleted, owned)[t.ID] = t.Name
+	case r.Tombstone != nil:
+		if i.TopicNames[r.Tombstone.ID] != "" {
+			return fmt.Errorf("topic %q is there and deleted", i.TopicNames[r.Tombstone.ID])
+		}
+		own(&i.Deleted, owned)[r.Tombstone.ID] = r.Tombstone.Name
+	case r.LogsRemoved != nil:
+		delete(own(&i.Deleted, owned), r.LogsRemoved.ID)
 	case r.Mirror != nil:
 		t := i.TopicByID(r.Mirror.TopicID)
 		if t == nil {
@@ -269,6 +289,8 @@ func (i *Image) applyTopic(t *Topic, owned map[any]bool) error {
 		return fmt.Errorf("topic %q with %d partitions and id %x", t.Name, t.Partitions, t.ID)
 	case have == nil && i.TopicNames[t.ID] != "":
 		return fmt.Errorf("topic %q has the id of %q", t.Name, i.TopicNames[t.ID])
+	case i.hasDeleted(t.ID):
+		return fmt.Errorf("topic %q has the id of one that was deleted", t.Name)
 	case have != nil && have.ID != t.ID:
 		return fmt.Errorf("topic %q exists with another id", t.Name)
 	case have != nil && t.EpochOffset < have.EpochOffset:
@@ -281,6 +303,11 @@ func (i *Image) applyTopic(t *Topic, owned map[any]bool) error {
 	own(&i.Topics, owned)[t.Name] = t
 	own(&i.TopicNames, owned)[t.ID] = t.Name
 	return nil
+}
+
+func (i *Image) hasDeleted(id TopicID) bool {
+	_, ok := i.Deleted[id]
+	return ok
 }
 
 // Records returns the shortest list that makes the image from nothing.
@@ -301,6 +328,10 @@ func (i *Image) Records() []Record {
 		if t.Mirror != nil {
 			out = append(out, Record{Mirror: &MirrorRecord{TopicID: t.ID, Mirror: *t.Mirror}})
 		}
+	}
+	deleted := slices.SortedFunc(maps.Keys(i.Deleted), func(a, b TopicID) int { return bytes.Compare(a[:], b[:]) })
+	for _, id := range deleted {
+		out = append(out, Record{Tombstone: &TopicDeleted{Name: i.Deleted[id], ID: id}})
 	}
 	users := slices.SortedFunc(maps.Keys(i.Users), func(a, b UserKey) int {
 		return slices.Compare([]string{a.Name, string(a.Mechanism)}, []string{b.Name, string(b.Mechanism)})

@@ -54,10 +54,20 @@ type Partition struct {
 // be above that of every earlier Open. If the log is damaged the partition is
 // returned all the same, offline, together with the error.
 func Open(fs vfs.FS, dir string, id Identity, epoch int32, cfg commitlog.Config) (*Partition, error) {
+	return lead(commitlog.Open, fs, dir, id, epoch, cfg)
+}
+
+// OpenExisting is [Open] of a partition that was made before: without its log it is
+// offline, too.
+func OpenExisting(fs vfs.FS, dir string, id Identity, epoch int32, cfg commitlog.Config) (*Partition, error) {
+	return lead(commitlog.OpenExisting, fs, dir, id, epoch, cfg)
+}
+
+func lead(open func(vfs.FS, string, commitlog.Config) (*commitlog.Log, error), fs vfs.FS, dir string, id Identity, epoch int32, cfg commitlog.Config) (*Partition, error) {
 	p := &Partition{Identity: id, waiters: map[*Waiter]int{}}
 	p.epoch.Store(epoch)
 	var err error
-	if p.log, err = commitlog.Open(fs, dir, cfg); err != nil {
+	if p.log, err = open(fs, dir, cfg); err != nil {
 		p.log, p.broken = nil, fmt.Errorf("%w: open log: %w", ErrOffline, err)
 		return p, fmt.Errorf("partition %s: %w", id, p.broken)
 	}

@@ -377,6 +377,29 @@ func (m *Mem) RemoveAll(dir string) error {
 	return nil
 }
 
+// RenameDir moves a directory with everything in it, durably.
+func (m *Mem) RenameDir(from, to string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.failing(OpRename, from); err != nil {
+		return err
+	}
+	from, to = filepath.Clean(from), filepath.Clean(to)
+	switch {
+	case m.dirs[from] == nil || m.dirs[filepath.Dir(to)] == nil:
+		return &fs.PathError{Op: "rename", Path: from, Err: fs.ErrNotExist}
+	case m.dirs[to] != nil:
+		return &fs.PathError{Op: "rename", Path: to, Err: fs.ErrExist}
+	}
+	for _, dir := range slices.Collect(maps.Keys(m.dirs)) {
+		if rest, ok := strings.CutPrefix(dir, from); ok && (rest == "" || rest[0] == filepath.Separator) {
+			m.dirs[to+rest] = m.dirs[dir]
+			delete(m.dirs, dir)
+		}
+	}
+	return nil
+}
+
 // SyncDir makes the names in a directory durable.
 func (m *Mem) SyncDir(dir string) error {
 	m.mu.Lock()

@@ -95,6 +95,14 @@ func (OS) Remove(name string) error { return os.Remove(name) }
 // RemoveAll removes a directory and everything in it.
 func (OS) RemoveAll(dir string) error { return os.RemoveAll(dir) }
 
+// RenameDir moves a directory. The new name is synced first: a crash may leave both.
+func (OS) RenameDir(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return errors.Join(syncDir(filepath.Dir(to)), syncDir(filepath.Dir(from)))
+}
+
 // SyncDir makes the names in a directory durable.
 func (OS) SyncDir(dir string) error { return syncDir(dir) }
 

@@ -30,6 +30,9 @@ type FS interface {
 	// RemoveAll removes a directory and everything in it; it is no error if
 	// there is none.
 	RemoveAll(dir string) error
+	// RenameDir moves a directory with everything in it, durably. There is nothing
+	// at its new place, whose parent exists.
+	RenameDir(from, to string) error
 	// SyncDir makes the names in a directory durable: creations, renames and
 	// removals that have returned.
 	SyncDir(dir string) error

@@ -77,6 +77,15 @@ func TestBothFileSystemsAgree(t *testing.T) {
 			}
 			must(t, c.fsys.SyncDir(dir))
 			must(t, c.fsys.Remove(filepath.Join(dir, "c")))
+			moved := filepath.Join(filepath.Dir(dir), "moved")
+			must(t, c.fsys.RenameDir(dir, moved))
+			if got, err := ReadFile(c.fsys, filepath.Join(moved, "y"), 10); string(got) != "new" {
+				t.Fatalf("a file of a directory that was moved: %q, %v", got, err)
+			}
+			if err := c.fsys.RenameDir(dir, moved); !errors.Is(err, fs.ErrNotExist) {
+				t.Fatalf("move a directory that is not there: %v, want ErrNotExist", err)
+			}
+			must(t, c.fsys.RenameDir(moved, dir))
 			must(t, c.fsys.RemoveAll(dir))
 			must(t, c.fsys.RemoveAll(dir))
 			if _, err := c.fsys.ReadDir(dir); !errors.Is(err, fs.ErrNotExist) {

@@ -1,0 +1,158 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/waybillhq/waybill/broker/commitlog"
+	"github.com/waybillhq/waybill/broker/controller"
+)
+
+// orphansDir is where logs go that the metadata does not know, beside logs.
+const orphansDir = "orphans"
+
+// ErrNoMetadata says that a data folder has logs and no metadata: nothing tells
+// what they are.
+var ErrNoMetadata = errors.New("there are logs, and no metadata that says what they are")
+
+func (b *Broker) metadataDir() string { return filepath.Join(b.cfg.Dir, "metadata") }
+
+// hasStore says whether there is a store in the data folder, and why none is to be
+// made there.
+func (b *Broker) hasStore() (bool, error) {
+	if there, err := controller.Exists(b.fs, b.metadataDir()); there || err != nil {
+		return there, err
+	}
+	logs, err := b.fs.ReadDir(b.logsDir())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("read logs directory: %w", err)
+	}
+	if len(logs) > 0 {
+		return false, fmt.Errorf("%w: %s has %d folders, and %s is missing: put it back from a backup of the data folder, or, to begin with an empty store, move %s elsewhere",
+			ErrNoMetadata, b.logsDir(), len(logs), filepath.Join(b.metadataDir(), controller.FileName), b.logsDir())
+	}
+	return false, nil
+}
+
+// settleLogs finishes deletions that were begun, and puts aside what the metadata
+// does not know: it may have been restored from an old copy, and to remove logs for
+// that would be to lose the data over a mistake.
+func (b *Broker) settleLogs() error {
+	names, err := b.fs.ReadDir(b.logsDir())
+	if err != nil {
+		return fmt.Errorf("read logs directory: %w", err)
+	}
+	image := b.ctl.Image()
+	for id, name := range image.Deleted {
+		b.removeLogs(id, name)
+	}
+	if err := b.ctl.Update(func(*controller.Image) ([]controller.Record, error) { return b.buried(), nil }); err != nil {
+		return fmt.Errorf("note which logs were removed: %w", err)
+	}
+	b.removed = nil
+	for _, name := range names {
+		var id controller.TopicID
+		if id.UnmarshalText([]byte(name)) != nil {
+			continue
+		}
+		_, deleted := image.Deleted[id]
+		t := image.TopicByID(id)
+		switch {
+		case t != nil:
+			err = b.putExtraAside(t)
+		case !deleted:
+			err = b.putAside(name, name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeLogs removes the logs of a deleted topic. What fails is tried again by the
+// next start.
+func (b *Broker) removeLogs(id controller.TopicID, name string) {
+	err := b.fs.RemoveAll(b.topicDir(id))
+	if err == nil {
+		err = b.fs.SyncDir(b.logsDir())
+	}
+	if err != nil {
+		b.log.Error("remove logs of deleted topic", "topic", name, "id", id.String(), "err", err)
+		return
+	}
+	b.removed = append(b.removed, id)
+}
+
+// buried are the records which say that logs of deleted topics were removed. They
+// wait for the next deletion or start: nothing depends on them sooner.
+func (b *Broker) buried() []controller.Record {
+	var out []controller.Record
+	for _, id := range b.removed {
+		out = append(out, controller.Record{LogsRemoved: &controller.LogsRemoved{ID: id}})
+	}
+	return out
+}
+
+// putExtraAside puts aside partitions of t beyond those that it has.
+func (b *Broker) putExtraAside(t *controller.Topic) error {
+	names, err := b.fs.ReadDir(b.topicDir(t.ID))
+	if err != nil {
+		return nil //nolint:nilerr // to open its partitions says what there is to say
+	}
+	for _, name := range names {
+		if n, err := strconv.Atoi(name); err != nil || n < int(t.Partitions) {
+			continue
+		}
+		id := t.ID.String()
+		if err := b.putAside(filepath.Join(id, name), id+"-"+name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putAside moves a folder of logs out of the way. One in which nothing was ever
+// written is what a crash leaves of a topic that was not made to its end: it goes.
+func (b *Broker) putAside(folder, name string) error {
+	from := filepath.Join(b.logsDir(), folder)
+	if blank, err := b.blank(from); err == nil && blank {
+		b.log.Info("removing empty logs of a topic or partition that was not made to its end", "folder", from)
+		if err := b.fs.RemoveAll(from); err != nil {
+			return fmt.Errorf("remove empty logs %s: %w", from, err)
+		}
+		return nil
+	}
+	dir := filepath.Join(b.cfg.Dir, orphansDir)
+	to := filepath.Join(dir, name+"-"+time.Now().UTC().Format("20060102T150405.000Z"))
+	if err := b.fs.MkdirAll(dir); err != nil {
+		return fmt.Errorf("make %s: %w", dir, err)
+	}
+	if err := b.fs.RenameDir(from, to); err != nil {
+		return fmt.Errorf("move logs that the metadata does not know from %s to %s: %w", from, to, err)
+	}
+	b.log.Warn("moved logs aside that the metadata does not know: it is older than they are, or they were copied in; they are not served, and nothing removes them",
+		"from", from, "to", to)
+	return nil
+}
+
+// blank says whether a folder of a topic, or of one partition, holds nothing.
+func (b *Broker) blank(dir string) (bool, error) {
+	names, err := b.fs.ReadDir(dir)
+	if err != nil {
+		return false, fmt.Errorf("look at %s: %w", dir, err)
+	}
+	for _, name := range names {
+		if _, err := strconv.Atoi(name); err != nil {
+			return commitlog.Blank(b.fs, dir)
+		}
+		if blank, err := commitlog.Blank(b.fs, filepath.Join(dir, name)); err != nil || !blank {
+			return false, err
+		}
+	}
+	return true, nil
+}

@@ -1,0 +1,273 @@
+package broker
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/waybillhq/waybill/broker/controller"
+	"github.com/waybillhq/waybill/internal/vfs"
+)
+
+const metadataFile = "data/metadata/metadata"
+
+// quietBroker has as little of its own as a broker can.
+func quietBroker(c *Config) {
+	c.Provenance, c.OffsetsPartitions, c.TransactionsPartitions, c.BootstrapUsers = false, 1, 1, nil
+}
+
+// names are those in a directory, none if it is not there.
+func (b *testBroker) names(t *testing.T, dir string) []string {
+	t.Helper()
+	names, err := b.fs.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// refused is why a broker of the same configuration does not start.
+func (b *testBroker) refused(t *testing.T) error {
+	t.Helper()
+	b.stop()
+	cfg := b.cfg
+	cfg.FS = b.fs
+	again, err := New(cfg)
+	if err == nil {
+		t.Error("it starts")
+		err = again.Close()
+	}
+	return err
+}
+
+// TestLogsAreKeptWithoutTheirMetadata, and served again when it is put back.
+func TestLogsAreKeptWithoutTheirMetadata(t *testing.T) {
+	b := startBroker(t, quietBroker)
+	produceN(t, b.client(t, kgo.AllowAutoTopicCreation()), "t", 0, 10)
+	b.stop()
+	kept, err := vfs.ReadFile(b.fs, metadataFile, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.fs.RemoveAll("data/metadata"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a refusal leaves nothing that makes the next start go on
+		err := b.refused(t)
+		if !errors.Is(err, ErrNoMetadata) || !strings.Contains(fmt.Sprint(err), "backup") || !strings.Contains(fmt.Sprint(err), "data/logs") {
+			t.Fatalf("without metadata: %v", err)
+		}
+	}
+	damaged := bytes.Clone(kept)
+	damaged[len(damaged)-10] ^= 1
+	b.putMetadata(t, damaged)
+	if err := b.refused(t); !errors.Is(err, controller.ErrCorrupt) || !strings.Contains(fmt.Sprint(err), "backup") {
+		t.Fatalf("with damaged metadata: %v", err)
+	}
+	b.putMetadata(t, kept)
+	b = b.restart(t)
+	checkValues(t, consumeN(t, b.client(t), "t", 10), 10)
+}
+
+func (b *testBroker) putMetadata(t *testing.T, data []byte) {
+	t.Helper()
+	if err := errors.Join(b.fs.MkdirAll(filepath.Dir(metadataFile)), vfs.WriteFile(b.fs, metadataFile, data)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOldMetadataRemovesNoLogs of topics, and of partitions, that were made after it.
+func TestOldMetadataRemovesNoLogs(t *testing.T) {
+	var log bytes.Buffer
+	b := startBroker(t, func(c *Config) {
+		quietBroker(c)
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	b.makeTopic(t, "grown", 1, 0)
+	old, err := vfs.ReadFile(b.fs, metadataFile, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.makeTopic(t, "young", 2, 5)
+	young, grown := b.topic("young").ID.String(), b.topic("grown").ID.String()
+	if _, err := kadm.NewClient(b.client(t)).UpdatePartitions(t.Context(), 3, "grown"); err != nil {
+		t.Fatal(err)
+	}
+	cl := b.client(t, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err := cl.ProduceSync(within(t, 10*time.Second), &kgo.Record{Topic: "grown", Partition: 2}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	b.stop()
+	b.putMetadata(t, old)
+	log.Reset()
+	b = b.restart(t)
+	if b.topic("young") != nil || len(b.topic("grown").partitions) != 1 {
+		t.Error("it serves what its metadata does not know")
+	}
+	if left := b.names(t, b.topicDir(b.topic("grown").ID)); !slices.Equal(left, []string{"0"}) {
+		t.Errorf("partitions of the topic that has one: %q", left)
+	}
+	aside := b.names(t, "data/orphans")
+	want := []string{grown + "-2-", young + "-"} // partition 1 has nothing in it
+	slices.Sort(want)
+	if len(aside) != len(want) {
+		t.Fatalf("aside are %q, want %q", aside, want)
+	}
+	for i, name := range aside {
+		if !strings.HasPrefix(name, want[i]) || !strings.Contains(log.String(), name) {
+			t.Errorf("aside is %s, want %s..., with a warning: %s", name, want[i], &log)
+		}
+	}
+	for _, name := range aside {
+		if part := "data/orphans/" + name; strings.HasPrefix(name, young) {
+			if got := b.names(t, part); !slices.Equal(got, []string{"0", "1"}) {
+				t.Errorf("%s holds %q", part, got)
+			}
+		}
+	}
+	again := b.restart(t)
+	if got := again.names(t, "data/orphans"); !slices.Equal(got, aside) {
+		t.Errorf("after another start aside are %q, were %q", got, aside)
+	}
+}
+
+// TestADeletionIsCarriedOn: what the metadata says was deleted goes, at the next
+// start if not before, and the metadata forgets it then.
+func TestADeletionIsCarriedOn(t *testing.T) {
+	b := startBroker(t, quietBroker)
+	for _, name := range []string{"a", "b"} {
+		b.makeTopic(t, name, 1, 5)
+	}
+	a, dir := b.topic("a"), b.topicDir(b.topic("a").ID)
+	if err := b.deleteTopic(a); err != nil {
+		t.Fatal(err)
+	}
+	// Some of its files are there again, as if the power had gone while they were removed.
+	if err := errors.Join(b.fs.MkdirAll(dir+"/0"), vfs.WriteFile(b.fs, dir+"/0/00000000000000000000.log", []byte("rest"))); err != nil {
+		t.Fatal(err)
+	}
+	b = b.restart(t)
+	if left := b.names(t, dir); left != nil {
+		t.Errorf("logs of a deleted topic: %q", left)
+	}
+	for _, name := range []string{"b", "c", "d"} {
+		if b.topic(name) == nil {
+			b.makeTopic(t, name, 1, 0)
+		}
+		if err := b.deleteTopic(b.topic(name)); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(b.ctl.Image().Deleted); n != 1 {
+			t.Errorf("%d tombstones", n)
+		}
+	}
+	b = b.restart(t)
+	if n := len(b.ctl.Image().Deleted); n != 0 || len(b.names(t, "data/orphans")) > 0 {
+		t.Errorf("%d tombstones, aside are %q", n, b.names(t, "data/orphans"))
+	}
+}
+
+// TestALostPartitionIsOffline: its folder, or all that is in it, is gone.
+func TestALostPartitionIsOffline(t *testing.T) {
+	b := startBroker(t, quietBroker)
+	b.makeTopic(t, "t", 3, 5)
+	b.stop()
+	dir := b.topicDir(b.topic("t").ID)
+	if err := errors.Join(b.fs.RemoveAll(dir+"/0"), b.fs.RemoveAll(dir+"/1"), b.fs.MkdirAll(dir+"/1")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the start before has not put something there that looks well
+		b = b.restart(t)
+		for p, part := range b.topic("t").partitions {
+			if err := part.Offline(); (err != nil) != (p < 2) {
+				t.Errorf("partition %d: %v", p, err)
+			} else if err != nil && !strings.Contains(err.Error(), "the log is missing") {
+				t.Errorf("partition %d does not say why: %v", p, err)
+			}
+		}
+		topics, err := kadm.NewClient(b.client(t)).ListTopics(within(t, 10*time.Second), "t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if parts := topics["t"].Partitions; !errors.Is(parts[0].Err, kerr.LeaderNotAvailable) || parts[2].Err != nil {
+			t.Errorf("clients are told %+v", parts)
+		}
+	}
+}
+
+// TestAPowerCutWhileTopicsAreMade, grow and are deleted leaves each of them whole or
+// not there, and nothing beside them.
+func TestAPowerCutWhileTopicsAreMade(t *testing.T) {
+	changes := map[string]func(b *Broker) error{
+		"make": func(b *Broker) error { _, err := b.createTopic("new", 2, nil); return err },
+		"grow": func(b *Broker) error {
+			return b.changeTopic("old", nil, func(c controller.Topic) (controller.Topic, error) {
+				c.Partitions = 3
+				return c, nil
+			})
+		},
+		"delete": func(b *Broker) error { return b.deleteTopic(b.topic("old")) },
+	}
+	prepared := startBroker(t, quietBroker)
+	prepared.makeTopic(t, "old", 1, 3)
+	prepared.stop()
+	for what, change := range changes {
+		for step, done := 0, false; !done; step++ {
+			fsys := prepared.fs.Crash(nil)
+			b := opened(t, prepared.cfg, fsys)
+			(&testBroker{Broker: b, fs: fsys}).powerless(step)
+			done = change(b) == nil
+			for _, rng := range []*rand.Rand{nil, rand.New(rand.NewPCG(uint64(step), 1))} {
+				left := fsys.Crash(rng)
+				after := opened(t, prepared.cfg, left)
+				for name, topic := range after.topics.Load().byName {
+					for _, p := range topic.partitions {
+						if p.Offline() != nil {
+							t.Errorf("%s, step %d: %s of %d: %v", what, step, p, len(topic.partitions), p.Offline())
+						}
+					}
+					if names, _ := left.ReadDir(after.topicDir(topic.ID)); len(names) != len(topic.partitions) {
+						t.Errorf("%s, step %d: %s has folders %q", what, step, name, names)
+					}
+				}
+				if names, _ := left.ReadDir("data/logs"); len(names) != len(after.topics.Load().byName) {
+					t.Errorf("%s, step %d: logs are %q", what, step, names)
+				}
+				if names, _ := left.ReadDir("data/orphans"); len(names) > 0 {
+					t.Errorf("%s, step %d: aside are %q", what, step, names)
+				}
+				if err := after.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fsys.SetFault(nil)
+			_ = b.Close() // its power is gone
+			if done && step < 3 {
+				t.Errorf("%s took %d steps on disk", what, step)
+			}
+		}
+	}
+}
+
+// opened is a broker that does not run.
+func opened(t *testing.T, cfg Config, fsys *vfs.Mem) *Broker {
+	t.Helper()
+	cfg.FS = fsys
+	b, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
