@@ -73,6 +73,8 @@ func listen(ctx context.Context, l Listener) (*listener, error) {
 // accept serves connections until ctx ends, and returns when all have ended.
 func (b *Broker) accept(ctx context.Context, ln *listener) error {
 	var conns sync.WaitGroup
+	ends := newClosings(b.log)
+	defer ends.flush()
 	defer conns.Wait()
 	var refusals quiet
 	stop := context.AfterFunc(ctx, func() { ln.nl.Close() })
@@ -136,7 +138,11 @@ func (b *Broker) accept(ctx context.Context, ln *listener) error {
 			// What a stop cuts is nobody's fault; what was not a request and who failed to prove himself is told of always.
 			faulty := errors.Is(err, auth.ErrFailed) || errors.Is(err, errFrame)
 			if err != nil && (ctx.Err() == nil || faulty) && !errors.Is(err, io.EOF) {
-				c.log.Log(ctx, severity(err), "connection closed", "principal", c.client.Principal, "err", err)
+				tell := ends.closed
+				if errors.Is(err, auth.ErrFailed) {
+					tell = ends.always
+				}
+				tell(host, severity(err), "listener", ln.Name, "peer", nc.RemoteAddr().String(), "principal", c.client.Principal, "err", err)
 			}
 		})
 	}
@@ -146,7 +152,7 @@ func (b *Broker) accept(ctx context.Context, ln *listener) error {
 // come and go, but what is not a request may be an attack.
 func severity(err error) slog.Level {
 	switch {
-	case errors.Is(err, errFrame):
+	case errors.Is(err, errFrame), errors.Is(err, errShort):
 		return slog.LevelWarn
 	case errors.Is(err, errSessionEnded):
 		return slog.LevelInfo

@@ -27,6 +27,7 @@ type Metrics struct {
 	AuthenticationsFailed atomic.Int64
 	SessionsEnded         atomic.Int64 // cut: expired, user deleted, certificate not good any more
 	MalformedRequests     atomic.Int64 // each closed its connection
+	ConnectionsCut        atomic.Int64 // for memory that others waited for
 
 	ProducedRecords atomic.Int64 // acknowledged or not yet
 	ProducedBytes   atomic.Int64 // of batches as stored
@@ -124,6 +125,8 @@ func (m *Metrics) closed(err error) {
 	switch {
 	case errors.Is(err, errFrame):
 		m.MalformedRequests.Add(1)
+	case errors.Is(err, errShort):
+		m.ConnectionsCut.Add(1)
 	case errors.Is(err, auth.ErrFailed):
 		m.AuthenticationsFailed.Add(1)
 	}

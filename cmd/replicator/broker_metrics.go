@@ -142,6 +142,7 @@ func collectCounters(out chan<- prometheus.Metric, m *broker.Metrics) {
 		{"connections_refused_total", "Connections closed for a limit.", &m.ConnectionsRefused},
 		{"authentications_failed_total", "Connections closed because the client did not prove who it is.", &m.AuthenticationsFailed},
 		{"sessions_ended_total", "Connections closed because what was proven does not hold any more.", &m.SessionsEnded},
+		{"connections_cut_total", "Connections closed for memory that others waited for.", &m.ConnectionsCut},
 		{"malformed_requests_total", "Connections closed for bytes that are no request.", &m.MalformedRequests},
 		{"throttled_total", "Answers that told a client to wait for exceeding a quota.", &m.Throttled},
 		{"produced_records_total", "Records appended by producers.", &m.ProducedRecords},
