@@ -108,6 +108,14 @@ func New(cfg Config) (_ *Broker, err error) {
 	}()
 	if b.fs == nil {
 		b.fs = vfs.OS{}
+	}
+	// What can be refused is, before anything is made: a store that is there counts
+	// from then on, and the configuration's users and ACLs no more.
+	old, err := b.hasStore()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.FS == nil {
 		if b.lock, err = lockDir(cfg.Dir); err != nil {
 			return nil, err
 		}
@@ -121,7 +129,10 @@ func New(cfg Config) (_ *Broker, err error) {
 		}
 		b.listeners[l.Name] = ln
 	}
-	if err := b.openStore(); err != nil {
+	if err := b.openTokens(); err != nil {
+		return nil, err
+	}
+	if err := b.openStore(old); err != nil {
 		return nil, err
 	}
 	b.settings.Store(b.settingsOf(b.ctl.Image()))
@@ -143,25 +154,38 @@ func New(cfg Config) (_ *Broker, err error) {
 	return b, nil
 }
 
-// openStore opens the metadata, which a new store fills from the configuration.
-func (b *Broker) openStore() error {
-	boot := controller.Bootstrap{ClusterID: b.cfg.ClusterID, ACLs: b.cfg.BootstrapACLs}
-	for name, password := range b.cfg.BootstrapUsers {
-		for _, m := range []auth.Mechanism{auth.ScramSHA256, auth.ScramSHA512} {
-			c, err := auth.NewCredential(m, password, auth.DefaultIterations)
-			if err != nil {
-				return fmt.Errorf("bootstrap user %q: %w", name, err)
-			}
-			boot.Users = append(boot.Users, controller.User{Name: name, Mechanism: m, Credential: c})
-		}
+// openTokens reads the keys of tokens.
+func (b *Broker) openTokens() (err error) {
+	if b.cfg.Tokens == nil {
+		return nil
 	}
-	for _, r := range boot.ACLs {
+	var warning error
+	if b.tokens, warning, err = auth.NewTokens(context.Background(), *b.cfg.Tokens); err != nil {
+		return fmt.Errorf("tokens: %w", err)
+	}
+	if warning != nil {
+		b.log.Error("no token is accepted until its keys can be read", "err", warning)
+	}
+	if b.cfg.Tokens.Unsecured {
+		b.log.Warn("tokens that nobody signed are accepted: whoever can connect is whoever he says")
+	}
+	return nil
+}
+
+// openStore opens the metadata, which are old, or filled from the configuration.
+func (b *Broker) openStore(old bool) error {
+	boot := controller.Bootstrap{ClusterID: b.cfg.ClusterID}
+	if !old {
+		var err error
+		if boot.Users, err = b.bootstrapUsers(); err != nil {
+			return err
+		}
+		boot.ACLs = b.cfg.BootstrapACLs
+	}
+	for _, r := range b.cfg.BootstrapACLs {
 		if err := r.Validate(); err != nil {
 			return fmt.Errorf("bootstrap acl %s: %w", r, err)
 		}
-	}
-	if _, err := b.hasStore(); err != nil {
-		return err
 	}
 	var err error
 	switch b.ctl, err = controller.Open(b.fs, b.metadataDir(), boot); {
@@ -172,22 +196,11 @@ func (b *Broker) openStore() error {
 	case err != nil:
 		return fmt.Errorf("open metadata: %w", err)
 	}
-	b.quotas = newQuotas(b.ctl)
-	var tokens *auth.Tokens
-	if b.cfg.Tokens != nil {
-		var warning error
-		if tokens, warning, err = auth.NewTokens(context.Background(), *b.cfg.Tokens); err != nil {
-			return fmt.Errorf("tokens: %w", err)
-		}
-		if warning != nil {
-			b.log.Error("no token is accepted until its keys can be read", "err", warning)
-		}
-		if b.cfg.Tokens.Unsecured {
-			b.log.Warn("tokens that nobody signed are accepted: whoever can connect is whoever he says")
-		}
+	if old {
+		b.warnOfIgnored()
 	}
-	b.tokens = tokens
-	b.auth = auth.New(users{b.ctl}, b.ctl.Image().Secret, tokens)
+	b.quotas = newQuotas(b.ctl)
+	b.auth = auth.New(users{b.ctl}, b.ctl.Image().Secret, b.tokens)
 	return nil
 }
 

@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/waybillhq/waybill/broker/auth"
 	"github.com/waybillhq/waybill/broker/commitlog"
 	"github.com/waybillhq/waybill/broker/controller"
 )
@@ -18,6 +22,9 @@ const orphansDir = "orphans"
 // ErrNoMetadata says that a data folder has logs and no metadata: nothing tells
 // what they are.
 var ErrNoMetadata = errors.New("there are logs, and no metadata that says what they are")
+
+// ErrForeign says that a folder is somebody else's.
+var ErrForeign = errors.New("the data folder is not a broker's")
 
 func (b *Broker) metadataDir() string { return filepath.Join(b.cfg.Dir, "metadata") }
 
@@ -35,7 +42,84 @@ func (b *Broker) hasStore() (bool, error) {
 		return false, fmt.Errorf("%w: %s has %d folders, and %s is missing: put it back from a backup of the data folder, or, to begin with an empty store, move %s elsewhere",
 			ErrNoMetadata, b.logsDir(), len(logs), filepath.Join(b.metadataDir(), controller.FileName), b.logsDir())
 	}
+	names, err := b.fs.ReadDir(b.cfg.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("read data folder: %w", err)
+	}
+	foreign := slices.DeleteFunc(names, ownName)
+	switch {
+	case slices.Contains(foreign, "meta.properties"):
+		return false, fmt.Errorf("%w: %s is one of an Apache Kafka (it holds meta.properties), whose logs cannot be taken over: name an empty folder, or one that is not there yet", ErrForeign, b.cfg.Dir)
+	case len(foreign) > 0:
+		return false, fmt.Errorf("%w: %s holds %s: name an empty folder, or one that is not there yet", ErrForeign, b.cfg.Dir, some(foreign))
+	}
 	return false, nil
+}
+
+// ownName says whether a data folder without a store may hold a name: what a start
+// that failed leaves, what a file system has of its own, and hidden files.
+func ownName(name string) bool {
+	switch name {
+	case lockName, "metadata", "logs", orphansDir, "lost+found":
+		return true
+	}
+	return strings.HasPrefix(name, ".")
+}
+
+// some are the first few of names.
+func some(names []string) string {
+	const few = 5
+	if len(names) <= few {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+}
+
+func (b *Broker) bootstrapUsers() ([]controller.User, error) {
+	var out []controller.User
+	for name, password := range b.cfg.BootstrapUsers {
+		for _, m := range []auth.Mechanism{auth.ScramSHA256, auth.ScramSHA512} {
+			c, err := auth.NewCredential(m, password, auth.DefaultIterations)
+			if err != nil {
+				return nil, fmt.Errorf("bootstrap user %q: %w", name, err)
+			}
+			out = append(out, controller.User{Name: name, Mechanism: m, Credential: c})
+		}
+	}
+	return out, nil
+}
+
+// warnOfIgnored names what the configuration has for a new store and this one, which
+// is not, has otherwise: who changed it there waits in vain.
+func (b *Broker) warnOfIgnored() {
+	image := b.ctl.Image()
+	var missing, other, rules []string
+	for _, name := range slices.Sorted(maps.Keys(b.cfg.BootstrapUsers)) {
+		known, same := false, false
+		for _, m := range []auth.Mechanism{auth.ScramSHA256, auth.ScramSHA512} {
+			if c, ok := image.Credential(m, name); ok && !known {
+				known, same = true, c.Verifies(m, b.cfg.BootstrapUsers[name])
+			}
+		}
+		switch {
+		case !known:
+			missing = append(missing, name)
+		case !same:
+			other = append(other, name)
+		}
+	}
+	for _, r := range b.cfg.BootstrapACLs {
+		if !slices.Contains(image.ACLs, r) {
+			rules = append(rules, r.String())
+		}
+	}
+	if len(missing)+len(other) > 0 {
+		b.log.Warn("users of the configuration are taken at the first start only, and these are not as it says: change them with 'kafka-configs.sh --alter --entity-type users'",
+			"missing", missing, "otherPassword", other)
+	}
+	if len(rules) > 0 {
+		b.log.Warn("acls of the configuration are taken at the first start only, and these are not there: add them with 'kafka-acls.sh --add'", "missing", rules)
+	}
 }
 
 // settleLogs finishes deletions that were begun, and puts aside what the metadata

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +20,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/broker/auth"
 	"github.com/waybillhq/waybill/broker/controller"
 	"github.com/waybillhq/waybill/internal/vfs"
 )
@@ -270,4 +275,102 @@ func opened(t *testing.T, cfg Config, fsys *vfs.Mem) *Broker {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestAStartThatFailsMakesNoStore: the users of the corrected configuration are those
+// that the store begins with.
+func TestAStartThatFailsMakesNoStore(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	noKeys := auth.DefaultTokenConfig()
+	noKeys.JWKSFile = filepath.Join(t.TempDir(), "no-such-keys.json")
+	for what, spoil := range map[string]func(c *Config){
+		"a port that is taken": func(c *Config) { c.Listeners[1].Addr = taken.Addr().String() },
+		"no certificate":       func(c *Config) { c.Listeners[1].TLS.CertFile += ".not" },
+		"no keys for tokens":   func(c *Config) { c.Tokens = &noKeys },
+		"a rule that is none":  func(c *Config) { c.BootstrapACLs = []acl.Rule{{}} },
+	} {
+		cfg, pool := testConfig(t)
+		store := vfs.NewMem()
+		cfg.FS = store
+		good := cfg
+		good.BootstrapUsers = map[string]string{"carol": "neu"}
+		cfg.Listeners = slices.Clone(cfg.Listeners)
+		spoil(&cfg)
+		if b, err := New(cfg); err == nil {
+			t.Fatalf("%s: it starts: %v", what, b.Close())
+		}
+		b := runBroker(t, good, store, pool)
+		if got := slices.Collect(maps.Keys(b.ctl.Image().Users)); len(got) != 2 || got[0].Name != "carol" {
+			t.Errorf("%s: the store begins with %v", what, got)
+		}
+		b.stop()
+	}
+}
+
+// TestUsersThatAreNotTakenAreNamed: the configuration's are for a new store.
+func TestUsersThatAreNotTakenAreNamed(t *testing.T) {
+	rule := func(operation acl.Operation) acl.Rule { return allowRule("User:bob", acl.Topic, "orders", operation) }
+	var log bytes.Buffer
+	b := startBroker(t, func(c *Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+		c.BootstrapACLs = []acl.Rule{rule(acl.Read)}
+	})
+	log.Reset()
+	b = b.restart(t)
+	if strings.Contains(log.String(), "first start only") {
+		t.Errorf("nothing is ignored: %s", &log)
+	}
+	log.Reset()
+	b.cfg.BootstrapUsers = map[string]string{"alice": "geheim", "bob": "another", "carol": "neu"}
+	b.cfg.BootstrapACLs = append(b.cfg.BootstrapACLs, rule(acl.Write))
+	b.restart(t).stop()
+	for _, want := range []string{"missing=[carol] otherPassword=[bob]", "kafka-configs.sh", rule(acl.Write).String(), "kafka-acls.sh"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("no word of %s: %s", want, &log)
+		}
+	}
+	for _, no := range []string{"alice", "another", "neu]", rule(acl.Read).String()} {
+		if strings.Contains(log.String(), no) {
+			t.Errorf("there is %s in it: %s", no, &log)
+		}
+	}
+}
+
+// TestAFolderOfSomebodyElseIsRefused, and nothing is put into it.
+func TestAFolderOfSomebodyElseIsRefused(t *testing.T) {
+	for what, c := range map[string]struct {
+		files []string
+		want  string // in the refusal; empty is none
+	}{
+		"an Apache Kafka":    {[]string{"meta.properties", "t-0/00000000000000000000.log", ".lock"}, "Apache Kafka"},
+		"other files":        {[]string{"a", "b", "c", "d", "e", "f", "g"}, "a, b, c, d, e and 2 more"},
+		"a mount of its own": {[]string{"lost+found/x", ".snapshot/y", "lock"}, ""},
+	} {
+		cfg, _ := testConfig(t)
+		quietBroker(&cfg)
+		cfg.Dir = t.TempDir()
+		for _, name := range c.files {
+			path := filepath.Join(cfg.Dir, name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before, _ := os.ReadDir(cfg.Dir)
+		b, err := New(cfg)
+		if b != nil {
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if (err != nil) != (c.want != "") || err != nil && (!errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if after, _ := os.ReadDir(cfg.Dir); err != nil && len(after) != len(before) {
+			t.Errorf("%s: there is something new in it: %v", what, after)
+		}
+	}
 }

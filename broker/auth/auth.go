@@ -177,7 +177,7 @@ func (s *plainSession) Step(token []byte) ([]byte, bool, error) {
 	}
 	for _, m := range []Mechanism{ScramSHA256, ScramSHA512} {
 		c, known := s.auth.lookup(m, user)
-		if right := c.verifies(m, password); right && known {
+		if right := c.Verifies(m, password); right && known {
 			mechanism, storedKey = m, c.StoredKey
 		}
 	}

@@ -81,8 +81,8 @@ func FromSaltedPassword(m Mechanism, salt, salted []byte, iterations int) (Crede
 	}, nil
 }
 
-// verifies reports whether password is the one that c was derived from.
-func (c Credential) verifies(m Mechanism, password string) bool {
+// Verifies reports whether password is the one that c was derived from.
+func (c Credential) Verifies(m Mechanism, password string) bool {
 	h := hashOf(m)
 	salted, err := pbkdf2.Key(h, password, c.Salt, c.Iterations, h().Size())
 	if err != nil {
