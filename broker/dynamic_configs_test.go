@@ -13,6 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/internal/record"
 )
 
 // alterConfig changes one config of a resource and returns what was answered.
@@ -105,6 +107,77 @@ func TestBrokerDefaultsReachTopics(t *testing.T) {
 	alter("1", deleteConfig, "")
 	alter("", deleteConfig, "")
 	limits(1048588, "1048588 DEFAULT_CONFIG", program)
+}
+
+// TestCompactionLagsThatCrossAreRefused wherever one of them is set.
+func TestCompactionLagsThatCrossAreRefused(t *testing.T) {
+	b := startBroker(t, nil)
+	b.makeTopic(t, "orders", 1, 0)
+	cl := b.client(t)
+	for _, c := range []struct {
+		kind        kmsg.ConfigResourceType
+		name        string
+		key, value  string
+		wantRefused bool
+	}{
+		{ofBroker, "", "log.cleaner.max.compaction.lag.ms", "5000", false},
+		{ofBroker, "", "log.cleaner.min.compaction.lag.ms", "6000", true},
+		{ofTopic, "orders", "min.compaction.lag.ms", "6000", true},
+		{ofTopic, "orders", "max.compaction.lag.ms", "7000", false},
+		{ofTopic, "orders", "min.compaction.lag.ms", "6000", false},
+		{ofTopic, "orders", "max.compaction.lag.ms", "5999", true},
+	} {
+		err := alterConfig(t, cl, c.kind, c.name, setConfig, c.key, c.value, false)
+		if errors.Is(err, kerr.InvalidConfig) != c.wantRefused || err != nil && !c.wantRefused {
+			t.Errorf("%s=%s of %q: got %v", c.key, c.value, c.name, err)
+		}
+	}
+	lag := "6000"
+	r, err := kadm.NewClient(cl).CreateTopics(within(t, 10*time.Second), 1, 1, map[string]*string{"min.compaction.lag.ms": &lag}, "late")
+	if err != nil || !errors.Is(r["late"].Err, kerr.InvalidConfig) {
+		t.Errorf("a new topic: got %v, %v", r["late"].Err, err)
+	}
+}
+
+// TestATopicsCompressionIsAppliedOnTheWay through the broker: a client reads what
+// another has sent, by a setting of the topic that changes while it is used.
+func TestATopicsCompressionIsAppliedOnTheWay(t *testing.T) {
+	b := startBroker(t, nil)
+	b.makeTopic(t, "orders", 1, 0)
+	cl := b.client(t, kgo.ProducerBatchCompression(kgo.SnappyCompression()))
+	value := strings.Repeat("x", 500)
+	want := []record.Codec{record.Snappy, record.Gzip, record.None, record.Zstd}
+	for i, kind := range []string{"producer", "gzip", "uncompressed", "zstd"} {
+		if err := alterConfig(t, cl, ofTopic, "orders", setConfig, "compression.type", kind, false); err != nil {
+			t.Fatal(err)
+		}
+		rec := &kgo.Record{Topic: "orders", Value: []byte(value)}
+		if err := cl.ProduceSync(within(t, 5*time.Second), rec).FirstErr(); err != nil || rec.Offset != int64(i) {
+			t.Fatalf("%s: at offset %d, %v", kind, rec.Offset, err)
+		}
+	}
+	p, err := b.partition("orders", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := p.Read(0, 1<<20, p.EndOffset())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []record.Codec
+	for len(stored) > 0 {
+		var batch record.Batch
+		if batch, stored, err = record.Next(stored); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, batch.Attributes().Codec())
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("stored with %v, want %v", got, want)
+	}
+	if read := b.committedValues(t, "orders"); !slices.Equal(read, []string{value, value, value, value}) {
+		t.Errorf("read %q", read)
+	}
 }
 
 func TestTopicCreationGoesByTheLiveSettings(t *testing.T) {
