@@ -98,7 +98,7 @@ func (c *claim) await(ctx context.Context) error {
 				c.want = 0
 				c.b.waiting--
 			}
-			return fmt.Errorf("%w: %w", errShort, ctx.Err())
+			return fmt.Errorf("wait for memory: %w", ctx.Err())
 		}
 	}
 }

@@ -121,7 +121,7 @@ func TestAWaitEndsWithItsContext(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		if err := waiter.take(ctx, 1); !errors.Is(err, errShort) {
+		if err := waiter.take(ctx, 1); !errors.Is(err, context.Canceled) {
 			t.Errorf("waited: %v", err)
 		}
 		waiter.release()

@@ -103,7 +103,7 @@ func (c *conn) serve(ctx context.Context) error {
 		return nil // the broker stops: nothing was read yet
 	}
 	c.frames.limit = c.b.frameLimit
-	if err := c.pipeline(ctx); err != nil || !c.short.Load() {
+	if err := c.pipeline(ctx); !c.short.Load() {
 		return err
 	}
 	return errShort
