@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build test race lint fuzz damage frames bench-mirror bench-broker hostile-broker demo schema interop interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean
+.PHONY: help build test race lint fuzz damage frames bench-mirror bench-broker hostile-broker full-disk demo schema interop interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -43,6 +43,9 @@ bench-broker: ## the bundled broker beside Apache Kafka: throughput, latency, pr
 
 hostile-broker: ## 2,000 slow, silent, greedy and deaf clients against the bundled broker for a minute, beside honest ones
 	@$(timed) $(GO) test ./broker -count=1 -timeout 10m -v -run TestHostileClients -hostile 2000 -hostile-for 60s
+
+full-disk: ## the bundled broker on a disk of 24 MB that fills up, killed and started there, until a topic is deleted (needs Linux and root)
+	@$(timed) $(GO) test -tags fulldisk -count=1 -timeout 10m -v ./test/fulldisk
 
 demo: ## the whole job, checking itself, then it ends
 	@$(timed) $(GO) run ./cmd/replicator demo --exit
