@@ -224,3 +224,31 @@ func (f *onFullDisk) checkRoom(t *testing.T) {
 		t.Errorf("transaction: %v", err)
 	}
 }
+
+// TestATopicIsMadeWholeOrNotAtAll gives the disk room for a part of a topic.
+func TestATopicIsMadeWholeOrNotAtAll(t *testing.T) {
+	b := startBroker(t, func(c *Config) { c.OffsetsPartitions, c.TransactionsPartitions, c.Provenance = 1, 1, false })
+	refused := 0
+	for room := int64(0); ; room += 97 {
+		b.fs.SetSpace(b.fs.Used() + room)
+		_, err := b.createTopic("t", 3, nil)
+		b.fs.SetSpace(-1)
+		made := b.topic("t")
+		if err == nil {
+			if made == nil || len(made.partitions) != 3 || b.Stored().Offline > 0 {
+				t.Fatalf("room %d: %+v", room, made)
+			}
+			break
+		}
+		refused++
+		if made != nil || b.ctl.Image().Topic("t") != nil || kafkaError(err) != kerr.KafkaStorageError {
+			t.Fatalf("room %d: %v, and there is %+v", room, err, made)
+		}
+	}
+	if refused < 3 {
+		t.Errorf("refused %d times: there was room from the beginning", refused)
+	}
+	if _, err := b.createTopic("t", 3, nil); !errors.Is(err, kerr.TopicAlreadyExists) {
+		t.Errorf("again: %v", err)
+	}
+}
