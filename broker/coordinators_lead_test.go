@@ -41,6 +41,7 @@ func TestOneCoordinatorOffline(t *testing.T) {
 				c.OffsetsPartitions, c.Provenance = 2, false
 			})
 			b.makeTopic(t, "orders", 1, 1)
+			b.awaitCoordinators(t)
 			g := outageOf(b)
 			for _, name := range []string{g.hit, g.spared} {
 				if err := g.commit(t, b, name, 7); err != nil {

@@ -47,8 +47,7 @@ func TestFullDisk(t *testing.T) {
 			f.fill(t)
 			f.checkFull(t)
 			f.testBroker = again(t, b)
-			waitUntil(t, func() bool { _, err := f.coordinators.groups.List(t.Context()); return err == nil })
-			waitUntil(t, func() bool { _, err := f.coordinators.txns.List(t.Context()); return err == nil })
+			f.awaitCoordinators(t)
 			f.fill(t)
 			f.checkFull(t)
 			f.fs.SetSpace(-1)
@@ -60,11 +59,18 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// awaitCoordinators waits until they have read their logs.
+func (b *testBroker) awaitCoordinators(t *testing.T) {
+	t.Helper()
+	waitUntil(t, func() bool { _, _, err := b.Coordinated(t.Context()); return err == nil })
+}
+
 // fillingUp prepares a group with a member, an open transaction and one that will
 // time out.
 func fillingUp(t *testing.T, b *testBroker) *onFullDisk {
 	t.Helper()
 	b.makeTopic(t, "orders", 1, 20)
+	b.awaitCoordinators(t)
 	f := &onFullDisk{testBroker: b}
 	ctx := within(t, 20*time.Second)
 	must := func(err error) {
