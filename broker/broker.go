@@ -174,7 +174,7 @@ func (b *Broker) openTokens() (err error) {
 
 // openStore opens the metadata, which are old, or filled from the configuration.
 func (b *Broker) openStore(old bool) error {
-	boot := controller.Bootstrap{ClusterID: b.cfg.ClusterID}
+	boot := controller.Bootstrap{ClusterID: b.cfg.ClusterID, NodeID: b.cfg.NodeID}
 	if !old {
 		var err error
 		if boot.Users, err = b.bootstrapUsers(); err != nil {
@@ -193,6 +193,8 @@ func (b *Broker) openStore(old bool) error {
 		return fmt.Errorf("open metadata: %w; put it back from a backup of the data folder ('replicator dump' shows what can be read of it; the logs are as they were)", err)
 	case errors.Is(err, controller.ErrVersion):
 		return fmt.Errorf("open metadata: %w; start the version that wrote it", err)
+	case errors.Is(err, controller.ErrClusterID), errors.Is(err, controller.ErrNodeID):
+		return fmt.Errorf("open metadata: %w; the ids of cluster and node are for good: set clusterId and nodeId back, or name another data folder", err)
 	case err != nil:
 		return fmt.Errorf("open metadata: %w", err)
 	}

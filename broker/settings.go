@@ -314,7 +314,7 @@ func (b *Broker) brokerSettings() []setting {
 		row("offsets.retention.minutes", kmsg.ConfigTypeInt, number(int64(b.cfg.OffsetsRetention.Minutes())), "How long offsets outlive the members of their group."),
 		row("offsets.topic.num.partitions", kmsg.ConfigTypeInt, number(int64(b.cfg.OffsetsPartitions)), "Partitions of __consumer_offsets."),
 		row("offsets.topic.replication.factor", kmsg.ConfigTypeShort, "1", "The broker is the only replica."),
-		row("socket.request.max.bytes", kmsg.ConfigTypeInt, number(int64(b.cfg.Limits.MaxRequestBytes)), "The largest Produce request; others are held to 1 MiB."),
+		row("socket.request.max.bytes", kmsg.ConfigTypeInt, number(int64(b.cfg.Limits.MaxRequestBytes)), "The largest Produce request; others are held to 16 MiB."),
 		row("transaction.state.log.num.partitions", kmsg.ConfigTypeInt, number(int64(b.cfg.TransactionsPartitions)), "Partitions of __transaction_state."),
 		row("transaction.state.log.replication.factor", kmsg.ConfigTypeShort, "1", "The broker is the only replica."),
 	}

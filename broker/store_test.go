@@ -290,7 +290,7 @@ func TestAStartThatFailsMakesNoStore(t *testing.T) {
 	for what, spoil := range map[string]func(c *Config){
 		"a port that is taken": func(c *Config) { c.Listeners[1].Addr = taken.Addr().String() },
 		"no certificate":       func(c *Config) { c.Listeners[1].TLS.CertFile += ".not" },
-		"no keys for tokens":   func(c *Config) { c.Tokens = &noKeys },
+		"no keys for tokens":   func(c *Config) { c.Tokens, c.Listeners[1].Mechanisms = &noKeys, []auth.Mechanism{auth.OAuthBearer} },
 		"a rule that is none":  func(c *Config) { c.BootstrapACLs = []acl.Rule{{}} },
 	} {
 		cfg, pool := testConfig(t)
@@ -373,4 +373,16 @@ func TestAFolderOfSomebodyElseIsRefused(t *testing.T) {
 			t.Errorf("%s: there is something new in it: %v", what, after)
 		}
 	}
+}
+
+// TestTheStoreIsOfOneNode for good, and says so.
+func TestTheStoreIsOfOneNode(t *testing.T) {
+	b := startBroker(t, quietBroker)
+	id := b.cfg.NodeID
+	b.cfg.NodeID = id + 1
+	if err := b.refused(t); !errors.Is(err, controller.ErrNodeID) || !strings.Contains(err.Error(), "nodeId") {
+		t.Errorf("another node's id: %v", err)
+	}
+	b.cfg.NodeID = id
+	b.restart(t)
 }

@@ -18,6 +18,9 @@ import (
 // ErrClusterID says that a store belongs to another cluster than was asked for.
 var ErrClusterID = errors.New("store belongs to another cluster")
 
+// ErrNodeID says that a store belongs to another node than was asked for.
+var ErrNodeID = errors.New("store belongs to another node")
+
 // ErrOffline says that an earlier write failed. What is on disk is then not
 // known, so nothing more is written before a restart has read it again.
 var ErrOffline = errors.New("metadata store is offline")
@@ -38,6 +41,7 @@ const producerIDBits = 40
 // Bootstrap is what a new store begins with.
 type Bootstrap struct {
 	ClusterID string // empty generates one
+	NodeID    int32
 	Users     []User
 	ACLs      []acl.Rule
 }
@@ -74,7 +78,8 @@ func Exists(fsys vfs.FS, dir string) (bool, error) {
 }
 
 // Open reads the store in dir, or creates it, and counts the start. A store that
-// exists keeps its own users and rules; b.ClusterID, if set, must be its id.
+// exists keeps its own users and rules; b.ClusterID, if set, must be its id, and
+// b.NodeID its node.
 func Open(fsys vfs.FS, dir string, b Bootstrap) (*Controller, error) {
 	if err := fsys.MkdirAll(dir); err != nil {
 		return nil, fmt.Errorf("make metadata directory: %w", err)
@@ -104,10 +109,13 @@ func Open(fsys vfs.FS, dir string, b Bootstrap) (*Controller, error) {
 	if b.ClusterID != "" && b.ClusterID != image.ClusterID {
 		return nil, fmt.Errorf("%w: it is %s, not %s", ErrClusterID, image.ClusterID, b.ClusterID)
 	}
+	if image.Node != nil && image.Node.ID != b.NodeID {
+		return nil, fmt.Errorf("%w: it is node %d, not %d", ErrNodeID, image.Node.ID, b.NodeID)
+	}
 	c.image.Store(image)
 	c.findReserve()
 	err = c.Update(func(i *Image) ([]Record, error) {
-		return []Record{{Start: &StartRecord{Count: i.Starts + 1}}}, nil
+		return []Record{{Node: &NodeRecord{b.NodeID}}, {Start: &StartRecord{Count: i.Starts + 1}}}, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("count the start: %w", err)
@@ -124,6 +132,7 @@ func bootstrap(b Bootstrap) []Record {
 	rand.Read(secret)
 	records := []Record{
 		{Cluster: &ClusterRecord{ID: id, Secret: secret}},
+		{Node: &NodeRecord{b.NodeID}},
 		{Start: &StartRecord{Count: 1}},
 		{ProducerIDs: &ProducerIDs{Next: FirstProducerID(id)}},
 	}

@@ -116,6 +116,7 @@ func TestApplyRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, r := range map[string]Record{
+		"another node":       {Node: &NodeRecord{7}},
 		"second cluster":     {Cluster: &ClusterRecord{ID: "d"}},
 		"start goes back":    {Start: &StartRecord{Count: 1}},
 		"topic without id":   {Topic: &Topic{Name: "x", Partitions: 1}},
@@ -166,6 +167,9 @@ func TestAnotherClustersStoreIsRefused(t *testing.T) {
 	open(t, dir, Bootstrap{ClusterID: "a"})
 	if _, err := Open(vfs.OS{}, dir, Bootstrap{ClusterID: "b"}); !errors.Is(err, ErrClusterID) {
 		t.Fatalf("got %v, want ErrClusterID", err)
+	}
+	if _, err := Open(vfs.OS{}, dir, Bootstrap{NodeID: 2}); !errors.Is(err, ErrNodeID) {
+		t.Fatalf("got %v, want ErrNodeID", err)
 	}
 }
 

@@ -57,6 +57,8 @@ type User struct {
 type Image struct {
 	// ClusterID is set by the first record and never changes.
 	ClusterID string
+	// Node is whose store it is; nil in one of an older version, until it is opened.
+	Node *NodeRecord
 	// Starts counts how often a broker opened the store. It is the leader epoch
 	// of every partition, but for Topic.EpochOffset, so that what a crash cut off
 	// shows (KIP-101).
@@ -115,6 +117,7 @@ func (i *Image) Credential(m auth.Mechanism, user string) (auth.Credential, bool
 // Record is one change. Exactly one field is set.
 type Record struct {
 	Cluster      *ClusterRecord `json:"cluster,omitempty"`
+	Node         *NodeRecord    `json:"node,omitempty"`
 	Start        *StartRecord   `json:"start,omitempty"`
 	Topic        *Topic         `json:"topic,omitempty"` // new, or changed in place
 	TopicDeleted *TopicDeleted  `json:"topicDeleted,omitempty"`
@@ -136,6 +139,11 @@ type Record struct {
 type ClusterRecord struct {
 	ID     string `json:"id"`
 	Secret []byte `json:"secret"`
+}
+
+// NodeRecord says which node's store it is, for good.
+type NodeRecord struct {
+	ID int32 `json:"id"`
 }
 
 // StartRecord says that a broker opened the store for the Count-th time.
@@ -211,6 +219,11 @@ func (i *Image) apply(r *Record, owned map[any]bool) error {
 			return fmt.Errorf("cluster id %q over %q", r.Cluster.ID, i.ClusterID)
 		}
 		i.ClusterID, i.Secret = r.Cluster.ID, r.Cluster.Secret
+	case r.Node != nil:
+		if i.Node != nil && *i.Node != *r.Node {
+			return fmt.Errorf("node %d over %d", r.Node.ID, i.Node.ID)
+		}
+		i.Node = r.Node
 	case r.Start != nil:
 		if r.Start.Count <= i.Starts {
 			return fmt.Errorf("start %d after %d", r.Start.Count, i.Starts)
@@ -316,6 +329,9 @@ func (i *Image) Records() []Record {
 		return nil
 	}
 	out := []Record{{Cluster: &ClusterRecord{ID: i.ClusterID, Secret: i.Secret}}}
+	if i.Node != nil {
+		out = append(out, Record{Node: i.Node})
+	}
 	if i.Starts > 0 {
 		out = append(out, Record{Start: &StartRecord{Count: i.Starts}})
 	}

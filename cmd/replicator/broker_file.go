@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/waybillhq/waybill/acl"
@@ -17,29 +15,33 @@ import (
 
 // brokerFile is the plain file that 'replicator broker --config' reads. Its
 // keys are documented in docs/broker.md; those without omitempty must be there.
+// What is not written is the default: see [newBrokerFile].
 type brokerFile struct {
-	DataDir          string           `json:"dataDir,omitempty"` // or --dir
-	ClusterID        string           `json:"clusterId,omitempty"`
-	NodeID           int32            `json:"nodeId,omitempty"`
-	Listeners        []brokerListener `json:"listeners"`
-	AllowPlaintext   bool             `json:"allowPlaintext,omitempty"`
-	Authorizer       bool             `json:"authorizer,omitempty"`
-	AllowIfNoACL     bool             `json:"allowEveryoneIfNoAcl,omitempty"`
-	SuperUsers       []string         `json:"superUsers,omitempty"`
-	Tokens           *brokerTokens    `json:"tokens,omitempty"`
-	CutChangedUsers  bool             `json:"cutChangedUsers,omitempty"`
-	Limits           brokerLimits     `json:"limits,omitzero"`
-	Users            []brokerUser     `json:"users,omitempty"`
-	ACLs             []string         `json:"acls,omitempty"`
-	AutoCreateTopics *bool            `json:"autoCreateTopics,omitempty"`
-	Partitions       int32            `json:"defaultPartitions,omitempty"`
-	RebalanceDelay   *flow.Duration   `json:"groupInitialRebalanceDelay,omitempty"`
-	SessionTimeout   *flow.Duration   `json:"groupConsumerSessionTimeout,omitempty"`
-	BeatInterval     *flow.Duration   `json:"groupConsumerHeartbeatInterval,omitempty"`
-	Migration        string           `json:"groupConsumerMigrationPolicy,omitempty"`
-	OffsetsRetention *flow.Duration   `json:"offsetsRetention,omitempty"`
-	Provenance       brokerProvenance `json:"provenance,omitzero"`
-	Metrics          brokerAddress    `json:"metrics,omitzero"`
+	DataDir           string           `json:"dataDir,omitempty"` // or --dir
+	ClusterID         string           `json:"clusterId,omitempty"`
+	NodeID            int32            `json:"nodeId,omitempty"`
+	Listeners         []brokerListener `json:"listeners"`
+	AllowPlaintext    bool             `json:"allowPlaintext,omitempty"`
+	Authorizer        bool             `json:"authorizer,omitempty"`
+	AllowIfNoACL      bool             `json:"allowEveryoneIfNoAcl,omitempty"`
+	SuperUsers        []string         `json:"superUsers,omitempty"`
+	Tokens            *brokerTokens    `json:"tokens,omitempty"`
+	CutChangedUsers   bool             `json:"cutChangedUsers,omitempty"`
+	Limits            brokerLimits     `json:"limits,omitzero"`
+	Users             []brokerUser     `json:"users,omitempty"`
+	ACLs              []string         `json:"acls,omitempty"`
+	AutoCreateTopics  bool             `json:"autoCreateTopics,omitempty"`
+	Partitions        int32            `json:"defaultPartitions,omitempty"`
+	Internal          brokerInternal   `json:"internalTopics,omitzero"`
+	RebalanceDelay    flow.Duration    `json:"groupInitialRebalanceDelay,omitempty"`
+	SessionTimeout    flow.Duration    `json:"groupConsumerSessionTimeout,omitempty"`
+	BeatInterval      flow.Duration    `json:"groupConsumerHeartbeatInterval,omitempty"`
+	Migration         group.Migration  `json:"groupConsumerMigrationPolicy,omitempty"`
+	OffsetsRetention  flow.Duration    `json:"offsetsRetention,omitempty"`
+	RetentionInterval flow.Duration    `json:"retentionInterval,omitempty"`
+	Cleaner           brokerCleaner    `json:"cleaner,omitzero"`
+	Provenance        brokerProvenance `json:"provenance,omitzero"`
+	Metrics           brokerAddress    `json:"metrics,omitzero"`
 }
 
 type brokerAddress struct {
@@ -47,8 +49,22 @@ type brokerAddress struct {
 }
 
 type brokerProvenance struct {
-	Off    bool     `json:"off,omitempty"`
-	Exempt []string `json:"exempt,omitempty"`
+	Off      bool          `json:"off,omitempty"`
+	Exempt   []string      `json:"exempt,omitempty"`
+	Interval flow.Duration `json:"interval,omitempty"`
+}
+
+// brokerInternal are the broker's own topics, when they are made.
+type brokerInternal struct {
+	Offsets      int32 `json:"offsetsPartitions,omitempty"`
+	Transactions int32 `json:"transactionsPartitions,omitempty"`
+}
+
+// brokerCleaner is compaction.
+type brokerCleaner struct {
+	Memory         int64         `json:"memory,omitempty"`
+	BytesPerSecond int64         `json:"bytesPerSecond,omitempty"`
+	Interval       flow.Duration `json:"interval,omitempty"`
 }
 
 type brokerListener struct {
@@ -85,14 +101,20 @@ type brokerTokens struct {
 	Unsecured      bool           `json:"unsecuredForDevelopment,omitempty"`
 }
 
-// brokerLimits are those that depend on where a broker stands.
+// brokerLimits are [broker.Limits].
 type brokerLimits struct {
-	MaxConnections        int            `json:"maxConnections,omitempty"`
-	MaxConnectionsPerHost int            `json:"maxConnectionsPerHost,omitempty"`
-	HandshakeTimeout      *flow.Duration `json:"handshakeTimeout,omitempty"`
-	IdleTimeout           *flow.Duration `json:"idleTimeout,omitempty"`
-	MaxPartitions         int            `json:"maxPartitions,omitempty"`
-	DrainTimeout          *flow.Duration `json:"drainTimeout,omitempty"`
+	MaxConnections        int           `json:"maxConnections,omitempty"`
+	MaxConnectionsPerHost int           `json:"maxConnectionsPerHost,omitempty"`
+	MaxRequestBytes       int           `json:"maxRequestBytes,omitempty"`
+	MaxInFlightBytes      int64         `json:"maxInFlightBytes,omitempty"`
+	MaxAnswerBytes        int64         `json:"maxAnswerBytes,omitempty"`
+	HandshakeTimeout      flow.Duration `json:"handshakeTimeout,omitempty"`
+	IdleTimeout           flow.Duration `json:"idleTimeout,omitempty"`
+	WriteTimeout          flow.Duration `json:"writeTimeout,omitempty"`
+	DrainTimeout          flow.Duration `json:"drainTimeout,omitempty"`
+	MaxPartitions         int           `json:"maxPartitions,omitempty"`
+	FetchMaxBytes         int32         `json:"fetchMaxBytes,omitempty"`
+	MaxFetchSessions      int           `json:"maxFetchSessions,omitempty"`
 }
 
 type brokerUser struct {
@@ -106,9 +128,7 @@ func brokerConfig(file string, flags *brokerFlags, changed func(flag string) boo
 	if err := besideFile(changed); err != nil {
 		return conf, err
 	}
-	f := brokerFile{NodeID: conf.NodeID, Partitions: conf.DefaultPartitions}
-	f.Limits.MaxPartitions = conf.Limits.MaxPartitions
-	f.Limits.MaxConnections = conf.Limits.MaxConnections
+	f := newBrokerFile(&conf.Config)
 	c, err := loadConfig(file, &f)
 	if err != nil {
 		return conf, err
@@ -119,162 +139,34 @@ func brokerConfig(file string, flags *brokerFlags, changed func(flag string) boo
 	if flags.metrics != "" {
 		f.Metrics.Address = flags.metrics
 	}
-	f.check(c)
 	f.into(&conf.Config)
 	conf.metrics = f.Metrics.Address
 	conf.BootstrapUsers = f.users(c)
 	conf.BootstrapACLs = f.acls(c)
-	if err := c.err(); err != nil {
-		return conf, err
+	f.check(c)
+	for _, fault := range conf.Faults() {
+		if fault.Path == "dataDir" && fault.Fix == "" {
+			fault.Fix = "set it, or use --dir"
+		}
+		c.Fault(fault.Path, fault.Problem, fault.Fix)
 	}
-	if err := conf.Validate(); err != nil {
-		return conf, withCode(exitInvalid, fmt.Errorf("configuration: %s: %w", file, err))
-	}
-	return conf, nil
+	return conf, c.err()
 }
 
-// check says everything that is wrong with the values.
+// check says what is wrong with what only the file has: other files that it names,
+// and the process's own address.
 func (f *brokerFile) check(c config) {
-	if f.DataDir == "" {
-		c.Fault("dataDir", "is missing", "set it, or use --dir")
+	for i, l := range f.Listeners {
+		at := fmt.Sprintf("listeners[%d]", i)
+		c.pair(at, l.CertFile, l.KeyFile)
+		c.file(at+".clientCaFile", l.ClientCA)
+		c.file(at+".crlFile", l.CRLFile)
 	}
-	if f.NodeID < 0 {
-		c.Fault("nodeId", "is negative", "")
-	}
-	if f.Partitions < 1 || f.Partitions > broker.MaxTopicPartitions {
-		c.Fault("defaultPartitions", fmt.Sprintf("is not between 1 and %d", broker.MaxTopicPartitions), "")
-	}
-	if f.RebalanceDelay != nil && *f.RebalanceDelay < 0 {
-		c.Fault("groupInitialRebalanceDelay", "is negative", "0s rebalances at once")
-	}
-	for key, d := range map[string]*flow.Duration{
-		"groupConsumerSessionTimeout": f.SessionTimeout, "groupConsumerHeartbeatInterval": f.BeatInterval, "offsetsRetention": f.OffsetsRetention,
-	} {
-		if d != nil && *d <= 0 {
-			c.Fault(key, "is not above 0", "")
-		}
-	}
-	if f.Migration != "" && !slices.Contains(group.Migrations(), group.Migration(f.Migration)) {
-		c.Fault("groupConsumerMigrationPolicy", fmt.Sprintf("%q is no policy", f.Migration), fmt.Sprintf("write one of %v", group.Migrations()))
-	}
-	if len(f.Listeners) == 0 {
-		c.Fault("listeners", "is empty", "add one with name, address and protocol")
-	}
-	for i := range f.Listeners {
-		f.Listeners[i].check(c, fmt.Sprintf("listeners[%d]", i), f.AllowPlaintext)
-		for _, other := range f.Listeners[:i] {
-			if other.Name == f.Listeners[i].Name {
-				c.Fault(fmt.Sprintf("listeners[%d].name", i), fmt.Sprintf("%q is the name of two listeners", other.Name), "")
-			}
-		}
-	}
-	if f.AllowIfNoACL && !f.Authorizer {
-		c.Fault("allowEveryoneIfNoAcl", "is judged by nobody", "set authorizer: true, or remove it")
+	if t := f.Tokens; t != nil {
+		c.file("tokens.jwksFile", t.JWKSFile)
+		c.file("tokens.jwksCaFile", t.JWKSCAFile)
 	}
 	c.address("metrics.address", f.Metrics.Address)
-	f.Tokens.check(c, f.Listeners)
-	f.Limits.check(c)
-	for path, list := range map[string][]string{"superUsers": f.SuperUsers, "provenance.exempt": f.Provenance.Exempt} {
-		for i, p := range list {
-			if !validPrincipal.MatchString(p) {
-				c.Fault(fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q is not a principal", p), "write User:name")
-			}
-		}
-	}
-}
-
-var protocols = []broker.Protocol{broker.Plaintext, broker.TLS, broker.SASLPlaintext, broker.SASLTLS}
-
-func (l *brokerListener) check(c config, at string, allowPlaintext bool) {
-	if l.Name == "" {
-		c.Fault(at+".name", "is empty", "")
-	}
-	if l.Address == "" {
-		c.Fault(at+".address", "is empty", "write host:port")
-	}
-	c.address(at+".address", l.Address)
-	c.address(at+".advertised", l.Advertised)
-	c.pair(at, l.CertFile, l.KeyFile)
-	c.file(at+".clientCaFile", l.ClientCA)
-	c.file(at+".crlFile", l.CRLFile)
-	l.checkClients(c, at)
-	protocol := broker.Protocol(l.Protocol)
-	secure := protocol == broker.TLS || protocol == broker.SASLTLS
-	switch {
-	case !slices.Contains(protocols, protocol):
-		c.Fault(at+".protocol", fmt.Sprintf("%q is not a protocol", l.Protocol), "write PLAINTEXT, TLS, SASL_PLAINTEXT or SASL_TLS")
-	case secure && l.CertFile == "" && l.KeyFile == "":
-		c.Fault(at+".certFile", "is missing", l.Protocol+" needs certFile and keyFile")
-	case !secure && (l.CertFile != "" || l.ClientCA != ""):
-		c.Fault(at+".protocol", l.Protocol+" uses no certificate", "write TLS or SASL_TLS, or remove the files")
-	case !secure && !allowPlaintext && !loopback(l.Address):
-		c.Fault(at+".address", fmt.Sprintf("%s is not loopback", l.Address), "use TLS or SASL_TLS, or set allowPlaintext: true if that network is trusted")
-	}
-}
-
-// checkClients says what is wrong about how clients prove who they are.
-func (l *brokerListener) checkClients(c config, at string) {
-	sasl := broker.Protocol(l.Protocol) == broker.SASLPlaintext || broker.Protocol(l.Protocol) == broker.SASLTLS
-	asked := l.ClientAuth == string(broker.ClientAuthRequested) || l.ClientAuth == string(broker.ClientAuthRequired)
-	switch {
-	case l.ClientAuth != "" && l.ClientAuth != string(broker.ClientAuthNone) && !asked:
-		c.Fault(at+".clientAuth", fmt.Sprintf("%q is unknown", l.ClientAuth), "write required, requested or none")
-	case asked && l.ClientCA == "":
-		c.Fault(at+".clientAuth", "needs an authority", "set clientCaFile")
-	}
-	if l.CRLFile != "" && l.ClientCA == "" {
-		c.Fault(at+".crlFile", "is of no use without clientCaFile", "")
-	}
-	if len(l.PrincipalRules) > 0 && (l.ClientCA == "" || sasl) {
-		c.Fault(at+".principalMappingRules", "are of no use: no certificate says who a client is", "they are for TLS with clientCaFile")
-	}
-	if _, err := auth.ParsePrincipalMapping(l.PrincipalRules); err != nil {
-		c.Fault(at+".principalMappingRules", err.Error(), "")
-	}
-	if !sasl && (len(l.Mechanisms) > 0 || l.MaxReauth != nil) {
-		c.Fault(at+".protocol", l.Protocol+" has no SASL", "write SASL_PLAINTEXT or SASL_TLS, or remove mechanisms and maxReauth")
-	}
-	for i, m := range l.Mechanisms {
-		if !slices.Contains(mechanisms, auth.Mechanism(m)) {
-			c.Fault(fmt.Sprintf("%s.mechanisms[%d]", at, i), fmt.Sprintf("%q is not a mechanism", m), "write SCRAM-SHA-512, SCRAM-SHA-256, PLAIN or OAUTHBEARER")
-		}
-	}
-	if l.MaxReauth != nil && l.MaxReauth.Std() < time.Second {
-		c.Fault(at+".maxReauth", "is less than a second", "an hour is usual")
-	}
-	if l.MaxConnections < 0 {
-		c.Fault(at+".maxConnections", "is negative", "")
-	}
-}
-
-var mechanisms = []auth.Mechanism{auth.ScramSHA512, auth.ScramSHA256, auth.Plain, auth.OAuthBearer}
-
-// check says what is wrong with the tokens; nil is that none are taken.
-func (t *brokerTokens) check(c config, listeners []brokerListener) {
-	offered := false
-	for i, l := range listeners {
-		if !slices.Contains(l.Mechanisms, string(auth.OAuthBearer)) {
-			continue
-		}
-		offered = true
-		switch at := fmt.Sprintf("listeners[%d]", i); {
-		case t == nil:
-			c.Fault(at+".mechanisms", "OAUTHBEARER needs to know which tokens to take", "add a section tokens")
-		case t.Unsecured && !loopback(l.Address):
-			c.Fault(at+".address", l.Address+" is not loopback", "tokens that nobody signed are taken on loopback only: remove tokens.unsecuredForDevelopment")
-		}
-	}
-	if t == nil {
-		return
-	}
-	c.file("tokens.jwksFile", t.JWKSFile)
-	c.file("tokens.jwksCaFile", t.JWKSCAFile)
-	conf := t.config()
-	if err := conf.Validate(); err != nil {
-		c.Fault("tokens", strings.ReplaceAll(err.Error(), "\n", "; "), "")
-	} else if !offered {
-		c.Fault("tokens", "are taken by no listener", "add OAUTHBEARER to a listener's mechanisms")
-	}
 }
 
 func (t *brokerTokens) config() auth.TokenConfig {
@@ -301,29 +193,35 @@ func setDuration(into *time.Duration, d *flow.Duration) {
 	}
 }
 
-func (l *brokerLimits) check(c config) {
-	if l.MaxConnections < 1 {
-		c.Fault("limits.maxConnections", "is less than 1", "")
-	}
-	if l.MaxPartitions < 1 {
-		c.Fault("limits.maxPartitions", "is less than 1", "")
-	}
-	if l.MaxConnectionsPerHost < 0 {
-		c.Fault("limits.maxConnectionsPerHost", "is negative", "0 is as many as maxConnections")
-	}
-	for path, d := range map[string]*flow.Duration{"handshakeTimeout": l.HandshakeTimeout, "idleTimeout": l.IdleTimeout, "drainTimeout": l.DrainTimeout} {
-		if d != nil && *d <= 0 {
-			c.Fault("limits."+path, "is not positive", "")
-		}
+// newBrokerFile is a file that says nothing but the defaults.
+func newBrokerFile(conf *broker.Config) brokerFile {
+	d := func(d time.Duration) flow.Duration { return flow.Duration(d) }
+	l := &conf.Limits
+	return brokerFile{
+		NodeID:           conf.NodeID,
+		AutoCreateTopics: conf.AutoCreateTopics, Partitions: conf.DefaultPartitions,
+		Internal:       brokerInternal{conf.OffsetsPartitions, conf.TransactionsPartitions},
+		RebalanceDelay: d(conf.GroupInitialRebalanceDelay),
+		SessionTimeout: d(conf.GroupConsumerSessionTimeout), BeatInterval: d(conf.GroupConsumerHeartbeatInterval),
+		Migration: conf.GroupMigration, OffsetsRetention: d(conf.OffsetsRetention),
+		RetentionInterval: d(conf.RetentionInterval),
+		Cleaner:           brokerCleaner{conf.CleanerMemory, conf.CleanerBytesPerSecond, d(conf.CleanerInterval)},
+		Provenance:        brokerProvenance{Off: !conf.Provenance, Interval: d(conf.ProvenanceInterval)},
+		Limits: brokerLimits{
+			MaxConnections: l.MaxConnections, MaxConnectionsPerHost: l.MaxConnectionsPerHost, MaxPartitions: l.MaxPartitions,
+			MaxRequestBytes: l.MaxRequestBytes, MaxInFlightBytes: l.MaxInFlightBytes, MaxAnswerBytes: l.MaxAnswerBytes,
+			HandshakeTimeout: d(l.HandshakeTimeout), IdleTimeout: d(l.IdleTimeout), WriteTimeout: d(l.WriteTimeout), DrainTimeout: d(l.DrainTimeout),
+			FetchMaxBytes: l.FetchMaxBytes, MaxFetchSessions: l.MaxFetchSessions,
+		},
 	}
 }
 
 func (l *brokerLimits) into(conf *broker.Limits) {
-	conf.MaxPartitions = l.MaxPartitions
-	conf.MaxConnections, conf.MaxConnectionsPerHost = l.MaxConnections, l.MaxConnectionsPerHost
-	setDuration(&conf.HandshakeTimeout, l.HandshakeTimeout)
-	setDuration(&conf.IdleTimeout, l.IdleTimeout)
-	setDuration(&conf.DrainTimeout, l.DrainTimeout)
+	conf.MaxConnections, conf.MaxConnectionsPerHost, conf.MaxPartitions = l.MaxConnections, l.MaxConnectionsPerHost, l.MaxPartitions
+	conf.MaxRequestBytes, conf.MaxInFlightBytes, conf.MaxAnswerBytes = l.MaxRequestBytes, l.MaxInFlightBytes, l.MaxAnswerBytes
+	conf.HandshakeTimeout, conf.IdleTimeout = l.HandshakeTimeout.Std(), l.IdleTimeout.Std()
+	conf.WriteTimeout, conf.DrainTimeout = l.WriteTimeout.Std(), l.DrainTimeout.Std()
+	conf.FetchMaxBytes, conf.MaxFetchSessions = l.FetchMaxBytes, l.MaxFetchSessions
 }
 
 // into is the file as the broker knows it, without what has to be resolved.
@@ -333,19 +231,15 @@ func (f *brokerFile) into(conf *broker.Config) {
 	}
 	conf.ClusterID, conf.NodeID = f.ClusterID, f.NodeID
 	conf.AllowPlaintext, conf.Authorizer = f.AllowPlaintext, f.Authorizer
-	conf.SuperUsers, conf.DefaultPartitions = f.SuperUsers, f.Partitions
-	conf.Provenance, conf.ProvenanceExempt = !f.Provenance.Off, f.Provenance.Exempt
-	if f.AutoCreateTopics != nil {
-		conf.AutoCreateTopics = *f.AutoCreateTopics
-	}
-	setDuration(&conf.GroupInitialRebalanceDelay, f.RebalanceDelay)
-	setDuration(&conf.GroupConsumerSessionTimeout, f.SessionTimeout)
-	setDuration(&conf.GroupConsumerHeartbeatInterval, f.BeatInterval)
-	setDuration(&conf.OffsetsRetention, f.OffsetsRetention)
-	if f.Migration != "" {
-		conf.GroupMigration = group.Migration(f.Migration)
-	}
-	conf.AllowEveryoneIfNoACL, conf.CutChangedUsers = f.AllowIfNoACL, f.CutChangedUsers
+	conf.SuperUsers, conf.AllowEveryoneIfNoACL, conf.CutChangedUsers = f.SuperUsers, f.AllowIfNoACL, f.CutChangedUsers
+	conf.AutoCreateTopics, conf.DefaultPartitions = f.AutoCreateTopics, f.Partitions
+	conf.OffsetsPartitions, conf.TransactionsPartitions = f.Internal.Offsets, f.Internal.Transactions
+	conf.GroupInitialRebalanceDelay = f.RebalanceDelay.Std()
+	conf.GroupConsumerSessionTimeout, conf.GroupConsumerHeartbeatInterval = f.SessionTimeout.Std(), f.BeatInterval.Std()
+	conf.GroupMigration, conf.OffsetsRetention = f.Migration, f.OffsetsRetention.Std()
+	conf.RetentionInterval = f.RetentionInterval.Std()
+	conf.CleanerMemory, conf.CleanerBytesPerSecond, conf.CleanerInterval = f.Cleaner.Memory, f.Cleaner.BytesPerSecond, f.Cleaner.Interval.Std()
+	conf.Provenance, conf.ProvenanceExempt, conf.ProvenanceInterval = !f.Provenance.Off, f.Provenance.Exempt, f.Provenance.Interval.Std()
 	if f.Tokens != nil {
 		tokens := f.Tokens.config()
 		conf.Tokens = &tokens

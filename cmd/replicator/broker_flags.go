@@ -65,10 +65,15 @@ func (q *brokerFlags) config() (brokerProcess, error) {
 		faults = append(faults, errors.New("say where to store: --dir FOLDER, or --config FILE"))
 	} else {
 		conf.Dir = filepath.Clean(q.dir)
-		faults = append(faults, conf.Validate())
 	}
 	if q.clientCA != "" && !secure {
 		faults = append(faults, errors.New("--tls-client-ca needs --tls-cert and --tls-key"))
+		l.TLS.ClientCAFile = "" // which is all there is to say of it
+	}
+	for _, f := range conf.Faults() {
+		if f.Path != "dataDir" {
+			faults = append(faults, asFlag(f))
+		}
 	}
 	conf.BootstrapUsers = map[string]string{}
 	for _, user := range q.users {
@@ -87,6 +92,20 @@ func (q *brokerFlags) config() (brokerProcess, error) {
 		conf.BootstrapUsers[name] = password
 	}
 	return conf, withCode(exitInvalid, errors.Join(faults...))
+}
+
+// asFlag is a fault in the words of flags.
+func asFlag(f broker.Fault) broker.Fault {
+	flags := map[string]string{
+		"listeners[0].address": "--listen", "listeners[0].advertised": "--advertise",
+		"listeners[0].certFile": "--tls-cert", "listeners[0].keyFile": "--tls-key", "listeners[0].clientCaFile": "--tls-client-ca",
+	}
+	if flag := flags[f.Path]; flag != "" {
+		f.Path = flag
+	}
+	f.Fix = strings.NewReplacer("use TLS or SASL_TLS", "use --tls-cert and --tls-key", "set allowPlaintext: true", "say --allow-plaintext",
+		"certFile and keyFile", "--tls-cert and --tls-key").Replace(f.Fix)
+	return f
 }
 
 // besideFile refuses flags that a file would win over in silence.

@@ -170,7 +170,15 @@ acls:
 func TestBrokerConfiguration(t *testing.T) {
 	t.Setenv("SHOP_PASSWORD", "secret")
 	cert, key := certificates(t)
-	write(t, map[string]string{"cert.pem": cert, "key.pem": key, "broker.yaml": goodBroker})
+	write(t, map[string]string{"cert.pem": cert, "key.pem": key, "broker.yaml": goodBroker, "tuned.yaml": goodBroker + `limits:
+  {maxConnections: 2, maxConnectionsPerHost: 3, maxRequestBytes: 4000000, maxInFlightBytes: 5000000, maxAnswerBytes: 6, handshakeTimeout: 7s,
+  idleTimeout: 8s, writeTimeout: 9s, drainTimeout: 10s, maxPartitions: 11, fetchMaxBytes: 12, maxFetchSessions: 0}
+internalTopics: {offsetsPartitions: 13, transactionsPartitions: 14}
+cleaner: {memory: 15000000, bytesPerSecond: 0, interval: 16s}
+retentionInterval: 17s
+provenance: {interval: 18s}
+autoCreateTopics: false
+`})
 	conf, err := brokerConfig("broker.yaml", &brokerFlags{}, func(string) bool { return false })
 	if err != nil {
 		t.Fatal(err)
@@ -182,6 +190,18 @@ func TestBrokerConfiguration(t *testing.T) {
 	want.BootstrapACLs = conf.BootstrapACLs
 	if len(conf.BootstrapACLs) != 1 || !reflect.DeepEqual(conf.Config, want) {
 		t.Errorf("got  %+v\nwant %+v", conf.Config, want)
+	}
+
+	tuned, err := brokerConfig("tuned.yaml", &brokerFlags{}, func(string) bool { return false })
+	want.Limits = broker.Limits{
+		MaxConnections: 2, MaxConnectionsPerHost: 3, MaxRequestBytes: 4e6, MaxInFlightBytes: 5e6, MaxAnswerBytes: 6, HandshakeTimeout: 7 * time.Second,
+		IdleTimeout: 8 * time.Second, WriteTimeout: 9 * time.Second, DrainTimeout: 10 * time.Second, MaxPartitions: 11, FetchMaxBytes: 12,
+	}
+	want.OffsetsPartitions, want.TransactionsPartitions = 13, 14
+	want.CleanerMemory, want.CleanerBytesPerSecond, want.CleanerInterval = 15e6, 0, 16*time.Second
+	want.RetentionInterval, want.ProvenanceInterval, want.AutoCreateTopics = 17*time.Second, 18*time.Second, false
+	if err != nil || !reflect.DeepEqual(tuned.Config, want) {
+		t.Errorf("%v, got\n%+v\nwant\n%+v", err, tuned.Config, want)
 	}
 
 	swap := strings.NewReplacer
@@ -197,6 +217,38 @@ func TestBrokerConfiguration(t *testing.T) {
 		{"groups", goodBroker + "groupConsumerSessionTimeout: 0s\ngroupConsumerMigrationPolicy: never\n", []string{
 			`x.yaml:9:30: groupConsumerSessionTimeout: is not above 0`,
 			`x.yaml:10:31: groupConsumerMigrationPolicy: "never" is no policy; write one of [bidirectional upgrade downgrade disabled]`,
+		}},
+		{"a beat that is no shorter than the session", goodBroker + "groupConsumerSessionTimeout: 5s\n", []string{
+			`x.yaml:1:1: groupConsumerHeartbeatInterval: 5s is not below groupConsumerSessionTimeout, which is 5s; a third of it lets one beat be lost`,
+		}},
+		{"a beat", goodBroker + "groupConsumerHeartbeatInterval: 1m\nclusterId: a b\n", []string{
+			`x.yaml:9:33: groupConsumerHeartbeatInterval: 1m0s is not below groupConsumerSessionTimeout, which is 45s; a third of it lets one beat be lost`,
+			`x.yaml:10:12: clusterId: "a b" is not a cluster.id; use letters, digits, '.', '_' and '-', 255 of them at the most, or remove the key`,
+		}},
+		{"one address for two", swap("authorizer", `  - {name: b, address: "127.0.0.1:9093", protocol: PLAINTEXT}`+"\nauthorizer").Replace(goodBroker), []string{
+			`x.yaml:4:24: listeners[1].address: 127.0.0.1:9093 is that of listener "client"; give each a port of its own`,
+		}},
+		{"limits", goodBroker + `limits: {maxRequestBytes: 1000, writeTimeout: 0s, fetchMaxBytes: -1, maxFetchSessions: -1, maxAnswerBytes: 0}
+cleaner: {memory: 1000, bytesPerSecond: -1, interval: 0s}
+internalTopics: {offsetsPartitions: 0, transactionsPartitions: 10001}
+retentionInterval: 0s
+provenance: {interval: 0s}
+`, []string{
+			`x.yaml:9:27: limits.maxRequestBytes: is less than 2097152; clients send batches of a megabyte without being told`,
+			`x.yaml:9:47: limits.writeTimeout: is not above 0`,
+			`x.yaml:9:66: limits.fetchMaxBytes: is not above 0`,
+			`x.yaml:9:88: limits.maxFetchSessions: is negative; 0 remembers none`,
+			`x.yaml:9:108: limits.maxAnswerBytes: is not above 0`,
+			`x.yaml:10:19: cleaner.memory: is less than 1048576 bytes; more keys than it holds take more passes over a log`,
+			`x.yaml:10:41: cleaner.bytesPerSecond: is negative; 0 is no bound`,
+			`x.yaml:10:55: cleaner.interval: is not above 0`,
+			`x.yaml:11:37: internalTopics.offsetsPartitions: is not between 1 and 10000`,
+			`x.yaml:11:64: internalTopics.transactionsPartitions: is not between 1 and 10000`,
+			`x.yaml:12:20: retentionInterval: is not above 0`,
+			`x.yaml:13:24: provenance.interval: is not above 0`,
+		}},
+		{"requests in flight", goodBroker + "limits: {maxInFlightBytes: 2097152}\n", []string{
+			`x.yaml:9:28: limits.maxInFlightBytes: has no room for one request of 104857600 bytes; raise it, or lower maxRequestBytes`,
 		}},
 		{"no TLS", swap("SASL_TLS, certFile: cert.pem, keyFile: key.pem", "SASL_PLAINTEXT").Replace(goodBroker), []string{
 			`x.yaml:3:29: listeners[0].address: 0.0.0.0:9093 is not loopback; use TLS or SASL_TLS, or set allowPlaintext: true if that network is trusted`,
@@ -238,15 +290,15 @@ metrics: {address: "9404"}
 			`x.yaml:3:49: listeners[0].protocol: TLS has no SASL; write SASL_PLAINTEXT or SASL_TLS, or remove mechanisms and maxReauth`,
 			`x.yaml:3:104: listeners[0].clientAuth: "maybe" is unknown; write required, requested or none`,
 			`x.yaml:4:104: listeners[1].clientAuth: needs an authority; set clientCaFile`,
-			`x.yaml:4:123: listeners[1].crlFile: is of no use without clientCaFile`,
+			`x.yaml:4:123: listeners[1].crlFile: is of no use without clientCaFile, or with clientAuth: none`,
 			`x.yaml:5:139: listeners[2].principalMappingRules: rule "x": write RULE:pattern/replacement/, with L or U after it, or DEFAULT`,
 			`x.yaml:5:160: listeners[2].maxConnections: is negative`,
 			`x.yaml:6:77: listeners[3].mechanisms: OAUTHBEARER needs to know which tokens to take; add a section tokens`,
 			`x.yaml:6:78: listeners[3].mechanisms[0]: "GSSAPI" is not a mechanism; write SCRAM-SHA-512, SCRAM-SHA-256, PLAIN or OAUTHBEARER`,
 			`x.yaml:6:111: listeners[3].maxReauth: is less than a second; an hour is usual`,
 			`x.yaml:7:33: limits.maxConnectionsPerHost: is negative; 0 is as many as maxConnections`,
-			`x.yaml:7:50: limits.idleTimeout: is not positive`,
-			`x.yaml:7:69: limits.maxPartitions: is less than 1`,
+			`x.yaml:7:50: limits.idleTimeout: is not above 0`,
+			`x.yaml:7:69: limits.maxPartitions: is not above 0`,
 			`x.yaml:8:23: allowEveryoneIfNoAcl: is judged by nobody; set authorizer: true, or remove it`,
 			`x.yaml:9:20: metrics.address: "9404" is not an address; write host:port`,
 		}},
@@ -287,7 +339,8 @@ func TestBrokerWithoutAFile(t *testing.T) {
 		flags brokerFlags
 		want  []string
 	}{
-		"plaintext beyond loopback": {brokerFlags{dir: "data", listen: "0.0.0.0:9092"}, []string{"not loopback"}},
+		"plaintext beyond loopback": {brokerFlags{dir: "data", listen: "0.0.0.0:9092"}, []string{"--listen: 0.0.0.0:9092 is not loopback; use --tls-cert and --tls-key, or say --allow-plaintext"}},
+		"half a certificate":        {brokerFlags{dir: "data", listen: "x", cert: "cert.pem"}, []string{`--listen: "x" is not an address`, "--tls-key: is missing"}},
 		"all at once": {
 			brokerFlags{listen: "127.0.0.1:0", clientCA: "cert.pem", users: []string{"admin=secret", "bob=${file:admin.pw}", "bob=${file:admin.pw}"}},
 			[]string{"--dir FOLDER", "--tls-client-ca needs", "--user admin: secret is not a reference", "--user bob: the name is empty or taken"},
