@@ -34,7 +34,7 @@ const (
 func (c *conn) affords(ctx context.Context) func(r *request, n int64) error {
 	return func(r *request, n int64) error {
 		if r.claim == nil {
-			r.claim = c.b.answers.claim(c.cutShort)
+			r.claim = c.b.answers.claim(0, c.cutShort)
 		}
 		began := time.Now()
 		defer func() { r.waited += time.Since(began) }()

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"cmp"
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +15,10 @@ import (
 // announced costs nothing, what it has sent does.
 //
 // Claims that each hold a part and wait for the rest could wait for one another for
-// ever. So the oldest that still grows may take a reserve that no other may, which
-// suffices for the largest claim.
+// ever. So a reserve, which suffices for the largest claim, is not given bit by bit:
+// who has to wait gets all that he still needs, and does not wait again. The smallest
+// are first, and one gets half of what is free at the most, so that a few large ones,
+// which may come in slowly, leave room for many small ones.
 //
 // Who holds what others wait for, and for longer than patience, is cut, the oldest
 // first: a client that sends or reads too slowly loses its connection, and only
@@ -29,9 +30,8 @@ type budget struct {
 	mu      sync.Mutex
 	size    int64
 	free    int64               // below 0 where a claim was settled for more than it had
-	growing list.List           // of *claim, oldest first
+	waiting []*claim            // the smallest first
 	held    map[*claim]struct{} // that hold something
-	waiting int
 }
 
 // errShort is why a connection is cut.
@@ -44,22 +44,24 @@ func newBudget(size, reserve int64, patience time.Duration) *budget {
 // claim is what one request or answer holds of a budget. It is used by one
 // goroutine at a time. A nil claim takes nothing.
 type claim struct {
-	b   *budget
-	cut func() // ends what the claim is for, which then releases it
+	b    *budget
+	most int64  // that it will need, 0 if that is not known
+	cut  func() // ends what the claim is for, which then releases it
 
 	// The rest is under the budget's mutex.
 	bytes   int64
-	since   time.Time     // the patience with it began
-	place   *list.Element // while it grows
-	want    int64         // that it waits for
+	since   time.Time // the patience with it began
+	want    int64     // that it waits for
 	granted chan struct{}
 	isCut   bool
 }
 
-func (b *budget) claim(cut func()) *claim { return &claim{b: b, cut: cut} }
+func (b *budget) claim(most int64, cut func()) *claim {
+	return &claim{b: b, most: most, cut: cut, since: time.Now()}
+}
 
-// take adds n bytes to what the claim holds, when there is room. No claim holds
-// more than the reserve: what is larger counts as that.
+// take adds n bytes to what the claim holds, or more, when there is room. No claim
+// holds more than the reserve: what is larger counts as that.
 func (c *claim) take(ctx context.Context, n int64) error {
 	if c == nil {
 		return nil
@@ -70,16 +72,28 @@ func (c *claim) take(ctx context.Context, n int64) error {
 		b.mu.Unlock()
 		return nil
 	}
-	c.join()
-	if b.fits(c, n) {
+	if n <= b.free-b.reserve {
 		c.grow(n)
 		b.mu.Unlock()
 		return nil
 	}
-	c.want, c.granted = n, make(chan struct{})
-	b.waiting++
+	c.want, c.granted = max(n, min(c.most, b.reserve)-c.bytes), make(chan struct{})
+	at, _ := slices.BinarySearchFunc(b.waiting, c.want+1, func(w *claim, want int64) int { return cmp.Compare(w.want, want) })
+	b.waiting = slices.Insert(b.waiting, at, c)
+	b.grant()
 	b.mu.Unlock()
 	return c.await(ctx)
+}
+
+// hold is take up to n bytes in all.
+func (c *claim) hold(ctx context.Context, n int64) error {
+	return c.take(ctx, n-c.held())
+}
+
+func (c *claim) held() int64 {
+	c.b.mu.Lock()
+	defer c.b.mu.Unlock()
+	return c.bytes
 }
 
 func (c *claim) await(ctx context.Context) error {
@@ -96,7 +110,8 @@ func (c *claim) await(ctx context.Context) error {
 			defer c.b.mu.Unlock()
 			if c.want > 0 { // else it was granted meanwhile
 				c.want = 0
-				c.b.waiting--
+				at := slices.Index(c.b.waiting, c)
+				c.b.waiting = slices.Delete(c.b.waiting, at, at+1)
 			}
 			return fmt.Errorf("wait for memory: %w", ctx.Err())
 		}
@@ -111,17 +126,8 @@ func (c *claim) takeWhole(n int64) bool {
 	if c.b.free-n < c.b.reserve+(c.b.size-c.b.reserve)/2 {
 		return false
 	}
-	c.join()
 	c.grow(n)
 	return true
-}
-
-// join takes the claim's place among those that grow. The mutex is held.
-func (c *claim) join() {
-	if c.place == nil {
-		c.since = time.Now()
-		c.place = c.b.growing.PushBack(c)
-	}
 }
 
 func (c *claim) grow(n int64) {
@@ -130,36 +136,38 @@ func (c *claim) grow(n int64) {
 	c.b.held[c] = struct{}{}
 }
 
-// fits says whether a claim may take n bytes now.
-func (b *budget) fits(c *claim, n int64) bool {
-	return n <= b.free-b.reserve || n <= b.free && b.growing.Front() == c.place
-}
-
-// grant gives those that wait what there is, the oldest first. The mutex is held.
+// grant gives those that wait what there is. The mutex is held.
 func (b *budget) grant() {
-	for e := b.growing.Front(); e != nil && b.waiting > 0 && b.free > 0; e = e.Next() {
-		c := e.Value.(*claim)
-		if c.want > 0 && b.fits(c, c.want) {
-			c.grow(c.want)
-			c.want = 0
-			b.waiting--
-			close(c.granted)
+	for len(b.waiting) > 0 {
+		c := b.waiting[0]
+		if c.want > b.free/2 && !b.stuck() {
+			return
 		}
-		if b.free <= b.reserve {
-			return // nothing for any but the oldest
-		}
+		c.grow(c.want)
+		c.want = 0
+		b.waiting = slices.Delete(b.waiting, 0, 1)
+		close(c.granted)
 	}
 }
 
-// settle says that the claim grows no more, and holds n bytes, of which the
-// patience begins anew.
+// stuck says that all that hold something wait for more: the reserve is whole.
+func (b *budget) stuck() bool {
+	holding := 0
+	for _, c := range b.waiting {
+		if c.bytes > 0 {
+			holding++
+		}
+	}
+	return holding == len(b.held)
+}
+
+// settle says that the claim holds n bytes, with which the patience begins anew.
 func (c *claim) settle(n int64) {
 	if c == nil {
 		return
 	}
 	c.b.mu.Lock()
 	defer c.b.mu.Unlock()
-	c.leave()
 	c.b.free += c.bytes - n
 	c.bytes, c.since = n, time.Now()
 	if delete(c.b.held, c); n > 0 {
@@ -168,31 +176,17 @@ func (c *claim) settle(n int64) {
 	c.b.grant()
 }
 
-// complete says that the claim grows no more.
-func (c *claim) complete() {
-	if c == nil {
-		return
-	}
-	c.b.mu.Lock()
-	defer c.b.mu.Unlock()
-	c.leave()
-	c.b.grant()
-}
-
-func (c *claim) leave() {
-	if c.place != nil {
-		c.b.growing.Remove(c.place)
-		c.place = nil
-	}
-}
-
 // release gives everything back.
 func (c *claim) release() { c.settle(0) }
 
-// press cuts what has been held for too long, as much as c waits for.
+// press cuts what has been held for too long, as much as those that wait need, of
+// whom c is one.
 func (b *budget) press(c *claim) {
 	b.mu.Lock()
-	short := c.want
+	short := int64(0)
+	for _, w := range b.waiting {
+		short += w.want
+	}
 	var slow []*claim
 	for other := range b.held {
 		switch {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,7 +30,7 @@ func TestClaimsThatWaitForOneAnotherEnd(t *testing.T) {
 		ended := 0
 		for i := range claims {
 			go func() {
-				c := b.claim(noCut(t))
+				c := b.claim(100, noCut(t))
 				time.Sleep(time.Duration(i)) // in an order
 				for range 10 {
 					if err := c.take(t.Context(), 10); err != nil {
@@ -37,7 +38,6 @@ func TestClaimsThatWaitForOneAnotherEnd(t *testing.T) {
 					}
 					time.Sleep(time.Second)
 				}
-				c.complete()
 				c.release()
 				ended++
 			}()
@@ -50,50 +50,47 @@ func TestClaimsThatWaitForOneAnotherEnd(t *testing.T) {
 	})
 }
 
-func TestOnlyTheOldestTakesTheReserve(t *testing.T) {
+// TestTheSmallestAreFirst: what is nobody's reserve is given bit by bit; beyond it the
+// smallest that wait get all that they need, but half of what is free at the most.
+func TestTheSmallestAreFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBudget(200, 100, time.Hour)
-		take := func(c *claim, n int64) error {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			return c.take(ctx, n)
+		large := b.claim(100, noCut(t))
+		if err := large.take(t.Context(), 90); err != nil {
+			t.Fatal(err)
 		}
-		first, second := b.claim(noCut(t)), b.claim(noCut(t))
-		for _, step := range []struct {
-			c    *claim
-			n    int64
-			fits bool
-		}{{first, 10, true}, {second, 80, true}, {second, 20, false}, {first, 80, true}, {second, 10, false}, {first, 1000, true}} {
-			if err := take(step.c, step.n); (err == nil) != step.fits {
-				t.Fatalf("%d more: %v", step.n, err)
-			}
+		var got []int64
+		for _, most := range []int64{90, 60, 30, 20, 10} { // as they come
+			c := b.claim(most, noCut(t))
+			go func() {
+				if c.take(t.Context(), 11) == nil { // 10 are not reserved
+					got = append(got, c.held())
+				}
+			}()
+			synctest.Wait()
 		}
-		if left := b.left(); left != 200-100-80 {
-			t.Errorf("%d are left: a claim counts for no more than the reserve", left)
+		if !slices.Equal(got, []int64{30, 20, 10 + 1}) { // of 110, 80 and 60
+			t.Errorf("%v are given at first", got)
 		}
-		first.release()
-		if err := take(second, 20); err != nil {
-			t.Errorf("the next is the oldest: %v", err)
-		}
-		second.release()
-		if left := b.left(); left != 200 {
-			t.Errorf("%d are left", left)
+		large.release()
+		synctest.Wait()
+		if !slices.Equal(got[3:], []int64{60}) { // of 139; 79 are left for 90
+			t.Errorf("%v are given later", got[3:])
 		}
 	})
 }
 
 func TestWhoHoldsWhatOthersNeedIsCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBudget(100, 20, 10*time.Second)
+		b := newBudget(120, 20, 10*time.Second)
 		var cut []int
 		var all []*claim
 		for i := range 5 {
-			c := b.claim(func() { cut = append(cut, i); all[i].release() })
+			c := b.claim(20, func() { cut = append(cut, i); all[i].release() })
 			all = append(all, c)
 			if err := c.take(t.Context(), 20); err != nil {
 				t.Fatal(err)
 			}
-			c.complete()
 			time.Sleep(time.Second)
 		}
 		all[0].settle(20) // begins to write now
@@ -103,7 +100,7 @@ func TestWhoHoldsWhatOthersNeedIsCut(t *testing.T) {
 		}
 		all[3].settle(20)
 		began := time.Now()
-		if err := b.claim(noCut(t)).take(t.Context(), 20); err != nil || time.Since(began) > b.patience {
+		if err := b.claim(20, noCut(t)).take(t.Context(), 20); err != nil || time.Since(began) > b.patience {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
 		if len(cut) != 1 || cut[0] != 1 {
@@ -115,7 +112,7 @@ func TestWhoHoldsWhatOthersNeedIsCut(t *testing.T) {
 func TestAWaitEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBudget(100, 100, time.Hour)
-		holder, waiter := b.claim(noCut(t)), b.claim(noCut(t))
+		holder, waiter := b.claim(100, noCut(t)), b.claim(1, noCut(t))
 		if err := holder.take(t.Context(), 100); err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +123,7 @@ func TestAWaitEndsWithItsContext(t *testing.T) {
 		}
 		waiter.release()
 		holder.release()
-		if b.left() != 100 || b.waiting != 0 || b.growing.Len() != 0 || len(b.held) != 0 {
+		if b.left() != 100 || len(b.waiting) != 0 || len(b.held) != 0 {
 			t.Errorf("left behind: %+v", b)
 		}
 	})
@@ -196,8 +193,8 @@ func TestWhoIsThrottledHoldsNoMemory(t *testing.T) {
 			}
 		}()
 	}
-	large := &kgo.Record{Topic: "t", Value: make([]byte, 900_000)}
 	for range 10 {
+		large := &kgo.Record{Topic: "t", Value: make([]byte, 900_000)}
 		if err := cl.ProduceSync(within(t, 10*time.Second), large).FirstErr(); err != nil {
 			t.Fatalf("a producer without a quota: %v", err)
 		}

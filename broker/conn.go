@@ -274,7 +274,6 @@ func (c *conn) readFrame(ctx context.Context) (f frame, err error) {
 		c.release(f)
 		return frame{}, err
 	}
-	f.claim.complete()
 	f.read = time.Now()
 	return f, nil
 }
@@ -317,14 +316,14 @@ func (w *frameRoom) room(key int16, have []byte, size int) ([]byte, error) {
 	}
 	lendable := key == int16(kmsg.Produce) || key == mirrorwire.AppendKey
 	if first {
-		w.f.claim = w.c.b.inFlight.claim(w.c.cutShort)
+		w.f.claim = w.c.b.inFlight.claim(int64(size), w.c.cutShort)
 		if lendable && size <= 1<<mostLentBits && w.f.claim.takeWhole(int64(size)) {
 			return w.lend(have, size), nil
 		}
 	}
 	next := nextRoom(len(have), size)
 	began := time.Now()
-	if err := w.f.claim.take(w.ctx, int64(next-len(have))); err != nil {
+	if err := w.f.claim.hold(w.ctx, int64(next)); err != nil {
 		return nil, err
 	}
 	w.end = w.end.Add(time.Since(began))

@@ -138,13 +138,13 @@ func TestHostileClientsHarmNobody(t *testing.T) {
 	})
 	honest := b.client(t, kgo.AllowAutoTopicCreation(), kgo.ProducerLinger(0), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	produceN(t, honest, "t", 0, 50)
-	large := &kgo.Record{Topic: "t", Value: make([]byte, 200_000)}
+	large := make([]byte, 200_000)
 	work := func(until time.Time) (slowest []time.Duration) {
 		for time.Now().Before(until) {
 			began := time.Now()
 			produceN(t, honest, "t", 0, 1)
-			if err := honest.ProduceSync(within(t, 20*time.Second), large).FirstErr(); err != nil {
-				t.Fatalf("a record of %d bytes: %v", len(large.Value), err)
+			if err := honest.ProduceSync(within(t, 20*time.Second), &kgo.Record{Topic: "t", Value: large}).FirstErr(); err != nil {
+				t.Fatalf("a record of %d bytes: %v", len(large), err)
 			}
 			slowest = append(slowest, time.Since(began))
 		}
