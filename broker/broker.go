@@ -139,6 +139,9 @@ func New(cfg Config) (_ *Broker, err error) {
 	if err := b.openTopics(); err != nil {
 		return nil, err
 	}
+	if err := b.catchUp(); err != nil {
+		return nil, err
+	}
 	b.resumeMirrors(context.Background())
 	if err := b.makeInternalTopics(); err != nil {
 		return nil, err

@@ -158,6 +158,49 @@ func (b *Broker) settleLogs() error {
 	return nil
 }
 
+// idsUnseen is how many producer ids may be in use that no log knows, when the
+// metadata is found to be older than the logs.
+const idsUnseen = 1 << 20
+
+// catchUp brings metadata up to what the logs have seen, if an old copy of it was put
+// back. To count starts and producer ids again would refuse every append for its
+// leader epoch, and take new producers' records for repetitions of old ones'.
+func (b *Broker) catchUp() error {
+	image := b.ctl.Image()
+	starts, highest := image.Starts, int64(-1)
+	own := func(id int64) bool { return controller.OwnProducerID(image.ClusterID, id) }
+	for _, t := range b.topics.Load().byName {
+		for _, p := range t.partitions {
+			epoch, id := p.Newest(own)
+			if !t.Mirror.ReadOnly() { // a mirror's epochs are the source's
+				starts = max(starts, epoch-t.EpochOffset+1)
+			}
+			highest = max(highest, id)
+		}
+	}
+	if starts == image.Starts && highest < image.NextProducerID {
+		return nil
+	}
+	b.log.Warn("the metadata is older than the logs, which is as if it had been put back from a backup: what was changed since (topics, users, acls, settings) is not in it",
+		"starts", image.Starts, "seen", starts-1)
+	err := b.ctl.Update(func(i *controller.Image) ([]controller.Record, error) {
+		out := []controller.Record{{ProducerIDs: &controller.ProducerIDs{Next: max(i.NextProducerID, highest+1) + idsUnseen}}}
+		if starts > i.Starts {
+			out = append(out, controller.Record{Start: &controller.StartRecord{Count: starts}})
+		}
+		return out, nil
+	})
+	if err != nil {
+		return fmt.Errorf("bring old metadata up to its logs: %w", err)
+	}
+	for _, t := range b.topics.Load().byName {
+		for _, p := range t.partitions {
+			p.RaiseEpoch(starts + t.EpochOffset)
+		}
+	}
+	return nil
+}
+
 // removeLogs removes the logs of a deleted topic. What fails is tried again by the
 // next start.
 func (b *Broker) removeLogs(id controller.TopicID, name string) {

@@ -386,3 +386,51 @@ func TestTheStoreIsOfOneNode(t *testing.T) {
 	b.cfg.NodeID = id
 	b.restart(t)
 }
+
+// TestOldMetadataCatchesUp with logs that were written to in later starts: nothing new
+// is taken for a repetition, and no epoch is used twice.
+func TestOldMetadataCatchesUp(t *testing.T) {
+	var log bytes.Buffer
+	b := startBroker(t, func(c *Config) {
+		quietBroker(c)
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	b.makeTopic(t, "t", 1, 0)
+	old, err := vfs.ReadFile(b.fs, metadataFile, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const starts = 4
+	for range starts {
+		b = b.restart(t)
+		produceN(t, b.client(t), "t", 0, 1)
+	}
+	if strings.Contains(log.String(), "older than the logs") {
+		t.Errorf("metadata that is not old: %s", &log)
+	}
+	epoch, next := b.ctl.Image().Starts, b.ctl.Image().NextProducerID
+	b.stop()
+	b.putMetadata(t, old)
+	for n := range starts { // as many producers as there were, with the same first sequences
+		b = b.restart(t)
+		cl, err := kgo.NewClient(kgo.SeedBrokers(b.Addr("plain")), kgo.DefaultProduceTopic("t"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := cl.ProduceSync(within(t, 10*time.Second), kgo.StringRecord("new")).First()
+		cl.Close()
+		if err != nil || r.Offset != int64(starts+n) {
+			t.Errorf("record %d after old metadata: offset %d, %v", n, r.Offset, err)
+		}
+		if p, _ := b.partition("t", 0); p.LeaderEpoch() != epoch+1+int32(n) {
+			t.Errorf("leader epoch %d, and it was %d", p.LeaderEpoch(), epoch)
+		}
+	}
+	if b.ctl.Image().NextProducerID <= next {
+		t.Errorf("producer ids begin at %d, and were at %d", b.ctl.Image().NextProducerID, next)
+	}
+	if strings.Count(log.String(), "older than the logs") != 1 {
+		t.Errorf("it is not told once: %s", &log)
+	}
+	consumeN(t, b.client(t), "t", 2*starts)
+}

@@ -262,6 +262,20 @@ func (l *Log) Producers() []ProducerState {
 	return l.state.producers.states()
 }
 
+// HighestProducerID is that of the producers that the log knows and that count, -1 if
+// there are none.
+func (l *Log) HighestProducerID(counts func(id int64) bool) int64 {
+	l.writer.Lock()
+	defer l.writer.Unlock()
+	highest := int64(-1)
+	for id := range l.state.producers.byID {
+		if id > highest && counts(id) {
+			highest = id
+		}
+	}
+	return highest
+}
+
 // OpenTransactions are the transactions without a marker, by first offset.
 func (l *Log) OpenTransactions() []OpenTxn {
 	l.writer.Lock()

@@ -44,6 +44,15 @@ func (p *Partition) Mirror() commitlog.Mirror {
 	return p.log.Mirror()
 }
 
+// Newest is the highest leader epoch and the highest producer id that the log knows,
+// -1 for none. Of producers only those count that own says it of.
+func (p *Partition) Newest(own func(id int64) bool) (epoch int32, producerID int64) {
+	if p.log == nil {
+		return -1, -1
+	}
+	return p.log.LatestEpoch(), p.log.HighestProducerID(own)
+}
+
 // LastEpoch is the leader epoch of the last record, -1 if there is none.
 func (p *Partition) LastEpoch() int32 {
 	if p.log == nil {
