@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,7 +28,7 @@ func TestClaimsThatWaitForOneAnotherEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBudget(200, 100, time.Hour)
 		const claims = 20 // of 100 each: whoever holds a tenth of it fills the budget
-		ended := 0
+		var ended atomic.Int64
 		for i := range claims {
 			go func() {
 				c := b.claim(100, noCut(t))
@@ -39,13 +40,13 @@ func TestClaimsThatWaitForOneAnotherEnd(t *testing.T) {
 					time.Sleep(time.Second)
 				}
 				c.release()
-				ended++
+				ended.Add(1)
 			}()
 		}
 		time.Sleep(claims * 11 * time.Second)
 		synctest.Wait()
-		if ended != claims || b.left() != 200 {
-			t.Errorf("%d of %d claims have ended, %d bytes are left", ended, claims, b.left())
+		if n := ended.Load(); n != claims || b.left() != 200 {
+			t.Errorf("%d of %d claims have ended, %d bytes are left", n, claims, b.left())
 		}
 	})
 }

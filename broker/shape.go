@@ -43,6 +43,10 @@ type step struct {
 // have a longer one, and stay in the frame.
 const stringLength = 2
 
+// stringMemory is what a string takes beside its bytes: its header, where it may be
+// null, and what the allocator rounds up.
+const stringMemory = 24
+
 type stepKind uint8
 
 const (
@@ -146,7 +150,7 @@ func (w *walker) step(f *step) {
 	case sized:
 		n := max(0, w.length(f.size))
 		if w.skip(n); f.size == stringLength {
-			w.memory += n
+			w.memory += n + stringMemory
 		}
 	case inline:
 		w.walk(f.elem)
