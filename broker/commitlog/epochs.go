@@ -34,24 +34,24 @@ func (e epochs) cutFrom(end int64) epochs {
 	return slices.Clip(e[:n])
 }
 
-// startFrom forgets what ended at or below start; the epoch that holds start
-// begins there now.
+// startFrom forgets what ended below start. The epoch of the record before start
+// stays, and begins where it did: a log of which everything is deleted knows by it
+// which epochs are older, and an epoch at its end that has no record is none.
 func (e epochs) startFrom(start int64) epochs {
 	first := 0
-	for first+1 < len(e) && e[first+1].Start <= start {
+	for first+1 < len(e) && e[first+1].Start < start {
 		first++
 	}
-	out := slices.Clone(e[first:])
-	if len(out) > 0 {
-		out[0].Start = max(out[0].Start, start)
-	}
-	return out
+	return slices.Clone(e[first:])
 }
 
 // end is the largest epoch not above the one asked for, and where it ends in a
-// log that ends at logEnd; (-1, -1) when the log cannot tell. An epoch older than
-// all known ones ends where they begin.
-func (e epochs) end(epoch int32, logEnd int64) (int32, int64) {
+// log from logStart to logEnd; (-1, -1) when the log cannot tell. An epoch older
+// than all that have records ends where the log starts.
+func (e epochs) end(epoch int32, logStart, logEnd int64) (int32, int64) {
+	for len(e) > 1 && e[1].Start <= logStart {
+		e = e[1:]
+	}
 	if epoch < 0 || len(e) == 0 || epoch > e.latest() {
 		return -1, -1
 	}
@@ -65,7 +65,7 @@ func (e epochs) end(epoch int32, logEnd int64) (int32, int64) {
 		return 1
 	})
 	if above == 0 {
-		return epoch, e[0].Start
+		return epoch, max(e[0].Start, logStart)
 	}
 	return e[above-1].Epoch, e[above].Start
 }

@@ -235,7 +235,7 @@ func (l *Log) LatestEpoch() int32 { return l.view.Load().epochs.latest() }
 // (KIP-101, KIP-279).
 func (l *Log) EpochEnd(epoch int32) (found int32, end int64) {
 	v := l.view.Load()
-	return v.epochs.end(epoch, v.end())
+	return v.epochs.end(epoch, v.start, v.end())
 }
 
 // EpochAt is the leader epoch of the record at an offset; -1 if the log does not

@@ -136,7 +136,8 @@ func (l *Log) saveMirror(m Mirror) error {
 // Mirror is the log's state as a mirror. Its slice must not be changed.
 func (l *Log) Mirror() Mirror { return *l.view.Load().mirror }
 
-// LastEpoch is the leader epoch of the last record, -1 if there is none.
+// LastEpoch is the leader epoch of the last record, one that was deleted from the
+// log's start included; -1 if none is known.
 func (l *Log) LastEpoch() int32 {
 	v := l.view.Load()
 	return v.epochs.cutFrom(v.end()).latest()
@@ -439,8 +440,7 @@ func (s *producers) forgetBelow(offset int64) {
 	}
 }
 
-// lastEpoch is the leader epoch of the last record, -1 if there is none. An epoch
-// that a crash has left without its batch does not count.
+// lastEpoch is what LastEpoch says. An epoch that a crash has left without its batch does not count.
 func (s *state) lastEpoch() int32 { return s.Epochs.cutFrom(s.active.next).latest() }
 
 // forgetMirrored does after a replay what a promotion did when it happened. from is

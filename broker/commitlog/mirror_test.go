@@ -134,6 +134,61 @@ func TestASourceThatStartsLaterLeavesAGap(t *testing.T) {
 	}
 }
 
+// TestDeletingAllRecordsKeepsTheirEpoch: what is older than the records that were
+// deleted last is not the source's next.
+func TestDeletingAllRecordsKeepsTheirEpoch(t *testing.T) {
+	fs := vfs.NewMem()
+	l := mirrorLog(t, fs)
+	_, err := l.AppendMirrored(plainAppend(l, 1, sourceBatch(nobody, 3, 0, 4), sourceBatch(nobody, 2, 3, 7)))
+	must(t, err)
+	must(t, l.DeleteRecordsBefore(5))
+	for _, l := range []*Log{l, open(t, fs.Crash(nil), small())} {
+		if l.StartOffset() != 5 || l.LastEpoch() != 7 {
+			t.Fatalf("it starts at %d with epoch %d, want 5 with 7", l.StartOffset(), l.LastEpoch())
+		}
+		if _, err := l.AppendMirrored(plainAppend(l, 1, sourceBatch(nobody, 1, 5, 6))); !errors.Is(err, ErrStaleLeaderEpoch) {
+			t.Errorf("an older epoch than that of the records that were deleted: %v", err)
+		}
+		if found, end := l.EpochEnd(5); found != 5 || end != 5 {
+			t.Errorf("epoch 5 is (%d, %d), want (5, 5)", found, end)
+		}
+	}
+	_, err = l.AppendMirrored(plainAppend(l, 1, sourceBatch(nobody, 2, 5, 7), sourceBatch(nobody, 1, 7, 8)))
+	must(t, err)
+	must(t, l.WaitDurable(t.Context(), 8))
+	fs = fs.Crash(nil)
+	l = open(t, fs, small())
+	if l.EndOffset() != 8 || l.LastEpoch() != 8 || l.EpochAt(5) != 7 {
+		t.Errorf("it ends at %d with epoch %d, and has %d at 5", l.EndOffset(), l.LastEpoch(), l.EpochAt(5))
+	}
+	must(t, l.Verify(t.Context()))
+	cut := plainAppend(l, 1)
+	cut.TruncateTo = 5
+	_, err = l.AppendMirrored(cut)
+	must(t, err)
+	if l.EndOffset() != 5 || l.LastEpoch() != -1 {
+		t.Errorf("cut to its start it ends at %d with epoch %d, want 5 with none", l.EndOffset(), l.LastEpoch())
+	}
+}
+
+// TestAnEpochThatACrashLeftIsNotTheLast: the epoch is on disk before its batch.
+func TestAnEpochThatACrashLeftIsNotTheLast(t *testing.T) {
+	fs := vfs.NewMem()
+	l := mirrorLog(t, fs)
+	_, err := l.AppendMirrored(plainAppend(l, 1, sourceBatch(nobody, 3, 0, 4)))
+	must(t, err)
+	must(t, l.WaitDurable(t.Context(), 3))
+	_, err = l.AppendMirrored(plainAppend(l, 1, sourceBatch(nobody, 1, 3, 7)))
+	must(t, err)
+	l = open(t, fs.Crash(nil), small())
+	must(t, l.DeleteRecordsBefore(3))
+	if l.EndOffset() != 3 || l.LatestEpoch() != 7 || l.LastEpoch() != 4 {
+		t.Fatalf("it ends at %d with epoch %d on disk and %d in records, want 3, 7 and 4", l.EndOffset(), l.LatestEpoch(), l.LastEpoch())
+	}
+	_, err = l.AppendMirrored(plainAppend(l, 1, sourceBatch(nobody, 1, 3, 6)))
+	must(t, err)
+}
+
 // mirrorSource is a source partition in the model: what it has now.
 type mirrorSource struct {
 	batches []record.Batch

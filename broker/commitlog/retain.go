@@ -200,6 +200,9 @@ func (l *Log) planCut(offset int64) (checkpoint, error) {
 		cp.Drop = append(cp.Drop, v.extent(j).base)
 	}
 	cp.Epochs = cp.Epochs.cutFrom(end)
+	if end <= cp.Start {
+		cp.Epochs = nil // Who cuts everything has no need to agree with what lay below.
+	}
 	cp.Start, cp.FirstDirty, cp.Learned = min(cp.Start, end), min(cp.FirstDirty, end), min(cp.Learned, end)
 	cp.Known = nil
 	cp.Sparse = cp.Sparse || x.cleaned

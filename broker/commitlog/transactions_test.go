@@ -116,7 +116,7 @@ func TestEpochs(t *testing.T) {
 		ask, found int32
 		end        int64
 	}{{-1, -1, -1}, {0, 0, 10}, {1, 0, 10}, {2, 2, 30}, {4, 2, 30}, {5, 5, 44}, {6, -1, -1}} {
-		if found, end := e.end(c.ask, 44); found != c.found || end != c.end {
+		if found, end := e.end(c.ask, 0, 44); found != c.found || end != c.end {
 			t.Errorf("end of %d is (%d, %d), want (%d, %d)", c.ask, found, end, c.found, c.end)
 		}
 	}
@@ -127,16 +127,24 @@ func TestEpochs(t *testing.T) {
 		{"an empty epoch is replaced", e.assign(6, 30), epochs{{0, 0}, {2, 10}, {6, 30}}},
 		{"cut between", e.cutFrom(20), epochs{{0, 0}, {2, 10}}},
 		{"cut at a start", e.cutFrom(10), epochs{{0, 0}}},
-		{"start between", e.startFrom(15), epochs{{2, 15}, {5, 30}}},
-		{"start at a start", e.startFrom(30), epochs{{5, 30}}},
+		{"start between", e.startFrom(15), epochs{{2, 10}, {5, 30}}},
+		{"start at a start", e.startFrom(30), epochs{{2, 10}, {5, 30}}},
 		{"start at the beginning", e.startFrom(0), e},
 	} {
 		if !slices.Equal(c.got, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, c.got, c.want)
 		}
 	}
-	if found, end := e.startFrom(15).end(1, 44); found != 1 || end != 15 {
-		t.Errorf("older than all: (%d, %d), want (1, 15)", found, end)
+	for start, want := range map[int64][]epochStart{ // by the epoch asked for
+		15: {{0, 15}, {1, 15}, {2, 30}, {3, 30}, {5, 44}},
+		30: {{1, 30}, {2, 30}, {4, 30}, {5, 44}},
+		44: {{2, 44}, {4, 44}, {5, 44}},
+	} {
+		for _, w := range want {
+			if found, end := e.startFrom(start).end(w.Epoch, start, 44); end != w.Start {
+				t.Errorf("start %d: epoch %d is (%d, %d), want its end to be %d", start, w.Epoch, found, end, w.Start)
+			}
+		}
 	}
 }
 
