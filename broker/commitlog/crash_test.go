@@ -171,7 +171,7 @@ func checkProducers(t *testing.T, l *Log, h history, what string) {
 	if fmt.Sprint(gotAborted) != fmt.Sprint(wantAborted) {
 		t.Fatalf("%s: aborted %v, want %v", what, gotAborted, wantAborted)
 	}
-	if got, want := l.StableOffset(l.EndOffset()), plain.txns.stable(l.EndOffset()); got != max(want, l.StartOffset()) {
+	if got, want := l.StableOffset(l.EndOffset()), plain.transactions().stable(l.EndOffset()); got != max(want, l.StartOffset()) {
 		t.Fatalf("%s: stable %d, want %d", what, got, want)
 	}
 }

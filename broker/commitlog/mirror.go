@@ -419,7 +419,7 @@ func (l *Log) FinishPromotion() error {
 		return nil
 	case m.Role != Mirroring || m.PromotedAt < 0:
 		return ErrNotMirror
-	case l.durable.offset() < end || len(l.state.producers.openTransactions()) > 0:
+	case l.durable.offset() < end || l.state.producers.open.Len() > 0:
 		return fmt.Errorf("%w: its transactions have not ended", ErrUnexpectedEnd)
 	}
 	m.Role, m.Forget = Promoted, end

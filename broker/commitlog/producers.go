@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"cmp"
+	"container/list"
 	"fmt"
 	"maps"
 	"math"
@@ -22,9 +23,11 @@ type producerBatch struct {
 
 // producer is one producer's state on this partition.
 type producer struct {
+	id               int64
 	epoch            int16
 	coordinatorEpoch int32           // of its last marker, -1 if there was none
 	txnStart         int64           // first offset of its open transaction, -1
+	open             *list.Element   // of producers.open, if it has one
 	touched          int64           // local time of its last append, in ms
 	marks            uint64          // changes with every marker
 	last             int64           // last offset it wrote since the log was opened, -1
@@ -58,7 +61,11 @@ type postponed struct {
 // producers decides what a producer may append and remembers what it did. It
 // does no I/O and knows no clock; the log's writer lock guards it.
 type producers struct {
-	byID  map[int64]*producer
+	byID map[int64]*producer
+	// open has each *producer with an open transaction, which is not forgotten
+	// before it ends, by first offset: opening and ending cost the same however
+	// many are open.
+	open  list.List
 	limit int
 	marks uint64
 	// postponed has no producer that byID has. It is not kept over a restart,
@@ -161,7 +168,7 @@ func (s *producers) get(id int64, epoch int16, last, now int64) *producer {
 		if len(s.byID) >= s.limit {
 			s.evict()
 		}
-		p = &producer{epoch: epoch, coordinatorEpoch: -1, txnStart: -1, last: -1}
+		p = &producer{id: id, epoch: epoch, coordinatorEpoch: -1, txnStart: -1, last: -1}
 		s.byID[id] = p
 		delete(s.postponed, id)
 	}
@@ -172,11 +179,11 @@ func (s *producers) get(id int64, epoch int16, last, now int64) *producer {
 	return p
 }
 
-// add records a data batch that is now in the log, and says whether it opened a
-// transaction. It checks nothing: a replica takes what its leader had.
-func (s *producers) add(b record.Batch, now int64) (opened bool) {
+// add records a data batch that is now in the log. It checks nothing: a replica
+// takes what its leader had.
+func (s *producers) add(b record.Batch, now int64) {
 	if b.ProducerID() < 0 {
-		return false
+		return
 	}
 	p := s.get(b.ProducerID(), b.ProducerEpoch(), b.LastOffset(), now)
 	if b.BaseSequence() >= 0 {
@@ -187,9 +194,8 @@ func (s *producers) add(b record.Batch, now int64) (opened bool) {
 	}
 	if b.Attributes().Transactional() && p.txnStart < 0 {
 		p.txnStart = b.BaseOffset()
-		return true
+		p.open = s.open.PushBack(p)
 	}
-	return false
 }
 
 // mark records a marker that is now in the log, and returns where the
@@ -199,7 +205,10 @@ func (s *producers) mark(m Marker, offset, now int64) (first int64) {
 	s.marks++
 	p.marks = s.marks
 	p.coordinatorEpoch = m.CoordinatorEpoch
-	first, p.txnStart = p.txnStart, -1
+	if p.open != nil {
+		s.open.Remove(p.open)
+	}
+	first, p.txnStart, p.open = p.txnStart, -1, nil
 	return first
 }
 
@@ -270,14 +279,35 @@ func (s *producers) states() []ProducerState {
 	return out
 }
 
+// undecided is the first offset of the oldest open transaction, MaxInt64 if none
+// is open.
+func (s *producers) undecided() int64 {
+	if oldest := s.open.Front(); oldest != nil {
+		return oldest.Value.(*producer).txnStart
+	}
+	return math.MaxInt64
+}
+
 // openTransactions are those without a marker, by first offset.
 func (s *producers) openTransactions() []OpenTxn {
 	var out []OpenTxn
-	for id, p := range s.byID {
+	for e := s.open.Front(); e != nil; e = e.Next() {
+		p := e.Value.(*producer)
+		out = append(out, OpenTxn{ProducerID: p.id, ProducerEpoch: p.epoch, FirstOffset: p.txnStart})
+	}
+	return out
+}
+
+// restoreOpen finds the open transactions of a snapshot's producers.
+func (s *producers) restoreOpen() {
+	var open []*producer
+	for _, p := range s.byID {
 		if p.txnStart >= 0 {
-			out = append(out, OpenTxn{ProducerID: id, ProducerEpoch: p.epoch, FirstOffset: p.txnStart})
+			open = append(open, p)
 		}
 	}
-	slices.SortFunc(out, func(a, b OpenTxn) int { return cmp.Compare(a.FirstOffset, b.FirstOffset) })
-	return out
+	slices.SortFunc(open, func(a, b *producer) int { return cmp.Compare(a.txnStart, b.txnStart) })
+	for _, p := range open {
+		p.open = s.open.PushBack(p)
+	}
 }

@@ -86,9 +86,6 @@ func (l *loader) restoreProducers(atMost int64) (from int64, err error) {
 			continue
 		}
 		l.state.producers = s
-		for _, txn := range s.openTransactions() {
-			l.state.txns = l.state.txns.opened(txn.ProducerID, txn.FirstOffset)
-		}
 		return offset, nil
 	}
 	l.state.producers = newProducers(l.cfg.MaxProducers)

@@ -66,13 +66,14 @@ func decodeProducers(buf []byte, limit int) (s *producers, offset int64, err err
 			return nil, 0, errors.New("entry is cut off")
 		}
 		p := &producer{
+			id:               int64(binary.BigEndian.Uint64(body)),
 			last:             -1,
 			epoch:            int16(binary.BigEndian.Uint16(body[8:])),
 			coordinatorEpoch: int32(binary.BigEndian.Uint32(body[10:])),
 			txnStart:         int64(binary.BigEndian.Uint64(body[14:])),
 			touched:          int64(binary.BigEndian.Uint64(body[22:])),
 		}
-		id, n := int64(binary.BigEndian.Uint64(body)), int(body[30])
+		n := int(body[30])
 		body = body[snapshotEntry:]
 		if n > batchesKept || len(body) < n*snapshotBatch {
 			return nil, 0, fmt.Errorf("%d batches in %d bytes", n, len(body))
@@ -86,10 +87,11 @@ func decodeProducers(buf []byte, limit int) (s *producers, offset int64, err err
 			})
 			body = body[snapshotBatch:]
 		}
-		s.byID[id] = p
+		s.byID[p.id] = p
 	}
 	if len(body) != 0 {
 		return nil, 0, fmt.Errorf("%d bytes after the last entry", len(body))
 	}
+	s.restoreOpen()
 	return s, offset, nil
 }

@@ -15,7 +15,7 @@ type state struct {
 	segments  []*segment // sealed, oldest first; replaced, never changed in place
 	active    *active
 	producers *producers
-	txns      transactions
+	settled   settledTxns
 	mirror    *Mirror // replaced, never changed in place
 }
 
@@ -23,9 +23,7 @@ type state struct {
 // transactions. The batch must be noted in the active segment too.
 func (s *state) apply(b record.Batch, now, highWatermark int64) error {
 	if !b.Attributes().Control() {
-		if s.producers.add(b, now) {
-			s.txns = s.txns.opened(b.ProducerID(), b.BaseOffset())
-		}
+		s.producers.add(b, now)
 		return nil
 	}
 	m, err := decodeMarker(b)
@@ -42,11 +40,11 @@ func (s *state) apply(b record.Batch, now, highWatermark int64) error {
 	if first < 0 {
 		return nil
 	}
-	s.txns = s.txns.ended(first, b.LastOffset(), highWatermark)
+	s.settled = s.settled.add(first, b.LastOffset(), highWatermark)
 	if !m.Commit {
 		s.active.aborted = append(s.active.aborted, abortedTxn{
 			producerID: m.ProducerID, first: first, last: b.LastOffset(),
-			stable: s.txns.stable(b.NextOffset()),
+			stable: s.transactions().stable(b.NextOffset()),
 		})
 	}
 	return nil
@@ -67,8 +65,12 @@ type view struct {
 func (s *state) view() *view {
 	return &view{
 		segments: s.segments, active: s.active.extent(), aborted: s.active.aborted,
-		start: s.Start, txns: s.txns, epochs: s.Epochs, sparse: s.Sparse, mirror: s.mirror,
+		start: s.Start, txns: s.transactions(), epochs: s.Epochs, sparse: s.Sparse, mirror: s.mirror,
 	}
+}
+
+func (s *state) transactions() transactions {
+	return transactions{undecided: s.producers.undecided(), settled: s.settled}
 }
 
 // checkEpoch compares a batch's leader epoch, which no checksum covers, with the

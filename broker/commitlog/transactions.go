@@ -10,25 +10,22 @@ import (
 	"github.com/waybillhq/waybill/internal/record"
 )
 
-// transactions are those that hold the last stable offset back. It is a value:
-// a reader keeps the one it has while the writer goes on with another.
+// transactions is what holds the last stable offset back. It is a value: a reader
+// keeps the one it has while the writer goes on with another.
 type transactions struct {
-	open []openTxn // without a marker, by first offset
-	// settled have a marker that may not be below the high watermark yet, by
-	// marker. Writers only append to it and cut its head.
-	settled []settledTxn
+	undecided int64 // where the oldest without a marker began, MaxInt64 if all have one
+	settled   settledTxns
 }
 
-type openTxn struct{ producerID, first int64 }
+// settledTxns have a marker that may not be below the high watermark yet, by
+// marker. Writers only append to it and cut its head.
+type settledTxns []settledTxn
 
 type settledTxn struct{ first, marker int64 }
 
 // stable is the last stable offset for a high watermark.
 func (t transactions) stable(highWatermark int64) int64 {
-	stable := highWatermark
-	if len(t.open) > 0 {
-		stable = min(stable, t.open[0].first)
-	}
+	stable := min(highWatermark, t.undecided)
 	for _, s := range slices.Backward(t.settled) {
 		if s.marker < highWatermark {
 			break
@@ -38,22 +35,15 @@ func (t transactions) stable(highWatermark int64) int64 {
 	return stable
 }
 
-func (t transactions) opened(id, first int64) transactions {
-	t.open = append(slices.Clip(t.open), openTxn{id, first})
-	return t
-}
-
-// ended notes the marker of the transaction that began at first, and forgets
-// those whose marker is below the high watermark.
-func (t transactions) ended(first, marker, highWatermark int64) transactions {
-	t.open = slices.DeleteFunc(slices.Clone(t.open), func(o openTxn) bool { return o.first == first })
-	t.settled = append(t.settled, settledTxn{first, marker})
+// add notes the marker of the transaction that began at first, and forgets those
+// whose marker is below the high watermark.
+func (s settledTxns) add(first, marker, highWatermark int64) settledTxns {
+	s = append(s, settledTxn{first, marker})
 	done := 0
-	for done < len(t.settled) && t.settled[done].marker < highWatermark {
+	for done < len(s) && s[done].marker < highWatermark {
 		done++
 	}
-	t.settled = t.settled[done:]
-	return t
+	return s[done:]
 }
 
 // AbortedTxn is an aborted transaction as a fetch response lists it.

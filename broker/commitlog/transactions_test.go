@@ -32,7 +32,7 @@ func TestStableOffsetWaitsForMarkersBelowTheWatermark(t *testing.T) {
 	if got := l.StableOffset(10); got != 10 {
 		t.Errorf("all ended: stable %d, want 10", got)
 	}
-	if n := len(l.view.Load().txns.open); n != 0 {
+	if n := len(l.OpenTransactions()); n != 0 {
 		t.Errorf("%d open transactions, want none", n)
 	}
 }
