@@ -53,8 +53,8 @@ type Config struct {
 	// append [producer.id.expiration.ms].
 	ProducerExpiry time.Duration
 	// MaxProducers bounds the producers remembered: beyond it the idlest
-	// without an open transaction are forgotten. A hostile client can invent
-	// producer ids.
+	// without an open transaction are forgotten, a tenth of it at once. A hostile
+	// client can invent producer ids.
 	MaxProducers int
 	// VerifyTransactions refuses a client's batch that would open a transaction
 	// unless it comes with a guard of BeginVerification (KIP-890).

@@ -165,7 +165,7 @@ func (s *producers) checkMarker(m Marker) error {
 func (s *producers) get(id int64, epoch int16, last, now int64) *producer {
 	p := s.byID[id]
 	if p == nil {
-		if len(s.byID) >= s.limit {
+		if idle := len(s.byID) - s.open.Len(); len(s.byID) >= s.limit && idle > s.limit/10 {
 			s.evict()
 		}
 		p = &producer{id: id, epoch: epoch, coordinatorEpoch: -1, txnStart: -1, last: -1}
@@ -218,8 +218,9 @@ func (s *producers) expire(before int64) {
 	maps.DeleteFunc(s.postponed, func(_ int64, p postponed) bool { return p.at < before })
 }
 
-// evict forgets the idlest tenth of the producers without a transaction, so that
-// its cost is spread over as many appends.
+// evict forgets the idlest of the producers without a transaction: a tenth of the
+// limit, so that its cost is spread over as many appends. Where open transactions
+// leave fewer idle ones than that, those may stay beyond the limit.
 func (s *producers) evict() {
 	var idle []int64
 	for id, p := range s.byID {
@@ -230,7 +231,7 @@ func (s *producers) evict() {
 	slices.SortFunc(idle, func(a, b int64) int {
 		return cmp.Or(cmp.Compare(s.byID[a].touched, s.byID[b].touched), cmp.Compare(a, b))
 	})
-	for _, id := range idle[:min(len(idle), s.limit/10+1)] {
+	for _, id := range idle[:s.limit/10+1] {
 		delete(s.byID, id)
 	}
 }

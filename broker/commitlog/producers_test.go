@@ -222,6 +222,28 @@ func TestProducersAreForgottenWhenIdle(t *testing.T) {
 	}
 }
 
+// TestEvictionIsWorthItsCost has more transactions open than producers may be
+// remembered: looking through all of them for the one idle producer to forget, with
+// each that comes, would stop the partition.
+func TestEvictionIsWorthItsCost(t *testing.T) {
+	s := newProducers(100)
+	for id := range int64(150) {
+		s.add(batch(t, from{id, 0, 0, true}, 1, 0), 100)
+	}
+	highest, before := 0, len(s.byID)
+	for id := int64(200); id < 300; id++ {
+		s.add(batch(t, from{id, 0, 0, false}, 1, 0), id)
+		if now := len(s.byID); now <= before && before-now+1 < 11 {
+			t.Fatalf("producer %d made %d go, want 11 at once", id, before-now+1)
+		}
+		before = len(s.byID)
+		highest = max(highest, before)
+	}
+	if highest != 161 || s.open.Len() != 150 {
+		t.Errorf("%d producers at most, %d with a transaction, want 161 and 150", highest, s.open.Len())
+	}
+}
+
 func TestSnapshotKeepsEveryField(t *testing.T) {
 	s := newProducers(10)
 	for seq := range int32(7) {
