@@ -118,7 +118,7 @@ type answerWriter struct {
 
 var answerBuffers = sync.Pool{New: func() any { b := make([]byte, 0, answerBuffer); return &b }}
 
-// streams writes an answer piece by piece.
+// stream writes an answer piece by piece.
 func (c *conn) stream(a *fetchAnswer, correlation int32) error {
 	buf := answerBuffers.Get().(*[]byte)
 	w := &answerWriter{c: c, encoded: c.out, buf: (*buf)[:0]}

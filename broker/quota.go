@@ -89,7 +89,7 @@ func (b *bucket) idle(now time.Time) bool {
 // any says whether there is a quota at all.
 func (q *quotas) any() bool { return len(q.ctl.Image().Quotas) > 0 }
 
-// limit is the rate that a client is held to and with whom it shares it. Of the
+// limitOf is the rate that a client is held to and with whom it shares it. Of the
 // quotas that fit, the most particular one counts, in Apache Kafka's order.
 func limitOf(all map[controller.QuotaEntity]map[string]float64, limit, user, clientID string) (rate float64, key bucketKey, found bool) {
 	name, def, none := controller.QuotaFor, controller.QuotaDefault, controller.QuotaName{}

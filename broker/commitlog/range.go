@@ -15,8 +15,9 @@ import (
 //
 // Its bytes stay readable until Release, whatever retention and compaction do to
 // the segment meanwhile: the file is closed when the last Range lets go of it. A
-// truncation is another matter: it takes the bytes away, and reading them fails
-// with ErrTruncated.
+// truncation is another matter: it takes the bytes away, and ReadAt fails with
+// ErrTruncated. What the system was given to send from File may by then be on its way
+// with other bytes in it: the checksum of their batch tells the client.
 type Range struct {
 	file      *file
 	open      vfs.File // file, held open
