@@ -65,6 +65,17 @@ var _ txn.Log = partitionLog{}
 
 // WriteMarker implements [txn.Partitions].
 func (c *coordinators) WriteMarker(ctx context.Context, tp txn.TopicPartition, m txn.Marker) error {
+	err := c.mark(ctx, tp, m)
+	if errors.Is(err, commitlog.ErrReadOnly) {
+		// The topic has become a mirror: the transaction's records there are cut,
+		// or have the marker that their source gave them.
+		return nil
+	}
+	return err
+}
+
+// mark writes a marker, whoever asks for it, and returns when it is durable.
+func (c *coordinators) mark(ctx context.Context, tp txn.TopicPartition, m txn.Marker) error {
 	marker := commitlog.Marker{
 		ProducerID: m.Producer.ID, ProducerEpoch: m.Producer.Epoch,
 		Commit: m.Commit, CoordinatorEpoch: m.CoordinatorEpoch,
@@ -77,11 +88,6 @@ func (c *coordinators) WriteMarker(ctx context.Context, tp txn.TopicPartition, m
 		return err
 	}
 	next, err := log.Mark(marker)
-	if errors.Is(err, commitlog.ErrReadOnly) {
-		// The topic has become a mirror: the transaction's records there are cut,
-		// or have the marker that their source gave them.
-		return nil
-	}
 	if err != nil {
 		return err
 	}

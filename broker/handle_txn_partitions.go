@@ -296,5 +296,5 @@ func (b *Broker) writeMarker(ctx context.Context, tp txn.TopicPartition, m txn.M
 			return refuse(kerr.InvalidProducerEpoch, fmt.Sprintf("epoch %d is that of the open transaction: a marker has a higher one", m.Producer.Epoch))
 		}
 	}
-	return b.coordinators.WriteMarker(ctx, tp, m)
+	return b.coordinators.mark(ctx, tp, m)
 }

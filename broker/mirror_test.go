@@ -186,6 +186,14 @@ func TestOnlyItsWriterWritesToAMirror(t *testing.T) {
 	if err := transact(t, cl, kgo.TryCommit, &kgo.Record{Topic: "orders", Value: []byte("v")}); err == nil {
 		t.Error("a transaction wrote to a mirror")
 	}
+	q := kmsg.NewPtrWriteTxnMarkersRequest()
+	m := kmsg.NewWriteTxnMarkersRequestMarker()
+	m.Topics = []kmsg.WriteTxnMarkersRequestMarkerTopic{{Topic: "orders", Partitions: []int32{0}}}
+	q.Markers = append(q.Markers, m)
+	marked := call[*kmsg.WriteTxnMarkersResponse](t, b.client(t), q).Markers[0].Topics[0].Partitions[0]
+	if marked.ErrorCode != kerr.InvalidRequest.Code {
+		t.Errorf("a marker of another coordinator: %v, want INVALID_REQUEST", kerr.ErrorForCode(marked.ErrorCode))
+	}
 	adm := kadm.NewClient(b.client(t))
 	if got, err := adm.DeleteRecords(ctx, kadm.Offsets{"orders": {0: {Topic: "orders", Partition: 0, At: 0}}}); err == nil && got.Error() == nil {
 		t.Error("records of a mirror may be deleted")
