@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -225,6 +226,36 @@ func TestOffsetsAreListed(t *testing.T) {
 	check("earliest after a deletion", func() (kadm.ListedOffsets, error) { return adm.ListStartOffsets(ctx, "t") }, 3)
 	if res, err := adm.DeleteRecords(ctx, kadm.Offsets{"t": {0: {Topic: "t", At: 30}}}); err != nil || !errors.Is(res.Error(), kerr.OffsetOutOfRange) {
 		t.Errorf("delete beyond the end: %v, %v", err, res.Error())
+	}
+}
+
+// TestRecordsAreDeletedWhileTheTopicGoes: each time it is there, or it is not.
+func TestRecordsAreDeletedWhileTheTopicGoes(t *testing.T) {
+	b := startBroker(t, nil)
+	b.makeTopic(t, "t", 1, 5)
+	there := b.topics.Load()
+	gone := there.with("t", nil)
+	var flips sync.WaitGroup
+	stop := make(chan struct{})
+	flips.Go(func() {
+		defer b.topics.Store(there)
+		for !isClosed(stop) {
+			b.topics.Store(gone)
+			b.topics.Store(there)
+		}
+	})
+	defer flips.Wait()
+	defer close(stop)
+	r := b.asker(kmsg.DeleteRecords)
+	// It has come and gone often enough while it was asked for.
+	for changes, was := 0, false; changes < 2000; {
+		low, err := b.deleteRecordsOf(r, "t", kmsg.DeleteRecordsRequestTopicPartition{})
+		if low != 0 || err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+			t.Fatalf("low watermark %d, %v", low, err)
+		}
+		if is := err == nil; is != was {
+			changes, was = changes+1, is
+		}
 	}
 }
 

@@ -315,7 +315,11 @@ func (b *Broker) deleteRecordsOf(r *request, name string, want kmsg.DeleteRecord
 	if !r.may(name) {
 		return 0, kerr.TopicAuthorizationFailed
 	}
-	p, err := b.leader(name, want.Partition, -1, false)
+	t := b.topic(name) // once: it may be deleted meanwhile
+	if t == nil {
+		return 0, kerr.UnknownTopicOrPartition
+	}
+	p, err := t.leader(want.Partition, -1, false)
 	switch {
 	case isClosed(r.late):
 		return 0, errLate
@@ -323,9 +327,9 @@ func (b *Broker) deleteRecordsOf(r *request, name string, want kmsg.DeleteRecord
 		return 0, err
 	case b.isOwn(name):
 		return 0, kerr.InvalidTopicException
-	case b.topic(name).Mirror.ReadOnly():
+	case t.isReadOnly():
 		return 0, kerr.PolicyViolation // its start follows the source's
-	case !b.topic(name).deletes():
+	case !t.deletes():
 		return 0, kerr.PolicyViolation
 	}
 	return p.DeleteRecordsBefore(want.Offset)
