@@ -259,6 +259,9 @@ func (b *Broker) growTopic(r *request, q *kmsg.CreatePartitionsRequest, want *km
 	if b.isOwn(want.Topic) {
 		return refuse(kerr.InvalidTopicException, fmt.Sprintf("%s is the broker's own", want.Topic))
 	}
+	if err := t.writable(); err != nil && !r.allowed(acl.ClusterAction, acl.Cluster, acl.ClusterName) {
+		return err // its partitions are the source's
+	}
 	grow := func(t controller.Topic) (controller.Topic, error) {
 		if want.Count <= t.Partitions {
 			return t, refuse(kerr.InvalidPartitions, fmt.Sprintf("topic has %d partitions already", t.Partitions))

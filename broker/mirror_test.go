@@ -370,6 +370,16 @@ func TestWritingAMirrorIsARightOfItsOwn(t *testing.T) {
 	if err := b.client(t).ProduceSync(within(t, 10*time.Second), &kgo.Record{Topic: "orders"}).FirstErr(); !errors.Is(err, kerr.InvalidRequest) {
 		t.Errorf("produce with the right to: %v", err)
 	}
+	grow := func() error {
+		got, err := kadm.NewClient(b.client(t)).UpdatePartitions(within(t, 10*time.Second), 2, "orders")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got["orders"].Err
+	}
+	if err := grow(); !errors.Is(err, kerr.InvalidRequest) || len(b.topic("orders").partitions) != 1 {
+		t.Errorf("more partitions: %v, want INVALID_REQUEST", err)
+	}
 	part, _ := b.partition("orders", 0)
 	if m := part.Mirror(); part.EndOffset() != 0 || m.WriterEpoch != 0 || stateOf(b.topic("orders")) != mirrorwire.Active {
 		t.Errorf("what was refused has changed something: end %d, %+v", part.EndOffset(), m)
@@ -383,6 +393,9 @@ func TestWritingAMirrorIsARightOfItsOwn(t *testing.T) {
 	}
 	if got := b.append(t, "orders", p); got.ErrorCode != 0 || got.LogEnd != 5 {
 		t.Errorf("append with ClusterAction: %+v", got)
+	}
+	if err := grow(); err != nil || len(b.topic("orders").partitions) != 2 {
+		t.Errorf("more partitions with ClusterAction: %v", err)
 	}
 }
 
