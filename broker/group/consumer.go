@@ -95,15 +95,15 @@ type Consumer struct {
 	target                 map[string]Assignment
 	owners                 map[TopicID]map[int32]string
 	patterns               map[string]pattern // by regular expression
-	resolved               int64              // version of Topics that patterns are of
-	resolvedAt             time.Time
 	// metadata is a digest of the topics that are subscribed to, seen the version
 	// of Topics that it is of.
 	metadata uint64
 	seen     int64
 }
 
-// pattern is the topics that a regular expression stands for, sorted.
+// pattern is the topics that a regular expression stands for, sorted, the version
+// of [Topics] that they are of (0: of an earlier leadership) and when they were
+// looked for.
 type pattern struct {
 	topics  []string
 	version int64
@@ -331,33 +331,27 @@ func (g *Consumer) subscribers(regex string) int {
 	return n
 }
 
-// unresolved are the regular expressions whose topics h should bring: all of the
-// group's when one of them is new or topics have come or gone, so that one
-// rebalance does for them all.
-func (g *Consumer) unresolved(now time.Time, h *ConsumerHeartbeat) []string {
-	if h.MemberEpoch < 0 {
-		return nil
-	}
-	all := map[string]bool{}
-	for regex := range g.patterns {
-		all[regex] = true
-	}
-	age := now.Sub(g.resolvedAt)
-	stale := len(all) > 0 && (age >= regexRefresh || h.Topics.Version() != g.resolved && age >= regexInterval)
+// unresolved is the regular expression whose topics h should bring, "" if none:
+// its member's own, if the group does not know it or topics have come or gone. So
+// a heartbeat costs no more than one, however many the group has.
+func (g *Consumer) unresolved(now time.Time, h *ConsumerHeartbeat) string {
+	m := g.members[h.MemberID]
 	var regex string
-	if h.SubscribedTopicRegex != nil {
+	switch {
+	case h.MemberEpoch < 0, h.MemberEpoch > 0 && m == nil:
+		return ""
+	case h.SubscribedTopicRegex != nil:
 		regex = *h.SubscribedTopicRegex
-	} else if m := g.members[h.MemberID]; m != nil {
+	case m != nil:
 		regex = m.regex
 	}
-	if regex != "" && !all[regex] {
-		all[regex] = true
-		stale = true
+	p, known := g.patterns[regex]
+	age := now.Sub(p.at)
+	stale := age >= regexRefresh || h.Topics.Version() != p.version && age >= regexInterval
+	if regex == "" || known && !stale {
+		return ""
 	}
-	if !stale {
-		return nil
-	}
-	return slices.Sorted(maps.Keys(all))
+	return regex
 }
 
 // assignor is the one that most members want; of equals the first by name.

@@ -2,19 +2,10 @@ package group
 
 import (
 	"context"
-	"fmt"
-	"regexp"
-	"regexp/syntax"
+	"errors"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-)
-
-const (
-	// maxRegex bounds a regular expression, in bytes, and maxRegexSteps its
-	// compiled form: it is matched with the names of all topics.
-	maxRegex      = 4096
-	maxRegexSteps = 10_000
 )
 
 // ConsumerHeartbeat tells a member of the consumer protocol what it may read. The
@@ -22,7 +13,7 @@ const (
 // regular expression may match. A refusal is the error.
 func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, group string, h ConsumerHeartbeat, visible func(topic string) bool) (ConsumerBeaten, error) {
 	if h.SubscribedTopicRegex != nil {
-		if _, err := compile(*h.SubscribedTopicRegex); err != nil {
+		if _, _, err := compile(*h.SubscribedTopicRegex); err != nil {
 			return ConsumerBeaten{}, err
 		}
 	}
@@ -31,27 +22,33 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, group string, h Con
 		return ConsumerBeaten{}, err
 	}
 	h.Topics = c.cfg.Topics()
-	var open []string
-	beat := func(to Token, now time.Time) error {
+	regex, old, err := c.claim(ctx, s, group, &h)
+	if err != nil {
+		return ConsumerBeaten{}, err
+	}
+	if regex != "" {
+		defer c.resolving.Delete(group)
+		// Matching takes as long as it takes, and is not the group's goroutine's.
+		topics, err := resolve(ctx, regex, h.Topics, visible)
+		switch {
+		case err != nil && old != nil && errors.Is(err, kerr.InvalidRegularExpression):
+			// There are more topics now, which is not the group's fault.
+			c.cfg.Log.Warn("regular expression keeps the topics that it has", "group", group, "regex", regex, "err", err)
+			topics = old.topics
+		case err != nil:
+			return ConsumerBeaten{}, err
+		}
+		h.Resolved = map[string][]string{regex: topics}
+	}
+	f, err := s.ask(ctx, func(to Token, now time.Time) error {
 		e, err := s.consumer(group, now, &h)
 		if err != nil {
 			return err
 		}
 		defer s.forget(e)
-		if h.Resolved == nil {
-			if open = e.group.(*Consumer).unresolved(now, &h); len(open) > 0 {
-				return errUnresolved
-			}
-		}
 		h.To = to
 		return s.step(e, now, h)
-	}
-	f, err := s.ask(ctx, beat)
-	if err == errUnresolved { //nolint:errorlint // it comes as it is, from the closure above
-		// Matching takes as long as it takes, and is not the group's goroutine's.
-		h.Resolved = resolve(open, h.Topics, visible)
-		f, err = s.ask(ctx, beat)
-	}
+	})
 	if err != nil {
 		return ConsumerBeaten{}, err
 	}
@@ -59,43 +56,31 @@ func (c *Coordinator) ConsumerHeartbeat(ctx context.Context, group string, h Con
 	return answer, answer.Err
 }
 
-var errUnresolved = fmt.Errorf("regular expressions have to be resolved first")
-
-// compile checks a regular expression: Go's are RE2's, as Kafka's are.
-func compile(regex string) (*regexp.Regexp, error) {
-	if len(regex) > maxRegex {
-		return nil, fmt.Errorf("%w: %d bytes, %d is the limit", kerr.InvalidRegularExpression, len(regex), maxRegex)
-	}
-	tree, err := syntax.Parse(regex, syntax.Perl)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", kerr.InvalidRegularExpression, err)
-	}
-	prog, err := syntax.Compile(tree.Simplify())
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", kerr.InvalidRegularExpression, err)
-	}
-	if len(prog.Inst) > maxRegexSteps {
-		return nil, fmt.Errorf("%w: it has %d steps, %d is the limit", kerr.InvalidRegularExpression, len(prog.Inst), maxRegexSteps)
-	}
-	return regexp.Compile("^(?:" + regex + ")$")
-}
-
-// resolve returns the topics that regular expressions match as a whole.
-func resolve(regexes []string, topics Topics, visible func(string) bool) map[string][]string {
-	all := make(map[string][]string, len(regexes))
-	for _, regex := range regexes {
-		all[regex] = nil
-		re, err := compile(regex)
-		if err != nil {
-			continue // checked when it came; a later version may have allowed more
-		}
-		for name := range topics.Names() {
-			if re.MatchString(name) && visible(name) {
-				all[regex] = append(all[regex], name)
+// claim returns the regular expression that a heartbeat has to resolve, and what it
+// stands for until then if it is not new. The group is then in c.resolving, and
+// its other members go on with what there is: one is resolved at a time.
+func (c *Coordinator) claim(ctx context.Context, s *shard, group string, h *ConsumerHeartbeat) (regex string, old *pattern, err error) {
+	err = s.Do(ctx, func() error {
+		g := &Consumer{} // one that is to be made
+		if e := s.get(group); e != nil {
+			if known, ok := e.group.(*Consumer); ok {
+				g = known
 			}
 		}
-	}
-	return all
+		unresolved := g.unresolved(time.Now(), h)
+		if unresolved == "" {
+			return nil
+		}
+		if _, busy := c.resolving.LoadOrStore(group, true); busy {
+			return nil
+		}
+		regex = unresolved
+		if p, ok := g.patterns[regex]; ok {
+			old = &p
+		}
+		return nil
+	})
+	return regex, old, err
 }
 
 // consumer returns a group of the consumer protocol, which it makes for a member

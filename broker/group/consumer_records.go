@@ -207,7 +207,8 @@ func (g *Consumer) replay(p Part, r record.Record, now time.Time) error {
 		m.assigned, m.revoking = readPartitions(&v), readPartitions(&v)
 		err = readTags(&v, nil)
 	case partPattern:
-		g.patterns[p.Name] = pattern{readStrings(&v), v.Int64(), time.UnixMilli(v.Int64())}
+		topics, _, at := readStrings(&v), v.Int64(), v.Int64()
+		g.patterns[p.Name] = pattern{topics: topics, at: time.UnixMilli(at)} // versions are counted anew at each start
 		err = readTags(&v, nil)
 	case partPartitions:
 		return nil

@@ -201,10 +201,6 @@ func sortedSet(names []string) []string {
 
 // resolve takes the topics of regular expressions that a heartbeat brings.
 func (s *consumerStep) resolve(h ConsumerHeartbeat, subscribed *bool) {
-	if h.Resolved == nil {
-		return
-	}
-	s.resolved, s.resolvedAt = h.Topics.Version(), s.now
 	for regex, topics := range h.Resolved {
 		old, known := s.patterns[regex]
 		if s.subscribers(regex) == 0 {

@@ -245,8 +245,12 @@ func (w *consumerWalk) beat(a *actor, lost bool) {
 	if a.full || w.choose(2) == 0 {
 		h.Owned = AssignmentOf(a.owned)
 	}
-	if open := w.g.unresolved(w.now, &h); len(open) > 0 {
-		h.Resolved = resolve(open, w.topics, func(string) bool { return true })
+	if regex := w.g.unresolved(w.now, &h); regex != "" {
+		topics, err := resolve(w.t.Context(), regex, w.topics, func(string) bool { return true })
+		if err != nil {
+			w.fail("%v", err)
+		}
+		h.Resolved = map[string][]string{regex: topics}
 	}
 	for _, f := range w.step(h) {
 		b, ok := f.(ConsumerBeaten)

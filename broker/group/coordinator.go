@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -96,6 +97,8 @@ type Coordinator struct {
 	cfg Config
 
 	shards coordinator.Set[*shard]
+	// resolving are the groups of which a request resolves a regular expression.
+	resolving sync.Map
 }
 
 // NewCoordinator returns a coordinator that leads nothing yet.

@@ -48,6 +48,11 @@
 // back until its marker is appended through [Coordinator.EndTransaction]; where a
 // plain commit came later in the log than the transaction's, the later one wins.
 //
+// A heartbeat resolves one regular expression at the most, its member's, and a
+// group one at a time; who beats meanwhile goes on with what there is. What that
+// may take is bounded (regex.go): one that is too costly is refused, or keeps the
+// topics that it has if it was not when it came. The end of the request ends it.
+//
 // # Goroutines
 //
 // The package starts none. A partition is served in its caller's, and so is every

@@ -92,7 +92,7 @@ type ConsumerHeartbeat struct {
 	// Owned is what the member has; empty and not nil is nothing.
 	Owned  Assignment
 	Topics Topics
-	// Resolved are the topics of regular expressions: those that
+	// Resolved are the topics of the regular expression that
 	// [Consumer.unresolved] asked for.
 	Resolved map[string][]string
 }
