@@ -183,10 +183,7 @@ type MirrorAppend struct {
 // nothing but the writer epoch. It returns the log's new end, which is durable
 // when WaitDurable says so.
 func (l *Log) AppendMirrored(a MirrorAppend) (end int64, err error) {
-	list, err := a.split()
-	if err != nil {
-		return l.EndOffset(), err
-	}
+	list, invalid := a.split() // which takes long, so before the lock; the writer's epoch counts all the same
 	l.writer.Lock()
 	defer l.writer.Unlock()
 	end = l.state.active.next
@@ -204,6 +201,9 @@ func (l *Log) AppendMirrored(a MirrorAppend) (end int64, err error) {
 		if err := l.saveMirror(m); err != nil {
 			return end, err
 		}
+	}
+	if invalid != nil {
+		return end, invalid
 	}
 	if err := l.checkMirrored(a, list); err != nil {
 		return end, err

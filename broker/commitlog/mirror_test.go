@@ -95,23 +95,28 @@ func TestAMirrorRefusesWhatDoesNotMatch(t *testing.T) {
 }
 
 func TestAWriterEpochFencesThoughItsAppendIsRefused(t *testing.T) {
-	fs := vfs.NewMem()
-	l := mirrorLog(t, fs)
-	a := plainAppend(l, 9, sourceBatch(nobody, 1, 0, 0))
-	a.ExpectedEnd = 4
-	if _, err := l.AppendMirrored(a); !errors.Is(err, ErrUnexpectedEnd) && !errors.Is(err, ErrInvalidBatch) {
-		t.Fatal(err)
-	}
-	a.Batches = nil
-	if _, err := l.AppendMirrored(a); !errors.Is(err, ErrUnexpectedEnd) {
-		t.Fatal(err)
-	}
-	l = open(t, fs.Crash(nil), small())
-	if _, err := l.AppendMirrored(plainAppend(l, 8, sourceBatch(nobody, 1, 0, 0))); !errors.Is(err, ErrWriterFenced) {
-		t.Errorf("the older writer after a power cut: %v", err)
-	}
-	if m := l.Mirror(); m.WriterEpoch != 9 {
-		t.Errorf("writer epoch %d, want 9", m.WriterEpoch)
+	for name, c := range map[string]struct {
+		change func(*MirrorAppend)
+		want   error
+	}{
+		"another end":            {func(a *MirrorAppend) { a.ExpectedEnd, a.Batches = 4, nil }, ErrUnexpectedEnd},
+		"batches before the end": {func(a *MirrorAppend) { a.ExpectedEnd = 4 }, ErrInvalidBatch},
+		"half a batch":           {func(a *MirrorAppend) { a.Batches = a.Batches[:len(a.Batches)-1] }, ErrInvalidBatch},
+	} {
+		fs := vfs.NewMem()
+		l := mirrorLog(t, fs)
+		a := plainAppend(l, 9, sourceBatch(nobody, 1, 0, 0))
+		c.change(&a)
+		if _, err := l.AppendMirrored(a); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+		l = open(t, fs.Crash(nil), small())
+		if _, err := l.AppendMirrored(plainAppend(l, 8, sourceBatch(nobody, 1, 0, 0))); !errors.Is(err, ErrWriterFenced) {
+			t.Errorf("%s: the older writer after a power cut: %v", name, err)
+		}
+		if m := l.Mirror(); m.WriterEpoch != 9 {
+			t.Errorf("%s: writer epoch %d, want 9", name, m.WriterEpoch)
+		}
 	}
 }
 
@@ -306,7 +311,7 @@ func TestTwoWritersAgainstAModel(t *testing.T) {
 				t.Fatalf("seed %d: the newest writer: %v", seed, err)
 			}
 			for _, a := range late { // Nothing that is late gets in any more.
-				if _, err := l.AppendMirrored(a); !errors.Is(err, ErrWriterFenced) && !errors.Is(err, ErrInvalidBatch) {
+				if _, err := l.AppendMirrored(a); !errors.Is(err, ErrWriterFenced) {
 					t.Fatalf("seed %d: a late request: %v", seed, err)
 				}
 			}
