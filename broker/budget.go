@@ -31,7 +31,9 @@ type budget struct {
 	size    int64
 	free    int64               // below 0 where a claim was settled for more than it had
 	waiting []*claim            // the smallest first
+	holding int                 // of those that wait, how many hold something
 	held    map[*claim]struct{} // that hold something
+	pressed time.Time           // when it was last looked who is slow
 }
 
 // errShort is why a connection is cut.
@@ -80,6 +82,7 @@ func (c *claim) take(ctx context.Context, n int64) error {
 	c.want, c.granted = max(n, min(c.most, b.reserve)-c.bytes), make(chan struct{})
 	at, _ := slices.BinarySearchFunc(b.waiting, c.want+1, func(w *claim, want int64) int { return cmp.Compare(w.want, want) })
 	b.waiting = slices.Insert(b.waiting, at, c)
+	b.holding += c.holds()
 	b.grant()
 	b.mu.Unlock()
 	return c.await(ctx)
@@ -109,9 +112,7 @@ func (c *claim) await(ctx context.Context) error {
 			c.b.mu.Lock()
 			defer c.b.mu.Unlock()
 			if c.want > 0 { // else it was granted meanwhile
-				c.want = 0
-				at := slices.Index(c.b.waiting, c)
-				c.b.waiting = slices.Delete(c.b.waiting, at, at+1)
+				c.b.leave(slices.Index(c.b.waiting, c))
 			}
 			return fmt.Errorf("wait for memory: %w", ctx.Err())
 		}
@@ -143,23 +144,26 @@ func (b *budget) grant() {
 		if c.want > b.free/2 && !b.stuck() {
 			return
 		}
-		c.grow(c.want)
-		c.want = 0
-		b.waiting = slices.Delete(b.waiting, 0, 1)
+		n := c.want
+		b.leave(0)
+		c.grow(n)
 		close(c.granted)
 	}
 }
 
 // stuck says that all that hold something wait for more: the reserve is whole.
-func (b *budget) stuck() bool {
-	holding := 0
-	for _, c := range b.waiting {
-		if c.bytes > 0 {
-			holding++
-		}
-	}
-	return holding == len(b.held)
+func (b *budget) stuck() bool { return b.holding == len(b.held) }
+
+// leave takes the claim at a place out of those that wait. The mutex is held.
+func (b *budget) leave(at int) {
+	c := b.waiting[at]
+	c.want = 0
+	b.holding -= c.holds()
+	b.waiting = slices.Delete(b.waiting, at, at+1)
 }
+
+// holds is 1 if the claim holds something.
+func (c *claim) holds() int { return min(1, int(c.bytes)) }
 
 // settle says that the claim holds n bytes, with which the patience begins anew.
 func (c *claim) settle(n int64) {
@@ -180,9 +184,14 @@ func (c *claim) settle(n int64) {
 func (c *claim) release() { c.settle(0) }
 
 // press cuts what has been held for too long, as much as those that wait need, of
-// whom c is one.
+// whom c is one. All of them ask for it, and it is the same for all.
 func (b *budget) press(c *claim) {
 	b.mu.Lock()
+	if time.Since(b.pressed) < b.patience/8 {
+		b.mu.Unlock()
+		return
+	}
+	b.pressed = time.Now()
 	short := int64(0)
 	for _, w := range b.waiting {
 		short += w.want
