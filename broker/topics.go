@@ -298,11 +298,8 @@ func (b *Broker) roomFor(topic string, more int32) error {
 	if isInternal(topic) {
 		return nil
 	}
-	have := 0
-	for _, t := range b.topics.Load().byName {
-		have += len(t.partitions)
-	}
-	if most := b.cfg.Limits.MaxPartitions; have+int(more) > most {
+	have, most := b.ctl.Image().Partitions(), b.cfg.Limits.MaxPartitions
+	if have+int(more) > most {
 		return refuse(kerr.PolicyViolation, fmt.Sprintf("%d partitions more: the broker has %d, and limits.maxPartitions is %d", more, have, most))
 	}
 	return nil

@@ -205,7 +205,7 @@ func (c *Controller) Update(change func(*Image) ([]Record, error)) error {
 	if err != nil {
 		return fmt.Errorf("encode metadata: %w", err)
 	}
-	if err := c.write(data, next.partitions() <= have.partitions()); err != nil {
+	if err := c.write(data, next.Partitions() <= have.Partitions()); err != nil {
 		if errors.Is(err, ErrFull) {
 			return err
 		}

@@ -108,6 +108,14 @@ func (i *Image) Topic(name string) *Topic { return i.Topics[name] }
 // TopicByID returns a topic by id, nil if there is none.
 func (i *Image) TopicByID(id TopicID) *Topic { return i.Topics[i.TopicNames[id]] }
 
+// Partitions counts those of all topics.
+func (i *Image) Partitions() (n int) {
+	for _, t := range i.Topics {
+		n += int(t.Partitions)
+	}
+	return n
+}
+
 // Credential implements [auth.Users].
 func (i *Image) Credential(m auth.Mechanism, user string) (auth.Credential, bool) {
 	c, ok := i.Users[UserKey{user, m}]

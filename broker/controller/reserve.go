@@ -93,11 +93,3 @@ func (c *Controller) findReserve() {
 }
 
 func (c *Controller) reserve() string { return filepath.Join(filepath.Dir(c.path), reserveName) }
-
-// partitions counts those of all topics.
-func (i *Image) partitions() (n int64) {
-	for _, t := range i.Topics {
-		n += int64(t.Partitions)
-	}
-	return n
-}
