@@ -37,7 +37,8 @@
 //     sessions (KIP-368), ended or revoked certificates and deleted users cost the
 //     connection (session.go). Rules that change hold for the next request.
 //   - Bytes of a client never panic the process; a malformed frame costs its
-//     connection and one line of log.
+//     connection, and an address that sends many a line of log now and then. Memory for
+//     large requests and answers is counted before it is used (budget.go).
 //   - Who produced and who fetched is in the broker's ledger within a second
 //     (provenance.go).
 //
