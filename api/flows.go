@@ -80,44 +80,56 @@ type NodeStatus struct {
 
 // FlowStatus sums up a flow; its state is the worst of its topics'.
 type FlowStatus struct {
-	Name        string        `json:"name"`
-	Source      string        `json:"source"`
-	Destination string        `json:"destination"`
-	Delivery    string        `json:"delivery" doc:"exactly-once, or what the destination allows"`
-	State       string        `json:"state"`
-	Reason      string        `json:"reason,omitempty"`
-	ToDo        string        `json:"toDo,omitempty" doc:"What the operator can do about it"`
-	LagRecords  int64         `json:"lagRecords" doc:"Source offsets not copied yet; -1 if not known"`
-	LagSeconds  float64       `json:"lagSeconds" doc:"For how long that has been so; -1 if not known"`
-	Records     int64         `json:"records" doc:"Copied since the present owners started"`
-	Bytes       int64         `json:"bytes" doc:"Of batches as written, likewise"`
-	Topics      []TopicStatus `json:"topics"`
+	Name        string `json:"name"`
+	Source      string `json:"source"`
+	Destination string `json:"destination"`
+	Delivery    string `json:"delivery" doc:"exactly-once, or what the destination allows"`
+	State       string `json:"state"`
+	Reason      string `json:"reason,omitempty"`
+	ToDo        string `json:"toDo,omitempty" doc:"What the operator can do about it"`
+	Progress
+	Topics []TopicStatus `json:"topics"`
+}
+
+// Progress is how far copying has come: a flow's and a topic's are those of their
+// partitions together, and not known where that of one is not.
+type Progress struct {
+	LagRecords int64   `json:"lagRecords" doc:"Source offsets not copied yet; -1 if not known"`
+	LagBytes   int64   `json:"lagBytes" doc:"Those, at the mean size of what was copied; -1 if not known"`
+	LagSeconds float64 `json:"lagSeconds" doc:"For how long the oldest of them has been at the source; -1 if not known"`
+	// What a person waits for, and what it rests on.
+	EtaSeconds float64 `json:"etaSeconds" doc:"Until nothing is missing, at the rates that etaBasis names; -1 if not known, or never at these rates"`
+	EtaBasis   string  `json:"etaBasis,omitempty"`
+	RPOSeconds float64 `json:"rpoSeconds" doc:"Recovery point: if the source were lost now, what it acknowledged during this time would be missing, lagRecords at least; -1 if not known"`
+
+	RecordsPerSecond float64 `json:"recordsPerSecond" doc:"Copied, over the last ten seconds"`
+	BytesPerSecond   float64 `json:"bytesPerSecond" doc:"Of batches as written, likewise"`
+	Records          int64   `json:"records" doc:"Copied since the present owners started"`
+	Bytes            int64   `json:"bytes" doc:"Of batches as written, likewise"`
 }
 
 // TopicStatus is one topic of a flow.
 type TopicStatus struct {
-	SourceTopic      string       `json:"sourceTopic"`
-	DestinationTopic string       `json:"destinationTopic"`
-	State            string       `json:"state"`
-	Reason           string       `json:"reason,omitempty"`
-	ToDo             string       `json:"toDo,omitempty"`
-	Partitions       []CopyStatus `json:"partitions"`
+	SourceTopic      string `json:"sourceTopic"`
+	DestinationTopic string `json:"destinationTopic"`
+	State            string `json:"state"`
+	Reason           string `json:"reason,omitempty"`
+	ToDo             string `json:"toDo,omitempty"`
+	Progress
+	Partitions []CopyStatus `json:"partitions"`
 }
 
 // CopyStatus is one partition of a topic.
 type CopyStatus struct {
-	Partition  int32   `json:"partition"`
-	Node       string  `json:"node,omitempty" doc:"Its owner"`
-	Epoch      uint64  `json:"epoch,omitempty" doc:"Of that ownership"`
-	State      string  `json:"state"`
-	Reason     string  `json:"reason,omitempty"`
-	ToDo       string  `json:"toDo,omitempty"`
-	Position   int64   `json:"position" doc:"Next source offset to copy; -1 if not known"`
-	SourceEnd  int64   `json:"sourceEnd" doc:"The source's high watermark; -1 if not known"`
-	LagRecords int64   `json:"lagRecords" doc:"-1 if not known"`
-	LagSeconds float64 `json:"lagSeconds" doc:"-1 if not known"`
-	Records    int64   `json:"records"`
-	Bytes      int64   `json:"bytes"`
+	Partition int32  `json:"partition"`
+	Node      string `json:"node,omitempty" doc:"Its owner"`
+	Epoch     uint64 `json:"epoch,omitempty" doc:"Of that ownership"`
+	State     string `json:"state"`
+	Reason    string `json:"reason,omitempty"`
+	ToDo      string `json:"toDo,omitempty"`
+	Position  int64  `json:"position" doc:"Next source offset to copy; -1 if not known"`
+	SourceEnd int64  `json:"sourceEnd" doc:"The source's high watermark; -1 if not known"`
+	Progress
 }
 
 func registerFlows(h huma.API, f Flows) {

@@ -63,12 +63,15 @@ type copier struct {
 	start, end     int64 // of the source, -1
 	stable         int64
 	stableAt       time.Time // when stable last moved, or was last known to be the end
+	answeredAt     time.Time // when the source last answered a fetch of this copy
 	lag            lagClock
 	records        int64
 	bytes          int64
 	foreign        int64
 	recordRate     meter
 	byteRate       meter
+	offsetRate     meter // of committed, gaps included
+	endRate        meter // of end
 	lastCommit     time.Time
 	lastHop        time.Time
 }
@@ -215,6 +218,14 @@ func (c *copier) sourceTrouble(err error) {
 	c.notBefore = time.Now().Add(c.backoff.min)
 }
 
+// answered says that the source has answered a fetch of this copy, with
+// [copier.watermarks] if there was anything new.
+func (c *copier) answered(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answeredAt = now
+}
+
 // watermarks takes note of the source's offsets.
 func (c *copier) watermarks(start, end, stable int64, now time.Time) {
 	c.mu.Lock()
@@ -225,6 +236,9 @@ func (c *copier) watermarks(start, end, stable int64, now time.Time) {
 	// In a session nothing is said of an idle partition, however long.
 	if caughtUp := c.stable >= c.end; caughtUp || stable != c.stable || stable >= end {
 		c.stableAt = now
+	}
+	if c.end >= 0 {
+		c.endRate.add(max(0, end-c.end), now)
 	}
 	c.end, c.stable = end, stable
 	c.trouble, c.notBefore = trouble{}, time.Time{}
@@ -290,6 +304,7 @@ func (c *copier) take() (q queued, ok, more bool) {
 // commit says that the transaction with part p is committed.
 func (c *copier) commit(p *part, now time.Time) {
 	c.mu.Lock()
+	c.offsetRate.add(p.next-p.from, now)
 	c.committed = p.next
 	if n := len(p.chunks); n > 0 {
 		c.committedEpoch = p.chunks[n-1].leaderEpoch
@@ -420,8 +435,12 @@ func (c *copier) status(now time.Time) CopyStatus {
 		Lag: c.lag.lag(now), Records: c.records, Bytes: c.bytes, ForeignRecords: c.foreign,
 		RecordsPerSecond: c.recordRate.perSecond(now), BytesPerSecond: c.byteRate.perSecond(now), LastCommit: c.lastCommit,
 	}
-	if s.Position >= 0 {
+	s.LagBytes, s.CatchUp, s.Exposure = -1, -1, exposure(s.Lag, c.answeredAt, now)
+	if s.Position >= 0 && s.SourceEnd >= 0 {
 		s.LagRecords = max(0, s.SourceEnd-s.Position)
+		s.LagBytes = bytesOf(s.LagRecords, c.records, c.bytes)
+		e := outlookOf(s.LagRecords, c.offsetRate.perSecond(now), c.endRate.perSecond(now))
+		s.CatchUp, s.CatchUpBasis = e.after, e.basis
 	}
 	if c.state == Running && c.committed >= c.stable && c.stable < c.end && now.Sub(c.stableAt) > hanging {
 		s.Reason = fmt.Sprintf("a transaction at the source has been open for %v and holds %d records back", now.Sub(c.stableAt).Round(time.Second), c.end-c.stable)

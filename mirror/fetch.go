@@ -139,6 +139,10 @@ func (f *fetcher) once(ctx context.Context) error {
 		return fmt.Errorf("fetch: %w", err)
 	}
 	f.metrics.Fetches.Add(1)
+	now := time.Now()
+	for _, w := range list {
+		w.c.answered(now)
+	}
 	f.deliver(ctx, resp, fr)
 	return nil
 }

@@ -368,7 +368,7 @@ func (f *flowRun) status(now time.Time) []CopyStatus {
 func pendingStatus(a Assignment, t trouble) CopyStatus {
 	s := CopyStatus{
 		Flow: a.Flow, SourceTopic: a.SourceTopic, DestinationTopic: a.DestinationTopic, Partition: a.Partition, Epoch: a.Epoch,
-		State: Starting, Position: -1, SourceEnd: -1, SourceStable: -1, SourceStart: -1,
+		State: Starting, Position: -1, SourceEnd: -1, SourceStable: -1, SourceStart: -1, LagBytes: -1, CatchUp: -1, Exposure: -1,
 	}
 	if t.reason != "" {
 		s.State, s.Reason, s.Fix = t.state, t.reason, t.fix

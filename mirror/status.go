@@ -48,6 +48,16 @@ type CopyStatus struct {
 	// nothing is missing. It is measured here and not taken from records, whose
 	// timestamps say when somebody claims that something happened.
 	Lag time.Duration `json:"lagNanoseconds"`
+	// LagBytes is LagRecords at the mean size of what was copied; -1: not known.
+	LagBytes int64 `json:"lagBytes"`
+	// CatchUp is when Position will be at SourceEnd, by the rates that CatchUpBasis
+	// names; 0 when it is, -1: not known, or never at these rates.
+	CatchUp      time.Duration `json:"catchUpNanoseconds"`
+	CatchUpBasis string        `json:"catchUpBasis,omitempty"`
+	// Exposure is for how long records may have been acknowledged at the source
+	// without being at the destination: what a loss of the source would cost now.
+	// -1: not known, the source has not answered yet.
+	Exposure time.Duration `json:"exposureNanoseconds"`
 
 	// Records and Bytes were committed, ForeignRecords found between them in the
 	// destination, since this node took the copy over.
@@ -125,6 +135,7 @@ func (l *lagClock) lag(now time.Time) time.Duration {
 type meter struct {
 	buckets [rateSeconds]int64
 	at      int64 // second of the newest bucket
+	first   time.Time
 }
 
 const rateSeconds = 10
@@ -140,6 +151,9 @@ func (m *meter) turn(now time.Time) {
 }
 
 func (m *meter) add(n int64, now time.Time) {
+	if m.first.IsZero() {
+		m.first = now
+	}
 	m.turn(now)
 	m.buckets[m.at%rateSeconds] += n
 }
@@ -150,7 +164,8 @@ func (m *meter) perSecond(now time.Time) float64 {
 	for _, n := range m.buckets {
 		sum += n
 	}
-	return float64(sum) / rateSeconds
+	// One that has begun less than ten seconds ago knows less of them.
+	return float64(sum) / min(max(now.Sub(m.first).Seconds(), 1), rateSeconds)
 }
 
 // Metrics counts what a Manager has done. All fields may be read at any time.

@@ -53,19 +53,23 @@ func newNodeMetrics(node string, counters func() *mirror.Metrics, raft func() (l
 func (m *nodeMetrics) registerCopies(meter metric.Meter) error {
 	lag, err1 := meter.Int64ObservableGauge("waybill_flow_lag_records", metric.WithDescription("Source offsets that are not copied yet."))
 	behind, err2 := meter.Float64ObservableGauge("waybill_flow_lag", metric.WithUnit("s"), metric.WithDescription("For how long the oldest of them has been there, by this node's clock."))
+	exposed, err4 := meter.Float64ObservableGauge("waybill_flow_rpo", metric.WithUnit("s"), metric.WithDescription("What the source acknowledged during this time would be missing if it were lost now; no value while the source has not answered."))
 	owned, err3 := meter.Int64ObservableGauge("waybill_flow_copies", metric.WithDescription("Partitions that this node copies, by state."))
-	for _, err := range []error{err1, err2, err3} {
+	for _, err := range []error{err1, err2, err3, err4} {
 		if err != nil {
 			return err
 		}
 	}
 	type key struct{ flow, topic, state string }
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		lags, ages, counts := map[key]int64{}, map[key]float64{}, map[key]int64{}
+		lags, ages, exposures, counts := map[key]int64{}, map[key]float64{}, map[key]float64{}, map[key]int64{}
 		for _, c := range *m.copies.Load() {
 			k := key{flow: c.Flow, topic: c.SourceTopic}
 			lags[k] += max(0, c.LagRecords)
 			ages[k] = max(ages[k], c.Lag.Seconds())
+			if c.Exposure >= 0 {
+				exposures[k] = max(exposures[k], c.Exposure.Seconds())
+			}
 			counts[key{c.Flow, c.SourceTopic, string(c.State)}]++
 		}
 		with := func(k key, more ...attribute.KeyValue) metric.MeasurementOption {
@@ -75,11 +79,14 @@ func (m *nodeMetrics) registerCopies(meter metric.Meter) error {
 			o.ObserveInt64(lag, lags[k], with(k))
 			o.ObserveFloat64(behind, ages[k], with(k))
 		}
+		for k, s := range exposures {
+			o.ObserveFloat64(exposed, s, with(k))
+		}
 		for k, n := range counts {
 			o.ObserveInt64(owned, n, with(k, attribute.String("state", k.state)))
 		}
 		return nil
-	}, lag, behind, owned)
+	}, lag, behind, exposed, owned)
 	return err
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -80,7 +79,7 @@ func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[clust
 	var found dutyReport
 	work := state.Flows[fs.Name]
 	if work == nil || len(work.Topics) == 0 {
-		fs.State, fs.LagRecords, fs.LagSeconds = stateFinding, -1, -1
+		fs.State, fs.Progress = stateFinding, unknownProgress()
 	}
 	if work != nil {
 		for _, name := range sortedNames(work.Topics) {
@@ -93,11 +92,7 @@ func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[clust
 	}
 	for _, t := range fs.Topics {
 		fs.State = worst(fs.State, t.State)
-		for _, p := range t.Partitions {
-			fs.Records, fs.Bytes = fs.Records+p.Records, fs.Bytes+p.Bytes
-			fs.LagRecords = sumKnown(fs.LagRecords, p.LagRecords)
-			fs.LagSeconds = maxKnown(fs.LagSeconds, p.LagSeconds)
-		}
+		fs.Progress = together(fs.Progress, t.Progress)
 	}
 	for _, t := range fs.Topics {
 		if fs.Reason == "" && t.State == fs.State && t.Reason != "" {
@@ -141,7 +136,7 @@ func topicStatus(flowName string, t *cluster.Topic, paused bool, reports map[clu
 		case t.Blocked:
 			cs.State = found // nobody may copy it: the topic says why
 		}
-		ts.State = worst(ts.State, cs.State)
+		ts.State, ts.Progress = worst(ts.State, cs.State), together(ts.Progress, cs.Progress)
 		ts.Partitions = append(ts.Partitions, cs)
 	}
 	sumUp(&ts)
@@ -171,7 +166,7 @@ func sumUp(ts *api.TopicStatus) {
 func copyStatus(partition int32, owner cluster.Owner, report cluster.WorkStatus) api.CopyStatus {
 	cs := api.CopyStatus{
 		Partition: partition, Node: owner.Node, Epoch: owner.Epoch,
-		State: stateUnassigned, Position: -1, SourceEnd: -1, LagRecords: -1, LagSeconds: -1,
+		State: stateUnassigned, Position: -1, SourceEnd: -1, Progress: unknownProgress(),
 	}
 	if owner.Node != "" {
 		cs.State = string(mirror.Starting)
@@ -182,8 +177,11 @@ func copyStatus(partition int32, owner cluster.Owner, report cluster.WorkStatus)
 	}
 	cs.State, cs.Reason, cs.ToDo = string(c.State), c.Reason, c.Fix
 	cs.Position, cs.SourceEnd, cs.Records, cs.Bytes = c.Position, c.SourceEnd, c.Records, c.Bytes
+	cs.RecordsPerSecond, cs.BytesPerSecond = c.RecordsPerSecond, c.BytesPerSecond
 	if c.Position >= 0 && c.SourceEnd >= 0 {
-		cs.LagRecords, cs.LagSeconds = c.LagRecords, c.Lag.Seconds()
+		cs.LagRecords, cs.LagBytes, cs.LagSeconds = c.LagRecords, c.LagBytes, c.Lag.Seconds()
+		cs.EtaSeconds, cs.EtaBasis = secondsKnown(c.CatchUp), c.CatchUpBasis
+		cs.RPOSeconds = secondsKnown(c.Exposure)
 	}
 	return cs
 }
@@ -199,21 +197,6 @@ func worst(a, b string) string {
 		return b
 	}
 	return a
-}
-
-// sumKnown and maxKnown are -1, not known, if one part is.
-func sumKnown(a, b int64) int64 {
-	if a < 0 || b < 0 {
-		return -1
-	}
-	return a + b
-}
-
-func maxKnown(a, b float64) float64 {
-	if a < 0 || b < 0 {
-		return -1
-	}
-	return math.Max(a, b)
 }
 
 func sortedNames[V any](m map[string]V) []string {

@@ -40,6 +40,24 @@ func TestUnknownPartsMakeTheSumUnknown(t *testing.T) {
 	}
 }
 
+func TestTheWholeHasArrivedWithItsLastPart(t *testing.T) {
+	part := func(lag int64, eta, rpo float64, basis string) api.Progress {
+		return api.Progress{LagRecords: lag, LagBytes: lag * 100, EtaSeconds: eta, RPOSeconds: rpo, EtaBasis: basis, RecordsPerSecond: 5}
+	}
+	for _, c := range []struct {
+		name       string
+		a, b, want api.Progress
+	}{
+		{"the slower one decides", part(10, 2, 1, "a"), part(20, 4, 0.5, "b"), api.Progress{LagRecords: 30, LagBytes: 3000, EtaSeconds: 4, RPOSeconds: 1, EtaBasis: "b", RecordsPerSecond: 10}},
+		{"one never arrives", part(10, -1, 1, "a"), part(20, 4, 3, "b"), api.Progress{LagRecords: 30, LagBytes: 3000, EtaSeconds: -1, RPOSeconds: 3, EtaBasis: "a", RecordsPerSecond: 10}},
+		{"one is not known", unknownProgress(), part(20, 4, 3, "b"), api.Progress{LagRecords: -1, LagBytes: -1, LagSeconds: -1, EtaSeconds: -1, RPOSeconds: -1, RecordsPerSecond: 5}},
+	} {
+		if got := together(c.a, c.b); got != c.want {
+			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
+		}
+	}
+}
+
 // scene is a flow of one topic with two partitions, and what its owners say.
 type scene struct {
 	flow    *flow.ReplicationFlow

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,9 +74,9 @@ func drawStatus(t *table, s api.Status, partitions bool) {
 		drawDamage(t, c)
 	}
 	t.line("")
-	t.row("FLOW", "STATE", "TOPICS", "LAG", "LAG-TIME", "COPIED", "BYTES", "DELIVERY")
+	t.row(slices.Concat([]any{"FLOW", "STATE", "TOPICS"}, progressHead, []any{"DELIVERY"})...)
 	for _, f := range s.Flows {
-		t.row(f.Name+" ("+f.Source+" to "+f.Destination+")", f.State, len(f.Topics), records(f.LagRecords), seconds(f.LagSeconds), count(f.Records), count(f.Bytes), f.Delivery)
+		t.row(slices.Concat([]any{f.Name + " (" + f.Source + " to " + f.Destination + ")", f.State, len(f.Topics)}, progressRow(f.Progress), []any{f.Delivery})...)
 	}
 	for _, f := range s.Flows {
 		drawReason(t, f.Name, f.Reason, f.ToDo)
@@ -90,18 +91,51 @@ func drawStatus(t *table, s api.Status, partitions bool) {
 			}
 		}
 	}
-	if !partitions {
-		return
+	if partitions {
+		drawPartitions(t, s.Flows)
+	}
+}
+
+func drawPartitions(t *table, flows []api.FlowStatus) {
+	t.line("")
+	t.row(slices.Concat([]any{"TOPIC", "STATE"}, progressHead)...)
+	for _, f := range flows {
+		for _, topic := range f.Topics {
+			t.row(slices.Concat([]any{f.Name + ": " + topic.SourceTopic, topic.State}, progressRow(topic.Progress))...)
+		}
 	}
 	t.line("")
-	t.row("PARTITION", "STATE", "NODE", "EPOCH", "POSITION", "SOURCE-END", "LAG", "COPIED")
-	for _, f := range s.Flows {
+	t.row("PARTITION", "STATE", "NODE", "EPOCH", "POSITION", "SOURCE-END", "LAG", "RPO", "ETA", "COPIED")
+	for _, f := range flows {
 		for _, topic := range f.Topics {
 			for _, p := range topic.Partitions {
-				t.row(fmt.Sprintf("%s/%d", topic.SourceTopic, p.Partition), p.State, or(p.Node), p.Epoch, known(p.Position), known(p.SourceEnd), records(p.LagRecords), count(p.Records))
+				t.row(fmt.Sprintf("%s/%d", topic.SourceTopic, p.Partition), p.State, or(p.Node), p.Epoch, known(p.Position), known(p.SourceEnd), records(p.LagRecords), seconds(p.RPOSeconds), eta(p.Progress), count(p.Records))
 			}
 		}
 	}
+	for _, f := range flows {
+		if f.EtaBasis != "" {
+			t.line("  " + f.Name + ": its slowest partition " + f.EtaBasis)
+		}
+	}
+}
+
+// What is told of the progress of flows and topics.
+var progressHead = []any{"LAG", "LAG-BYTES", "LAG-TIME", "RPO", "ETA", "RATE", "COPIED"}
+
+func progressRow(p api.Progress) []any {
+	return []any{records(p.LagRecords), records(p.LagBytes), seconds(p.LagSeconds), seconds(p.RPOSeconds), eta(p), count(int64(p.RecordsPerSecond)) + "/s", count(p.Records)}
+}
+
+// eta is when nothing is missing any more.
+func eta(p api.Progress) string {
+	switch {
+	case p.LagRecords == 0:
+		return "-"
+	case p.EtaSeconds < 0:
+		return "?"
+	}
+	return time.Duration(p.EtaSeconds * float64(time.Second)).Round(time.Second).String()
 }
 
 // drawDamage names the first places of a ledger that cannot be right.
