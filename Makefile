@@ -35,8 +35,8 @@ frames: ## broker/testdata/frames.gz anew: requests of every version as clients 
 	@$(timed) test/interop/wiretap/record.sh
 
 BENCH_RUNS ?= 3
-bench-mirror: ## the mirror against a franz-go loop and a plain relay, between stand-ins for brokers (about 20 minutes)
-	@$(timed) $(GO) run ./test/bench/mirror -runs $(BENCH_RUNS)
+bench-mirror: ## the mirror against a franz-go loop, MirrorMaker 2 and a plain relay: throughput, processor time, latency, idle partitions (needs Java 17 and Maven; about 40 minutes)
+	@$(timed) $(GO) run -tags interop ./test/bench/mirror -runs $(BENCH_RUNS)
 
 bench-broker: ## the bundled broker beside Apache Kafka: throughput, latency, processor time, memory, starts (needs Java 17 and Maven; about 20 minutes)
 	@$(timed) $(GO) run -tags interop ./test/bench/broker -runs $(BENCH_RUNS)

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,13 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/waybillhq/waybill/test/bench/procstat"
 	"github.com/waybillhq/waybill/test/interop/apachekafka"
 )
 
@@ -176,31 +174,8 @@ func (p *process) stop() error {
 }
 
 // cpu is the processor time that the process has used.
-func (p *process) cpu() (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	// The name, in brackets, may hold anything.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	user, err1 := strconv.ParseInt(fields[11], 10, 64)
-	system, err2 := strconv.ParseInt(fields[12], 10, 64)
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux that Go runs on
-	return time.Duration(user+system) * tick, errors.Join(err1, err2)
-}
+func (p *process) cpu() (time.Duration, error) { return procstat.CPU(p.cmd.Process.Pid) }
 
 // memory is what the process has in memory, in MB of 10^6 bytes, without what it shares
 // with the page cache.
-func (p *process) memory() (float64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kb, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-			return kb * 1024 / 1e6, err
-		}
-	}
-	return 0, errors.New("no VmRSS")
-}
+func (p *process) memory() (float64, error) { return procstat.Resident(p.cmd.Process.Pid) }

@@ -42,6 +42,15 @@ func cells() []cell {
 	}
 }
 
+// smallCells are for brokers that keep what they are sent.
+func smallCells() []cell {
+	return []cell{
+		{Name: "1KB, 64 a batch", Record: 1000, Batch: 64, Partitions: 100, Total: 1_000_000},
+		{Name: "1KB, 64 a batch, zstd", Record: 1000, Batch: 64, Codec: record.Zstd, Partitions: 100, Total: 1_000_000},
+		{Name: "100B, 600 a batch", Record: 100, Batch: 600, Partitions: 100, Total: 6_000_000},
+	}
+}
+
 // perPartition is how many records each partition has: whole batches, the same for all.
 func (c *cell) perPartition() int64 {
 	batches := max(1, c.Total/int64(c.Partitions)/int64(c.Batch))

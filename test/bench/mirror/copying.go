@@ -18,27 +18,36 @@ import (
 	"github.com/waybillhq/waybill/mirror"
 )
 
-// job is what a copying process is told.
+// job is what a process is told.
 type job struct {
 	Cell         cell
 	Source, Sink string // addresses
-	Raw          bool   // they are not brokers but plain streams
+	From, To     string // topics
+	Raw          bool   // source and sink are not brokers but plain streams
+	// Forever is to copy until the process is told to end. It says "running" and its
+	// process id when what comes from then on is copied at once.
+	Forever  bool
+	Interval time.Duration // of the mirror's commits, 0: its default
+	Dir      string        // of a broker's data
 }
 
-// copiers are those who copy, by name.
-var copiers = map[string]func(ctx context.Context, j job) error{
+// copiers are those who copy, by name. They return what they have used.
+var copiers = map[string]func(ctx context.Context, j job) (usage, error){
 	"waybill": waybill, "naive": naive, "tuned": tuned, "relay": relay,
 }
 
 // waybill runs the mirror of this project: all of it, but for raft.
-func waybill(ctx context.Context, j job) error {
+func waybill(ctx context.Context, j job) (usage, error) {
 	cfg := mirror.DefaultConfig()
+	if j.Interval > 0 {
+		cfg.CommitInterval = j.Interval
+	}
 	cfg.Fleet, cfg.Node, cfg.Incarnation = "bench", "n1", 1
 	cfg.Lanes, cfg.Positions = noLanes{}, noPositions{}
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	m, err := mirror.NewManager(cfg)
 	if err != nil {
-		return err
+		return usage{}, err
 	}
 	spec := &flow.ReplicationFlow{Metadata: flow.Metadata{Name: "bench"}, Spec: flow.FlowSpec{Source: "source", Destination: "sink", Start: flow.StartEarliest}}
 	var all []mirror.Assignment
@@ -46,7 +55,7 @@ func waybill(ctx context.Context, j job) error {
 	for p := range j.Cell.Partitions {
 		all = append(all, mirror.Assignment{
 			Flow: "bench", Spec: spec, Source: source, Destination: sink,
-			SourceTopic: topic, DestinationTopic: topic, Partition: int32(p), Epoch: 1,
+			SourceTopic: j.From, DestinationTopic: j.To, Partition: int32(p), Epoch: 1,
 		})
 	}
 	m.Assign(all)
@@ -56,18 +65,33 @@ func waybill(ctx context.Context, j job) error {
 	go func() { ended <- m.Run(ctx) }()
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
-	for m.Metrics().Records.Load() < j.Cell.records() {
+	for !done(m, j) {
 		select {
 		case <-look.C:
 		case err := <-ended:
-			return fmt.Errorf("the mirror ended early: %w", err)
+			return usage{}, fmt.Errorf("the mirror ended early: %w", err)
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d records: %+v", m.Metrics().Records.Load(), j.Cell.records(), m.Status()[0])
+			return usage{}, fmt.Errorf("%d of %d records: %+v", m.Metrics().Records.Load(), j.Cell.records(), m.Status()[0])
 		}
 	}
-	report() // stopping is not copying
+	u := used() // stopping is not copying
+	if j.Forever {
+		fmt.Println("running", os.Getpid())
+		<-ctx.Done()
+	}
 	cancel()
-	return <-ended
+	return u, <-ended
+}
+
+// done says that everything is copied or, of a job without an end, that all copies run.
+func done(m *mirror.Manager, j job) bool {
+	if !j.Forever {
+		return m.Metrics().Records.Load() >= j.Cell.records()
+	}
+	all := m.Status()
+	return len(all) == j.Cell.Partitions && !slices.ContainsFunc(all, func(c mirror.CopyStatus) bool {
+		return c.State != mirror.Running || c.SourceEnd < 0 || c.LagRecords > 0
+	})
 }
 
 func declare(name, address string, secure bool) *flow.Cluster {
@@ -93,12 +117,12 @@ func (noPositions) Position(context.Context, string, ledger.CopyID) (mirror.Posi
 }
 
 // naive is the loop of fifty lines.
-func naive(ctx context.Context, j job) error {
+func naive(ctx context.Context, j job) (usage, error) {
 	return loop(ctx, j, true, nil, nil)
 }
 
 // tuned is the same by somebody who has read the documentation.
-func tuned(ctx context.Context, j job) error {
+func tuned(ctx context.Context, j job) (usage, error) {
 	return loop(ctx, j, false, []kgo.Opt{
 		kgo.FetchMaxBytes(8 << 20), kgo.FetchMaxPartitionBytes(1 << 20), kgo.MaxConcurrentFetches(4),
 	}, []kgo.Opt{
@@ -107,7 +131,7 @@ func tuned(ctx context.Context, j job) error {
 	})
 }
 
-func loop(ctx context.Context, j job, flush bool, in, out []kgo.Opt) error {
+func loop(ctx context.Context, j job, flush bool, in, out []kgo.Opt) (usage, error) {
 	base := func(address string) ([]kgo.Opt, error) {
 		opts := []kgo.Opt{kgo.SeedBrokers(address)}
 		if j.Cell.TLS {
@@ -121,43 +145,49 @@ func loop(ctx context.Context, j job, flush bool, in, out []kgo.Opt) error {
 	}
 	from, err := base(j.Source)
 	if err != nil {
-		return err
+		return usage{}, err
 	}
-	consumer, err := kgo.NewClient(slices.Concat(from, []kgo.Opt{kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())}, in)...)
+	consumer, err := kgo.NewClient(slices.Concat(from, []kgo.Opt{kgo.ConsumeTopics(j.From), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())}, in)...)
 	if err != nil {
-		return err
+		return usage{}, err
 	}
 	defer consumer.Close()
 	to, err := base(j.Sink)
 	if err != nil {
-		return err
+		return usage{}, err
 	}
 	producer, err := kgo.NewClient(slices.Concat(to, []kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(codecOf(j.Cell))}, out)...)
 	if err != nil {
-		return err
+		return usage{}, err
 	}
 	defer producer.Close()
 	failed := kgo.AbortingFirstErrPromise(producer)
 	var done int64
-	for done < j.Cell.records() {
+	if j.Forever {
+		fmt.Println("running", os.Getpid())
+	}
+	for j.Forever || done < j.Cell.records() {
 		fetches := consumer.PollFetches(ctx)
 		if err := fetches.Err(); err != nil {
-			return err
+			if j.Forever && ctx.Err() != nil {
+				break // it was told to end
+			}
+			return usage{}, err
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
-			producer.Produce(ctx, &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp}, failed.Promise())
+			producer.Produce(ctx, &kgo.Record{Topic: j.To, Partition: r.Partition, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp}, failed.Promise())
 			done++
 		})
 		if flush {
 			if err := producer.Flush(ctx); err != nil {
-				return err
+				return usage{}, err
 			}
 		}
 	}
 	if err := producer.Flush(ctx); err != nil {
-		return err
+		return usage{}, err
 	}
-	return failed.Err()
+	return used(), failed.Err()
 }
 
 func codecOf(c cell) kgo.CompressionCodec {
@@ -165,7 +195,7 @@ func codecOf(c cell) kgo.CompressionCodec {
 }
 
 // relay passes bytes on.
-func relay(ctx context.Context, j job) error {
+func relay(ctx context.Context, j job) (usage, error) {
 	dial := func(address string) (net.Conn, error) {
 		if !j.Cell.TLS {
 			return new(net.Dialer).DialContext(ctx, "tcp", address)
@@ -178,16 +208,16 @@ func relay(ctx context.Context, j job) error {
 	}
 	source, err := dial(j.Source)
 	if err != nil {
-		return err
+		return usage{}, err
 	}
 	defer source.Close()
 	sink, err := dial(j.Sink)
 	if err != nil {
-		return err
+		return usage{}, err
 	}
 	defer sink.Close()
 	// Without these wrappers the kernel would move the bytes by itself (splice),
 	// which no mirror can have that looks at them.
 	_, err = io.CopyBuffer(struct{ io.Writer }{sink}, struct{ io.Reader }{source}, make([]byte, 256<<10))
-	return err
+	return used(), err
 }

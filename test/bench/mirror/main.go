@@ -16,7 +16,6 @@ import (
 	"runtime/pprof"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -24,9 +23,12 @@ import (
 
 func main() {
 	role := flag.String("role", "", "what this process is; set by the parent")
-	match := flag.String("cells", "", "run the cells whose name contains this `text`")
-	who := flag.String("who", "waybill,naive,tuned,relay", "`names` of those who copy")
-	runs := flag.Int("runs", 3, "how often each cell is run")
+	var o options
+	flag.StringVar(&o.match, "cells", "", "run the cells whose name contains this `text`")
+	between := flag.String("between", "stand-ins,bundled,kafka", "`kinds` of clusters to copy between; kafka needs -tags interop, Java 17 and Maven")
+	what := flag.String("what", "copy,latency,idle", "`names` of the measurements")
+	who := flag.String("who", "waybill,naive,tuned,mm2,relay", "`names` of those who copy; mm2 needs -tags interop")
+	flag.IntVar(&o.runs, "runs", 3, "how often each cell is run")
 	flag.StringVar(&profiles, "profiles", "", "`folder` for profiles of the CPU and of the memory of those who copy")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -35,13 +37,27 @@ func main() {
 	if *role != "" {
 		err = child(ctx, *role)
 	} else {
-		err = bench(ctx, *match, strings.Split(*who, ","), *runs)
+		o.between, o.what, o.who = strings.Split(*between, ","), strings.Split(*what, ","), strings.Split(*who, ",")
+		if kinds["kafka"] == nil {
+			o.between = slices.DeleteFunc(o.between, func(k string) bool { return k == "kafka" })
+		}
+		err = bench(ctx, o)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
+
+// options are what is measured.
+type options struct {
+	between, what, who []string
+	match              string
+	runs               int
+}
+
+// standIns is the kind of clusters that are none.
+const standIns = "stand-ins"
 
 // profiles is where profiles go, "" for none.
 var profiles string
@@ -74,19 +90,14 @@ type usage struct {
 	PeakMB       float64
 }
 
-var (
-	started  = time.Now()
-	reported sync.Once
-)
+var started = time.Now()
 
-// report prints the usage of this process so far, once.
-func report() {
-	reported.Do(func() {
-		var u syscall.Rusage
-		_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // it cannot fail on ourselves
-		cpu := time.Duration(u.Utime.Nano() + u.Stime.Nano())
-		_ = json.NewEncoder(os.Stdout).Encode(usage{time.Since(started).Seconds(), cpu.Seconds(), float64(u.Maxrss) / 1000})
-	})
+// used is what this process has used so far.
+func used() usage {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // it cannot fail on ourselves
+	cpu := time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return usage{time.Since(started).Seconds(), cpu.Seconds(), float64(u.Maxrss) / 1000}
 }
 
 // child is one part of a run. It reads a job from standard input.
@@ -102,11 +113,14 @@ func child(ctx context.Context, role string) error {
 		}
 		defer end()
 		started = time.Now()
-		if err := f(ctx, j); err != nil {
+		u, err := f(ctx, j)
+		if err != nil {
 			return err
 		}
-		report()
-		return nil
+		return json.NewEncoder(os.Stdout).Encode(u)
+	}
+	if role == "broker" {
+		return serveBroker(ctx, j)
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -166,7 +180,7 @@ const limit = 5 * time.Minute
 func run(ctx context.Context, who string, c cell) (usage, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	j := job{Cell: c, Raw: who == "relay"}
+	j := job{Cell: c, From: topic, To: topic, Raw: who == "relay"}
 	ends, stop := context.WithCancel(ctx)
 	defer stop()
 	source, err := begin(ends, "source", j)
@@ -183,17 +197,9 @@ func run(ctx context.Context, who string, c cell) (usage, error) {
 	if j.Sink, err = sink.line(); err != nil {
 		return usage{}, fmt.Errorf("sink: %w", err)
 	}
-	copying, err := begin(ctx, who, j)
+	u, err := copyOnce(ctx, who, j)
 	if err != nil {
 		return usage{}, err
-	}
-	text, err := copying.line()
-	if waited := copying.cmd.Wait(); waited != nil {
-		return usage{}, fmt.Errorf("%s, %s: %w", who, c.Name, waited)
-	}
-	var u usage
-	if err = cmp.Or(err, json.Unmarshal([]byte(text), &u)); err != nil {
-		return usage{}, fmt.Errorf("%s, %s: %w", who, c.Name, err)
 	}
 	stop()
 	if !j.Raw {
@@ -206,43 +212,118 @@ func run(ctx context.Context, who string, c cell) (usage, error) {
 	return u, nil
 }
 
-func bench(ctx context.Context, match string, who []string, runs int) error {
+// copyOnce runs a copying process to its end.
+func copyOnce(ctx context.Context, who string, j job) (usage, error) {
+	copying, err := begin(ctx, who, j)
+	if err != nil {
+		return usage{}, err
+	}
+	text, err := copying.line()
+	if waited := copying.cmd.Wait(); waited != nil {
+		return usage{}, fmt.Errorf("%s, %s: %w", who, j.Cell.Name, waited)
+	}
+	var u usage
+	if err = cmp.Or(err, json.Unmarshal([]byte(text), &u)); err != nil {
+		return usage{}, fmt.Errorf("%s, %s: %w", who, j.Cell.Name, err)
+	}
+	return u, nil
+}
+
+func bench(ctx context.Context, o options) error {
 	if err := makeCertificate(); err != nil {
 		return err
 	}
 	defer func() { _ = os.Remove(certificateFile) }() // a leftover in a temporary folder harms nobody
-	fmt.Printf("%s, %d CPUs, %s; the middle of %d runs\n\n", runtime.Version(), runtime.NumCPU(), runtime.GOOS+"/"+runtime.GOARCH, runs)
-	table := tabwriter.NewWriter(os.Stdout, 2, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "cell\tby\trecords/s\tMB/s\tCPU-s/GB\tpeak MB\twaybill is faster by\tand cheaper by")
-	for _, c := range cells() {
-		if !strings.Contains(c.Name, match) {
-			continue
-		}
-		results, err := measure(ctx, c, who, runs)
-		if err != nil {
-			return err
-		}
-		ours, measured := results["waybill"]
-		for _, name := range who {
-			u := results[name]
-			row := fmt.Sprintf("%s\t%s\t%.0f\t%.0f\t%.2f\t%.0f", c.Name, name, float64(c.records())/u.Seconds, c.megabytes()/u.Seconds, u.CPU/c.megabytes()*1000, u.PeakMB)
-			if measured && name != "waybill" {
-				row += fmt.Sprintf("\t%.2f\t%.2f", u.Seconds/ours.Seconds, u.CPU/ours.CPU)
+	fmt.Printf("%s, %d CPUs, %s; the middle of %d runs\n\n", runtime.Version(), runtime.NumCPU(), runtime.GOOS+"/"+runtime.GOARCH, o.runs)
+	for _, kind := range o.between {
+		if slices.Contains(o.what, "copy") {
+			if err := o.copy(ctx, kind); err != nil {
+				return err
 			}
-			fmt.Fprintln(table, row)
 		}
-		table.Flush()
+		if kind == standIns {
+			continue // they tell nothing of latency, and keep no fetch sessions
+		}
+		if slices.Contains(o.what, "latency") {
+			who := slices.DeleteFunc(slices.Clone(o.who), func(name string) bool { return copiers[name] == nil || name == "relay" })
+			if err := latencies(ctx, kind, who); err != nil {
+				return err
+			}
+		}
+	}
+	if slices.Contains(o.what, "idle") && slices.Contains(o.between, "bundled") {
+		return idlePartitions(ctx, "bundled", 10_000)
 	}
 	return nil
 }
 
+// copy prints how fast and how dear a kind of clusters is copied between.
+func (o *options) copy(ctx context.Context, kind string) error {
+	table := tabwriter.NewWriter(os.Stdout, 2, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "between %s\tby\trecords/s\tMB/s\tCPU-s/GB\tpeak MB\twaybill is faster by\tand cheaper by\n", kind)
+	list := cells()
+	if kind != standIns {
+		list = smallCells()
+	}
+	for _, c := range list {
+		if !strings.Contains(c.Name, o.match) {
+			continue
+		}
+		if err := o.cell(ctx, table, kind, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cell measures one cell between one kind of clusters, by those who can.
+func (o *options) cell(ctx context.Context, table *tabwriter.Writer, kind string, c cell) error {
+	who := slices.DeleteFunc(slices.Clone(o.who), func(name string) bool {
+		return copiers[name] == nil || name == "relay" && kind != standIns || name == "mm2" && kind == standIns
+	})
+	if kind == standIns {
+		return o.row(ctx, table, c, who, run)
+	}
+	p, err := openPair(ctx, kind)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	from := p.name()
+	if err := load(ctx, p.source, from, c); err != nil {
+		return err
+	}
+	return o.row(ctx, table, c, who, func(ctx context.Context, who string, c cell) (usage, error) { return p.run(ctx, who, from, c) })
+}
+
+// row measures a cell and prints it, a line for each who copies.
+func (o *options) row(ctx context.Context, table *tabwriter.Writer, c cell, who []string, once runner) error {
+	results, err := measure(ctx, c, who, o.runs, once)
+	if err != nil {
+		return err
+	}
+	ours, measured := results["waybill"]
+	for _, name := range who {
+		u := results[name]
+		row := fmt.Sprintf("%s\t%s\t%.0f\t%.0f\t%.2f\t%.0f", c.Name, name, float64(c.records())/u.Seconds, c.megabytes()/u.Seconds, u.CPU/c.megabytes()*1000, u.PeakMB)
+		if measured && name != "waybill" {
+			row += fmt.Sprintf("\t%.2f\t%.2f", u.Seconds/ours.Seconds, u.CPU/ours.CPU)
+		}
+		fmt.Fprintln(table, row)
+	}
+	return table.Flush()
+}
+
+// runner copies a cell once.
+type runner func(ctx context.Context, who string, c cell) (usage, error)
+
 // measure runs a cell by all, in turn, so that a machine that gets slower does so
 // for all; and returns the middle of each one's runs.
-func measure(ctx context.Context, c cell, who []string, runs int) (map[string]usage, error) {
+func measure(ctx context.Context, c cell, who []string, runs int, once runner) (map[string]usage, error) {
 	all := map[string][]usage{}
 	for range runs {
 		for _, name := range who {
-			u, err := run(ctx, name, c)
+			u, err := once(ctx, name, c)
 			if err != nil {
 				return nil, err
 			}
