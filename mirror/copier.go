@@ -14,21 +14,31 @@ import (
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
-// copier is one copy on this node: the queue between a fetcher and a lane, and
-// what is known of its progress. A fetcher pushes staged chunks, the lane takes
-// them into transactions and tells what became of them.
+// writer is what a copier needs of whoever writes for it at the destination.
+type writer interface {
+	// ready says that a copier has something to write.
+	ready(c *copier)
+	// problem is what keeps the writer from its work, for all of its copiers.
+	problem() trouble
+	// leave says that a copier is gone. Called by the flow's loop alone.
+	leave()
+}
+
+// copier is one copy on this node: the queue between a fetcher and a writer, and
+// what is known of its progress. A fetcher pushes staged chunks, the writer takes
+// them and tells what became of them.
 //
-//	committed <= taken by the lane <= fetchNext
+//	committed <= taken by the writer <= fetchNext
 //
-// While inTxn it belongs to its lane: nobody moves its position.
+// While inTxn it belongs to its writer: nobody moves its position.
 type copier struct {
 	a       Assignment
-	lane    *lane
+	writer  writer
 	metrics *Metrics
 	changed func() // tells the flow that the copier needs its attention
 	backoff backoff
 
-	listed bool // in the lane's ready list; guarded by the lane
+	listed bool // in the writer's ready list; guarded by the writer
 
 	mu         sync.Mutex
 	id         ledger.CopyID
@@ -138,7 +148,7 @@ func (c *copier) begin(at Position, lim limits) {
 		c.changed()
 		return
 	}
-	c.lane.ready(c)
+	c.writer.ready(c)
 }
 
 // postpone records why a start did not succeed.
@@ -273,7 +283,7 @@ func (c *copier) push(generation uint64, chunks []chunk, next int64, f *frame) {
 	}
 	c.fetchNext = next
 	c.mu.Unlock()
-	c.lane.ready(c)
+	c.writer.ready(c)
 }
 
 // enter puts the copier into a transaction, as its part of it; nil says that it
@@ -288,7 +298,7 @@ func (c *copier) enter() *part {
 	return &part{c: c, id: c.id, key: c.key, from: c.committed, next: c.committed, fromEpoch: c.committedEpoch, expect: c.destNext, loose: c.destLoose, begin: c.beginDue, hopAt: c.lastHop}
 }
 
-// take gives the lane the next chunk of a copier in its transaction; more says
+// take gives the writer the next chunk of a copier in its transaction; more says
 // that the queue holds another one.
 func (c *copier) take() (q queued, ok, more bool) {
 	c.mu.Lock()
@@ -330,7 +340,7 @@ func (c *copier) commit(p *part, now time.Time) {
 	c.metrics.Bytes.Add(p.bytes)
 	c.metrics.Foreign.Add(p.foreign)
 	if again && !stopping {
-		c.lane.ready(c)
+		c.writer.ready(c)
 	}
 	if stopping {
 		c.changed()
@@ -350,7 +360,7 @@ func (c *copier) settle(position int64, epoch int32, fault error) {
 	again := c.state == Running && c.beginDue
 	c.mu.Unlock()
 	if again {
-		c.lane.ready(c)
+		c.writer.ready(c)
 	}
 	c.changed()
 }
@@ -447,7 +457,7 @@ func (c *copier) status(now time.Time) CopyStatus {
 		s.Fix = "if it does not end by itself, find it with kafka-transactions.sh find-hanging and abort it"
 	}
 	if c.state == Running {
-		if t := cmp.Or(c.lane.problem(), c.trouble); t.reason != "" {
+		if t := cmp.Or(c.writer.problem(), c.trouble); t.reason != "" {
 			s.State, s.Reason, s.Fix = t.state, t.reason, t.fix
 		}
 	}

@@ -230,7 +230,7 @@ func (f *flowRun) reconcile() (joined bool) {
 		c.stop()
 		if c.idle() {
 			delete(f.copiers, tp)
-			c.lane.load--
+			c.writer.leave()
 			f.gone()
 		}
 	}
@@ -239,7 +239,7 @@ func (f *flowRun) reconcile() (joined bool) {
 			continue
 		}
 		c := newCopier(a, f.poke, f.metrics)
-		c.lane = f.pickLane()
+		c.writer = f.pickLane()
 		f.copiers[tp] = c
 		joined = true
 	}

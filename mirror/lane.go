@@ -26,7 +26,7 @@ type lane struct {
 	destination *peer
 	metrics     *Metrics
 	log         *slog.Logger
-	load        int // copies; the flow's
+	load        int // copies; the flow's loop counts them
 
 	mu      sync.Mutex
 	list    []*copier // ready: each has a chunk or an epoch to declare
@@ -85,6 +85,8 @@ func (l *lane) ready(c *copier) {
 	}
 }
 
+func (l *lane) leave() { l.load-- }
+
 // takeReady empties the list.
 func (l *lane) takeReady() []*copier {
 	l.mu.Lock()
@@ -112,7 +114,7 @@ func (l *lane) run(ctx context.Context) error {
 		case errors.Is(err, ErrFenced):
 			return err
 		case ctx.Err() != nil:
-			return l.leave()
+			return l.end()
 		}
 		l.log.Warn("lane starts again", "err", err)
 		if slices.ContainsFunc(l.doubt, func(p *part) bool { return p.fault != nil }) {
@@ -120,15 +122,15 @@ func (l *lane) run(ctx context.Context) error {
 		}
 		l.say(fmt.Errorf("lane: %w", err))
 		if wait.sleep(ctx) != nil {
-			return l.leave()
+			return l.end()
 		}
 	}
 }
 
-// leave ends what a stop has interrupted, so that readers of the destination do
+// end ends what a stop has interrupted, so that readers of the destination do
 // not wait for a transaction that nobody will end, and its copies may be given
 // away. Nothing is written after it, so the lane is not registered again.
-func (l *lane) leave() error {
+func (l *lane) end() error {
 	if !l.open {
 		return nil
 	}
