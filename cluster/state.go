@@ -101,8 +101,12 @@ type TopicSpec struct {
 	// Offsets is the fidelity that was chosen when the copy began: translate or
 	// preserve.
 	Offsets string `json:"offsets,omitempty"`
-	// State, Problem and Fix are discovery's own words: nothing here depends on them.
-	State   string `json:"state,omitempty"`
+	// Configs and GoneSince are what discovery remembers of settings and of a topic
+	// that is gone; State, Problem and Fix are its own words. Nothing here depends on
+	// them.
+	Configs   string `json:"configs,omitempty"`
+	GoneSince string `json:"goneSince,omitempty"`
+	State     string `json:"state,omitempty"`
 	Problem string `json:"problem,omitempty"`
 	Fix     string `json:"fix,omitempty"`
 	// Blocked: there is a problem that copying would make worse, so nobody may own

@@ -166,10 +166,15 @@ func TestDiff(t *testing.T) {
 + spec.topics.include: x
 + spec.topics.include: yz*
 + spec.topics.exclude: q
++ spec.topics.configs.sync: true
++ spec.topics.configs.onDrift: report
 + spec.groups.include: *
 + spec.groups.interval: 1s
 + spec.offsets: translate
-+ spec.start: earliest`
++ spec.start: earliest
++ spec.policies.onDelete: keep
++ spec.policies.deleteAfter: 24h
++ spec.policies.onRecreate: stop`
 	if got := lines(flow.Diff(nil, &have)); got != added {
 		t.Errorf("got\n%s\nwant\n%s", got, added)
 	}

@@ -31,6 +31,8 @@ var (
 	durationType = reflect.TypeFor[Duration]()
 	sizeType     = reflect.TypeFor[Size]()
 	secretType   = reflect.TypeFor[Secret]()
+	startType    = reflect.TypeFor[Start]()
+	replicasType = reflect.TypeFor[ReplicationFactor]()
 )
 
 // value decodes n into v, which is settable.
@@ -64,6 +66,14 @@ func (d *decoder) value(n *yaml.Node, path string, v reflect.Value) {
 		d.text(n, path, func(s string) error {
 			parsed, err := ParseSecret(s)
 			v.SetString(string(parsed))
+			return err
+		})
+	case v.Type() == startType:
+		d.start(n, path, v)
+	case v.Type() == replicasType:
+		d.word(n, path, func(s string) error {
+			parsed, err := parseReplicationFactor(s)
+			v.SetInt(int64(parsed))
 			return err
 		})
 	case v.Kind() == reflect.Pointer:
@@ -111,6 +121,47 @@ func (d *decoder) text(n *yaml.Node, path string, set func(string) error) {
 		d.fault(n, path, m.message, m.fix)
 	}
 }
+
+// word decodes a scalar that may be a number or a text, in JSON too.
+func (d *decoder) word(n *yaml.Node, path string, set func(string) error) {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() == "!!bool" {
+		d.fault(n, path, "is "+describe(n)+" where a number or a word is wanted", "")
+		return
+	}
+	if err := set(n.Value); err != nil {
+		m := asMistake(err)
+		d.fault(n, path, m.message, m.fix)
+	}
+}
+
+// start decodes a word, or a mapping with one key.
+func (d *decoder) start(n *yaml.Node, path string, v reflect.Value) {
+	if n.Kind != yaml.MappingNode {
+		d.text(n, path, func(s string) error {
+			if s == "" || strings.Contains(s, ":") {
+				return mistake{fmt.Sprintf("%q is not known here", s), startFix}
+			}
+			v.SetString(s)
+			return nil
+		})
+		return
+	}
+	var keys startKeys
+	before := len(d.problems)
+	d.mapping(n, path, fieldsOf(reflect.ValueOf(&keys).Elem()))
+	if len(d.problems) > before {
+		return
+	}
+	start, err := keys.start()
+	if err != nil {
+		m := asMistake(err)
+		d.fault(n, path, m.message, m.fix)
+		return
+	}
+	v.SetString(string(start))
+}
+
+const startFix = "write one of earliest, latest, {timestamp: 2026-01-02T03:04:05Z}, {committed: GROUP}"
 
 func (d *decoder) boolean(n *yaml.Node, path string, v reflect.Value) {
 	switch {

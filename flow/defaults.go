@@ -2,11 +2,21 @@ package flow
 
 import "time"
 
-// Values of [FlowSpec.Offsets] and [FlowSpec.Start].
+// OffsetsTranslate is a value of [FlowSpec.Offsets].
+const OffsetsTranslate = "translate"
+
+// Values of [ConfigSync.OnDrift].
 const (
-	OffsetsTranslate = "translate"
-	StartEarliest    = "earliest"
-	StartLatest      = "latest"
+	DriftReport    = "report"    // show it and leave it
+	DriftOverwrite = "overwrite" // the source wins
+)
+
+// Values of [FlowPolicies].
+const (
+	DeleteKeep            = "keep"
+	DeleteCopy            = "delete"
+	RecreateStop          = "stop"
+	RecreateNewGeneration = "newGeneration"
 )
 
 // Defaults of what a declaration leaves out. Parsing fills them in, so that an
@@ -18,6 +28,17 @@ const (
 	// DefaultStart copies all there is: a flow that begins at the end would
 	// silently leave data behind.
 	DefaultStart = StartEarliest
+
+	// DefaultOnDrift leaves alone what somebody has set at the destination.
+	DefaultOnDrift = DriftReport
+
+	// DefaultOnDelete and DefaultOnRecreate destroy nothing and mix nothing.
+	DefaultOnDelete   = DeleteKeep
+	DefaultOnRecreate = RecreateStop
+
+	// DefaultDeleteAfter leaves a working day to notice that the wrong topic was
+	// deleted.
+	DefaultDeleteAfter = Duration(24 * time.Hour)
 
 	// DefaultGroupInterval: a group is at most 1 s of its consumption behind on
 	// the destination. It costs one OffsetFetch and one OffsetCommit per group
@@ -67,6 +88,14 @@ func (o Object) fillDefaults() {
 		spec := &o.Flow.Spec
 		setDefault(&spec.Offsets, DefaultOffsets)
 		setDefault(&spec.Start, DefaultStart)
+		if spec.Topics.Configs.Sync == nil {
+			follow := true
+			spec.Topics.Configs.Sync = &follow
+		}
+		setDefault(&spec.Topics.Configs.OnDrift, DefaultOnDrift)
+		setDefault(&spec.Policies.OnDelete, DefaultOnDelete)
+		setDefault(&spec.Policies.DeleteAfter, DefaultDeleteAfter)
+		setDefault(&spec.Policies.OnRecreate, DefaultOnRecreate)
 		if spec.Groups != nil {
 			setDefault(&spec.Groups.Interval, DefaultGroupInterval)
 		}

@@ -93,7 +93,7 @@ func walk(v reflect.Value, path string, out *[]leaf) {
 	switch v.Kind() {
 	case reflect.Pointer:
 		if !v.IsNil() {
-			if v.Elem().NumField() == 0 || v.Elem().IsZero() {
+			if e := v.Elem(); e.Kind() == reflect.Struct && e.IsZero() {
 				*out = append(*out, leaf{path, path, "{}"})
 			}
 			walk(v.Elem(), path, out)

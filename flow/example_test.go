@@ -30,5 +30,5 @@ spec:
 	// flows.yaml:6:3: spec.destination: is missing
 	// flows.yaml:7:3: spec.target: unknown key; did you mean "destination"?
 	// flows.yaml:8:28: spec.topics.include[1]: '|' means nothing in the glob "orders|payments", which has * and ? only; write a regular expression between slashes
-	// flows.yaml:9:10: spec.start: "newest" is not known here; write one of earliest, latest
+	// flows.yaml:9:10: spec.start: "newest" is not known here; write one of earliest, latest, {timestamp: 2026-01-02T03:04:05Z}, {committed: GROUP}
 }

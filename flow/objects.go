@@ -71,9 +71,10 @@ type FlowSpec struct { //nolint:revive // Spec alone would hide that clusters an
 	// Offsets is [OffsetsTranslate]: "preserve" needs a destination with mirror
 	// topics, and is refused until there is one.
 	Offsets string `yaml:"offsets,omitempty" json:"offsets,omitempty"`
-	// Start is where a copy without history begins: [StartEarliest] or
-	// [StartLatest].
-	Start string `yaml:"start,omitempty" json:"start,omitempty"`
+	// Start is where a copy without history begins.
+	Start Start `yaml:"start,omitempty" json:"start,omitempty"`
+	// Policies say what becomes of copies when a cluster changes under them.
+	Policies FlowPolicies `yaml:"policies,omitempty" json:"policies,omitzero"`
 	// Limits may change while the flow's copies run.
 	Limits FlowLimits `yaml:"limits,omitempty" json:"limits,omitzero"`
 }
@@ -90,12 +91,45 @@ type TopicSelector struct {
 	Selector `yaml:",inline"`
 	Rename   Naming      `yaml:"rename,omitempty" json:"rename,omitzero"`
 	Create   TopicCreate `yaml:"create,omitempty" json:"create,omitzero"`
+	Configs  ConfigSync  `yaml:"configs,omitempty" json:"configs,omitzero"`
+	// Paused are patterns of picked topics that are not copied for now.
+	Paused []string `yaml:"paused,omitempty" json:"paused,omitempty"`
 }
 
 // TopicCreate says how missing destination topics are made.
 type TopicCreate struct {
 	// ReplicationFactor of new topics; 0 leaves it to the destination's default.
-	ReplicationFactor int16 `yaml:"replicationFactor,omitempty" json:"replicationFactor,omitempty"`
+	ReplicationFactor ReplicationFactor `yaml:"replicationFactor,omitempty" json:"replicationFactor,omitempty"`
+	// Configs of new topics, over what the source's topic has. What stands here does
+	// not follow the source later.
+	Configs map[string]string `yaml:"configs,omitempty" json:"configs,omitempty"`
+}
+
+// ConfigSync says which settings of destination topics follow the source's.
+type ConfigSync struct {
+	// Sync is nil only in objects that were not parsed; they follow.
+	Sync *bool `yaml:"sync,omitempty" json:"sync,omitempty"`
+	// Include and Exclude are globs of keys; without Include those follow that say
+	// what becomes of records: cleanup.policy, retention, and such.
+	Include []string `yaml:"include,omitempty" json:"include,omitempty"`
+	Exclude []string `yaml:"exclude,omitempty" json:"exclude,omitempty"`
+	// OnDrift is what becomes of a value at the destination that is neither the
+	// source's nor the last that the flow wrote: [DriftReport] or [DriftOverwrite].
+	OnDrift string `yaml:"onDrift,omitempty" json:"onDrift,omitempty"`
+}
+
+// On reports whether settings follow.
+func (c ConfigSync) On() bool { return c.Sync == nil || *c.Sync }
+
+// FlowPolicies say what becomes of copies when a cluster changes under them.
+type FlowPolicies struct { //nolint:revive // Policies alone would be anybody's
+	// OnDelete is what becomes of the copy of a topic that was deleted at the
+	// source: [DeleteKeep] or [DeleteCopy], after DeleteAfter.
+	OnDelete    string   `yaml:"onDelete,omitempty" json:"onDelete,omitempty"`
+	DeleteAfter Duration `yaml:"deleteAfter,omitempty" json:"deleteAfter,omitempty"`
+	// OnRecreate is what becomes of a topic that was deleted at the source and
+	// created again: [RecreateStop] or [RecreateNewGeneration].
+	OnRecreate string `yaml:"onRecreate,omitempty" json:"onRecreate,omitempty"`
 }
 
 // GroupSelector picks consumer groups whose offsets follow their data.

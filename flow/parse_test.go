@@ -77,9 +77,11 @@ func TestMinimalGetsDefaults(t *testing.T) {
 	if got, want := f.Key(), "ReplicationFlow/orders"; got != want {
 		t.Errorf("Key: got %s, want %s", got, want)
 	}
+	follow := true
 	want := flow.FlowSpec{
 		Source: "dc1", Destination: "dc2", Offsets: "translate", Start: "earliest",
-		Topics: flow.TopicSelector{Selector: flow.Selector{Include: []string{"*"}}},
+		Topics:   flow.TopicSelector{Selector: flow.Selector{Include: []string{"*"}}, Configs: flow.ConfigSync{Sync: &follow, OnDrift: "report"}},
+		Policies: flow.FlowPolicies{OnDelete: "keep", DeleteAfter: flow.Duration(24 * time.Hour), OnRecreate: "stop"},
 	}
 	if got := f.Flow.Spec; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)

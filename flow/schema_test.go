@@ -57,6 +57,8 @@ func TestSchemaHasEveryKey(t *testing.T) {
 		TopicSelector{},
 		Naming{},
 		TopicCreate{},
+		ConfigSync{},
+		FlowPolicies{},
 		GroupSelector{},
 		FlowLimits{},
 		RunbookSpec{},
@@ -99,7 +101,8 @@ func TestSchemaHasEveryKey(t *testing.T) {
 		}
 	}
 	for path, value := range map[string]string{
-		"FlowSpec.offsets": DefaultOffsets, "FlowSpec.start": DefaultStart,
+		"FlowSpec.offsets": DefaultOffsets, "FlowSpec.start": string(DefaultStart), "ConfigSync.onDrift": DefaultOnDrift,
+		"FlowPolicies.onDelete": DefaultOnDelete, "FlowPolicies.deleteAfter": DefaultDeleteAfter.String(), "FlowPolicies.onRecreate": DefaultOnRecreate,
 		"GroupSelector.interval": DefaultGroupInterval.String(), "FenceStep.watch": DefaultFenceWatch.String(),
 		"Step.onFailure": FailureStop,
 	} {
@@ -171,6 +174,17 @@ func TestSchemaRefuses(t *testing.T) {
 		{replication, "[x]", "[x], rename: {prefix: __x}"},
 		{replication, "[x]}", "[x]}, groups: {include: [y], interval: ten}"},
 		{replication, "[x]}", `[x]}, paused: "true"`},
+		{replication, "[x]}", "[x]}, start: middle"},
+		{replication, "[x]}", "[x]}, start: {timestamp: yesterday}"},
+		{replication, "[x]}", "[x]}, start: {committed: g, timestamp: 2026-01-02T03:04:05Z}"},
+		{replication, "[x]}", "[x]}, start: {}"},
+		{replication, "[x]", "[x], create: {replicationFactor: all}"},
+		{replication, "[x]", "[x], create: {configs: {message.timestamp.type: LogAppendTime}}"},
+		{replication, "[x]", "[x], configs: {sync: yes}"},
+		{replication, "[x]", "[x], configs: {onDrift: undo}"},
+		{replication, "[x]}", "[x]}, policies: {onDelete: drop}"},
+		{replication, "[x]}", "[x]}, policies: {deleteAfter: soon}"},
+		{replication, "[x]}", "[x]}, policies: {onRecreate: splice}"},
 		{runbook, "", ""},
 		{runbook, "check: preflight", "check: doctor"},
 		{runbook, ", check: preflight", ""},

@@ -62,6 +62,12 @@ func (m *Matcher) Match(name string) bool {
 	return !strings.HasPrefix(name, InternalPrefix) && matchAny(m.include, name) && !matchAny(m.exclude, name)
 }
 
+// PausedTopic reports whether copying a picked topic is paused, alone or with the
+// whole flow.
+func (f *FlowSpec) PausedTopic(name string) bool {
+	return f.Paused || Selector{Include: f.Topics.Paused}.Match(name)
+}
+
 func matchAny(patterns []pattern, name string) bool {
 	for _, p := range patterns {
 		if p.re != nil && p.re.MatchString(name) || p.re == nil && matchGlob(p.glob, name) {

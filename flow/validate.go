@@ -192,10 +192,10 @@ func (v *validator) flow(s *FlowSpec) {
 	}
 	v.selector("spec.topics", s.Topics.Selector, true)
 	v.naming(s.Topics.Rename, "spec.topics.rename")
-	path := "spec.topics.create.replicationFactor"
-	if rf := s.Topics.Create.ReplicationFactor; rf < 0 || rf == 0 && v.written(path) {
-		v.fault(path, fmt.Sprintf("%d is not a replication factor", rf), "write 1 or more, or remove the key for the destination's default")
-	}
+	v.create(&s.Topics.Create)
+	v.configSync(&s.Topics.Configs)
+	v.patterns("spec.topics.paused", s.Topics.Paused, topicGlob, "topic")
+	v.policies(&s.Policies)
 	if s.Groups != nil {
 		v.selector("spec.groups", s.Groups.Selector, false)
 		v.positive("spec.groups.interval", s.Groups.Interval)
@@ -205,11 +205,78 @@ func (v *validator) flow(s *FlowSpec) {
 	} else {
 		v.oneOf("spec.offsets", s.Offsets, false, OffsetsTranslate)
 	}
-	v.oneOf("spec.start", s.Start, false, StartEarliest, StartLatest)
-	path = "spec.limits.bytesPerSecond"
+	_, timed := s.Start.Timestamp()
+	if _, grouped := s.Start.Group(); s.Start != "" && s.Start != StartEarliest && s.Start != StartLatest && !timed && !grouped {
+		v.fault("spec.start", fmt.Sprintf("%q is not known here", string(s.Start)), startFix)
+	}
+	path := "spec.limits.bytesPerSecond"
 	if limit := s.Limits.BytesPerSecond; limit < MinBytesPerSecond && (limit != 0 || v.written(path)) {
 		v.fault(path, fmt.Sprintf("%s is too little to copy with", limit), fmt.Sprintf("write %s or more, pause the flow, or remove the key for no limit", MinBytesPerSecond))
 	}
+}
+
+// configKey is what Kafka's keys of topics look like, and configGlob a pattern of
+// such.
+var (
+	configKey  = regexp.MustCompile(`^[a-z0-9._-]+$`)
+	configGlob = regexp.MustCompile(`^[a-z0-9._*?-]+$`)
+)
+
+// fixedConfigs are what a copy decides by itself: with another value it would not
+// be one.
+var fixedConfigs = map[string]string{
+	"message.timestamp.type": "records keep their timestamps",
+	"compression.type":       "batches keep their codec",
+}
+
+func (v *validator) create(c *TopicCreate) {
+	if rf := c.ReplicationFactor; rf < SourceReplicas {
+		v.fault("spec.topics.create.replicationFactor", fmt.Sprintf("%d is not a replication factor", rf), "write 1 or more, or remove the key for the destination's default")
+	}
+	for key, value := range c.Configs {
+		path := "spec.topics.create.configs." + key
+		switch why, fixed := fixedConfigs[key]; {
+		case !configKey.MatchString(key):
+			v.fault(path, fmt.Sprintf("%q is not a key of a topic's configuration", key), "write it like retention.ms")
+		case fixed:
+			v.fault(path, "is not to be chosen: "+why, "remove it")
+		case value == "":
+			v.fault(path, "is empty", "write a value, or remove the key for the source's")
+		}
+	}
+}
+
+func (v *validator) configSync(c *ConfigSync) {
+	path := "spec.topics.configs"
+	v.patterns(path+".include", c.Include, configGlob, "configuration")
+	v.patterns(path+".exclude", c.Exclude, configGlob, "configuration")
+	for i, key := range c.Include {
+		if why, fixed := fixedConfigs[key]; fixed {
+			v.fault(fmt.Sprintf("%s.include[%d]", path, i), fmt.Sprintf("%s does not follow: %s", key, why), "remove it")
+		}
+	}
+	v.oneOf(path+".onDrift", c.OnDrift, false, DriftReport, DriftOverwrite)
+}
+
+// patterns wants globs or, of topics, regular expressions.
+func (v *validator) patterns(path string, list []string, glob *regexp.Regexp, of string) {
+	for i, text := range list {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		p, err := compilePattern(text)
+		switch {
+		case err != nil:
+			m := asMistake(err)
+			v.fault(at, m.message, m.fix)
+		case p.re == nil && !glob.MatchString(text):
+			v.fault(at, fmt.Sprintf("%q matches no %s", text, of), "")
+		}
+	}
+}
+
+func (v *validator) policies(p *FlowPolicies) {
+	v.oneOf("spec.policies.onDelete", p.OnDelete, false, DeleteKeep, DeleteCopy)
+	v.positive("spec.policies.deleteAfter", p.DeleteAfter)
+	v.oneOf("spec.policies.onRecreate", p.OnRecreate, false, RecreateStop, RecreateNewGeneration)
 }
 
 func (v *validator) naming(n Naming, path string) {

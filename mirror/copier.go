@@ -63,7 +63,7 @@ type copier struct {
 	epoch      int32 // source leader epoch at fetchNext-1, -1 if not known
 	checked    int32 // source leader epoch under which epoch was found in the log
 
-	latestAt int64 // where a copy that starts at the latest offset began, -1
+	startAt int64 // where a copy without history begins, -1: not known yet
 
 	committed int64 // -1: not known
 	// committedEpoch is the source's leader epoch at committed-1, -1 if not known.
@@ -99,7 +99,7 @@ func newCopier(a Assignment, changed func(), m *Metrics) *copier {
 	return &copier{
 		a: a, changed: changed, metrics: m, state: Starting,
 		backoff:  backoff{min: 100 * time.Millisecond, max: 15 * time.Second},
-		latestAt: -1, committed: -1, committedEpoch: -1, fetchNext: -1, start: -1, end: -1, stable: -1, epoch: -1, checked: -1,
+		startAt: -1, committed: -1, committedEpoch: -1, fetchNext: -1, start: -1, end: -1, stable: -1, epoch: -1, checked: -1,
 	}
 }
 
@@ -130,8 +130,9 @@ func (c *copier) setID(id ledger.CopyID) {
 }
 
 // begin makes a prepared copier run from a position, which is zero for a copy
-// without history.
-func (c *copier) begin(at Position, lim limits) {
+// without history. What lies between it and start is declared as not asked for,
+// in the transaction that says that the copy has begun.
+func (c *copier) begin(at Position, lim limits, start int64) {
 	c.mu.Lock()
 	c.preparing = false
 	c.limits = lim
@@ -142,6 +143,10 @@ func (c *copier) begin(at Position, lim limits) {
 	}
 	c.moveTo(at.Next, at.SourceLeaderEpoch)
 	c.destNext = max(0, at.Destination)
+	if start > at.Next {
+		c.queue = append(c.queue, queued{chunk: gapChunk(at.Next, start, ledger.NotAsked, -1)})
+		c.fetchNext = start
+	}
 	stopping := c.stopping
 	c.mu.Unlock()
 	if stopping {

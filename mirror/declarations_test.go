@@ -136,3 +136,67 @@ func TestAnAddressOfAnotherCluster(t *testing.T) {
 		t.Errorf("got %v, want %v and the view as it was", err, kafka.ErrWrongCluster)
 	}
 }
+
+// What a flow picks, and what becomes of topics, can change while its copies run.
+func TestANewSelectionStopsNoCopy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, topic := range []string{"orders", "more"} {
+		w.west.create(t, topic, 1)
+		w.east.create(t, topic, 1)
+	}
+	n := w.node("a", nil)
+	n.Assign(w.copies(1, 1, "orders"))
+	w.west.produce(t, "orders", 0, 0, 10)
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	before := w.begins(t)
+	both := w.copies(1, 1, "orders", "more")
+	both[0].Spec.Spec.Topics = flow.TopicSelector{Selector: flow.Selector{Include: []string{"orders", "more"}}, Paused: []string{"x"}}
+	both[0].Spec.Spec.Policies.OnRecreate = flow.RecreateNewGeneration
+	n.Assign(both)
+	w.west.produce(t, "more", 0, 0, 10)
+	w.west.produce(t, "orders", 0, 10, 20)
+	eventually(t, "both caught up", func() bool { return n.caughtUp(2) })
+	if after := w.begins(t); after["orders"] != before["orders"] {
+		t.Errorf("the copy of orders has begun %d times, %d before", after["orders"], before["orders"])
+	}
+}
+
+// Partitions that are added at the source are copied from their first offset
+// (uReplicator began them elsewhere), and the copy that runs does not notice.
+func TestNewPartitionsDisturbNoCopy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	r := w.discover(flow.FlowSpec{Topics: flow.TopicSelector{Selector: flow.Selector{Include: []string{"*"}}}})
+	eventually(t, "orders has a counterpart", r.made("orders"))
+	n := w.node("a", nil)
+	n.Assign(w.copies(1, 1, "orders"))
+	w.west.produce(t, "orders", 0, 0, 10)
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	aborts := n.Metrics().Aborts.Load()
+
+	if _, err := w.west.admin.UpdatePartitions(t.Context(), 4, "orders"); err != nil {
+		t.Fatal(err)
+	}
+	grown := &site{Cluster: w.west.Cluster, client: w.client(w.west.Cluster)}
+	for p := range int32(4) {
+		from := 0
+		if p == 0 {
+			from = 10
+		}
+		grown.produce(t, "orders", p, from, 20) // before anybody has seen the partition
+	}
+	eventually(t, "they are seen", func() bool { o, _ := r.topic("orders"); return o.Partitions == 4 && o.State == Running })
+	n.Assign(w.copies(1, 4, "orders"))
+	eventually(t, "all caught up", func() bool { return n.caughtUp(4) })
+	for p := range int32(4) {
+		w.east.expect(t, "orders", p, 20)
+	}
+	if got := w.begins(t)["orders"]; got != 4 {
+		t.Errorf("copies have begun %d times, want once for each of 4 partitions", got)
+	}
+	if got := n.Metrics().Aborts.Load(); got != aborts {
+		t.Errorf("%d transactions were given up", got-aborts)
+	}
+}

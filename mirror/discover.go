@@ -15,6 +15,7 @@ import (
 
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/kafka"
+	"github.com/waybillhq/waybill/internal/ledger"
 )
 
 // DefaultDiscoverInterval is how soon a new topic or partition is seen. A pass is
@@ -34,11 +35,16 @@ type Discoverer struct {
 	Interval time.Duration // 0: DefaultDiscoverInterval
 	Log      *slog.Logger
 
-	pick        *flow.Matcher
-	identified  bool           // both clusters are those that were declared
+	planner     topicPlanner
+	follow      followed
+	from, to    string         // cluster.id of both, once they are known
 	missed      map[string]int // known topics that the source did not list, and how often in a row
 	source      *kgo.Client
 	destination *kgo.Client
+	brokers     int             // of the destination
+	rounds      int             // looks for topics
+	configTurn  int             // whose settings are next
+	notes       map[string]note // by source topic
 }
 
 // Run looks for topics until the context ends, and calls report after each pass:
@@ -46,9 +52,13 @@ type Discoverer struct {
 // what report has stored when Run looks again.
 func (d *Discoverer) Run(ctx context.Context, report func(topics []Topic, err error)) error {
 	var err error
-	if d.pick, err = d.Flow.Spec.Topics.Matcher(); err != nil {
+	if d.planner, err = newTopicPlanner(&d.Flow.Spec); err != nil {
 		return fmt.Errorf("discover topics: %w", err)
 	}
+	if d.follow, err = newFollowed(&d.Flow.Spec.Topics); err != nil {
+		return fmt.Errorf("discover topics: %w", err)
+	}
+	d.notes = map[string]note{}
 	for _, side := range []struct {
 		cluster *flow.Cluster
 		client  **kgo.Client
@@ -86,30 +96,33 @@ func (d *Discoverer) Run(ctx context.Context, report func(topics []Topic, err er
 const passTimeout = 2 * time.Minute
 
 func (d *Discoverer) pass(ctx context.Context) ([]Topic, error) {
-	if !d.identified {
+	if d.from == "" {
 		if err := d.identify(ctx); err != nil {
 			return nil, err
 		}
 	}
-	source, err := listTopics(ctx, d.source)
+	source, _, err := listTopics(ctx, d.Source, d.source, d.from)
 	if err != nil {
-		return nil, fmt.Errorf("cluster %s: %w", d.Source.Metadata.Name, err)
+		return nil, err
 	}
-	destination, err := listTopics(ctx, d.destination)
+	destination, brokers, err := listTopics(ctx, d.Destination, d.destination, d.to)
 	if err != nil {
-		return nil, fmt.Errorf("cluster %s: %w", d.Destination.Metadata.Name, err)
+		return nil, err
 	}
+	d.brokers = brokers
 	known := map[string]Topic{}
-	missed := map[string]int{}
 	for _, t := range d.Known() {
 		known[t.Source] = t
-		if _, there := source[t.Source]; !there {
-			missed[t.Source] = d.missed[t.Source] + 1
-		}
 	}
-	d.missed = missed
-	plans := planTopics(d.pick, d.Flow.Spec.Topics.Rename, source, destination, known, missed)
+	missed, err := d.findMissed(ctx, source, known)
+	if err != nil {
+		return nil, err
+	}
+	plans := d.planner.plan(source, destination, known, missed, time.Now())
 	if err := d.apply(ctx, plans); err != nil {
+		return nil, err
+	}
+	if err := d.syncConfigs(ctx, plans, destination); err != nil {
 		return nil, err
 	}
 	topics := make([]Topic, len(plans))
@@ -117,6 +130,36 @@ func (d *Discoverer) pass(ctx context.Context) ([]Topic, error) {
 		topics[i] = plans[i].Topic
 	}
 	return topics, nil
+}
+
+// findMissed asks for known topics that the source has not listed, by name: one
+// that may not be described any more is left out of a list as well, and is there.
+// It adds what is there to source, and counts how often in a row the others are
+// not.
+func (d *Discoverer) findMissed(ctx context.Context, source map[string]found, known map[string]Topic) (map[string]int, error) {
+	var names []string
+	for name := range known {
+		if _, there := source[name]; !there && d.planner.pick.Match(name) {
+			names = append(names, name)
+		}
+	}
+	missed := map[string]int{}
+	if len(names) > 0 {
+		v, err := readView(ctx, d.source, names)
+		if err != nil {
+			return nil, fmt.Errorf("cluster %s: %w", d.Source.Metadata.Name, err)
+		}
+		for _, name := range names {
+			t := v.topic(name)
+			if errors.Is(t.err, kerr.UnknownTopicOrPartition) {
+				missed[name] = d.missed[name] + 1
+				continue
+			}
+			source[name] = found{id: t.id, partitions: int32(len(t.partitions)), err: t.err}
+		}
+	}
+	d.missed = missed
+	return missed, nil
 }
 
 func (d *Discoverer) identify(ctx context.Context) error {
@@ -131,29 +174,39 @@ func (d *Discoverer) identify(ctx context.Context) error {
 	if from == to {
 		return fmt.Errorf("source and destination are the same cluster (cluster.id %s)", from)
 	}
-	d.identified = true
+	d.from, d.to = from, to
 	return nil
 }
 
 // listTopics asks for all topics. It does not ask kadm, whose answers may come
-// from a cache that keeps what has been deleted.
-func listTopics(ctx context.Context, cl *kgo.Client) (map[string]found, error) {
+// from a cache that keeps what has been deleted. An address may have become
+// another cluster's: what that one does not have is not gone.
+func listTopics(ctx context.Context, cluster *flow.Cluster, cl *kgo.Client, id string) (topics map[string]found, brokers int, err error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.Topics = nil // all
 	resp, err := req.RequestWith(ctx, cl)
 	if err != nil {
-		return nil, fmt.Errorf("list topics: %w", err)
+		return nil, 0, fmt.Errorf("cluster %s: list topics: %w", cluster.Metadata.Name, err)
 	}
-	out := make(map[string]found, len(resp.Topics))
+	if resp.ClusterID != nil && *resp.ClusterID != id {
+		return nil, 0, fmt.Errorf("cluster %s: %w: cluster.id is %q, it was %q", cluster.Metadata.Name, kafka.ErrWrongCluster, *resp.ClusterID, id)
+	}
+	topics = make(map[string]found, len(resp.Topics))
 	for _, t := range resp.Topics {
-		if t.Topic != nil && !t.IsInternal && !strings.HasPrefix(*t.Topic, flow.InternalPrefix) {
-			out[*t.Topic] = found{id: t.TopicID, partitions: int32(len(t.Partitions)), err: kerr.ErrorForCode(t.ErrorCode)}
+		if t.Topic == nil || t.IsInternal || strings.HasPrefix(*t.Topic, flow.InternalPrefix) {
+			continue
 		}
+		f := found{id: t.TopicID, partitions: int32(len(t.Partitions)), err: kerr.ErrorForCode(t.ErrorCode)}
+		if len(t.Partitions) > 0 {
+			f.replicas = int16(len(t.Partitions[0].Replicas))
+		}
+		topics[*t.Topic] = f
 	}
-	return out, nil
+	return topics, len(resp.Brokers), nil
 }
 
-// apply makes and grows destination topics. What fails is the topic's problem.
+// apply makes, grows and deletes destination topics. What fails is the topic's
+// problem.
 func (d *Discoverer) apply(ctx context.Context, plans []topicPlan) error {
 	var create []*topicPlan
 	for i := range plans {
@@ -164,6 +217,9 @@ func (d *Discoverer) apply(ctx context.Context, plans []topicPlan) error {
 		if p.grow > 0 {
 			d.grow(ctx, p)
 		}
+		if p.remove {
+			d.remove(ctx, p)
+		}
 	}
 	if len(create) == 0 {
 		return nil
@@ -172,47 +228,14 @@ func (d *Discoverer) apply(ctx context.Context, plans []topicPlan) error {
 	for i, p := range create {
 		names[i] = p.Source
 	}
-	configs, err := kadm.NewClient(d.source).DescribeTopicConfigs(ctx, names...)
+	configs, err := describeTopics(ctx, d.source, names, d.follow.keys())
 	if err != nil {
-		return fmt.Errorf("cluster %s: describe topics: %w", d.Source.Metadata.Name, err)
-	}
-	of := map[string]kadm.ResourceConfig{}
-	for _, c := range configs {
-		of[c.Name] = c
+		return fmt.Errorf("cluster %s: %w", d.Source.Metadata.Name, err)
 	}
 	for _, p := range create {
-		d.create(ctx, p, of[p.Source])
+		d.create(ctx, p, configs[p.Source])
 	}
 	return d.fillIDs(ctx, create)
-}
-
-func (d *Discoverer) create(ctx context.Context, p *topicPlan, from kadm.ResourceConfig) {
-	if from.Err != nil {
-		// Made without its settings it might expire or compact what it must not.
-		p.State, p.Problem = Failed, fmt.Sprintf("read the source topic's settings: %v", from.Err)
-		p.Fix = "allow DESCRIBE_CONFIGS on the source topic, or create the destination topic by hand"
-		return
-	}
-	replicas := d.Flow.Spec.Topics.Create.ReplicationFactor
-	if replicas == 0 {
-		replicas = -1
-	}
-	adm := kadm.NewClient(d.destination)
-	settings := counterpartConfigs(from.Configs)
-	_, err := adm.CreateTopic(ctx, p.Partitions, replicas, settings, p.Destination)
-	if errors.Is(err, kerr.InvalidConfig) {
-		// The destination may be too old, or too much of its own, for some of them.
-		for _, k := range optionalConfigs {
-			delete(settings, k)
-		}
-		_, err = adm.CreateTopic(ctx, p.Partitions, replicas, settings, p.Destination)
-	}
-	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-		p.State, p.Problem = Failed, fmt.Sprintf("create the destination topic: %v", err)
-		p.Fix = "allow CREATE on the destination topic, or create it by hand"
-		return
-	}
-	d.Log.Info("destination topic created", "flow", d.Flow.Metadata.Name, "source", p.Source, "destination", p.Destination, "partitions", p.Partitions)
 }
 
 func (d *Discoverer) grow(ctx context.Context, p *topicPlan) {
@@ -228,53 +251,38 @@ func (d *Discoverer) grow(ctx context.Context, p *topicPlan) {
 	d.Log.Info("destination topic grown", "flow", d.Flow.Metadata.Name, "destination", p.Destination, "partitions", p.grow)
 }
 
+// remove deletes the copy of a topic that is gone: by its id, so that it is that
+// one and no other that has its name by now.
+func (d *Discoverer) remove(ctx context.Context, p *topicPlan) {
+	err := errors.New("the destination knows no topic ids, so it might be another topic by now")
+	if p.DestinationID != (ledger.TopicID{}) {
+		req := kmsg.NewPtrDeleteTopicsRequest()
+		req.TimeoutMillis = int32(passTimeout.Milliseconds() / 4)
+		t := kmsg.NewDeleteTopicsRequestTopic()
+		t.TopicID = p.DestinationID
+		req.Topics = append(req.Topics, t)
+		var resp *kmsg.DeleteTopicsResponse
+		if resp, err = req.RequestWith(ctx, d.destination); err == nil && len(resp.Topics) == 1 {
+			err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+		}
+	}
+	if err != nil && !errors.Is(err, kerr.UnknownTopicID) {
+		p.State, p.Problem = Failed, fmt.Sprintf("the topic is gone from the source; delete the destination topic: %v", err)
+		p.Fix = "allow DELETE and DESCRIBE on the destination topic, delete it by hand, or set policies.onDelete to keep"
+		return
+	}
+	d.Log.Warn("destination topic deleted, as the flow's policy says", "flow", d.Flow.Metadata.Name, "source", p.Source,
+		"destination", p.Destination, "id", p.DestinationID, "gone since", p.GoneSince)
+}
+
 // fillIDs reads the ids of topics that were just made.
 func (d *Discoverer) fillIDs(ctx context.Context, created []*topicPlan) error {
-	destination, err := listTopics(ctx, d.destination)
+	destination, _, err := listTopics(ctx, d.Destination, d.destination, d.to)
 	if err != nil {
-		return fmt.Errorf("cluster %s: %w", d.Destination.Metadata.Name, err)
+		return err
 	}
 	for _, p := range created {
 		p.DestinationID = destination[p.Destination].id
 	}
 	return nil
-}
-
-// copiedConfigs are what a topic's settings say about its records: how long they
-// live and what may become of them. Settings about how a cluster stores them are
-// the destination's own.
-var copiedConfigs = []string{
-	"cleanup.policy", "retention.ms", "retention.bytes", keyMaxMessageBytes,
-	"delete.retention.ms", "min.compaction.lag.ms", "max.compaction.lag.ms", "min.cleanable.dirty.ratio",
-}
-
-// optionalConfigs are those that not every destination knows.
-var optionalConfigs = []string{
-	"message.timestamp.after.max.ms", "message.timestamp.before.max.ms",
-	"delete.retention.ms", "min.compaction.lag.ms", "max.compaction.lag.ms", "min.cleanable.dirty.ratio",
-}
-
-// counterpartConfigs are the settings of a new destination topic. Beyond those
-// that are copied, it keeps the timestamps and the codec of the source's records
-// and takes records of any age.
-func counterpartConfigs(source []kadm.Config) map[string]*string {
-	out := map[string]*string{
-		keyTimestampType:   kadm.StringPtr("CreateTime"),
-		"compression.type": kadm.StringPtr("producer"),
-		// Kafka 4.0 refuses what is more than an hour ahead unless it is told.
-		"message.timestamp.after.max.ms":  kadm.StringPtr("9223372036854775807"),
-		"message.timestamp.before.max.ms": kadm.StringPtr("9223372036854775807"),
-	}
-	have := map[string]*string{}
-	for _, c := range source {
-		if c.Value != nil && !c.Sensitive {
-			have[c.Key] = c.Value
-		}
-	}
-	for _, k := range copiedConfigs {
-		if v := have[k]; v != nil {
-			out[k] = v
-		}
-	}
-	return out
 }

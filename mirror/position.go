@@ -2,16 +2,13 @@ package mirror
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
@@ -144,39 +141,18 @@ func (f *flowRun) startOne(ctx context.Context, c *copier) error {
 	if end, known := f.settings.end(c.destination()); known && at.Exists && end < at.Destination {
 		return fmt.Errorf("%v: %w: it ends at %d, the copy wrote up to %d", c.destination(), errLost, end, at.Destination)
 	}
-	if at.Exists || f.spec.Spec.Start != flow.StartLatest {
-		// Without history a copy begins at 0; what the source no longer has then
-		// shows as expired, as it does for one that has been overtaken.
-		c.begin(at, lim)
+	if at.Exists {
+		c.begin(at, lim, at.Next)
 		return nil
 	}
-	end, err := c.latest(ctx, f.source)
+	// Without history a copy begins at 0; what the source no longer has then shows
+	// as expired, as it does for one that has been overtaken.
+	start, err := f.startOf(ctx, c)
 	if err != nil {
 		return err
 	}
-	c.begin(at, lim)
-	if end > 0 {
-		c.push(c.currentGeneration(), []chunk{gapChunk(0, end, ledger.NotAsked, -1)}, end, nil)
-	}
+	c.begin(at, lim, start)
 	return nil
-}
-
-// latest is where a copy begins that wants nothing of the past. It is asked for
-// once: a second try must not move it.
-func (c *copier) latest(ctx context.Context, source *peer) (int64, error) {
-	if c.latestAt >= 0 {
-		return c.latestAt, nil
-	}
-	ends, err := kadm.NewClient(source.client).ListCommittedOffsets(ctx, c.a.SourceTopic)
-	if err != nil {
-		return 0, fmt.Errorf("list end of %v: %w", c.source(), err)
-	}
-	end, ok := ends.Lookup(c.a.SourceTopic, c.a.Partition)
-	if !ok || end.Err != nil {
-		return 0, fmt.Errorf("list end of %v: %w", c.source(), orElse(end.Err, errors.New("the source does not tell")))
-	}
-	c.latestAt = end.Offset
-	return end.Offset, nil
 }
 
 // identify finds the ids of both topics and checks that the copy is possible.

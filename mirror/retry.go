@@ -89,6 +89,7 @@ var verdicts = []struct {
 	{errSuperseded, verdict{stop, "another node or fleet owns this copy; see who in the ledger's latest begin entry"}},
 	{errLost, verdict{stop, "the destination lost records (unclean election): compare both with verify, then recreate the destination topic"}},
 	{errClaimed, verdict{stop, "two fleets are given the same copy: take it out of one of them"}},
+	{errNoCommits, verdict{hold, "correct start.committed of the flow, or let the group commit once"}},
 	{errNoDestination, verdict{hold, "create the topic, or let the flow create it: the principal needs CREATE on it"}},
 	{errFewPartitions, verdict{hold, "add partitions to the destination topic, or allow ALTER on it"}},
 	{errRecordTooLarge, verdict{hold, "raise max.message.bytes of the destination topic"}},

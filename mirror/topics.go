@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/ledger"
@@ -17,6 +19,13 @@ type Topic struct {
 	Destination   string
 	DestinationID ledger.TopicID // zero while it does not exist
 	Partitions    int32          // of the source
+
+	// Configs are the settings that the flow wrote to the destination topic last, or
+	// found to be equal on both sides: JSON, "" for none. What somebody else has set
+	// there shows by it.
+	Configs string
+	// GoneSince is when the topic was first found to be gone from the source.
+	GoneSince time.Time
 
 	// State is Running if nothing is wrong, Waiting or Failed with a Problem and,
 	// where a person can help, a Fix.
@@ -31,6 +40,7 @@ type Topic struct {
 type found struct {
 	id         ledger.TopicID
 	partitions int32
+	replicas   int16 // of its first partition, 0 if not known
 	err        error // why the rest is not known
 }
 
@@ -41,32 +51,47 @@ const maxMissed = 3
 // topicPlan is a topic and what has to be done about its counterpart.
 type topicPlan struct {
 	Topic
-	create bool
-	grow   int32 // partitions that the destination topic is to have, 0: as it has
+	create   bool
+	grow     int32 // partitions that the destination topic is to have, 0: as it has
+	remove   bool  // the destination topic, of exactly this id
+	replicas int16 // of the source topic
 }
 
-// planTopics decides what is copied, from what is there and what is known from
-// before. Topics come by source name.
+// topicPlanner decides what is copied.
+type topicPlanner struct {
+	pick     *flow.Matcher
+	name     flow.Naming
+	policies flow.FlowPolicies
+}
+
+func newTopicPlanner(spec *flow.FlowSpec) (topicPlanner, error) {
+	pick, err := spec.Topics.Matcher()
+	return topicPlanner{pick, spec.Topics.Rename, spec.Policies}, err
+}
+
+// plan decides from what is there and what is known from before. Topics come by
+// source name.
 //
 // A topic that is known under another id is not the topic that was copied: it
 // stays blocked until its counterpart has been deleted as well, and is then begun
-// anew. So is one that is gone from the source, since the next topic of that name
-// would be another one.
-func planTopics(pick *flow.Matcher, name flow.Naming, source, destination map[string]found, known map[string]Topic, missed map[string]int) []topicPlan {
+// anew; or the policy has it begin in another destination topic. So is one that is
+// gone from the source, since the next topic of that name would be another one.
+func (l *topicPlanner) plan(source, destination map[string]found, known map[string]Topic, missed map[string]int, now time.Time) []topicPlan {
 	var plans []topicPlan
 	for _, topic := range slices.Sorted(maps.Keys(source)) {
 		if from := source[topic]; from.err != nil {
-			if k, ok := known[topic]; ok && pick.Match(topic) {
-				k.State, k.Problem = Waiting, "source topic: "+from.err.Error()
+			if k, ok := known[topic]; ok && l.pick.Match(topic) {
+				v := troubleOf(from.err)
+				k.State, k.Problem, k.Fix = v.state, "source topic: "+v.reason, v.fix
 				plans = append(plans, topicPlan{Topic: k})
 			}
-		} else if pick.Match(topic) {
-			plans = append(plans, planTopic(topic, name.Destination(topic), source[topic], destination, known[topic]))
+		} else if l.pick.Match(topic) {
+			plans = append(plans, l.planTopic(topic, source[topic], destination, known[topic]))
 		}
 	}
 	for _, topic := range slices.Sorted(maps.Keys(known)) {
 		k := known[topic]
-		if _, there := source[topic]; there || !pick.Match(topic) {
+		if _, there := source[topic]; there || !l.pick.Match(topic) {
 			continue
 		}
 		if to, ok := destination[k.Destination]; !ok || to.id != k.DestinationID {
@@ -76,33 +101,124 @@ func planTopics(pick *flow.Matcher, name flow.Naming, source, destination map[st
 			plans = append(plans, topicPlan{Topic: k})
 			continue
 		}
-		k.State, k.Blocked = Waiting, true
-		k.Problem = "the topic is gone from the source"
-		k.Fix = "if it is created again it is another topic: delete the destination topic to copy that one"
-		plans = append(plans, topicPlan{Topic: k})
+		plans = append(plans, l.gone(k, now))
 	}
 	slices.SortFunc(plans, func(a, b topicPlan) int { return strings.Compare(a.Source, b.Source) })
+	oneToOne(plans, known)
 	return plans
 }
 
-func planTopic(topic, to string, from found, destination map[string]found, known Topic) topicPlan {
-	p := topicPlan{Topic: Topic{Source: topic, SourceID: from.id, Destination: to, Partitions: from.partitions, State: Running}}
+// oneToOne keeps two topics from being copied into one: a source topic may be
+// called like the later generation of another. The one that is known to be copied
+// there goes on.
+func oneToOne(plans []topicPlan, known map[string]Topic) {
+	holder := map[string]string{}
+	for _, p := range plans {
+		if _, taken := holder[p.Destination]; !taken || known[p.Source].Destination == p.Destination {
+			holder[p.Destination] = p.Source
+		}
+	}
+	for i := range plans {
+		p := &plans[i]
+		if other := holder[p.Destination]; other != p.Source {
+			p.create, p.grow, p.remove = false, 0, false
+			p.State, p.Blocked = Failed, true
+			p.Problem = fmt.Sprintf("topic %s is copied to %s already", other, p.Destination)
+			p.Fix = "exclude one of the two topics, or give it a flow of its own with another name for its copy"
+		}
+	}
+}
+
+// gone is what becomes of the copy of a topic that the source does not have any
+// more, as it has said itself and more than once.
+func (l *topicPlanner) gone(k Topic, now time.Time) topicPlan {
+	if k.GoneSince.IsZero() {
+		k.GoneSince = now.UTC().Truncate(time.Second)
+	}
+	k.State, k.Blocked = Waiting, true
+	k.Problem = fmt.Sprintf("the topic is gone from the source, since %s", k.GoneSince.Format(time.RFC3339))
+	k.Fix = "if it is created again it is another topic: delete the destination topic to copy that one"
+	p := topicPlan{Topic: k}
+	if l.policies.OnDelete == flow.DeleteCopy {
+		at := k.GoneSince.Add(l.policies.DeleteAfter.Std())
+		p.remove = !now.Before(at)
+		p.Fix = fmt.Sprintf("nothing: the destination topic is deleted at %s; set policies.onDelete to keep before that to keep it", at.Format(time.RFC3339))
+	}
+	return p
+}
+
+func (l *topicPlanner) planTopic(topic string, from found, destination map[string]found, known Topic) topicPlan {
+	to := l.name.Destination(topic)
+	if _, ours := generation(to, known.Destination); ours {
+		to = known.Destination
+	}
+	p := topicPlan{Topic: Topic{Source: topic, SourceID: from.id, Destination: to, Partitions: from.partitions, State: Running}, replicas: from.replicas}
 	counterpart, exists := destination[to]
 	p.DestinationID = counterpart.id
 	samePlace := exists && known.Destination == to && known.DestinationID == counterpart.id
+	if samePlace {
+		p.Configs = known.Configs
+	}
 	switch {
 	case len(to) > flow.MaxTopicName:
 		p.State, p.Problem = Failed, fmt.Sprintf("the destination's name would have %d characters, Kafka takes %d", len(to), flow.MaxTopicName)
 		p.Fix = "give the flow a shorter prefix or exclude the topic"
 	case samePlace && known.SourceID != from.id && known.Source != "":
-		p.SourceID = known.SourceID // the life that was copied stays on record
-		p.State, p.Blocked = Failed, true
-		p.Problem = fmt.Sprintf("the source topic was deleted and created again: its id is %v, %v was copied", from.id, known.SourceID)
-		p.Fix = "delete the destination topic to copy the new one from its start, or exclude the topic"
+		l.recreated(&p, known, destination)
 	case !exists:
 		p.create = true
 	case counterpart.partitions < from.partitions:
 		p.grow = from.partitions
 	}
 	return p
+}
+
+// recreated is what becomes of a topic that was deleted and created again, while
+// the copy of its first life is there.
+func (l *topicPlanner) recreated(p *topicPlan, known Topic, destination map[string]found) {
+	old, from := known.Destination, p.SourceID
+	p.Blocked = true
+	if l.policies.OnRecreate == flow.RecreateNewGeneration {
+		// It is made by the next look, when this one has been remembered: whoever
+		// looks then knows for certain that the topic is this one's.
+		p.Destination = nextGeneration(l.name.Destination(p.Source), old, destination)
+		p.DestinationID, p.Configs = ledger.TopicID{}, ""
+		p.State = Waiting
+		p.Problem = fmt.Sprintf("the source topic was deleted and created again: what is new goes to %s, %s stays as it is", p.Destination, old)
+		return
+	}
+	p.SourceID = known.SourceID // the life that was copied stays on record
+	p.State = Failed
+	p.Problem = fmt.Sprintf("the source topic was deleted and created again: its id is %v, %v was copied", from, known.SourceID)
+	p.Fix = "delete the destination topic to copy the new one from its start, set policies.onRecreate to newGeneration, or exclude the topic"
+}
+
+// A later life of a topic is copied to NAME.gen-2, NAME.gen-3 and so on: Kafka can
+// rename no topic, so it is the new one that gets another name, and the old one
+// stays where its readers find it.
+const generationMark = ".gen-"
+
+// generation is the number of a name among the generations of another, the first
+// of which has no number.
+func generation(base, name string) (n int, ok bool) {
+	if name == base {
+		return 1, true
+	}
+	digits, ok := strings.CutPrefix(name, base+generationMark)
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.Atoi(digits)
+	return n, err == nil && n > 1 && strconv.Itoa(n) == digits
+}
+
+// nextGeneration is the first name after old that no topic of the destination has.
+func nextGeneration(base, old string, destination map[string]found) string {
+	n, _ := generation(base, old)
+	for n = max(n, 1) + 1; ; n++ {
+		name := base + generationMark + strconv.Itoa(n)
+		if _, taken := destination[name]; !taken {
+			return name
+		}
+	}
 }

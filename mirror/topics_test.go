@@ -5,11 +5,13 @@ import (
 	"errors"
 	"log/slog"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/ledger"
@@ -66,7 +68,8 @@ func TestPlanTopics(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := planTopics(pick, flow.Naming{Prefix: "w."}, c.source, c.destination, c.known, map[string]int{"a": c.missed})
+			l := topicPlanner{pick: pick, name: flow.Naming{Prefix: "w."}}
+			got := l.plan(c.source, c.destination, c.known, map[string]int{"a": c.missed}, time.Now())
 			if !reflect.DeepEqual(got, c.want) {
 				t.Errorf("got  %+v\nwant %+v", got, c.want)
 			}
@@ -81,7 +84,8 @@ func TestPlanNeverSplicesTwoLives(t *testing.T) {
 	there := map[string]found{"a": {id: id(9), partitions: 2}}
 	step := func(source, destination map[string]found, missed int) Topic {
 		t.Helper()
-		plans := planTopics(pick, flow.Naming{}, source, destination, known, map[string]int{"a": missed})
+		l := topicPlanner{pick: pick}
+		plans := l.plan(source, destination, known, map[string]int{"a": missed}, time.Now())
 		if len(plans) != 1 {
 			t.Fatalf("%d plans", len(plans))
 		}
@@ -202,4 +206,115 @@ func remove(t *testing.T, admin *kadm.Client, topic string) {
 	if _, err := admin.DeleteTopic(t.Context(), topic); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestAGoneTopicAndItsCopy(t *testing.T) {
+	pick, _ := flow.Selector{Include: []string{"*"}}.Matcher()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	id := func(n byte) ledger.TopicID { return ledger.TopicID{n} }
+	there := map[string]found{"a": {id: id(9), partitions: 1}}
+	for name, c := range map[string]struct {
+		policy    string
+		gone      time.Duration // since when the fleet knows
+		missed    int
+		remove    bool
+		blocked   bool
+		goneSince time.Time
+	}{
+		"kept":                       {flow.DeleteKeep, 100 * time.Hour, maxMissed, false, true, now.Add(-100 * time.Hour)},
+		"deleted when the time came": {flow.DeleteCopy, time.Hour, maxMissed, true, true, now.Add(-time.Hour)},
+		"not before":                 {flow.DeleteCopy, time.Hour - time.Second, maxMissed, false, true, now.Add(-time.Hour + time.Second)},
+		"not when it was just found": {flow.DeleteCopy, 0, maxMissed, false, true, now},
+		"not by one look":            {flow.DeleteCopy, 100 * time.Hour, 1, false, false, now.Add(-100 * time.Hour)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := Topic{Source: "a", SourceID: id(1), Destination: "a", DestinationID: id(9), Partitions: 1, State: Running}
+			if c.gone > 0 {
+				k.GoneSince = now.Add(-c.gone)
+			}
+			l := topicPlanner{pick: pick, policies: flow.FlowPolicies{OnDelete: c.policy, DeleteAfter: flow.Duration(time.Hour)}}
+			plans := l.plan(nil, there, map[string]Topic{"a": k}, map[string]int{"a": c.missed}, now)
+			if len(plans) != 1 || plans[0].remove != c.remove || plans[0].Blocked != c.blocked || !plans[0].GoneSince.Equal(c.goneSince) {
+				t.Errorf("got %+v", plans)
+			}
+		})
+	}
+	l := topicPlanner{pick: pick, policies: flow.FlowPolicies{OnDelete: flow.DeleteCopy, DeleteAfter: flow.Duration(time.Hour)}}
+	long := Topic{Source: "a", SourceID: id(1), Destination: "a", DestinationID: id(9), GoneSince: now.Add(-100 * time.Hour)}
+	denied := map[string]found{"a": {err: kerr.TopicAuthorizationFailed}}
+	if plans := l.plan(denied, there, map[string]Topic{"a": long}, nil, now); len(plans) != 1 || plans[0].remove || plans[0].Fix == "" {
+		t.Errorf("a topic that may not be seen: %+v", plans)
+	}
+	other := map[string]found{"a": {id: id(10), partitions: 1}}
+	if plans := l.plan(nil, other, map[string]Topic{"a": long}, map[string]int{"a": maxMissed}, now); len(plans) != 0 {
+		t.Errorf("the destination topic is another one by now: %+v", plans)
+	}
+}
+
+func TestTwoTopicsAreNotCopiedIntoOne(t *testing.T) {
+	pick, _ := flow.Selector{Include: []string{"*"}}.Matcher()
+	l := topicPlanner{pick: pick}
+	source := map[string]found{"a": {id: ledger.TopicID{1}, partitions: 1}, "a.gen-2": {id: ledger.TopicID{2}, partitions: 1}}
+	destination := map[string]found{"a.gen-2": {id: ledger.TopicID{9}, partitions: 1}}
+	known := map[string]Topic{"a": {Source: "a", SourceID: ledger.TopicID{1}, Destination: "a.gen-2", DestinationID: ledger.TopicID{9}}}
+	plans := l.plan(source, destination, known, nil, time.Now())
+	if len(plans) != 2 || plans[0].Blocked || plans[0].Destination != "a.gen-2" || !plans[1].Blocked || plans[1].create || plans[1].Fix == "" {
+		t.Errorf("got %+v", plans)
+	}
+}
+
+// A topic that was created again is copied into another topic, and the old copy
+// stays as it is.
+func TestANewGenerationLeavesTheOldOneAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	w.west.produce(t, "orders", 0, 0, 10)
+	spec := flow.FlowSpec{
+		Topics:   flow.TopicSelector{Selector: flow.Selector{Include: []string{"*"}}, Rename: flow.Naming{Template: "w.${topic}.c"}},
+		Policies: flow.FlowPolicies{OnRecreate: flow.RecreateNewGeneration},
+	}
+	r := w.discover(spec)
+	eventually(t, "orders has a counterpart", r.made("orders"))
+	first, _ := r.topic("orders")
+	for _, want := range []string{"w.orders.c.gen-2", "w.orders.c.gen-3"} {
+		before, _ := r.topic("orders")
+		remove(t, w.west.admin, "orders")
+		w.west.create(t, "orders", 2)
+		eventually(t, "the new life has its own topic", func() bool {
+			o, _ := r.topic("orders")
+			return r.made("orders")() && o.Destination == want && o.SourceID != before.SourceID && !o.Blocked
+		})
+	}
+	topics, err := w.east.admin.ListTopics(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := topics["w.orders.c"]; got.ID != kadm.TopicID(first.DestinationID) {
+		t.Errorf("the first life's copy is %v, it was %v", got.ID, first.DestinationID)
+	}
+}
+
+// The copy of a topic that was deleted is deleted when the policy says so, not
+// while the source only refuses to show the topic.
+func TestTheCopyOfADeletedTopicIsDeleted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	w.west.create(t, "kept", 1)
+	r := w.discover(flow.FlowSpec{
+		Topics:   flow.TopicSelector{Selector: flow.Selector{Include: []string{"*"}}},
+		Policies: flow.FlowPolicies{OnDelete: flow.DeleteCopy, DeleteAfter: flow.Duration(time.Second)},
+	})
+	eventually(t, "both have counterparts", func() bool { return r.made("orders")() && r.made("kept")() })
+	remove(t, w.west.admin, "orders")
+	eventually(t, "it is announced", func() bool {
+		o, ok := r.topic("orders")
+		return ok && o.Blocked && strings.Contains(o.Fix, "is deleted at")
+	})
+	eventually(t, "the copy is gone and forgotten", func() bool {
+		topics, err := w.east.admin.ListTopics(t.Context())
+		_, known := r.topic("orders")
+		return err == nil && !topics.Has("orders") && topics.Has("kept") && !known
+	})
 }

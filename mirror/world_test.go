@@ -372,3 +372,59 @@ func (n *node) caughtUp(copies int) bool {
 }
 
 var errTest = errors.New("fault made by the test")
+
+// entries is all that the east's ledger says, in the order of each partition.
+func (w *world) entries(t testing.TB) []ledger.Entry {
+	t.Helper()
+	ends, err := w.east.admin.ListCommittedOffsets(t.Context(), ledger.Topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := map[int32]int64{}
+	from := map[int32]kgo.Offset{}
+	ends.Each(func(o kadm.ListedOffset) {
+		if from[o.Partition] = kgo.NewOffset().AtStart(); o.Offset > 0 {
+			left[o.Partition] = o.Offset
+		}
+	})
+	cl, err := kafka.NewClient(w.east.Cluster, "reader", kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{ledger.Topic: from}),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.FetchMaxWait(50*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var out []ledger.Entry
+	for len(left) > 0 && ctx.Err() == nil {
+		cl.PollFetches(ctx).EachRecord(func(r *kgo.Record) {
+			if r.Offset+1 >= left[r.Partition] {
+				delete(left, r.Partition)
+			}
+			if r.Attrs.IsControl() {
+				return
+			}
+			page, err := ledger.Decode(r.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, page.Entries...)
+		})
+	}
+	if len(left) > 0 {
+		t.Fatalf("the ledger was not read to its end: %v", left)
+	}
+	return out
+}
+
+// begins counts how often the copies of each source topic have begun.
+func (w *world) begins(t testing.TB) map[string]int {
+	t.Helper()
+	n := map[string]int{}
+	for _, e := range w.entries(t) {
+		if b, ok := e.(*ledger.Begin); ok {
+			n[b.SourceTopic]++
+		}
+	}
+	return n
+}

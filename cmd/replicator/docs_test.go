@@ -324,7 +324,7 @@ func TestObjectsAreDocumented(t *testing.T) {
 func TestDefaultsOfObjectsAreDocumented(t *testing.T) {
 	pages := pages(t)
 	for _, want := range []string{
-		"| `spec.offsets` |", "| `" + flow.DefaultOffsets + "` |", "| `" + flow.DefaultStart + "` |", "| `" + flow.DefaultGroupInterval.String() + "` |",
+		"| `spec.offsets` |", "| `" + flow.DefaultOffsets + "` |", "| `" + string(flow.DefaultStart) + "` |", "| `" + flow.DefaultGroupInterval.String() + "` |",
 	} {
 		if !strings.Contains(pages["docs/flows.md"], want) {
 			t.Errorf("docs/flows.md does not have %q", want)

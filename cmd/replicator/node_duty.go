@@ -149,7 +149,10 @@ func (l *life) reportTopics(ctx context.Context, a cluster.Assignment, topics []
 func topicSpec(t mirror.Topic) cluster.TopicSpec {
 	spec := cluster.TopicSpec{
 		Source: t.Source, SourceID: t.SourceID.String(), Destination: t.Destination, Partitions: t.Partitions,
-		Offsets: "translate", State: string(t.State), Problem: t.Problem, Fix: t.Fix, Blocked: t.Blocked,
+		Offsets: "translate", State: string(t.State), Problem: t.Problem, Fix: t.Fix, Blocked: t.Blocked, Configs: t.Configs,
+	}
+	if !t.GoneSince.IsZero() {
+		spec.GoneSince = t.GoneSince.UTC().Format(time.RFC3339)
 	}
 	if t.DestinationID != (ledger.TopicID{}) {
 		spec.DestinationID = t.DestinationID.String()
@@ -169,8 +172,9 @@ func knownTopics(s *cluster.State, name string) []mirror.Topic {
 		spec := work.Topics[source].TopicSpec
 		t := mirror.Topic{
 			Source: spec.Source, Destination: spec.Destination, Partitions: spec.Partitions,
-			State: mirror.State(spec.State), Problem: spec.Problem, Fix: spec.Fix, Blocked: spec.Blocked,
+			State: mirror.State(spec.State), Problem: spec.Problem, Fix: spec.Fix, Blocked: spec.Blocked, Configs: spec.Configs,
 		}
+		t.GoneSince, _ = time.Parse(time.RFC3339, spec.GoneSince) // "" is the zero time
 		t.SourceID, _ = ledger.ParseTopicID(spec.SourceID)
 		t.DestinationID, _ = ledger.ParseTopicID(spec.DestinationID)
 		topics = append(topics, t)

@@ -31,10 +31,22 @@ func declaredFlow(s *cluster.State, name string) (*flow.ReplicationFlow, error) 
 	return o.Flow, nil
 }
 
+// destinationOf is what a flow's copy of a topic is called: what discovery has
+// found, or what it will be.
+func destinationOf(s *cluster.State, f *flow.ReplicationFlow, topic string) string {
+	if work := s.Flows[f.Metadata.Name]; work != nil {
+		if t := work.Topics[topic]; t != nil && t.Destination != "" {
+			return t.Destination
+		}
+	}
+	return f.Spec.Topics.Rename.Destination(topic)
+}
+
 // syncer moves a flow's groups; it needs both clusters to have answered.
 func (g *groups) syncer(f *flow.ReplicationFlow) (*offsets.Syncer, error) {
 	conf := offsets.SyncConfig{
-		Flow: f.Metadata.Name, Topics: f.Spec.Topics.Match, Rename: f.Spec.Topics.Rename.Destination,
+		Flow: f.Metadata.Name, Topics: f.Spec.Topics.Match,
+		Rename: func(topic string) string { return destinationOf(g.fleet.State(), f, topic) },
 		Groups: func(string) bool { return false },
 		Maps:   g.maps, Moved: movedGroups{g.fleet}, Log: g.log,
 	}

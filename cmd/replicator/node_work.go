@@ -254,10 +254,10 @@ func (l *life) release() error {
 }
 
 // mirrorAssignment is a copy as the mirror needs it; ok is false while its flow
-// is paused or its declarations are not complete.
+// or its topic is paused or its declarations are not complete.
 func mirrorAssignment(state *cluster.State, a cluster.Assignment) (m mirror.Assignment, ok bool) {
 	f, err := state.Lookup(flow.KindReplicationFlow, a.Work.Name)
-	if err != nil || f.Flow.Spec.Paused {
+	if err != nil || f.Flow.Spec.PausedTopic(a.Work.Topic) {
 		return m, false
 	}
 	source, err1 := state.Lookup(flow.KindCluster, f.Flow.Spec.Source)

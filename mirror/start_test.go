@@ -1,0 +1,106 @@
+package mirror
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// from are the copies of a flow that starts somewhere.
+func (w *world) from(start flow.Start, partitions int32) []Assignment {
+	list := w.copies(1, partitions, "orders")
+	list[0].Spec.Spec.Start = start // one for all
+	return list
+}
+
+func TestACopyFromATimeDeclaresTheRest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 2)
+	w.east.create(t, "orders", 2)
+	begin := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	for i := range 40 { // a record a minute; partition 1 ends before the start
+		for p := range int32(2) {
+			at := begin.Add(time.Duration(i) * time.Minute)
+			if p == 1 {
+				at = at.Add(-24 * time.Hour)
+			}
+			r := &kgo.Record{Topic: "orders", Partition: p, Value: fmt.Append(nil, i), Timestamp: at}
+			if err := w.west.client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	n := w.node("a", nil)
+	n.Assign(w.from(flow.StartAt(begin.Add(30*time.Minute)), 2))
+	eventually(t, "caught up", func() bool { return n.caughtUp(2) })
+	got := w.east.read(t, "orders", 0, 10)
+	if len(got) != 10 || string(got[0].Value) != "30" {
+		t.Fatalf("%d records, the first is %s", len(got), got[0].Value)
+	}
+	if gaps := w.gaps(); gaps[ledger.NotAsked.String()] != 30+40 || len(gaps) != 1 {
+		t.Errorf("gaps %v, want 70 not asked for", gaps)
+	}
+}
+
+func TestACopyFromWhereAGroupStands(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 2)
+	w.east.create(t, "orders", 2)
+	for p := range int32(2) {
+		w.west.produce(t, "orders", p, 0, 40)
+	}
+	n := w.node("a", nil)
+	n.Assign(w.from(flow.StartCommitted("billing"), 2))
+	eventually(t, "it waits for the group", func() bool {
+		all := n.Status()
+		return len(all) == 2 && all[0].State == Failed && strings.Contains(all[0].Reason, errNoCommits.Error()) && all[0].Fix != ""
+	})
+	var commits kadm.Offsets
+	commits.AddOffset("orders", 0, 25, -1) // and nothing in partition 1
+	if _, err := w.west.admin.CommitOffsets(t.Context(), "billing", commits); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "caught up", func() bool { return n.caughtUp(2) })
+	got := w.east.read(t, "orders", 0, 15)
+	if len(got) != 15 || string(got[0].Value) != "25" {
+		t.Fatalf("%d records, the first is %s", len(got), got[0].Value)
+	}
+	w.east.expect(t, "orders", 1, 40)
+	if gaps := w.gaps(); gaps[ledger.NotAsked.String()] != 25 || len(gaps) != 1 {
+		t.Errorf("gaps %v, want 25 not asked for", gaps)
+	}
+}
+
+// TestAStartDoesNotMove stops a copy that starts at the latest offset after its
+// first transaction, which is all that it has said: what came since is copied.
+func TestAStartDoesNotMove(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	w.east.create(t, "orders", 1)
+	w.west.produce(t, "orders", 0, 0, 40)
+	n := w.node("a", nil)
+	n.Assign(w.from(flow.StartLatest, 1))
+	eventually(t, "begun", func() bool { return n.caughtUp(1) })
+	n.stop()
+	w.fleet.end(n.incarnation)
+	w.west.produce(t, "orders", 0, 40, 60)
+	again := w.node("b", nil)
+	list := w.from(flow.StartLatest, 1)
+	list[0].Epoch = 2
+	again.Assign(list)
+	eventually(t, "caught up", func() bool { return again.caughtUp(1) })
+	got := w.east.read(t, "orders", 0, 20)
+	if len(got) != 20 || string(got[0].Value) != "40" {
+		t.Fatalf("%d records, the first is %s", len(got), got[0].Value)
+	}
+}
