@@ -101,7 +101,7 @@ func newRoot() *cobra.Command {
 		}
 	}
 	add("processes", newDemo(), newServe(), newBroker(), newVersion())
-	add("objects", newValidate(), newPlan(), newApply(), newGet(), newDelete(), newRunbook())
+	add("objects", newValidate(), newPlan(), newApply(), newGet(), newDelete(), newPause(), newResume(), newRunbook())
 	add("looking", newStatus(), newLedger(), newGroups(), newLineage(), newDump())
 	add("kafka", newTopic(), newProduce(), newConsume())
 	root.AddCommand(newExitCodes())

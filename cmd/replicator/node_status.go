@@ -83,7 +83,7 @@ func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[clust
 	}
 	if work != nil {
 		for _, name := range sortedNames(work.Topics) {
-			fs.Topics = append(fs.Topics, topicStatus(fs.Name, work.Topics[name], f.Spec.Paused, reports))
+			fs.Topics = append(fs.Topics, topicStatus(fs.Name, work.Topics[name], f.Spec.PausedTopic(name), reports))
 		}
 		duty := reports[cluster.Work{Kind: cluster.WorkFlow, Name: fs.Name}]
 		if duty.Epoch == work.Duty.Epoch && json.Unmarshal(duty.Detail, &found) == nil {
@@ -91,7 +91,9 @@ func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[clust
 		}
 	}
 	for _, t := range fs.Topics {
-		fs.State = worst(fs.State, t.State)
+		if t.State != statePaused { // that of a few topics is not that of the flow
+			fs.State = worst(fs.State, t.State)
+		}
 		fs.Progress = together(fs.Progress, t.Progress)
 	}
 	for _, t := range fs.Topics {

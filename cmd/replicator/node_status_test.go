@@ -143,6 +143,7 @@ func TestFlowStatus(t *testing.T) {
 			s.topic.Owners = make([]cluster.Owner, 2)
 		}, "failed|topic orders: recreated|delete|lag -1 -1s|copied 0 0"},
 		{"paused", func(s *scene) { s.flow.Spec.Paused = true }, "paused|||lag 10 2s|copied 10 100"},
+		{"its topic is paused", func(s *scene) { s.flow.Spec.Topics.Paused = []string{"ord*"} }, "running|||lag 10 2s|copied 10 100"},
 		{"partitions that are being given back do not count", func(s *scene) {
 			s.topic.Owners = append(s.topic.Owners, cluster.Owner{Node: "r3", Epoch: 9})
 		}, "running|||lag 10 2s|copied 10 100"},
