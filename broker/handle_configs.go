@@ -186,8 +186,9 @@ func (b *Broker) alterResource(r *request, kind kmsg.ConfigResourceType, name st
 }
 
 func (b *Broker) alterTopicConfigs(name string, validateOnly bool, change configChange) error {
+	t := b.topic(name) // once: it may be deleted meanwhile
 	switch {
-	case b.topic(name) == nil:
+	case t == nil:
 		return kerr.UnknownTopicOrPartition
 	case b.isOwn(name):
 		return refuse(kerr.InvalidTopicException, fmt.Sprintf("%s is the broker's own", name))
@@ -211,10 +212,11 @@ func (b *Broker) alterTopicConfigs(name string, validateOnly bool, change config
 		return t, nil
 	}
 	if validateOnly {
-		_, err := alter(*b.topic(name).Topic)
+		_, err := alter(*t.Topic)
 		return err
 	}
-	return b.changeTopic(name, nil, alter)
+	_, err := b.changeTopic(name, nil, alter)
+	return err
 }
 
 // listConfigResources answers ListConfigResources (KIP-1142): what has configs, by

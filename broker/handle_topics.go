@@ -289,7 +289,8 @@ func (b *Broker) growTopic(r *request, q *kmsg.CreatePartitionsRequest, want *km
 	}
 	b.mirrorMu.Lock() // A promotion is of all partitions that there are.
 	defer b.mirrorMu.Unlock()
-	return b.changeTopic(want.Topic, r.late, grow)
+	_, err := b.changeTopic(want.Topic, r.late, grow)
+	return err
 }
 
 // deleteRecords answers DeleteRecords: it raises the start of a log, to the high

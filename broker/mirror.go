@@ -201,9 +201,9 @@ func (b *Broker) applyMirror(t *topic) {
 	}
 }
 
-// setMirror stores a topic's new state as a mirror. epochOffset is kept if it is
-// lower than before.
-func (b *Broker) setMirror(t *topic, epochOffset int32, m controller.Mirror) error {
+// setMirror stores a topic's new state as a mirror, and returns the topic as it is
+// then. epochOffset is kept if it is lower than before.
+func (b *Broker) setMirror(t *topic, epochOffset int32, m controller.Mirror) (*topic, error) {
 	return b.changeTopic(t.Name, nil, func(have controller.Topic) (controller.Topic, error) {
 		if have.ID != t.ID {
 			return have, kerr.UnknownTopicID
@@ -225,7 +225,7 @@ func (b *Broker) failMirror(t *topic, reason string) {
 	b.log.Error("mirror topic has failed", "topic", t.Name, "reason", reason)
 	m := *now.Mirror
 	m.State, m.Reason = controller.MirrorFailed, reason[:min(len(reason), maxMirrorText)]
-	if err := b.setMirror(now, 0, m); err != nil {
+	if _, err := b.setMirror(now, 0, m); err != nil {
 		b.log.Error("state of a mirror topic is not stored", "topic", t.Name, "err", err)
 	}
 }
@@ -271,27 +271,19 @@ func (b *Broker) alterMirror(ctx context.Context, id controller.TopicID, want *m
 	if !running {
 		return refused
 	}
-	return b.setMirror(t, 0, m)
+	_, err := b.setMirror(t, 0, m)
+	return err
 }
 
 // promoteMirror makes a mirror an ordinary topic. The intent is stored first, with
 // leader epochs above all that clients were told; every step after it may be
 // repeated.
 func (b *Broker) promoteMirror(ctx context.Context, t *topic) error {
-	m := controller.Mirror{Source: t.Mirror.Source, State: controller.MirrorPromoting}
-	if t.Mirror.State != controller.MirrorPromoting {
-		highest := int32(0)
-		for _, p := range t.partitions {
-			if err := p.Offline(); err != nil {
-				return err
-			}
-			highest = max(highest, p.LeaderEpoch())
-		}
-		if err := b.setMirror(t, highest+1-b.ctl.Image().Starts, m); err != nil {
-			return fmt.Errorf("begin to promote %s: %w", t.Name, err)
-		}
-		t = b.topicByID(t.ID)
+	t, err := b.beginPromotion(t)
+	if err != nil {
+		return err
 	}
+	m := *t.Mirror
 	cluster, own := b.ClusterID(), int64(-1)
 	for _, p := range t.partitions {
 		for _, s := range p.Producers() {
@@ -309,11 +301,54 @@ func (b *Broker) promoteMirror(ctx context.Context, t *topic) error {
 		}
 	}
 	m.State = controller.MirrorPromoted
-	if err := b.setMirror(t, 0, m); err != nil {
+	if _, err := b.setMirror(t, 0, m); err != nil {
 		return fmt.Errorf("promote %s: %w", t.Name, err)
 	}
 	b.log.Info("mirror topic promoted", "topic", t.Name, "source", m.Source)
 	return nil
+}
+
+// beginPromotion stores the intent to promote, unless that is done, and returns the
+// topic as it is then. The epoch is chosen when no batch is on its way into the
+// mirror any more: one might bring a higher epoch, above which nothing could be
+// appended.
+func (b *Broker) beginPromotion(t *topic) (*topic, error) {
+	begun := errors.New("it has begun")
+	next, err := b.changeTopic(t.Name, nil, func(have controller.Topic) (controller.Topic, error) {
+		if have.ID != t.ID {
+			return have, kerr.UnknownTopicID
+		}
+		for _, p := range t.partitions {
+			p.AcceptMirrored(false)
+		}
+		promoting, starts := have.Mirror.State == controller.MirrorPromoting, b.ctl.Image().Starts
+		least := starts + have.EpochOffset
+		if !promoting {
+			least++
+		}
+		for _, p := range t.partitions {
+			if err := p.Offline(); err != nil {
+				return have, err
+			}
+			least = max(least, p.Mirror().HighestEpoch+1)
+		}
+		if promoting && least == starts+have.EpochOffset {
+			return have, begun
+		}
+		have.EpochOffset = least - starts
+		have.Mirror = &controller.Mirror{Source: have.Mirror.Source, State: controller.MirrorPromoting}
+		return have, nil
+	})
+	switch {
+	case err == nil:
+		return next, nil
+	case errors.Is(err, begun):
+		return t, nil
+	}
+	b.topicsMu.Lock()
+	defer b.topicsMu.Unlock()
+	b.applyMirror(t) // it goes on as it was
+	return nil, fmt.Errorf("begin to promote %s: %w", t.Name, err)
 }
 
 // restoreMirror makes a topic a mirror (again), after cutting what its new source
@@ -356,13 +391,14 @@ func (b *Broker) restoreMirror(t *topic, want *mirrorwire.AlterRequestTopic) err
 		offsets[n] = cuts[n].TruncateTo
 	}
 	m := controller.Mirror{Source: want.Source, State: controller.MirrorRestoring, Cuts: offsets}
-	if err := b.setMirror(t, 0, m); err != nil {
-		for _, begun := range t.partitions {
-			err = errors.Join(err, begun.CancelMirror())
+	begun, err := b.setMirror(t, 0, m)
+	if err != nil {
+		for _, p := range t.partitions {
+			err = errors.Join(err, p.CancelMirror())
 		}
 		return fmt.Errorf("begin to restore %s: %w", t.Name, err)
 	}
-	return b.finishRestore(b.topicByID(t.ID))
+	return b.finishRestore(begun)
 }
 
 // cutsOf are the cuts in the order of the partitions, which they must cover.
@@ -390,7 +426,7 @@ func (b *Broker) finishRestore(t *topic) error {
 			return fmt.Errorf("restore %s: %w", p, err)
 		}
 	}
-	if err := b.setMirror(t, 0, controller.Mirror{Source: t.Mirror.Source, State: controller.MirrorActive}); err != nil {
+	if _, err := b.setMirror(t, 0, controller.Mirror{Source: t.Mirror.Source, State: controller.MirrorActive}); err != nil {
 		return fmt.Errorf("restore %s: %w", t.Name, err)
 	}
 	b.log.Info("topic is a mirror again", "topic", t.Name, "source", t.Mirror.Source)

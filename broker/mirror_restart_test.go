@@ -171,7 +171,7 @@ func TestARestoringFindsItsStartRaised(t *testing.T) {
 	if err := p.BeginMirror(p.EndOffset(), p.LastEpoch(), false); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.setMirror(b.topic("orders"), 0, controller.Mirror{Source: testSource, State: controller.MirrorRestoring, Cuts: []int64{5}}); err != nil {
+	if _, err := b.setMirror(b.topic("orders"), 0, controller.Mirror{Source: testSource, State: controller.MirrorRestoring, Cuts: []int64{5}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := p.DeleteRecordsBefore(6); err != nil {
@@ -210,7 +210,7 @@ func TestPartitionsAreAddedToAPromotion(t *testing.T) {
 	t.Run("half done", func(t *testing.T) {
 		b := startBroker(t, nil)
 		b.makeMirror(t, "orders", 1)
-		if err := b.setMirror(b.topic("orders"), 0, controller.Mirror{Source: testSource, State: controller.MirrorPromoting}); err != nil {
+		if _, err := b.setMirror(b.topic("orders"), 0, controller.Mirror{Source: testSource, State: controller.MirrorPromoting}); err != nil {
 			t.Fatal(err)
 		}
 		if err := grow(b, 3); err != nil {

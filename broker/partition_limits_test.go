@@ -96,7 +96,7 @@ func TestALateTopicIsNotMade(t *testing.T) {
 		t.Fatalf("created: %v", err)
 	}
 	b.makeTopic(t, "t", 100, 0)
-	err := b.changeTopic("t", late, func(c controller.Topic) (controller.Topic, error) {
+	_, err := b.changeTopic("t", late, func(c controller.Topic) (controller.Topic, error) {
 		c.Partitions = 200
 		return c, nil
 	})

@@ -218,10 +218,11 @@ func TestAPowerCutWhileTopicsAreMade(t *testing.T) {
 	changes := map[string]func(b *Broker) error{
 		"make": func(b *Broker) error { _, err := b.createTopic("new", 2, nil); return err },
 		"grow": func(b *Broker) error {
-			return b.changeTopic("old", nil, func(c controller.Topic) (controller.Topic, error) {
+			_, err := b.changeTopic("old", nil, func(c controller.Topic) (controller.Topic, error) {
 				c.Partitions = 3
 				return c, nil
 			})
+			return err
 		},
 		"delete": func(b *Broker) error { return b.deleteTopic(b.topic("old")) },
 	}

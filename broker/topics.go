@@ -330,23 +330,23 @@ func (b *Broker) deleteTopic(t *topic) error {
 	return nil
 }
 
-// changeTopic replaces a topic's record by what change makes of it, and opens
-// partitions and applies settings that are new, for a request that may come to be
-// late.
-func (b *Broker) changeTopic(name string, late <-chan struct{}, change func(controller.Topic) (controller.Topic, error)) error {
+// changeTopic replaces a topic's record by what change makes of it, opens partitions
+// and applies settings that are new, and returns the topic as it is then, for a
+// request that may come to be late.
+func (b *Broker) changeTopic(name string, late <-chan struct{}, change func(controller.Topic) (controller.Topic, error)) (*topic, error) {
 	b.topicsMu.Lock()
 	defer b.topicsMu.Unlock()
 	old := b.topics.Load().byName[name]
 	if old == nil {
-		return kerr.UnknownTopicOrPartition
+		return nil, kerr.UnknownTopicOrPartition
 	}
 	changed, err := change(*old.Topic)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if more := changed.Partitions - old.Partitions; more > 0 {
 		if err := b.roomFor(name, more); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	next := &topic{Topic: &changed, config: b.topicConfig(&changed), partitions: old.partitions}
@@ -357,7 +357,7 @@ func (b *Broker) changeTopic(name string, late <-chan struct{}, change func(cont
 	}
 	if err != nil {
 		b.discard(next, len(old.partitions), err)
-		return err
+		return nil, err
 	}
 	var errs []error
 	for _, p := range old.partitions {
@@ -367,7 +367,7 @@ func (b *Broker) changeTopic(name string, late <-chan struct{}, change func(cont
 	}
 	b.applyMirror(next)
 	b.topics.Store(b.topics.Load().with(name, next))
-	return errors.Join(errs...)
+	return next, errors.Join(errs...)
 }
 
 // makeInternalTopics creates the broker's own topics where they are missing.
