@@ -109,19 +109,15 @@ func (c *Set[S]) All() ([]S, error) {
 	return all, missing
 }
 
-// Living returns the shards that are led, those that are being loaded included:
-// what they are given to do waits for that.
-func (c *Set[S]) Living() []S {
+// Taken returns the shards of the partitions that are not down: those that are led,
+// those that are being loaded (what they are given to do waits for that), and those
+// whose leadership has ended and whose partition is about to be led again.
+func (c *Set[S]) Taken() []S {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	var all []S
 	for _, l := range c.by {
-		if l.down != nil {
-			continue
-		}
-		select {
-		case <-l.shard.loop().done:
-		default:
+		if l.down == nil {
 			all = append(all, l.shard)
 		}
 	}

@@ -83,7 +83,7 @@ func (s *shard) checkpoint(ctx context.Context, now time.Time, slack int64) erro
 	if s.pinned && !s.openBefore(s.next) {
 		s.next, s.pinned = 0, false
 	}
-	if len(s.forgetting) > 0 {
+	if s.gone.some() {
 		return nil // they go by where offsets stand in the log
 	}
 	if due, err := s.CheckpointDue(ctx, s.next, s.live()+slack); !due {

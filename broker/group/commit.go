@@ -81,7 +81,8 @@ func (c *Coordinator) CommitInTransaction(ctx context.Context, r CommitRequest, 
 		err = verify(ctx)
 	}
 	var next int64
-	ended := s.Do(ctx, func() error {
+	// Whoever has left: the verification has to end.
+	ended := s.Do(context.WithoutCancel(ctx), func() error {
 		if v != nil {
 			s.endVerification(producerID, v)
 		}

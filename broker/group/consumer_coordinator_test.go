@@ -258,7 +258,7 @@ func TestRecordsThatAreNotUnderstoodAreNamed(t *testing.T) {
 	now := time.UnixMilli(1_700_000_000_000)
 	c := someConsumer(now)
 	cfg := DefaultConfig()
-	s := newShard(0, newMemLog(), &cfg)
+	s := newShard(0, newMemLog(), &cfg, new(gone))
 	read := func(r record.Record) error {
 		l, known, err := readRecord(r)
 		if err != nil || !known {

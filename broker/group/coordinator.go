@@ -99,10 +99,17 @@ type Coordinator struct {
 	shards coordinator.Set[*shard]
 	// resolving are the groups of which a request resolves a regular expression.
 	resolving sync.Map
+	gone      []gone // by partition
 }
 
 // NewCoordinator returns a coordinator that leads nothing yet.
-func NewCoordinator(cfg Config) *Coordinator { return &Coordinator{cfg: cfg} }
+func NewCoordinator(cfg Config) *Coordinator {
+	c := &Coordinator{cfg: cfg, gone: make([]gone, cfg.Partitions)}
+	for i := range c.gone {
+		c.gone[i].told = make(chan struct{}, 1)
+	}
+	return c
+}
 
 // Partition is the partition of [Topic] in which a group lives.
 func (c *Coordinator) Partition(group string) int32 {
@@ -117,7 +124,7 @@ func (c *Coordinator) Partition(group string) int32 {
 // COORDINATOR_NOT_AVAILABLE until the partition is led again. It is led once at a
 // time.
 func (c *Coordinator) Lead(partition int32, log Log) (serve func(ctx context.Context) error, err error) {
-	s := newShard(partition, log, &c.cfg)
+	s := newShard(partition, log, &c.cfg, &c.gone[partition])
 	if err := c.shards.Lead(s); err != nil {
 		return nil, err
 	}

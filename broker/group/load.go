@@ -20,6 +20,7 @@ func (s *shard) begin(now time.Time) {
 		s.schedule(e)
 		s.forget(e)
 	}
+	s.forgetTopics(now)
 }
 
 // replay applies a batch that is in the log.

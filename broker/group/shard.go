@@ -52,10 +52,10 @@ type shard struct {
 	// transaction kept some of what stands before it.
 	next   int64
 	pinned bool
-	// forgetting are topics that are gone and where the log ended then, as long as
-	// offsets of theirs are left; forgetAt is when to try again, zero is never.
-	forgetting map[string]int64
-	forgetAt   time.Time
+	// gone are topics of which offsets may be left; forgetAt is when to try again to
+	// take them back, zero is never.
+	gone     *gone
+	forgetAt time.Time
 }
 
 // openTxn is a transaction that holds offsets of this partition's groups.
@@ -79,7 +79,7 @@ type answer struct {
 	next   int64
 }
 
-func newShard(partition int32, log Log, cfg *Config) *shard {
+func newShard(partition int32, log Log, cfg *Config, gone *gone) *shard {
 	return &shard{
 		Loop:      coordinator.NewLoop(Topic, partition, log),
 		log:       log,
@@ -89,8 +89,7 @@ func newShard(partition int32, log Log, cfg *Config) *shard {
 		waiting:   map[Token]chan answer{},
 		open:      map[int64]*openTxn{},
 		verifying: map[int64]*verification{},
-
-		forgetting: map[string]int64{},
+		gone:      gone,
 	}
 }
 
@@ -115,6 +114,8 @@ func (s *shard) run(ctx context.Context) error {
 			f()
 		case <-timer.C:
 			s.tick(time.Now())
+		case <-s.gone.told:
+			s.forgetTopics(time.Now())
 		case <-cleanup.C:
 			s.expire(time.Now(), s.cfg.OffsetsRetention)
 			if err := s.checkpoint(ctx, time.Now(), s.cfg.CheckpointRecords); err != nil {
