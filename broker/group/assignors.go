@@ -81,48 +81,22 @@ func b2i(b bool) int {
 	return 0
 }
 
-// assignRange gives each subscriber of a topic its share of it: what it had of it
-// first, lowest partitions first, then ranges of what is left. Members that come
-// and go in the order of topics with as many partitions have the same of each.
+// assignRange gives the subscribers of a topic ranges of its partitions, in the
+// order of the members, the first of them one more where the numbers do not divide:
+// Apache Kafka 4's range. What a member had does not count, so members that all
+// subscribe to the same topics have, of those with as many partitions, the same
+// partitions of each, whoever comes and goes: what is joined by partition stays together.
 func assignRange(id TopicID, partitions int32, subscribers []*candidate) {
-	quota := int(partitions) / len(subscribers)
-	extra := int(partitions) % len(subscribers)
-	taken := make([]bool, partitions)
-	want := make([]int, len(subscribers)) // that are still to be given
-	keep := func(c *candidate, n int) {
-		for _, p := range c.had[id] {
-			if n > 0 && p < partitions && !taken[p] {
-				taken[p] = true
-				c.give(id, p)
-				n--
-			}
-		}
-	}
-	more := make([]bool, len(subscribers)) // gets one more than the quota
-	for i, c := range subscribers {
-		if len(c.had[id]) > quota && extra > 0 {
-			more[i] = true
-			extra--
-		}
-	}
-	for i := range subscribers {
-		if !more[i] && extra > 0 {
-			more[i] = true
-			extra--
-		}
-	}
-	for i, c := range subscribers {
-		share := quota + b2i(more[i])
-		keep(c, share)
-		want[i] = share - len(c.gets[id])
-	}
+	quota := partitions / int32(len(subscribers))
+	extra := partitions % int32(len(subscribers))
 	next := int32(0)
 	for i, c := range subscribers {
-		for ; want[i] > 0; next++ {
-			if !taken[next] {
-				c.give(id, next)
-				want[i]--
-			}
+		end := next + quota
+		if int32(i) < extra {
+			end++
+		}
+		for ; next < end; next++ {
+			c.give(id, next)
 		}
 	}
 }

@@ -146,6 +146,30 @@ func TestRangeGivesTheSameOfTopicsOfOneSize(t *testing.T) {
 	}
 }
 
+// TestRangeKeepsTopicsOfOneSizeTogether has topics and members come one by one, so
+// that what a member had of one topic is not what it had of another.
+func TestRangeKeepsTopicsOfOneSizeTogether(t *testing.T) {
+	topics := map[TopicID]int32{topicN(0): 7}
+	ids := []TopicID{topicN(0)}
+	var members []*candidate
+	for n, name := range []string{"d", "b", "e", "a", "c"} {
+		if n == 2 {
+			topics[topicN(1)] = 7
+			ids = append(ids, topicN(1))
+		}
+		members = append(members, &candidate{id: name})
+		for _, c := range members {
+			c.topics = ids
+		}
+		got := assignPartitions(Range, members, topics)
+		for _, c := range members {
+			if c.had = got[c.id]; n >= 2 && !slices.Equal(c.had[topicN(0)], c.had[topicN(1)]) {
+				t.Errorf("of %d members %s got %v of one topic and %v of the other", n+1, c.id, c.had[topicN(0)], c.had[topicN(1)])
+			}
+		}
+	}
+}
+
 func BenchmarkUniform(b *testing.B) {
 	topics := map[TopicID]int32{topicN(0): 10_000}
 	var members []*candidate
