@@ -343,6 +343,9 @@ func TestGroupOfAnotherProtocol(t *testing.T) {
 	}
 	wantCode(t, "commit of an epoch that is over", code(commit, 10), kerr.StaleMemberEpoch)
 	wantCode(t, "the same, of a client that does not know of epochs", code(commit, 8), kerr.UnsupportedVersion)
+	commit.Generation = 1
+	wantCode(t, "commit of the present epoch, of a client that does not know of epochs", code(commit, 8), kerr.UnsupportedVersion)
+	wantCode(t, "commit of the present epoch", code(commit, 9), nil)
 	commit.Group = "nowhere"
 	wantCode(t, "commit to no group", code(commit, 10), kerr.GroupIDNotFound)
 	wantCode(t, "the same, of an older client", code(commit, 8), kerr.IllegalGeneration)

@@ -2,7 +2,6 @@ package group
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -141,7 +140,7 @@ func (s *shard) committer(r *CommitRequest, now time.Time, transactional bool) (
 		return s.create(r.Group, now), nil
 	}
 	err := e.group.CheckCommit(now, r.MemberID, r.InstanceID, r.Generation, transactional)
-	if errors.Is(err, kerr.StaleMemberEpoch) && !r.KnowsEpochs {
+	if g, ok := e.group.(*Consumer); ok && !transactional && !r.KnowsEpochs && g.expectsEpochs(r.MemberID) {
 		return nil, kerr.UnsupportedVersion
 	}
 	return e, err

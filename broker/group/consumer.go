@@ -260,6 +260,13 @@ func (g *Consumer) CheckCommit(now time.Time, memberID, instanceID string, epoch
 	return nil
 }
 
+// expectsEpochs says whether a member is one of the consumer protocol, whose commits
+// Kafka takes only in versions that have the protocol's errors: whatever its epoch.
+func (g *Consumer) expectsEpochs(memberID string) bool {
+	m := g.members[memberID]
+	return m != nil && m.classic == nil
+}
+
 // CheckFetch says whether who claims to be a member of an epoch is. Nobody claims
 // that with a negative epoch and no id.
 func (g *Consumer) CheckFetch(memberID string, epoch int32) error {
