@@ -126,7 +126,9 @@ func (b *Broker) mirrorPartition(want *mirrorwire.AppendRequestPartition, done *
 }
 
 // waitMirrored waits until everything that was appended is on disk, and lets the
-// starts follow.
+// starts follow. An append that was refused may have left a part, where the disk
+// filled up between two segments, and one before it may be under way: as the answer
+// tells where the log ends, that is waited for too.
 func (b *Broker) waitMirrored(ctx context.Context, timeout time.Duration, all []*mirrored) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
@@ -134,6 +136,14 @@ func (b *Broker) waitMirrored(ctx context.Context, timeout time.Duration, all []
 	group.SetLimit(concurrentSyncs)
 	for _, m := range all {
 		if m.err != nil {
+			if m.partition != nil {
+				group.Go(func() error {
+					if end := m.partition.EndOffset(); m.partition.WaitCommitted(ctx, end) != nil {
+						b.flusher.Add(m.partition, end)
+					}
+					return nil
+				})
+			}
 			continue
 		}
 		group.Go(func() error {
@@ -155,7 +165,8 @@ func (b *Broker) finishMirrored(m *mirrored) {
 		out.State = stateOf(m.topic)
 	}
 	if p := m.partition; p != nil {
-		out.LogStart, out.LogEnd, out.LastEpoch, out.WriterEpoch = p.StartOffset(), p.EndOffset(), p.LastEpoch(), p.Mirror().WriterEpoch
+		// What could not be waited for is not told of: it may not be there after a crash.
+		out.LogStart, out.LogEnd, out.LastEpoch, out.WriterEpoch = p.StartOffset(), p.HighWatermark(), p.LastEpoch(), p.Mirror().WriterEpoch
 		if m.err == nil {
 			out.LogEnd = m.end
 		}

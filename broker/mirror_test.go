@@ -10,6 +10,7 @@ import (
 	"math"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	"github.com/waybillhq/waybill/broker/replica"
 	"github.com/waybillhq/waybill/internal/mirrorwire"
 	"github.com/waybillhq/waybill/internal/record"
+	"github.com/waybillhq/waybill/internal/vfs"
 )
 
 const testSource = "source-cluster/source-topic"
@@ -206,6 +208,55 @@ func TestOnlyItsWriterWritesToAMirror(t *testing.T) {
 	p := mirrorwire.NewAppendPartition()
 	if got := b.append(t, "plain", p); got.ErrorCode != kerr.InvalidRequest.Code {
 		t.Errorf("append to an ordinary topic: %+v", got)
+	}
+}
+
+// TestARefusedMirrorAppendTellsOnlyWhatIsOnDisk: the disk fills up between two
+// segments, so that the first part of an append is in the log, or it fails when what
+// was written is to be made durable.
+func TestARefusedMirrorAppendTellsOnlyWhatIsOnDisk(t *testing.T) {
+	for name, c := range map[string]struct {
+		op     vfs.Op
+		suffix string
+		err    error
+		end    int64 // that the writer is told
+	}{
+		"no room for an index":    {vfs.OpCreate, ".index", syscall.ENOSPC, 2},
+		"no room for a segment":   {vfs.OpCreate, ".log", syscall.ENOSPC, 2},
+		"a sync of the log fails": {vfs.OpSync, ".log", syscall.EIO, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := startBroker(t, nil)
+			source := testSource
+			configs := map[string]*string{mirrorSource: &source, "segment.bytes": kmsg.StringPtr("5000")}
+			if _, err := kadm.NewClient(b.client(t)).CreateTopic(within(t, 10*time.Second), 1, 1, configs, "orders"); err != nil {
+				t.Fatal(err)
+			}
+			p := mirrorwire.NewAppendPartition()
+			p.WriterEpoch = 1
+			for at := range int64(4) {
+				batch, err := record.Encode([]record.Record{{Timestamp: 1000, Value: make([]byte, 2000)}}, record.NoProducer(record.None))
+				if err != nil {
+					t.Fatal(err)
+				}
+				batch.SetBaseOffset(at)
+				batch.SetLeaderEpoch(3)
+				p.Batches = append(p.Batches, batch...)
+			}
+			b.fs.FailNext(c.op, c.suffix, 1, c.err)
+			got := b.append(t, "orders", p)
+			if got.ErrorCode != kerr.KafkaStorageError.Code || got.LogEnd != c.end {
+				t.Fatalf("got %+v, want KAFKA_STORAGE_ERROR and an end at %d", got, c.end)
+			}
+			b = runBroker(t, b.cfg, b.fs.Crash(nil), b.pool) // only what is durable is left
+			part, err := b.partition("orders", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if end := part.EndOffset(); end < got.LogEnd {
+				t.Errorf("after a crash the log ends at %d, the writer was told %d", end, got.LogEnd)
+			}
+		})
 	}
 }
 

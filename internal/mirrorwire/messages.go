@@ -105,7 +105,7 @@ type AppendResponsePartition struct {
 	ErrorCode    int16
 	ErrorMessage *string
 	LogStart     int64
-	LogEnd       int64 // of an append that succeeded: after it
+	LogEnd       int64 // of what may be relied upon; of an append that succeeded: after it
 	LastEpoch    int32 // leader epoch of the last record
 	WriterEpoch  int64
 	State        State
