@@ -59,11 +59,6 @@ func (c *closings) closed(host string, level slog.Level, args ...any) {
 	have.args = args
 }
 
-// always logs the end of a connection now.
-func (c *closings) always(_ string, level slog.Level, args ...any) {
-	c.log.Log(context.Background(), level, "connection closed", args...)
-}
-
 // tell logs what was kept back of a host, and forgets the host if nothing was.
 func (c *closings) tell(host string) {
 	c.mu.Lock()

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // TestAFloodOfClosingsIsAFewLines that count them.
@@ -59,4 +61,35 @@ func TestClosingsOfManyHosts(t *testing.T) {
 			t.Errorf("no line says %q", want)
 		}
 	})
+}
+
+// TestFailedAuthenticationsAreALineOfTheirOwn: many of one address are one line at
+// once and one that counts the rest, and what else is closed does not hide them.
+func TestFailedAuthenticationsAreALineOfTheirOwn(t *testing.T) {
+	lines := &logLines{}
+	b := startBroker(t, saslConfig(lines))
+	if _, err := exchange(t, dial(t, b.Addr("sasl")), []byte{0, 0, 0, 12, 0x7f, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0}); err == nil {
+		t.Fatal("a malformed request was answered")
+	}
+	const guesses = 5
+	for range guesses {
+		nc := dial(t, b.Addr("sasl"))
+		hello := kmsg.NewPtrSASLHandshakeRequest()
+		hello.Mechanism = "SCRAM-SHA-256"
+		if _, err := exchange(t, nc, frameOf(hello, 1)); err != nil {
+			t.Fatal(err)
+		}
+		token := kmsg.NewPtrSASLAuthenticateRequest()
+		token.SASLAuthBytes = []byte("nonsense")
+		if _, err := exchange(t, nc, frameOf(token, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.stop()
+	if n := b.metrics.AuthenticationsFailed.Load(); n != guesses {
+		t.Errorf("%d failures counted, want %d", n, guesses)
+	}
+	if first, rest, n := lines.count("msg=\"connection closed\""), lines.count(fmt.Sprintf("count=%d", guesses-1)), lines.count("authentication failed"); first != 2 || rest != 1 || n != 2 {
+		t.Errorf("%d lines of their own, %d that count the rest, %d of failures, want 2, 1 and 2:\n%s", first, rest, n, lines.text())
+	}
 }

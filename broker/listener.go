@@ -75,6 +75,9 @@ func (b *Broker) accept(ctx context.Context, ln *listener) error {
 	var conns sync.WaitGroup
 	ends := newClosings(b.log)
 	defer ends.flush()
+	// Apart, so that who sends no requests does not hide who guesses passwords. Each is counted in the metrics.
+	failures := newClosings(b.log)
+	defer failures.flush()
 	defer conns.Wait()
 	var refusals quiet
 	stop := context.AfterFunc(ctx, func() { ln.nl.Close() })
@@ -135,12 +138,12 @@ func (b *Broker) accept(ctx context.Context, ln *listener) error {
 			c := &conn{b: b, nc: nc, ln: ln, log: b.log.With("listener", ln.Name, "peer", nc.RemoteAddr().String())}
 			err := c.serve(ctx)
 			b.metrics.closed(err) // also what was answered in the moment of a stop
-			// What a stop cuts is nobody's fault; what was not a request and who failed to prove himself is told of always.
+			// What a stop cuts is nobody's fault; what was not a request and who failed to prove himself is told of all the same.
 			faulty := errors.Is(err, auth.ErrFailed) || errors.Is(err, errFrame)
 			if err != nil && (ctx.Err() == nil || faulty) && !errors.Is(err, io.EOF) {
 				tell := ends.closed
 				if errors.Is(err, auth.ErrFailed) {
-					tell = ends.always
+					tell = failures.closed
 				}
 				tell(host, severity(err), "listener", ln.Name, "peer", nc.RemoteAddr().String(), "principal", c.client.Principal, "err", err)
 			}
