@@ -17,9 +17,9 @@ const (
 	longestLeadRest = time.Minute
 )
 
-// keeper keeps one partition of a coordinator's topic led. What befalls it
+// leadership keeps one partition of a coordinator's topic led. What befalls it
 // concerns no other partition.
-type keeper struct {
+type leadership struct {
 	b *Broker
 	p *replica.Partition
 	// lead takes the partition, and returns what serves it until its context ends
@@ -35,9 +35,9 @@ type keeper struct {
 // and returns what keeps them led until its context ends. Clients are gone by
 // then, and logs close after it.
 func (c *coordinators) lead() (keep func(ctx context.Context) error) {
-	var all []*keeper
+	var all []*leadership
 	take := func(p *replica.Partition, lead func() (func(context.Context) error, error), down func(int32, error)) {
-		k := &keeper{b: c.b, p: p, lead: lead, down: func(why error) { down(p.Partition, why) }}
+		k := &leadership{b: c.b, p: p, lead: lead, down: func(why error) { down(p.Partition, why) }}
 		k.take()
 		all = append(all, k)
 	}
@@ -63,35 +63,35 @@ func (c *coordinators) lead() (keep func(ctx context.Context) error) {
 
 // take leads the partition, unless its log takes no writes until the broker is
 // started again.
-func (k *keeper) take() {
-	k.serve = nil
-	if h, cause := k.p.Health(); h == commitlog.Offline {
-		k.down(cause)
-		k.tell("the broker is started again", cause)
+func (l *leadership) take() {
+	l.serve = nil
+	if h, cause := l.p.Health(); h == commitlog.Offline {
+		l.down(cause)
+		l.tell("the broker is started again", cause)
 		return
 	}
-	serve, err := k.lead()
+	serve, err := l.lead()
 	if err != nil {
-		k.down(err)
-		k.tell("the broker is started again", err)
+		l.down(err)
+		l.tell("the broker is started again", err)
 		return
 	}
-	k.serve = serve
+	l.serve = serve
 }
 
 // keep serves the partition, and leads it again when that has failed.
-func (k *keeper) keep(ctx context.Context) {
-	for rest := leadRest; k.serve != nil; k.take() {
+func (l *leadership) keep(ctx context.Context) {
+	for rest := leadRest; l.serve != nil; l.take() {
 		began := time.Now()
-		err := k.serve(ctx)
+		err := l.serve(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if errors.Is(err, commitlog.ErrClosed) {
 			return // the broker stops
 		}
-		if h, _ := k.p.Health(); h != commitlog.Offline {
-			k.tell("it has read its log anew", err)
+		if h, _ := l.p.Health(); h != commitlog.Offline {
+			l.tell("it has read its log anew", err)
 		}
 		if rest = min(2*rest, longestLeadRest); time.Since(began) > longestLeadRest {
 			rest = leadRest
@@ -105,10 +105,10 @@ func (k *keeper) keep(ctx context.Context) {
 }
 
 // tell logs why a coordinator is not there, once for each reason, and until when.
-func (k *keeper) tell(until string, why error) {
-	if why.Error() != k.told {
-		k.told = why.Error()
-		k.b.log.Error("coordinator is down: requests for it are answered COORDINATOR_NOT_AVAILABLE",
-			"topic", k.p.Topic, "partition", k.p.Partition, "until", until, "err", why)
+func (l *leadership) tell(until string, why error) {
+	if why.Error() != l.told {
+		l.told = why.Error()
+		l.b.log.Error("coordinator is down: requests for it are answered COORDINATOR_NOT_AVAILABLE",
+			"topic", l.p.Topic, "partition", l.p.Partition, "until", until, "err", why)
 	}
 }
