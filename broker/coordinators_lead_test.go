@@ -141,6 +141,10 @@ func (g *outage) check(t *testing.T, b *testBroker) {
 	if !slices.ContainsFunc(b.Health(), func(s string) bool { return strings.Contains(s, reason) }) {
 		t.Errorf("health says nothing of %s: %v", reason, b.Health())
 	}
+	faults := b.Health()
+	if named := slices.DeleteFunc(slices.Clone(faults), func(s string) bool { return !strings.Contains(s, offsetsTopic+"-") }); len(named) != 1 {
+		t.Errorf("health names the partition %d times: %q", len(named), faults)
+	}
 	if n := b.Stored().Offline; n != 1 {
 		t.Errorf("%d partitions are offline, want 1", n)
 	}

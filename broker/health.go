@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/waybillhq/waybill/broker/commitlog"
+	"github.com/waybillhq/waybill/broker/replica"
 	"github.com/waybillhq/waybill/internal/vfs"
 )
 
@@ -27,19 +28,23 @@ func (b *Broker) Health() []string {
 	if err := b.ctl.Offline(); err != nil {
 		faults = append(faults, err.Error())
 	}
+	down := b.coordinatorFaults()
 	byName := b.topics.Load().byName
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		if name != offsetsTopic && name != transactionsTopic && name != ledgerTopic {
 			continue
 		}
 		for _, p := range byName[name].partitions {
+			if down[p.String()] != nil {
+				continue // said below, with the same reason
+			}
 			if h, err := p.Health(); h == commitlog.Offline {
 				faults = append(faults, fmt.Sprintf("%s is offline: %v", p, err))
 			}
 		}
 	}
-	for _, f := range b.CoordinatorFaults() {
-		faults = append(faults, f.Error())
+	for _, p := range slices.Sorted(maps.Keys(down)) {
+		faults = append(faults, down[p].Error())
 	}
 	if _, real := b.fs.(vfs.OS); real {
 		if free, err := diskFree(b.cfg.Dir); err != nil {
@@ -55,16 +60,26 @@ func (b *Broker) Health() []string {
 // transactional ids whose partition cannot be used. Others serve.
 func (b *Broker) CoordinatorFaults() []error {
 	var all []error
+	for _, err := range b.coordinatorFaults() {
+		all = append(all, err)
+	}
+	slices.SortFunc(all, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return all
+}
+
+// coordinatorFaults are [Broker.CoordinatorFaults] by partition.
+func (b *Broker) coordinatorFaults() map[string]error {
 	if b.coordinators == nil {
 		return nil
 	}
+	all := map[string]error{}
 	for topic, faults := range map[string]map[int32]error{
 		offsetsTopic: b.coordinators.groups.Faults(), transactionsTopic: b.coordinators.txns.Faults(),
 	} {
 		for n, err := range faults {
-			all = append(all, fmt.Errorf("coordinator of %s-%d is down: %w", topic, n, err))
+			p := replica.Identity{Topic: topic, Partition: n}.String()
+			all[p] = fmt.Errorf("coordinator of %s is down: %w", p, err)
 		}
 	}
-	slices.SortFunc(all, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return all
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/waybillhq/waybill/broker/auth"
 	"github.com/waybillhq/waybill/broker/commitlog"
 	"github.com/waybillhq/waybill/broker/controller"
+	"github.com/waybillhq/waybill/internal/vfs"
 )
 
 // orphansDir is where logs go that the metadata does not know, beside logs.
@@ -265,6 +266,52 @@ func (b *Broker) putAside(folder, name string) error {
 	b.log.Warn("moved logs aside that the metadata does not know: it is older than they are, or they were copied in; they are not served, and nothing removes them",
 		"from", from, "to", to)
 	return nil
+}
+
+// Orphans are the logs that were put aside because the metadata does not know them,
+// each a topic's or a partition's, and the bytes of their files. It reads the folders.
+func (b *Broker) Orphans() (count int, bytes int64, err error) {
+	dir := filepath.Join(b.cfg.Dir, orphansDir)
+	names, err := b.fs.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("read %s: %w", dir, err)
+	}
+	for _, name := range names {
+		n, err := sizeOf(b.fs, filepath.Join(dir, name))
+		if err != nil {
+			return 0, 0, err
+		}
+		bytes += n
+	}
+	return len(names), bytes, nil
+}
+
+// sizeOf is the bytes of all files in a folder of logs, of a topic or of a partition.
+// What an operator removes meanwhile counts as nothing.
+func sizeOf(fsys vfs.FS, dir string) (bytes int64, err error) {
+	names, err := fsys.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w", dir, err)
+	}
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		size := sizeOf
+		if _, err := strconv.Atoi(name); err != nil { // no partition's folder
+			size = func(fsys vfs.FS, file string) (int64, error) { return fsys.Size(file) }
+		}
+		n, err := size(fsys, path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return 0, fmt.Errorf("size of %s: %w", path, err)
+		}
+		bytes += n
+	}
+	return bytes, nil
 }
 
 // blank says whether a folder of a topic, or of one partition, holds nothing.

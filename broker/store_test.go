@@ -142,6 +142,9 @@ func TestOldMetadataRemovesNoLogs(t *testing.T) {
 			}
 		}
 	}
+	if n, bytes, err := b.Orphans(); n != len(want) || bytes < 3*int64(len("v")) || err != nil {
+		t.Errorf("metrics count %d logs aside of %d bytes, %v; want %d", n, bytes, err, len(want))
+	}
 	again := b.restart(t)
 	if got := again.names(t, "data/orphans"); !slices.Equal(got, aside) {
 		t.Errorf("after another start aside are %q, were %q", got, aside)

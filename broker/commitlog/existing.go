@@ -41,7 +41,7 @@ func Blank(fsys vfs.FS, dir string) (bool, error) {
 		switch name {
 		case checkpointName, recoveryName, mirrorName, fileName(0, offsetSuffix), fileName(0, timeSuffix):
 			continue // these are about what is in segments
-		case checkpointName + tmpSuffix, recoveryName + tmpSuffix, mirrorName + tmpSuffix:
+		case checkpointName + tmpSuffix, recoveryName + tmpSuffix, mirrorName + tmpSuffix, spareName:
 			continue
 		case first:
 			if size, err := fsys.Size(filepath.Join(dir, name)); err != nil || size > 0 {

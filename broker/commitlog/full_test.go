@@ -84,6 +84,36 @@ type observer func(Health)
 
 func (o observer) LogChanged(_ string, h Health, _ error) { o(h) }
 
+// TestALogThatNobodyWritesToIsFullNoLongerThanTheDisk: Tend finds the room, and does
+// not claim it before there is some.
+func TestALogThatNobodyWritesToIsFullNoLongerThanTheDisk(t *testing.T) {
+	fsys := vfs.NewMem()
+	l := open(t, fsys, small())
+	add(t, l, nobody, 3)
+	must(t, l.WaitDurable(t.Context(), l.EndOffset()))
+	fsys.SetSpace(fsys.Used())
+	var err error
+	for i := 0; err == nil && i < 10_000; i++ {
+		_, err = l.Append(batch(t, nobody, 2, 0), 0, FromClient)
+	}
+	if !errors.Is(err, ErrFull) {
+		t.Fatalf("got %v, want ErrFull", err)
+	}
+	before := fsys.Used()
+	must(t, l.Tend(t.Context(), time.Now()))
+	if h, _ := l.Health(); h != Full || fsys.Used() != before {
+		t.Fatalf("on a full disk the log is %v, %d bytes became %d", h, before, fsys.Used())
+	}
+	fsys.SetSpace(-1)
+	must(t, l.Tend(t.Context(), time.Now()))
+	if h, _ := l.Health(); h != Healthy || fsys.Used() != before {
+		t.Errorf("with room the log is %v, %d bytes became %d", h, before, fsys.Used())
+	}
+	must(t, l.Close())
+	l = open(t, fsys, small())
+	must(t, l.Verify(t.Context()))
+}
+
 // TestALogIsClosedOnAFullDisk: what a close has no room for is read at the next
 // start.
 func TestALogIsClosedOnAFullDisk(t *testing.T) {

@@ -13,7 +13,7 @@ const (
 	// Healthy logs take appends.
 	Healthy Health = iota
 	// Full logs refuse appends, with [ErrFull], until the disk has room again;
-	// each append tries. Reads go on.
+	// each append tries, and [Log.Tend] does. Reads go on.
 	Full
 	// Offline logs have failed in a write or a sync, and refuse appends until
 	// they are opened again. Reads go on.

@@ -15,8 +15,8 @@ import (
 const flushAtLast = time.Minute
 
 // Tend does what is due now and then: it syncs what a lax flush policy has left
-// for too long, and notes what is known of a segment that has grown. One
-// goroutine at a time calls it, every few seconds.
+// for too long, looks whether a full disk has room again, and notes what is known of
+// a segment that has grown. One goroutine at a time calls it, every few seconds.
 func (l *Log) Tend(ctx context.Context, now time.Time) error {
 	l.writer.Lock()
 	age := min(l.cfg.FlushAge, flushAtLast)
@@ -32,7 +32,38 @@ func (l *Log) Tend(ctx context.Context, now time.Time) error {
 			return fmt.Errorf("flush: %w", err)
 		}
 	}
+	if err := l.retryFull(); err != nil {
+		return err
+	}
 	return l.mark(ctx)
+}
+
+// spareName is a file that is made only to see whether there is room for it.
+const spareName = "room" + tmpSuffix
+
+// retryFull looks whether a log that found the disk full has room for an append
+// again, so that it is known of one that nobody writes to. Room is asked for as an
+// append may ask for it: beside the segment, for the indexes and the snapshot of a
+// roll.
+func (l *Log) retryFull() error {
+	if h, _ := l.Health(); h != Full {
+		return nil
+	}
+	l.writer.Lock()
+	defer l.writer.Unlock()
+	if l.writable() != nil {
+		return nil // which the next append says
+	}
+	a := l.state.active
+	need := minStep + int64(len(a.offsets)+len(a.times)+len(l.state.producers.encode(a.next)))
+	err := vfs.TryRoom(l.fs, filepath.Join(l.dir, spareName), need)
+	switch {
+	case err == nil:
+		l.health.become(l.dir, Healthy, nil)
+	case !vfs.IsFull(err):
+		return fmt.Errorf("look for room: %w", err)
+	}
+	return nil
 }
 
 // mark notes what is known of the active segment if it has grown by enough, so

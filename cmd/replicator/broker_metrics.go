@@ -117,6 +117,10 @@ func (s *brokerStatus) Collect(out chan<- prometheus.Metric) {
 	gauge(out, "full_partitions", "Partitions that found the disk full and try again.", float64(all.Full), nil)
 	gauge(out, "uncleanable_partitions", "Partitions that compaction has given up.", float64(all.Uncleanable), nil)
 
+	if n, bytes, err := b.Orphans(); err == nil { // one that cannot be read is not counted as nothing
+		gauge(out, "orphans", "Logs that were moved aside because the metadata does not know them.", float64(n), nil)
+		gauge(out, "orphan_bytes", "Of those logs on disk.", float64(bytes), nil)
+	}
 	gauge(out, "coordinators_down", "Partitions of the coordinators' topics whose groups or transactions cannot be served.", float64(len(b.CoordinatorFaults())), nil)
 
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)

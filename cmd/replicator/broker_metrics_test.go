@@ -82,7 +82,7 @@ func TestABrokerSaysHowItIs(t *testing.T) {
 		`waybill_broker_ready 1`, `waybill_broker_produced_records_total 1`, `waybill_broker_connections{listener="client"} [1-9]`,
 		`waybill_broker_request_seconds_bucket{api="Produce",le="10"} 1`, `waybill_broker_request_seconds_count{api="Produce"} 1`,
 		`waybill_broker_request_bytes_total{api="Produce"} [1-9]`, `waybill_broker_log_bytes{topic="t"} [1-9]`,
-		`waybill_broker_offline_partitions 0`, `waybill_broker_full_partitions 0`, `waybill_broker_uncleanable_partitions 0`, `waybill_broker_coordinators_down 0`, `waybill_broker_logs_failed_total 0`, `waybill_broker_groups{state="Stable"} 1`, `go_goroutines [1-9]`,
+		`waybill_broker_offline_partitions 0`, `waybill_broker_full_partitions 0`, `waybill_broker_uncleanable_partitions 0`, `waybill_broker_coordinators_down 0`, `waybill_broker_orphans 0`, `waybill_broker_orphan_bytes 0`, `waybill_broker_logs_failed_total 0`, `waybill_broker_groups{state="Stable"} 1`, `go_goroutines [1-9]`,
 	} {
 		if !regexp.MustCompile("(?m)^" + strings.NewReplacer("{", `\{`, "}", `\}`).Replace(want)).MatchString(body) {
 			t.Errorf("no %s in\n%s", want, body)

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -62,6 +63,21 @@ type File interface {
 // IsFull says whether err is that of a full disk or a used-up quota: nothing of
 // what was there before is lost, and room may come back.
 func IsFull(err error) bool { return isFull(err) }
+
+// TryRoom says whether there is room for a file of a size: the error is one that
+// [IsFull] knows if there is not. The file is made and removed again; a crash may
+// leave it.
+func TryRoom(fs FS, name string, size int64) error {
+	if err := removeIfPresent(fs, name); err != nil {
+		return err
+	}
+	f, err := fs.Create(name)
+	if err != nil {
+		return fmt.Errorf("create %s: %w", name, err)
+	}
+	err = f.Preallocate(size)
+	return errors.Join(err, f.Close(), fs.Remove(name))
+}
 
 // WriteFile replaces a whole file by data, durably and atomically: after a crash
 // the name holds the old content or the new. It uses name + ".tmp".
