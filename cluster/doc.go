@@ -17,7 +17,7 @@
 // # Work, owners, epochs
 //
 // There are three kinds of [Work]: a copy (one source partition of one flow), a
-// flow's duty (finding topics, synchronising groups) and a runbook's execution.
+// flow's duty (finding topics, synchronising groups, comparing both sides) and a runbook's execution.
 // Each has at most one owner: a node at one of its incarnations, and an epoch, the
 // raft index of the assignment, which grows with every change of owner. An owner
 // keeps its work until it releases it or its incarnation ends. To move work, the

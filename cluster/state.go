@@ -88,6 +88,8 @@ type Flow struct {
 	// MovedGroups are the consumer groups that moved to the destination, where
 	// their offsets are no longer ours to write.
 	MovedGroups map[string]MovedGroup `json:"movedGroups,omitempty"`
+	// Verification is the comparison of both sides that runs, or the last one.
+	Verification *Verification `json:"verification,omitempty"`
 }
 
 // TopicSpec is what discovery knows of a topic of a flow.

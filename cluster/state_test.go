@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
+	"time"
 )
 
 // script applies commands to a state, one index after another.
@@ -442,6 +443,8 @@ func TestStateSurvivesItsEncoding(t *testing.T) {
 	s.flow("orders", "a", map[string]int32{"t": 2})
 	s.must(&PutExecution{ID: "run-1", Runbook: "r", Data: json.RawMessage(`{"html": "<b>"}`)})
 	s.must(&RegisterLane{Lane: Lane{ID: "l", ClusterID: "c", Node: "a", Incarnation: a}})
+	s.must(&StartVerification{Flow: "orders", ID: "v1", Request: json.RawMessage(`{"from": "<start>"}`), At: noon})
+	s.must(&PutVerification{Flow: "orders", ID: "v1", Epoch: s.owner(duty).Epoch, Copies: map[string]json.RawMessage{"k": json.RawMessage(`{"next": 7}`)}, Ended: noon.Add(time.Second)})
 	b, err := s.state.encode()
 	if err != nil {
 		t.Fatal(err)
@@ -491,6 +494,9 @@ func FuzzCommand(f *testing.F) {
 		&Assign{Place: []Placement{{Work: copyOf("orders", "t", 1), Node: "a", Incarnation: 2}}, Release: []OwnedWork{{copyOf("orders", "t", 0), 6}}},
 		&Release{Node: "a", Incarnation: 2, Works: []OwnedWork{{copyOf("orders", "t", 0), 6}}},
 		&PutExecution{ID: "run-1", Data: json.RawMessage(`[1]`)},
+		&StartVerification{Flow: "orders", ID: "v1", At: noon},
+		&PutVerification{Flow: "orders", ID: "v1", Epoch: 4, Copies: map[string]json.RawMessage{"k": json.RawMessage(`1`)}},
+		&StopVerification{Flow: "orders", ID: "v1", At: noon},
 		&RegisterLane{Lane: Lane{ID: "l", ClusterID: "c", Node: "a", Incarnation: 2}},
 	} {
 		b, err := encodeCommand(c)

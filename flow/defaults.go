@@ -19,6 +19,12 @@ const (
 	RecreateNewGeneration = "newGeneration"
 )
 
+// Values of [FlowVerify.From].
+const (
+	VerifyFromStart    = "start"    // all that was copied
+	VerifyFromVerified = "verified" // what the comparison before has not reached
+)
+
 // Defaults of what a declaration leaves out. Parsing fills them in, so that an
 // object that is stored means the same after an upgrade.
 const (
@@ -44,6 +50,16 @@ const (
 	// the destination. It costs one OffsetFetch and one OffsetCommit per group
 	// and interval: 1000 groups are 2000 small requests a second.
 	DefaultGroupInterval = Duration(time.Second)
+
+	// DefaultVerifyInterval: a fault is found within a day, if the rate allows.
+	DefaultVerifyInterval = Duration(24 * time.Hour)
+
+	// DefaultVerifyBytesPerSecond is 430 GB of both sides together a day, and a
+	// hundredth of what a broker of today serves.
+	DefaultVerifyBytesPerSecond = Size(5 << 20)
+
+	// DefaultVerifyFrom finds what has changed since it was copied.
+	DefaultVerifyFrom = VerifyFromStart
 
 	// DefaultFenceWatch is how long the log ends must stand still before a fence
 	// counts. A producer that was let in just before the ACL changed still
@@ -98,6 +114,11 @@ func (o Object) fillDefaults() {
 		setDefault(&spec.Policies.OnRecreate, DefaultOnRecreate)
 		if spec.Groups != nil {
 			setDefault(&spec.Groups.Interval, DefaultGroupInterval)
+		}
+		if spec.Verify != nil {
+			setDefault(&spec.Verify.Interval, DefaultVerifyInterval)
+			setDefault(&spec.Verify.BytesPerSecond, DefaultVerifyBytesPerSecond)
+			setDefault(&spec.Verify.From, DefaultVerifyFrom)
 		}
 	case o.Runbook != nil:
 		for i := range o.Runbook.Spec.Steps {

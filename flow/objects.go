@@ -77,6 +77,19 @@ type FlowSpec struct { //nolint:revive // Spec alone would hide that clusters an
 	Policies FlowPolicies `yaml:"policies,omitempty" json:"policies,omitzero"`
 	// Limits may change while the flow's copies run.
 	Limits FlowLimits `yaml:"limits,omitempty" json:"limits,omitzero"`
+	// Verify, if set, has both sides compared again and again.
+	Verify *FlowVerify `yaml:"verify,omitempty" json:"verify,omitempty"`
+}
+
+// FlowVerify says how both sides of a flow are compared in the background.
+type FlowVerify struct { //nolint:revive // Verify alone would be a verb
+	// Interval from the beginning of one comparison to that of the next. One that
+	// takes longer is finished first.
+	Interval Duration `yaml:"interval,omitempty" json:"interval,omitempty"`
+	// BytesPerSecond that are read of both sides together.
+	BytesPerSecond Size `yaml:"bytesPerSecond,omitempty" json:"bytesPerSecond,omitempty"`
+	// From is [VerifyFromStart] or [VerifyFromVerified].
+	From string `yaml:"from,omitempty" json:"from,omitempty"`
 }
 
 // FlowLimits bound what a flow takes of the clusters and of the way between them.

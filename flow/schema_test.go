@@ -61,6 +61,7 @@ func TestSchemaHasEveryKey(t *testing.T) {
 		FlowPolicies{},
 		GroupSelector{},
 		FlowLimits{},
+		FlowVerify{},
 		RunbookSpec{},
 		Step{},
 		WaitStep{},
@@ -104,7 +105,8 @@ func TestSchemaHasEveryKey(t *testing.T) {
 		"FlowSpec.offsets": DefaultOffsets, "FlowSpec.start": string(DefaultStart), "ConfigSync.onDrift": DefaultOnDrift,
 		"FlowPolicies.onDelete": DefaultOnDelete, "FlowPolicies.deleteAfter": DefaultDeleteAfter.String(), "FlowPolicies.onRecreate": DefaultOnRecreate,
 		"GroupSelector.interval": DefaultGroupInterval.String(), "FenceStep.watch": DefaultFenceWatch.String(),
-		"Step.onFailure": FailureStop,
+		"Step.onFailure": FailureStop, "FlowVerify.from": DefaultVerifyFrom,
+		"FlowVerify.interval": DefaultVerifyInterval.String(), "FlowVerify.bytesPerSecond": DefaultVerifyBytesPerSecond.String(),
 	} {
 		name, key, _ := strings.Cut(path, ".")
 		if property := string(schema.Defs[name].Properties[key]); !strings.Contains(property, `"default": "`+value+`"`) {

@@ -213,6 +213,18 @@ func (v *validator) flow(s *FlowSpec) {
 	if limit := s.Limits.BytesPerSecond; limit < MinBytesPerSecond && (limit != 0 || v.written(path)) {
 		v.fault(path, fmt.Sprintf("%s is too little to copy with", limit), fmt.Sprintf("write %s or more, pause the flow, or remove the key for no limit", MinBytesPerSecond))
 	}
+	if s.Verify != nil {
+		v.verify(s.Verify)
+	}
+}
+
+func (v *validator) verify(f *FlowVerify) {
+	v.positive("spec.verify.interval", f.Interval)
+	path := "spec.verify.bytesPerSecond"
+	if rate := f.BytesPerSecond; rate < MinBytesPerSecond && (rate != 0 || v.written(path)) {
+		v.fault(path, fmt.Sprintf("%s is too little to read with", rate), fmt.Sprintf("write %s or more, or remove the key for %s", MinBytesPerSecond, DefaultVerifyBytesPerSecond))
+	}
+	v.oneOf("spec.verify.from", f.From, false, VerifyFromStart, VerifyFromVerified)
 }
 
 // configKey is what Kafka's keys of topics look like, and configGlob a pattern of

@@ -37,14 +37,14 @@ func CanonicalDigest(records []Record) Digest {
 	var d Digest
 	var form []byte
 	for i := range records {
-		form = records[i].appendCanonical(form[:0])
+		form = records[i].AppendCanonical(form[:0])
 		d.CRC = crc32.Update(d.CRC, castagnoli, form)
 		d.Length += int64(len(form))
 	}
 	return d
 }
 
-func (r *Record) appendCanonical(b []byte) []byte {
+func (r *Record) AppendCanonical(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Timestamp))
 	b = appendSized(b, r.Key, r.Key == nil)
 	b = appendSized(b, r.Value, r.Value == nil)

@@ -68,7 +68,7 @@ func (m *Merger) records(b Batch) (d Digest, err error) {
 		case rec.Offset != b.BaseOffset()+int64(i):
 			return Digest{}, &CorruptError{b.BaseOffset(), fmt.Sprintf("record %d has offset %d", i, rec.Offset)}
 		}
-		form = rec.appendCanonical(form[:0])
+		form = rec.AppendCanonical(form[:0])
 		d.CRC = crc32.Update(d.CRC, castagnoli, form)
 		d.Length += int64(len(form))
 		head = append(head[:0], 0) // attributes of a record mean nothing yet
