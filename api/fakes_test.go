@@ -13,6 +13,7 @@ import (
 	"github.com/waybillhq/waybill/lineage"
 	"github.com/waybillhq/waybill/offsets"
 	"github.com/waybillhq/waybill/runbook"
+	"github.com/waybillhq/waybill/verify"
 )
 
 // Tokens of the two users that every test server knows.
@@ -43,6 +44,8 @@ type fleet struct {
 	step      string
 	execution *runbook.Execution
 	rows      []offsets.Row
+	request   verify.Request
+	verified  verify.Report
 	notReady  error
 }
 
@@ -87,6 +90,20 @@ func (f *fleet) Translate(_ context.Context, caller Caller, from offsets.Where, 
 func (f *fleet) Waive(_ context.Context, _ string, _ int32, _ int64, by Person) error {
 	f.person = by
 	return f.called("waive")
+}
+
+func (f *fleet) Verification(context.Context, string) (*verify.Report, error) {
+	r := f.verified
+	return &r, f.called("verification")
+}
+
+func (f *fleet) StartVerification(_ context.Context, _ string, req verify.Request, by string) (*verify.Report, error) {
+	f.request, f.person.Name = req, by
+	return &verify.Report{}, f.called("verify")
+}
+
+func (f *fleet) StopVerification(context.Context, string) (*verify.Report, error) {
+	return &verify.Report{}, f.called("stop verification")
 }
 
 func (f *fleet) Event(_ context.Context, caller Caller, at lineage.Address) (*lineage.Answer, error) {
@@ -151,7 +168,7 @@ var (
 				{Name: "vera", Token: viewerToken, Role: Viewer, Principals: map[string]string{"us": "User:vera"}},
 				{Name: "ops", Token: adminToken, Role: Admin},
 			},
-			Objects: asked, Flows: asked, Groups: asked, Lineage: asked, Ledgers: asked, Runbooks: asked,
+			Objects: asked, Flows: asked, Groups: asked, Lineage: asked, Ledgers: asked, Runbooks: asked, Verifications: asked,
 			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("# metrics\n")) }),
 			Ready:   func() error { return asked.notReady },
 		})

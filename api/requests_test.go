@@ -12,6 +12,7 @@ import (
 
 	"github.com/waybillhq/waybill/lineage"
 	"github.com/waybillhq/waybill/offsets"
+	"github.com/waybillhq/waybill/verify"
 )
 
 func TestPathsAreUnescaped(t *testing.T) {
@@ -163,5 +164,30 @@ func TestAnEmptyBodyIsNoDeclaration(t *testing.T) {
 	resp.checkProblem(t)
 	if resp.StatusCode != http.StatusBadRequest || len(f.calls) > 0 {
 		t.Errorf("got %d after the calls %v", resp.StatusCode, f.calls)
+	}
+}
+
+func TestAVerificationIsAskedFor(t *testing.T) {
+	f := newFleet(t)
+	ask(t, f, http.MethodPost, "/api/v1/flows/us-eu/verification?topic=a*&topic=%2Fb%2C.%2F&from=2026-11-24T08:00:00Z&bytesPerSecond=65536", adminToken)
+	want := verify.Request{Topics: []string{"a*", "/b,./"}, From: "2026-11-24T08:00:00Z", BytesPerSecond: 65536}
+	if !reflect.DeepEqual(f.request, want) || f.person.Name != "ops" {
+		t.Errorf("got %+v by %q, want %+v", f.request, f.person.Name, want)
+	}
+	ask(t, f, http.MethodPost, "/api/v1/flows/us-eu/verification", adminToken)
+	if want := (verify.Request{From: "start"}); !reflect.DeepEqual(f.request, want) {
+		t.Errorf("got %+v, want %+v", f.request, want)
+	}
+}
+
+func TestPartitionsOfAVerificationAreAskedFor(t *testing.T) {
+	f := newFleet(t)
+	f.verified = verify.Report{ID: "v1", Partitions: []verify.Progress{{Partition: 0}, {Partition: 1, Problem: "it is gone"}}}
+	for query, want := range map[string]int{"": 1, "?partitions=true": 2} {
+		var got verify.Report
+		resp := ask(t, f, http.MethodGet, "/api/v1/flows/us-eu/verification"+query, viewerToken)
+		if err := json.Unmarshal([]byte(resp.text), &got); err != nil || len(got.Partitions) != want || got.Partitions[want-1].Problem == "" {
+			t.Errorf("%q: got %s, want %d partitions", query, resp.text, want)
+		}
 	}
 }

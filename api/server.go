@@ -32,6 +32,8 @@ type Config struct {
 	Lineage  Lineage
 	Runbooks Runbooks
 
+	Verifications Verifications
+
 	// Metrics serves /metrics.
 	Metrics http.Handler
 	// Ready says why the node is not ready to serve, nil if it is.
@@ -63,6 +65,7 @@ func New(c Config) http.Handler {
 	registerLedgers(h, c.Ledgers)
 	registerLineage(h, c.Lineage)
 	registerRunbooks(h, c.Runbooks)
+	registerVerifications(h, c.Verifications)
 
 	mux.Handle("GET /api/openapi.json", description(h.OpenAPI()))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })

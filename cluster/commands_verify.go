@@ -22,6 +22,8 @@ type Verification struct {
 	// Copies is the progress by key of the copy. What an earlier verification has
 	// left stays until this one replaces or removes it.
 	Copies map[string]json.RawMessage `json:"copies,omitempty"`
+	// Problem is what keeps it from going on now.
+	Problem string `json:"problem,omitempty"`
 	// Found is the result of the verification before this one.
 	Found json.RawMessage `json:"found,omitempty"`
 }
@@ -87,6 +89,8 @@ type PutVerification struct {
 	Copies map[string]json.RawMessage `json:"copies,omitempty"`
 	Remove []string                   `json:"remove,omitempty"` // keys of copies
 	Begun  bool                       `json:"begun,omitempty"`
+	// Problem replaces what was said before.
+	Problem string `json:"problem,omitempty"`
 	// Ended, if not zero, is when it was done.
 	Ended time.Time `json:"ended,omitzero"`
 }
@@ -123,7 +127,7 @@ func (c *PutVerification) apply(d *draft, _ uint64) (uint64, error) {
 	for _, key := range c.Remove {
 		delete(v.Copies, key)
 	}
-	v.Begun = v.Begun || c.Begun
+	v.Begun, v.Problem = v.Begun || c.Begun, c.Problem
 	if !c.Ended.IsZero() {
 		v.Ended = c.Ended.UTC()
 	}

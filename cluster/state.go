@@ -109,8 +109,8 @@ type TopicSpec struct {
 	Configs   string `json:"configs,omitempty"`
 	GoneSince string `json:"goneSince,omitempty"`
 	State     string `json:"state,omitempty"`
-	Problem string `json:"problem,omitempty"`
-	Fix     string `json:"fix,omitempty"`
+	Problem   string `json:"problem,omitempty"`
+	Fix       string `json:"fix,omitempty"`
 	// Blocked: there is a problem that copying would make worse, so nobody may own
 	// its partitions.
 	Blocked bool `json:"blocked,omitempty"`

@@ -315,8 +315,14 @@ func TestReasonsOfGapsMustHold(t *testing.T) {
 		reason ledger.Reason
 		want   int64
 	}{
-		{ledger.Compacted, 3}, {ledger.Aborted, 3}, {ledger.Control, 3}, {ledger.Expired, 3},
-		{ledger.Filtered, 0}, {ledger.Quarantined, 0}, {ledger.Returned, 0}, {ledger.NotAsked, 0},
+		{ledger.Compacted, 3},
+		{ledger.Aborted, 3},
+		{ledger.Control, 3},
+		{ledger.Expired, 3},
+		{ledger.Filtered, 0},
+		{ledger.Quarantined, 0},
+		{ledger.Returned, 0},
+		{ledger.NotAsked, 0},
 		{ledger.Reason(77), 3},
 	} {
 		source, dest, e := pair(t, record.None)

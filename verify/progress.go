@@ -102,6 +102,8 @@ type Report struct {
 	ETABasis   string    `json:"etaBasis,omitempty"`
 	Tally
 	Partitions []Progress `json:"partitions,omitempty"`
+	// Previous is the verification before this one, without its partitions.
+	Previous *Report `json:"previous,omitempty"`
 }
 
 // Sum fills in what follows from the progress of the copies.

@@ -102,7 +102,7 @@ func newRoot() *cobra.Command {
 	}
 	add("processes", newDemo(), newServe(), newBroker(), newVersion())
 	add("objects", newValidate(), newPlan(), newApply(), newGet(), newDelete(), newPause(), newResume(), newRunbook())
-	add("looking", newStatus(), newLedger(), newGroups(), newLineage(), newDump())
+	add("looking", newStatus(), newVerify(), newLedger(), newGroups(), newLineage(), newDump())
 	add("kafka", newTopic(), newProduce(), newConsume())
 	root.AddCommand(newExitCodes())
 	root.SetHelpCommandGroupID("looking")

@@ -80,12 +80,13 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 	}
 	groups := &groups{fleet: n.fleet, directory: n.directory, maps: n.maps, log: log}
 	status := &flows{fleet: n.fleet, directory: n.directory, ledgers: n.ledgers}
+	verifications := &verifications{fleet: n.fleet, directory: n.directory, maps: n.maps, entries: n.index, log: log}
 	runbooks := &runbooks{
 		fleet: n.fleet, log: log,
-		actions: &actions{fleet: n.fleet, directory: n.directory, groups: groups, flows: status, maps: n.maps},
+		actions: &actions{fleet: n.fleet, directory: n.directory, groups: groups, flows: status, maps: n.maps, verifications: verifications},
 	}
 	n.work = &work{
-		fleet: n.fleet, fleetName: f.Fleet, maps: n.maps, directory: n.directory, groups: groups, runbooks: runbooks, log: log,
+		fleet: n.fleet, fleetName: f.Fleet, maps: n.maps, directory: n.directory, groups: groups, runbooks: runbooks, verifications: verifications, log: log,
 	}
 	if n.work.metrics, err = newNodeMetrics(f.Name, n.work.counters, n.raft); err != nil {
 		return nil, err
@@ -93,7 +94,7 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 	n.server = &http.Server{
 		Handler: api.New(api.Config{
 			Users: users, Objects: &objects{n.fleet}, Flows: status, Groups: groups, Ledgers: n.ledgers,
-			Lineage: &eventLineage{n.index, n.ledgers}, Runbooks: runbooks, Metrics: n.work.metrics.handler, Ready: n.ready,
+			Lineage: &eventLineage{n.index, n.ledgers}, Runbooks: runbooks, Verifications: verifications, Metrics: n.work.metrics.handler, Ready: n.ready,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -19,6 +21,7 @@ import (
 	"github.com/waybillhq/waybill/mirror"
 	"github.com/waybillhq/waybill/offsets"
 	"github.com/waybillhq/waybill/runbook"
+	"github.com/waybillhq/waybill/verify"
 )
 
 // actions is what runbooks do to the world.
@@ -28,6 +31,8 @@ type actions struct {
 	groups    *groups
 	flows     *flows
 	maps      *offsets.Maps
+
+	verifications *verifications
 }
 
 var _ runbook.Actions = (*actions)(nil)
@@ -161,26 +166,128 @@ func judgeGroups(rows []offsets.Row, moved func(group string) bool) runbook.Resu
 	return result(wrong, several(n, "group")+" exact: 0 records read again, 0 skipped", facts)
 }
 
+// VerifyRecords has the flow's duty compare all that was copied by now, and waits
+// for that. It goes on with a verification that a runbook has begun, if that covers
+// as much.
 func (a *actions) VerifyRecords(ctx context.Context, name string) (runbook.Result, error) {
-	t, err := a.target(name)
+	want, err := a.copied(ctx, name)
 	if err != nil {
 		return runbook.Result{}, err
 	}
-	v, err := verifyFlow(ctx, t, a.maps, a.declaredCluster)
-	if err != nil {
-		return runbook.Result{}, err
+	for {
+		r, err := verificationOf(a.fleet.State(), name, time.Now())
+		if err != nil {
+			return runbook.Result{}, err
+		}
+		if r == nil || r.State != verify.Running || r.By != byRunbook {
+			err := a.verifications.start(ctx, name, verify.Request{}, byRunbook, 0)
+			if errors.Is(err, cluster.ErrConflict) {
+				pause(ctx, dutyRetry) // somebody's own verification is first
+			} else if err != nil {
+				return runbook.Result{}, err
+			}
+			if err := ctx.Err(); err != nil {
+				return runbook.Result{}, err
+			}
+			continue
+		}
+		if r, err = a.verified(ctx, name, r.ID); err != nil {
+			return runbook.Result{}, err
+		}
+		if covers(r, want) {
+			return judgeRecords(r), nil
+		}
 	}
-	var wrong []string
-	if v.different > 0 {
-		wrong = append(wrong, fmt.Sprintf("%d records differ, the first is %s", v.different, v.first))
-	}
-	facts := []runbook.Fact{{Name: "records compared", Value: fmt.Sprint(v.compared)}, {Name: "bytes compared", Value: fmt.Sprint(v.bytes)}}
-	return result(wrong, fmt.Sprintf("%d records are equal on both sides", v.compared), facts), nil
 }
 
-func (a *actions) declaredCluster(name string) (*flow.Cluster, error) {
-	o, err := a.fleet.State().Lookup(flow.KindCluster, name)
-	return o.Cluster, err
+// copied is how far the copies of a flow have come, by their keys.
+func (a *actions) copied(ctx context.Context, name string) (map[string]int64, error) {
+	t, err := a.target(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.maps.CatchUp(ctx, t.destinationID); err != nil {
+		return nil, err
+	}
+	next := map[string]int64{}
+	for _, topic := range t.topics {
+		for p := range topic.Partitions {
+			id, err := t.copyID(topic, p)
+			if err != nil {
+				return nil, err
+			}
+			if m := a.maps.Copy(id); m != nil {
+				next[id.Key().String()] = m.Next()
+			}
+		}
+	}
+	return next, nil
+}
+
+// verified waits for a verification to end.
+func (a *actions) verified(ctx context.Context, name, id string) (*verify.Report, error) {
+	for range a.fleet.Watch(ctx) {
+		r, err := verificationOf(a.fleet.State(), name, time.Now())
+		switch {
+		case err != nil:
+			return nil, err
+		case r == nil || r.ID != id:
+			return nil, fmt.Errorf("verification %s was replaced", id)
+		case r.State == verify.Stopped:
+			return nil, fmt.Errorf("verification %s was stopped", id)
+		case r.State == verify.Done:
+			return r, nil
+		}
+	}
+	return nil, cmp.Or(ctx.Err(), cluster.ErrStopped)
+}
+
+// covers says whether a verification compared everything up to some source offsets.
+func covers(r *verify.Report, want map[string]int64) bool {
+	until := map[string]int64{}
+	for _, p := range r.Partitions {
+		until[p.Copy] = p.Until
+	}
+	for key, next := range want {
+		if until[key] < next {
+			return false
+		}
+	}
+	return true
+}
+
+// judgeRecords is what a verification says to a runbook.
+func judgeRecords(r *verify.Report) runbook.Result {
+	facts := []runbook.Fact{
+		{Name: "verification", Value: r.ID}, {Name: "records compared", Value: fmt.Sprint(r.Records)}, {Name: "bytes compared", Value: fmt.Sprint(r.Bytes)},
+	}
+	for _, set := range []struct {
+		name   string
+		counts map[string]int64
+	}{{"gap: ", r.Gaps}, {"not comparable: ", r.NotComparable}} {
+		for _, why := range sortedNames(set.counts) {
+			facts = append(facts, runbook.Fact{Name: set.name + why, Value: fmt.Sprint(set.counts[why])})
+		}
+	}
+	var wrong []string
+	if r.Different > 0 {
+		wrong = append(wrong, fmt.Sprintf("%d records differ", r.Different))
+	}
+	for i, d := range r.First {
+		if i == 0 {
+			wrong[0] += ", the first is " + differenceText(d)
+		}
+		facts = append(facts, runbook.Fact{Name: "difference", Value: differenceText(d)})
+	}
+	for _, p := range r.Partitions {
+		if why := cmp.Or(p.Problem, p.Doubt); why != "" {
+			wrong = append(wrong, fmt.Sprintf("%s/%d was not compared to its end: %s", p.SourceTopic, p.Partition, why))
+		}
+	}
+	if len(wrong) == 0 && r.Verdict == verify.Incomplete {
+		wrong = append(wrong, "not everything was compared")
+	}
+	return result(wrong, fmt.Sprintf("%d records are equal on both sides", r.Records), facts)
 }
 
 func (a *actions) Lag(ctx context.Context, name string) (int64, error) {

@@ -87,11 +87,11 @@ func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) e
 	if err := errors.Join(l.directory.current(source.Cluster), l.directory.current(destination.Cluster)); err != nil {
 		return err
 	}
-	if f.Spec.Paused {
-		<-ctx.Done() // nothing is found and nothing moves
-		return nil
-	}
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.verifications.keep(ctx, a, f, l.changes(ctx, g)) })
+	if f.Spec.Paused {
+		return g.Wait() // nothing is found and nothing moves
+	}
 	discoverer := &mirror.Discoverer{
 		Flow: f, Source: source.Cluster, Destination: destination.Cluster, ClientID: l.directory.clientID, Log: l.log,
 		Known: func() []mirror.Topic { return knownTopics(l.fleet.State(), a.Work.Name) },
@@ -114,6 +114,21 @@ func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) e
 		g.Go(func() error { return syncer.Run(ctx) })
 	}
 	return g.Wait()
+}
+
+// changes tells that the fleet's state is another one, until ctx ends.
+func (l *life) changes(ctx context.Context, g *errgroup.Group) <-chan struct{} {
+	changed := make(chan struct{}, 1)
+	g.Go(func() error {
+		for range l.fleet.Watch(ctx) {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}
+		return nil
+	})
+	return changed
 }
 
 // reportTopics has the fleet remember what discovery found, if that has changed.

@@ -1,180 +1,532 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/waybillhq/waybill/api"
+	"github.com/waybillhq/waybill/cluster"
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/kafka"
+	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/offsets"
+	"github.com/waybillhq/waybill/verify"
 )
 
-// verdict is what a comparison of both sides found.
-type verdict struct {
-	compared, bytes, different int64
-	first                      string
+// verifications answers api.Verifications, and carries out those of the flows whose
+// duty is this node's. The fleet keeps what was asked for and how far it has come.
+type verifications struct {
+	fleet     proposer
+	directory *directory
+	maps      *offsets.Maps
+	entries   verify.Entries
+	log       *slog.Logger
 }
 
-// verifyFlow reads every partition of a flow on both sides, as read_committed
-// readers see them, and compares each source record with the one at its
-// translated offset. What was not copied yet when it began is not compared.
-func verifyFlow(ctx context.Context, t target, maps *offsets.Maps, declared func(name string) (*flow.Cluster, error)) (verdict, error) {
-	var total verdict
-	source, err := declared(t.flow.Spec.Source)
-	if err != nil {
-		return total, err
+var _ api.Verifications = (*verifications)(nil)
+
+// byRunbook asks for the verifications of runbooks.
+const byRunbook = "a runbook"
+
+// verificationOf is the verification of a flow as the fleet knows it, nil if there was none.
+func verificationOf(s *cluster.State, name string, now time.Time) (*verify.Report, error) {
+	f := s.Flows[name]
+	if f == nil || f.Verification == nil {
+		return nil, nil
 	}
-	destination, err := declared(t.flow.Spec.Destination)
-	if err != nil {
-		return total, err
+	v := f.Verification
+	r := &verify.Report{ID: v.ID, Flow: name, State: verify.Running, By: v.By, Started: v.Started, Ended: v.Ended, Problem: v.Problem}
+	switch {
+	case v.Stopped:
+		r.State = verify.Stopped
+	case !v.Running():
+		r.State = verify.Done
 	}
-	if err := maps.CatchUp(ctx, t.destinationID); err != nil {
-		return total, err
+	if err := json.Unmarshal(v.Request, &r.Request); err != nil {
+		return nil, fmt.Errorf("stored verification of flow %s: %w", name, err)
 	}
-	for _, topic := range t.topics {
-		for p := range topic.Partitions {
-			id, err := t.copyID(topic, p)
-			if err != nil {
-				return total, err
-			}
-			m := maps.Copy(id)
-			if m == nil || m.Next() == m.Start() {
-				continue
-			}
-			here := &partitionReader{cluster: source, at: flow.TopicPartition{Topic: topic.Source, Partition: p}}
-			there := &partitionReader{cluster: destination, at: flow.TopicPartition{Topic: topic.Destination, Partition: p}}
-			if err := comparePartition(ctx, here, there, m, &total); err != nil {
-				return total, err
-			}
+	if len(v.Found) > 0 {
+		r.Previous = &verify.Report{}
+		if err := json.Unmarshal(v.Found, r.Previous); err != nil {
+			return nil, fmt.Errorf("stored result of flow %s: %w", name, err)
 		}
 	}
-	return total, nil
+	all, err := storedProgress(v)
+	if err != nil {
+		return nil, fmt.Errorf("stored verification of flow %s: %w", name, err)
+	}
+	for _, p := range all {
+		if p.Run == v.ID {
+			r.Partitions = append(r.Partitions, p)
+		}
+	}
+	r.Sum(r.Partitions, now)
+	if r.State == verify.Running && !v.Begun {
+		r.ETASeconds, r.ETABasis = -1, ""
+	}
+	return r, nil
 }
 
-func comparePartition(ctx context.Context, here, there *partitionReader, m *offsets.Map, v *verdict) error {
-	defer here.close()
-	defer there.close()
-	if err := here.open(ctx, m.Start()); err != nil {
+// storedProgress is the progress of all copies, also of those that only an earlier
+// verification was about, by topic and partition.
+func storedProgress(v *cluster.Verification) ([]verify.Progress, error) {
+	all := make([]verify.Progress, 0, len(v.Copies))
+	for key, data := range v.Copies {
+		var p verify.Progress
+		if err := json.Unmarshal(data, &p); err != nil {
+			return nil, fmt.Errorf("copy %s: %w", key, err)
+		}
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b verify.Progress) int {
+		return cmp.Or(cmp.Compare(a.SourceTopic, b.SourceTopic), cmp.Compare(a.Partition, b.Partition))
+	})
+	return all, nil
+}
+
+func (v *verifications) Verification(_ context.Context, name string) (*verify.Report, error) {
+	s := v.fleet.State()
+	if _, err := declaredFlow(s, name); err != nil {
+		return nil, err
+	}
+	r, err := verificationOf(s, name, time.Now())
+	if err == nil && r == nil {
+		return nil, api.Errorf(http.StatusNotFound, "flow %q has not been verified", name).WithHint("replicator verify %s", name)
+	}
+	return r, err
+}
+
+func (v *verifications) StartVerification(ctx context.Context, name string, req verify.Request, by string) (*verify.Report, error) {
+	if err := checkRequest(req); err != nil {
+		return nil, err
+	}
+	if _, err := declaredFlow(v.fleet.State(), name); err != nil {
+		return nil, err
+	}
+	if err := v.start(ctx, name, req, by, 0); err != nil {
+		return nil, verificationError(err)
+	}
+	return v.Verification(ctx, name)
+}
+
+func (v *verifications) StopVerification(ctx context.Context, name string) (*verify.Report, error) {
+	r, err := v.Verification(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if r.State == verify.Running {
+		if _, err := v.fleet.Propose(ctx, &cluster.StopVerification{Flow: name, ID: r.ID, At: time.Now()}); err != nil {
+			return nil, verificationError(err)
+		}
+	}
+	return v.Verification(ctx, name)
+}
+
+func verificationError(err error) error {
+	switch {
+	case errors.Is(err, cluster.ErrConflict):
+		return api.Errorf(http.StatusConflict, "%v", err).WithHint("wait for it, or stop it")
+	case errors.Is(err, cluster.ErrNotFound):
+		return api.Errorf(http.StatusNotFound, "%v", err)
+	}
+	return err
+}
+
+// start asks the fleet for a verification. epoch is that of a duty, 0 for a person.
+func (v *verifications) start(ctx context.Context, name string, req verify.Request, by string, epoch uint64) error {
+	now := time.Now().UTC()
+	old, err := verificationOf(v.fleet.State(), name, now)
+	if err != nil {
 		return err
 	}
-	if err := there.open(ctx, 0); err != nil {
-		return err
-	}
-	differ := func(r *kgo.Record, what string) {
-		v.different++
-		if v.first == "" {
-			v.first = fmt.Sprintf("%s@%d: %s", here.at, r.Offset, what)
+	c := &cluster.StartVerification{Flow: name, ID: now.Format("20060102-150405.000"), By: by, At: now, Epoch: epoch}
+	if old != nil {
+		before := old
+		if old.State == verify.Running { // it gives way, or this one is refused
+			before = old.Previous
+		}
+		if before != nil {
+			before.Partitions, before.Previous = nil, nil
+			if c.Found, err = json.Marshal(before); err != nil {
+				return fmt.Errorf("encode the result before: %w", err)
+			}
 		}
 	}
-	route := offsets.Route{There: m}
-	for {
-		r, err := here.next(ctx)
-		if err != nil || r == nil || r.Offset >= m.Next() {
-			return err
-		}
-		image := route.Translate(r.Offset, offsets.AnyBounds)
-		if image.Why != offsets.Copied {
-			differ(r, "has no copy: "+string(image.Why))
-			continue
-		}
-		c, err := there.seek(ctx, image.Offset)
-		switch {
-		case err != nil:
-			return err
-		case c == nil:
-			differ(r, fmt.Sprintf("no record at %s@%d", there.at, image.Offset))
-		case !sameRecord(r, c):
-			differ(r, fmt.Sprintf("is not what %s@%d is", there.at, image.Offset))
-		}
-		v.compared++
-		v.bytes += int64(len(r.Key) + len(r.Value))
+	if c.Request, err = json.Marshal(req); err != nil {
+		return fmt.Errorf("encode verification: %w", err)
 	}
+	_, err = v.fleet.Propose(ctx, c)
+	return err
 }
 
-func sameRecord(a, b *kgo.Record) bool {
-	same := bytes.Equal(a.Key, b.Key) && (a.Key == nil) == (b.Key == nil) &&
-		bytes.Equal(a.Value, b.Value) && (a.Value == nil) == (b.Value == nil) &&
-		a.Timestamp.Equal(b.Timestamp) && len(a.Headers) == len(b.Headers)
-	for i := 0; same && i < len(a.Headers); i++ {
-		x, y := a.Headers[i], b.Headers[i]
-		same = x.Key == y.Key && bytes.Equal(x.Value, y.Value) && (x.Value == nil) == (y.Value == nil)
+// checkRequest finds everything that is wrong with a request.
+func checkRequest(req verify.Request) error {
+	bad := api.Errorf(http.StatusUnprocessableEntity, "the request is not valid")
+	for i, pattern := range req.Topics {
+		if _, err := (flow.Selector{Include: []string{pattern}}).Matcher(); err != nil {
+			bad.Errors = append(bad.Errors, api.Fact{Location: fmt.Sprintf("query.topic[%d]", i), Message: err.Error()})
+		}
 	}
-	return same
-}
-
-// partitionReader reads the records of one partition in order, up to where a
-// read_committed reader saw its end when it was opened.
-type partitionReader struct {
-	cluster *flow.Cluster
-	at      flow.TopicPartition
-	client  *kgo.Client
-	end     int64
-	queue   []*kgo.Record
-	done    bool
-}
-
-func (p *partitionReader) open(ctx context.Context, from int64) (err error) {
-	p.client, err = kafka.NewClient(p.cluster, "replicator-verify", kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{p.at.Topic: {p.at.Partition: kgo.NewOffset().At(from)}}))
-	if err != nil {
-		return err
+	if _, err := since(req.From); err != nil {
+		bad.Errors = append(bad.Errors, api.Fact{Location: "query.from", Message: err.Error()})
 	}
-	ends, err := kadm.NewClient(p.client).ListCommittedOffsets(ctx, p.at.Topic)
-	if err != nil {
-		return fmt.Errorf("end of %s: %w", p.at, err)
+	if rate := req.BytesPerSecond; rate != 0 && rate < int64(flow.MinBytesPerSecond) {
+		bad.Errors = append(bad.Errors, api.Fact{Location: "query.bytesPerSecond", Message: fmt.Sprintf("%d is too little to read with: write %d or more, or 0 for no limit", rate, flow.MinBytesPerSecond)})
 	}
-	end, ok := ends.Lookup(p.at.Topic, p.at.Partition)
-	if !ok || end.Err != nil {
-		return fmt.Errorf("end of %s: %w", p.at, end.Err)
+	if len(bad.Errors) > 0 {
+		return bad
 	}
-	p.end = end.Offset
-	p.done = from >= p.end
 	return nil
 }
 
-func (p *partitionReader) close() {
-	if p.client != nil {
-		p.client.Close()
+// since is the time at which a verification is to begin, zero if not at one.
+func since(from string) (time.Time, error) {
+	switch from {
+	case "", flow.VerifyFromStart, flow.VerifyFromVerified:
+		return time.Time{}, nil
+	}
+	at, err := time.Parse(time.RFC3339, from)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%q is not start, verified or a time like 2026-11-24T08:00:00Z", from)
+	}
+	return at, nil
+}
+
+// due is when a flow's declaration wants its next verification; ok is false if it
+// wants none, or one is running.
+func due(f *flow.ReplicationFlow, last *cluster.Verification) (at time.Time, ok bool) {
+	switch {
+	case f.Spec.Verify == nil || last.Running():
+		return time.Time{}, false
+	case last == nil:
+		return time.Time{}, true // at once
+	}
+	return last.Started.Add(f.Spec.Verify.Interval.Std()), true
+}
+
+// keep carries out the verifications of a flow for as long as its duty is this
+// node's, and starts those that its declaration wants.
+func (v *verifications) keep(ctx context.Context, a cluster.Assignment, f *flow.ReplicationFlow, changed <-chan struct{}) error {
+	for ctx.Err() == nil {
+		var now *cluster.Verification
+		if work := v.fleet.State().Flows[a.Work.Name]; work != nil {
+			now = work.Verification
+		}
+		if now.Running() {
+			job := &verification{verifications: v, flow: f, epoch: a.Epoch, id: now.ID, begun: now.Begun}
+			if err := job.carryOut(ctx, now, changed); err != nil && ctx.Err() == nil && job.wanted() {
+				v.log.Warn("verification", "flow", a.Work.Name, "id", now.ID, "err", err)
+				job.trouble(ctx, err)
+				pause(ctx, dutyRetry)
+			}
+			continue
+		}
+		var timer <-chan time.Time
+		if at, ok := due(f, now); ok {
+			wait := time.Until(at)
+			if wait <= 0 {
+				req := verify.Request{From: f.Spec.Verify.From, BytesPerSecond: int64(f.Spec.Verify.BytesPerSecond)}
+				if err := v.start(ctx, a.Work.Name, req, "", a.Epoch); err != nil && ctx.Err() == nil {
+					v.log.Warn("verification cannot start", "flow", a.Work.Name, "err", err)
+					pause(ctx, dutyRetry)
+				}
+				continue
+			}
+			timer = time.After(wait)
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-timer:
+		}
+	}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }
 
-// next is the next record, nil at the end.
-func (p *partitionReader) next(ctx context.Context) (*kgo.Record, error) {
+// verification is one that this node carries out.
+type verification struct {
+	*verifications
+	flow  *flow.ReplicationFlow
+	epoch uint64 // of the flow's duty
+	id    string
+	begun bool
+}
+
+// carryOut goes on with a verification until it is done, is not wanted any more, or
+// cannot go on for now.
+func (j *verification) carryOut(ctx context.Context, stored *cluster.Verification, changed <-chan struct{}) error {
+	ctx, stop := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		j.stopWhenUnwanted(ctx, stop, changed)
+	}()
+	defer func() {
+		stop()
+		<-watched
+	}()
+	var req verify.Request
+	if err := json.Unmarshal(stored.Request, &req); err != nil {
+		return fmt.Errorf("stored request: %w", err)
+	}
+	ends, err := j.open()
+	if err != nil {
+		return err
+	}
+	defer ends.close()
+	before, err := storedProgress(stored)
+	if err != nil {
+		return err
+	}
+	if err := j.maps.CatchUp(ctx, ends.destinationID); err != nil {
+		return err
+	}
+	copies := ends.copies(j.fleet.State().Flows[j.flow.Metadata.Name], req.Topics)
+	if !j.begun {
+		if before, err = j.begin(ctx, req, ends, copies, before); err != nil {
+			return err
+		}
+	}
+	copies, progress := match(copies, before, j.id)
+	j.log.Info("verification is carried out by this node", "flow", j.flow.Metadata.Name, "id", j.id, "partitions", len(copies))
+	run := verify.NewRun(verify.Config{
+		Source: verify.KafkaCluster(ends.source), Destination: verify.KafkaCluster(ends.destination), Entries: j.entries,
+		BytesPerSecond: func() int64 { return req.BytesPerSecond },
+		Save: func(ctx context.Context, changed []verify.Progress) error {
+			return j.put(ctx, changed, nil, &cluster.PutVerification{})
+		},
+	})
+	if _, err := run.Do(ctx, copies, progress); err != nil {
+		return err
+	}
+	return j.put(ctx, nil, nil, &cluster.PutVerification{Ended: time.Now()})
+}
+
+// stopWhenUnwanted ends a verification that was stopped, or that another one
+// replaces.
+func (j *verification) stopWhenUnwanted(ctx context.Context, stop func(), changed <-chan struct{}) {
 	for {
-		for len(p.queue) > 0 {
-			r := p.queue[0]
-			p.queue = p.queue[1:]
-			p.done = p.done || r.Offset+1 >= p.end
-			if !r.Attrs.IsControl() && r.Offset < p.end {
-				return r, nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+		if !j.wanted() {
+			stop()
+			return
+		}
+	}
+}
+
+// wanted says that nobody has stopped or replaced the verification.
+func (j *verification) wanted() bool {
+	f := j.fleet.State().Flows[j.flow.Metadata.Name]
+	return f != nil && f.Verification.Running() && f.Verification.ID == j.id
+}
+
+// trouble has the fleet know why a verification does not go on.
+func (j *verification) trouble(ctx context.Context, err error) {
+	if f := j.fleet.State().Flows[j.flow.Metadata.Name]; f == nil || f.Verification == nil || f.Verification.Problem == err.Error() {
+		return
+	}
+	_ = j.put(ctx, nil, nil, &cluster.PutVerification{Problem: err.Error()}) // it may be over: then nobody needs to know
+}
+
+// putBytes bounds the progress in one command, well below raftnode.MaxCommand.
+const putBytes = 128 << 10
+
+// put has the fleet keep progress, in as many commands as it takes; what else end
+// says comes with the last of them.
+func (j *verification) put(ctx context.Context, changed []verify.Progress, remove []string, end *cluster.PutVerification) error {
+	fresh := func() *cluster.PutVerification {
+		return &cluster.PutVerification{Flow: j.flow.Metadata.Name, ID: j.id, Epoch: j.epoch, Copies: map[string]json.RawMessage{}}
+	}
+	c, size := fresh(), 0
+	send := func() error {
+		_, err := j.fleet.Propose(ctx, c)
+		c, size = fresh(), 0
+		return err
+	}
+	for i := range changed {
+		data, err := json.Marshal(&changed[i])
+		if err != nil {
+			return fmt.Errorf("encode progress: %w", err)
+		}
+		c.Copies[changed[i].Copy] = data
+		if size += len(data) + len(changed[i].Copy); size >= putBytes {
+			if err := send(); err != nil {
+				return err
 			}
 		}
-		if p.done {
-			return nil, nil
+	}
+	for _, key := range remove {
+		c.Remove = append(c.Remove, key)
+		if size += len(key); size >= putBytes {
+			if err := send(); err != nil {
+				return err
+			}
 		}
-		fetches := p.client.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			return nil, fmt.Errorf("read %s: %w", p.at, err)
+	}
+	if end.Begun || !end.Ended.IsZero() || end.Problem != "" || size > 0 {
+		c.Begun, c.Ended, c.Problem = end.Begun, end.Ended, end.Problem
+		return send()
+	}
+	return nil
+}
+
+// begin has the fleet know of all copies that are to be compared, and from where.
+func (j *verification) begin(ctx context.Context, req verify.Request, ends *ends, copies []verify.Copy, before []verify.Progress) ([]verify.Progress, error) {
+	at, err := since(req.From)
+	if err != nil {
+		return nil, err
+	}
+	starts := map[flow.TopicPartition]int64{}
+	if !at.IsZero() {
+		if starts, err = ends.offsetsAt(ctx, copies, at); err != nil {
+			return nil, err
 		}
-		p.queue = fetches.Records()
+	}
+	last := map[string]int64{}
+	stale := map[string]bool{}
+	for _, p := range before {
+		last[p.Copy], stale[p.Copy] = p.Next, true
+	}
+	for _, c := range ends.copies(j.fleet.State().Flows[j.flow.Metadata.Name], nil) {
+		delete(stale, c.ID.Key().String())
+	}
+	var all []verify.Progress
+	for _, c := range copies {
+		key := c.ID.Key().String()
+		var from int64
+		switch {
+		case req.From == flow.VerifyFromVerified:
+			from = last[key]
+		case !at.IsZero():
+			from = starts[flow.TopicPartition{Topic: c.SourceTopic, Partition: c.ID.Source.Partition}]
+		}
+		all = append(all, verify.Begin(j.id, c, from, j.entries))
+	}
+	err = j.put(ctx, all, sortedNames(stale), &cluster.PutVerification{Begun: true})
+	return all, err
+}
+
+// match puts copies and their stored progress side by side. What is not a copy of
+// the flow any more is left as it is: not all of it was compared.
+func match(copies []verify.Copy, stored []verify.Progress, id string) (matched []verify.Copy, progress []verify.Progress) {
+	known := map[string]verify.Copy{}
+	for _, c := range copies {
+		known[c.ID.Key().String()] = c
+	}
+	for _, p := range stored {
+		if c, ok := known[p.Copy]; ok && p.Run == id {
+			matched, progress = append(matched, c), append(progress, p)
+		}
+	}
+	return matched, progress
+}
+
+// ends are the two clusters of a flow, with clients of their own: what they read has
+// a client id, and so quotas, apart from that of the copies.
+type ends struct {
+	source, destination     *kgo.Client
+	sourceID, destinationID string
+}
+
+func (j *verification) open() (*ends, error) {
+	e := &ends{}
+	state, clientID := j.fleet.State(), j.directory.clientID+"-verify"
+	for _, end := range []struct {
+		name string
+		cl   **kgo.Client
+		id   *string
+	}{{j.flow.Spec.Source, &e.source, &e.sourceID}, {j.flow.Spec.Destination, &e.destination, &e.destinationID}} {
+		o, err := state.Lookup(flow.KindCluster, end.name)
+		if err == nil {
+			*end.id, err = j.directory.id(end.name)
+		}
+		if err == nil {
+			*end.cl, err = kafka.NewClient(o.Cluster, clientID)
+		}
+		if err != nil {
+			e.close()
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+func (e *ends) close() {
+	for _, cl := range []*kgo.Client{e.source, e.destination} {
+		if cl != nil {
+			cl.Close()
+		}
 	}
 }
 
-// seek is the record at offset, nil if there is none. What lies before it is
-// gone; what lies behind it is not.
-func (p *partitionReader) seek(ctx context.Context, offset int64) (*kgo.Record, error) {
-	for {
-		r, err := p.next(ctx)
-		switch {
-		case err != nil || r == nil || r.Offset == offset:
-			return r, err
-		case r.Offset > offset:
-			p.queue = append([]*kgo.Record{r}, p.queue...)
-			return nil, nil
+// copies are those of a flow that patterns pick, all if there are none.
+func (e *ends) copies(work *cluster.Flow, patterns []string) (all []verify.Copy) {
+	if work == nil {
+		return nil
+	}
+	picked := flow.Selector{Include: patterns}
+	for _, name := range sortedNames(work.Topics) {
+		t := work.Topics[name].TopicSpec
+		source, err1 := ledger.ParseTopicID(t.SourceID)
+		destination, err2 := ledger.ParseTopicID(t.DestinationID)
+		if errors.Join(err1, err2) != nil || len(patterns) > 0 && !picked.Match(name) {
+			continue // it has no counterpart yet, so nothing of it was copied
+		}
+		for p := range t.Partitions {
+			all = append(all, verify.Copy{
+				ID: ledger.CopyID{
+					Source:      ledger.End{Cluster: e.sourceID, TopicID: source, Partition: p},
+					Destination: ledger.End{Cluster: e.destinationID, TopicID: destination, Partition: p},
+				},
+				SourceTopic: t.Source, DestinationTopic: t.Destination, Preserve: t.Offsets == "preserve",
+			})
 		}
 	}
+	return all
+}
+
+// offsetsAt are the source offsets of the first records at or after a time.
+func (e *ends) offsetsAt(ctx context.Context, copies []verify.Copy, at time.Time) (map[flow.TopicPartition]int64, error) {
+	var topics []string
+	for _, c := range copies {
+		if len(topics) == 0 || topics[len(topics)-1] != c.SourceTopic {
+			topics = append(topics, c.SourceTopic)
+		}
+	}
+	starts := map[flow.TopicPartition]int64{}
+	if len(topics) == 0 {
+		return starts, nil // asking for no topic would mean all
+	}
+	listed, err := kadm.NewClient(e.source).ListOffsetsAfterMilli(ctx, at.UnixMilli(), topics...)
+	if err == nil {
+		err = listed.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("source offsets at %s: %w", at.Format(time.RFC3339), err)
+	}
+	listed.Each(func(o kadm.ListedOffset) {
+		starts[flow.TopicPartition{Topic: o.Topic, Partition: o.Partition}] = o.Offset
+	})
+	return starts, nil
 }

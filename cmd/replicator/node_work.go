@@ -37,8 +37,11 @@ type work struct {
 	directory *directory
 	groups    *groups
 	runbooks  *runbooks
-	metrics   *nodeMetrics
-	log       *slog.Logger
+
+	verifications *verifications
+
+	metrics *nodeMetrics
+	log     *slog.Logger
 
 	manager atomic.Pointer[mirror.Manager] // of the present life, for metrics
 }
