@@ -108,6 +108,9 @@ func TestFull(t *testing.T) {
 	if got, want := objects[2].Flow.Spec.Limits.BytesPerSecond, flow.Size(50<<20); got != want {
 		t.Errorf("bytes per second: got %s, want %s", got, want)
 	}
+	if got, want := *objects[2].Flow.Spec.Verify, (flow.FlowVerify{Interval: flow.Duration(12 * time.Hour), BytesPerSecond: 10 << 20, From: "verified"}); got != want {
+		t.Errorf("verify: got %+v, want %+v", got, want)
+	}
 	steps := objects[3].Runbook.Spec.Steps
 	verbs := ""
 	for _, s := range steps {

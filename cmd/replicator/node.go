@@ -21,6 +21,7 @@ import (
 	"github.com/waybillhq/waybill/lineage"
 	"github.com/waybillhq/waybill/mirror"
 	"github.com/waybillhq/waybill/offsets"
+	"github.com/waybillhq/waybill/verify"
 )
 
 // node is one replicator process: its parts in the order in which they depend
@@ -88,7 +89,7 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 	n.work = &work{
 		fleet: n.fleet, fleetName: f.Fleet, maps: n.maps, directory: n.directory, groups: groups, runbooks: runbooks, verifications: verifications, log: log,
 	}
-	if n.work.metrics, err = newNodeMetrics(f.Name, n.work.counters, n.raft); err != nil {
+	if n.work.metrics, err = newNodeMetrics(f.Name, n.work.counters, n.raft, n.verified); err != nil {
 		return nil, err
 	}
 	n.server = &http.Server{
@@ -213,6 +214,21 @@ func (n *node) ready() error {
 func (n *node) raft() (bool, uint64) {
 	_, revision := n.fleet.Current()
 	return n.fleet.Leader() == n.fleet.Name(), revision
+}
+
+// verified are the verifications of the flows whose duty is this node's. One that
+// cannot be read is for those who ask for it by name.
+func (n *node) verified() (all []*verify.Report) {
+	s := n.fleet.State()
+	for _, name := range sortedNames(s.Flows) {
+		if s.Flows[name].Duty.Node != n.fleet.Name() {
+			continue
+		}
+		if r, err := verificationOf(s, name, time.Now()); err == nil && r != nil {
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 // counters are those of the present life, nil if there is none.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 
 	"github.com/waybillhq/waybill/mirror"
+	"github.com/waybillhq/waybill/verify"
 )
 
 // nodeMetrics are what a node measures, as OpenTelemetry instruments that
@@ -27,7 +29,7 @@ type nodeMetrics struct {
 func (m *nodeMetrics) observe(copies []mirror.CopyStatus) { m.copies.Store(&copies) }
 
 // newNodeMetrics registers everything. The functions are asked at each scrape.
-func newNodeMetrics(node string, counters func() *mirror.Metrics, raft func() (leader bool, revision uint64)) (*nodeMetrics, error) {
+func newNodeMetrics(node string, counters func() *mirror.Metrics, raft func() (leader bool, revision uint64), verified func() []*verify.Report) (*nodeMetrics, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	exporter, err := otelprom.New(otelprom.WithRegisterer(registry), otelprom.WithoutScopeInfo(), otelprom.WithoutTargetInfo())
@@ -44,6 +46,9 @@ func newNodeMetrics(node string, counters func() *mirror.Metrics, raft func() (l
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
 	if err := registerRaft(meter, node, raft); err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	if err := registerVerifications(meter, verified); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
 	return m, nil
@@ -123,6 +128,33 @@ func registerMirror(meter metric.Meter, counters func() *mirror.Metrics) error {
 		}
 	}
 	return nil
+}
+
+// registerVerifications exports the comparisons of the flows whose duty is this
+// node's. What one found counts until the next has ended.
+func registerVerifications(meter metric.Meter, verified func() []*verify.Report) error {
+	differences, err1 := meter.Int64ObservableGauge("waybill_verify_differences", metric.WithDescription("Records that the comparison of both sides found not to be as they should be."))
+	records, err2 := meter.Int64ObservableGauge("waybill_verify_records", metric.WithDescription("Records that it has compared."))
+	ended, err3 := meter.Float64ObservableGauge("waybill_verify_ended_time", metric.WithUnit("s"), metric.WithDescription("When the last one was done, since 1970; no value while there was none."))
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return err
+	}
+	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		for _, r := range verified() {
+			flow := metric.WithAttributes(attribute.String("flow", r.Flow))
+			found, last := r.Different, r
+			if r.State == verify.Running && r.Previous != nil {
+				found, last = max(found, r.Previous.Different), r.Previous
+			}
+			o.ObserveInt64(differences, found, flow)
+			o.ObserveInt64(records, r.Records, flow)
+			if last.State == verify.Done {
+				o.ObserveFloat64(ended, float64(last.Ended.UnixMilli())/1000, flow)
+			}
+		}
+		return nil
+	}, differences, records, ended)
+	return err
 }
 
 func registerRaft(meter metric.Meter, node string, raft func() (bool, uint64)) error {
