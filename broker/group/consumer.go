@@ -137,11 +137,23 @@ type classicMember struct {
 func (m *consumerMember) size() int {
 	n := 128 + len(m.id) + len(m.instanceID) + len(m.rackID) + len(m.clientID) + len(m.clientHost) + len(m.regex) + textSize(m.topics)
 	if m.classic != nil {
-		for _, p := range m.classic.protocols {
-			n += 16 + len(p.Name) + len(p.Metadata)
-		}
+		n += protocolSize(m.classic.protocols)
 	}
 	return n
+}
+
+// holds says whether the group has room for what a member says of itself, in memory
+// and in the log.
+func (g *Consumer) holds(id string, bytes int) bool {
+	if g.rules.MaxBytes == 0 {
+		return true
+	}
+	for _, m := range g.members {
+		if m.id != id {
+			bytes += m.size()
+		}
+	}
+	return bytes <= heldFactor*g.rules.MaxBytes
 }
 
 // textSize is what names take in a record, about.

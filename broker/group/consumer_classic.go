@@ -29,8 +29,13 @@ func (s *consumerStep) join(j Join) {
 		refuse(kerr.InconsistentGroupProtocol, j.MemberID)
 		return
 	}
-	if asked := (consumerMember{clientID: j.ClientID, topics: sub.Topics, classic: &classicMember{protocols: j.Protocols}}); !s.rules.fits(1024 + asked.size()) {
+	asked := consumerMember{clientID: j.ClientID, topics: sub.Topics, classic: &classicMember{protocols: j.Protocols}}
+	if !s.rules.fits(1024 + asked.size()) {
 		refuse(kerr.InvalidRequest, j.MemberID)
+		return
+	}
+	if !s.holds(j.MemberID, asked.size()) {
+		refuse(kerr.GroupMaxSizeReached, j.MemberID)
 		return
 	}
 	if j.MemberID == "" && j.InstanceID == "" && j.RequireMemberID {

@@ -38,8 +38,13 @@ func (s *consumerStep) consumerHeartbeat(h ConsumerHeartbeat) {
 		s.emit(ConsumerBeaten{To: h.To, MemberID: h.MemberID, MemberEpoch: h.MemberEpoch})
 		return
 	}
-	if !s.rules.fits(1024 + len(h.ClientID) + textSize(h.SubscribedTopicNames)) {
+	asked := 1024 + len(h.ClientID) + textSize(h.SubscribedTopicNames)
+	switch _, known := s.members[h.MemberID]; {
+	case !s.rules.fits(asked):
 		refuse(kerr.InvalidRequest)
+		return
+	case (!known || h.SubscribedTopicNames != nil) && !s.holds(h.MemberID, asked):
+		refuse(kerr.GroupMaxSizeReached)
 		return
 	}
 	m, err := s.admit(h)

@@ -33,9 +33,14 @@ type Rules struct {
 	// MaxMembers bounds a group (group.max.size); 0 is no bound.
 	MaxMembers int
 	// MaxBytes bounds the metadata and assignments of a group, which must fit
-	// into one record; 0 is no bound.
+	// into one record; 0 is no bound. Members say more than that when they join, and
+	// the group has that in memory: [heldFactor] times as much.
 	MaxBytes int
 }
+
+// heldFactor is by how much all that a group's members say when they join may be more
+// than a record takes: of the protocols that each of them names one is chosen.
+const heldFactor = 16
 
 // Group is one classic consumer group. It is not safe for concurrent use.
 //
@@ -247,6 +252,33 @@ func (g *Group) size() int {
 	n := 0
 	for _, m := range g.members {
 		n += 64 + len(m.id) + len(m.instanceID) + len(m.clientID) + len(m.clientHost) + len(m.metadata(g.protocol)) + len(m.assignment)
+	}
+	return n
+}
+
+// holds says whether the group has room for what a join says, in memory: members stay
+// for as long as their sessions, also when their clients have left.
+func (g *Group) holds(j Join) bool {
+	if g.rules.MaxBytes <= 0 {
+		return true
+	}
+	n := protocolSize(j.Protocols)
+	for id := range g.pending {
+		n += len(id)
+	}
+	for _, m := range g.members {
+		if m.id != j.MemberID {
+			n += 64 + len(m.id) + len(m.instanceID) + len(m.clientID) + protocolSize(m.protocols)
+		}
+	}
+	return n <= heldFactor*g.rules.MaxBytes
+}
+
+// protocolSize is what protocols take, about.
+func protocolSize(protocols []Protocol) int {
+	n := 0
+	for _, p := range protocols {
+		n += 16 + len(p.Name) + len(p.Metadata)
 	}
 	return n
 }

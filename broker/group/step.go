@@ -33,6 +33,8 @@ func (s *step) join(j Join) {
 	switch {
 	case !known && !replaces && s.rules.MaxMembers > 0 && len(s.members) >= s.rules.MaxMembers:
 		refuse(kerr.GroupMaxSizeReached)
+	case !s.holds(j):
+		refuse(kerr.GroupMaxSizeReached)
 	case !s.supports(j.ProtocolType, j.Protocols):
 		refuse(kerr.InconsistentGroupProtocol)
 	case j.MemberID != "":
@@ -41,6 +43,8 @@ func (s *step) join(j Join) {
 		}
 	case replaces && j.InstanceID != "":
 		s.replaceStatic(j)
+	case j.InstanceID == "" && j.RequireMemberID && s.rules.MaxMembers > 0 && len(s.pending) >= s.rules.MaxMembers:
+		refuse(kerr.GroupMaxSizeReached) // of ids that nobody has come back with
 	case j.InstanceID == "" && j.RequireMemberID:
 		s.pending[j.NewMemberID] = s.now.Add(j.SessionTimeout)
 		s.emit(Joined{To: j.To, Err: kerr.MemberIDRequired, MemberID: j.NewMemberID, Generation: -1})
