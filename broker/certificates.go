@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -66,7 +65,7 @@ type certificates struct {
 // loadedTLS is what the files said.
 type loadedTLS struct {
 	config  *tls.Config
-	revoked []*x509.RevocationList
+	revoked []*revocations
 	// expires is the end of the server's own certificate.
 	expires time.Time
 }
@@ -161,38 +160,6 @@ func (c *certificates) load() (*loadedTLS, error) {
 	return l, nil
 }
 
-func loadRevocations(file string) ([]*x509.RevocationList, error) {
-	rest, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("load crl: %w", err)
-	}
-	var blocks [][]byte
-	if !bytes.Contains(rest, []byte("-----BEGIN")) {
-		blocks = [][]byte{rest} // DER
-	}
-	for len(blocks) == 0 || len(rest) > 0 {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type == "X509 CRL" {
-			blocks = append(blocks, block.Bytes)
-		}
-	}
-	var lists []*x509.RevocationList
-	for _, der := range blocks {
-		list, err := x509.ParseRevocationList(der)
-		if err != nil {
-			return nil, fmt.Errorf("load crl %s: %w", file, err)
-		}
-		lists = append(lists, list)
-	}
-	if len(lists) == 0 {
-		return nil, fmt.Errorf("load crl: no list in %s", file)
-	}
-	return lists, nil
-}
-
 // checkRevocation wants one chain of which every certificate is on no list of
 // its issuer, and of whose issuers each has a list that is not out of date: like
 // Java and OpenSSL, what cannot be told is not trusted.
@@ -216,7 +183,8 @@ func (l *loadedTLS) checkChain(chain []*x509.Certificate, now time.Time) error {
 			if !bytes.Equal(list.RawIssuer, issuer.RawSubject) || list.CheckSignatureFrom(issuer) != nil {
 				continue
 			}
-			fresh = fresh || list.NextUpdate.IsZero() || now.Before(list.NextUpdate)
+			current := list.NextUpdate.IsZero() || now.Before(list.NextUpdate)
+			fresh = fresh || current && list.scope.covers(cert)
 			for _, entry := range list.RevokedCertificateEntries {
 				if entry.SerialNumber.Cmp(cert.SerialNumber) == 0 {
 					return fmt.Errorf("certificate %x of %q is revoked", cert.SerialNumber, cert.Subject)
