@@ -2,6 +2,7 @@ package offsets
 
 import (
 	"fmt"
+	"iter"
 
 	"github.com/waybillhq/waybill/internal/ledger"
 )
@@ -19,6 +20,7 @@ type Map struct {
 	epoch  uint64
 	start  int64
 	tiles  tiles
+	routes *routes // shared by all clones: only [Maps] reads it, of its own map
 	faults []Fault
 	doubt  string // why the ledger may have lost what the copy did last
 
@@ -37,7 +39,7 @@ const maxFaults = 100
 
 // NewMap is the map of a copy that the ledger has not mentioned.
 func NewMap() *Map {
-	return &Map{start: -1, tiles: newTiles(0), sourceEpoch: -1, destinationEpoch: -1}
+	return &Map{start: -1, tiles: newTiles(0), routes: &routes{}, sourceEpoch: -1, destinationEpoch: -1}
 }
 
 // ID is what the map is about; it is zero until a Begin was seen.
@@ -131,7 +133,7 @@ func (m *Map) applyHop(h *ledger.Hop) bool {
 	case h.From < from:
 		m.blur(h.From, min(h.Next, from), fmt.Sprintf("two hops claim the offsets from %d", h.From))
 	}
-	for t := range hopTiles(h) {
+	for t, run := range hopTiles(h) {
 		if skip := from - t.source; skip > 0 {
 			skip = min(skip, t.count)
 			t = tile{t.source + skip, t.count - skip, t.dest + skip, t.reason}
@@ -140,25 +142,30 @@ func (m *Map) applyHop(h *ledger.Hop) bool {
 			m.hole(t.end(), fmt.Sprintf("destination offset %d is below %d, where the copy stood", t.dest, m.tiles.last.dest))
 			continue
 		}
+		if t.run() && t.count > 0 {
+			m.routes.note(t.dest, h, run)
+		}
 		m.tiles.add(t)
 	}
 	return true
 }
 
-// hopTiles yields a hop's runs and gaps in the order of their source offsets.
-func hopTiles(h *ledger.Hop) func(func(tile) bool) {
-	return func(yield func(tile) bool) {
+// hopTiles yields a hop's runs and gaps in the order of their source offsets, each
+// run as it stands in the hop, too.
+func hopTiles(h *ledger.Hop) iter.Seq2[tile, ledger.Run] {
+	return func(yield func(tile, ledger.Run) bool) {
 		runs, gaps := h.Runs, h.Gaps
 		for len(runs)+len(gaps) > 0 {
 			var t tile
+			var run ledger.Run
 			if len(gaps) == 0 || len(runs) > 0 && runs[0].Source < gaps[0].Source {
-				t = tile{source: runs[0].Source, count: runs[0].Count, dest: runs[0].Destination}
-				runs = runs[1:]
+				run, runs = runs[0], runs[1:]
+				t = tile{source: run.Source, count: run.Count, dest: run.Destination}
 			} else {
 				t = tile{source: gaps[0].Source, count: gaps[0].Count, reason: gaps[0].Reason}
 				gaps = gaps[1:]
 			}
-			if !yield(t) {
+			if !yield(t, run) {
 				return
 			}
 		}

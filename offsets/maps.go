@@ -38,6 +38,7 @@ type Maps struct {
 	topics  map[string]ledger.TopicID       // of the ledgers, by cluster.id
 	next    map[place]int64                 // what is applied already ends here
 	waived  map[place]int64                 // faults up to here count no more
+	writers map[string]map[int64]bool       // replicators' producer ids, by cluster.id
 }
 
 // entry is one copy. Its Map is replaced, not changed, once it was handed out.
@@ -83,6 +84,7 @@ func NewMaps() *Maps {
 		ledgers: map[string]Ledger{}, copies: map[ledger.CopyKey]*entry{}, names: map[nameKey][]ledger.CopyKey{},
 		into: map[ledger.End][]ledger.CopyKey{}, faults: map[place]fault{},
 		topics: map[string]ledger.TopicID{}, next: map[place]int64{}, waived: map[place]int64{},
+		writers: map[string]map[int64]bool{},
 	}
 }
 
@@ -128,6 +130,7 @@ func (ms *Maps) forget(cluster string) {
 	for e, keys := range ms.into {
 		ms.into[e] = slices.DeleteFunc(keys, isGone)
 	}
+	delete(ms.writers, cluster)
 	maps.DeleteFunc(ms.faults, func(at place, _ fault) bool { return at.cluster == cluster })
 	maps.DeleteFunc(ms.next, func(at place, _ int64) bool { return at.cluster == cluster })
 }
@@ -149,6 +152,8 @@ func (ms *Maps) Apply(pos tail.Position, p *ledger.Page) {
 			ms.applyTo(e.Copy, pos, e)
 		case *ledger.Retraction:
 			ms.applyTo(e.Copy, pos, e)
+		case *ledger.Writer:
+			ms.register(pos.Cluster, e)
 		}
 	}
 }

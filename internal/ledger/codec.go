@@ -70,7 +70,66 @@ func (e *Hop) append(b []byte) []byte {
 		b = binary.AppendUvarint(append(b, byte(gaps[0].Reason)), uint64(gaps[0].Count))
 		gaps = gaps[1:]
 	}
+	if e.Untraced {
+		return b
+	}
+	return e.appendRoutes(b)
+}
+
+// The routes are the last field of a hop: each as the lives that it leads through,
+// and then, if there is any, for each stretch of runs with one route how many they
+// are and which.
+func (e *Hop) appendRoutes(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(e.Routes)))
+	for _, route := range e.Routes {
+		b = binary.AppendUvarint(b, uint64(len(route)))
+		for _, l := range route {
+			b = append(appendStrings(b, l.Cluster), l.TopicID[:]...)
+		}
+	}
+	if len(e.Routes) == 0 {
+		return b
+	}
+	for runs := e.Runs; len(runs) > 0; {
+		n := 1
+		for n < len(runs) && runs[n].Route == runs[0].Route {
+			n++
+		}
+		b = binary.AppendUvarint(b, uint64(n))
+		b = binary.AppendUvarint(b, uint64(runs[0].Route))
+		runs = runs[n:]
+	}
 	return b
+}
+
+func (e *Hop) readRoutes(r *reader) {
+	if e.Untraced = r.bad == "" && len(r.buf) == 0; e.Untraced {
+		return
+	}
+	for n := r.count(1); n > 0 && r.bad == ""; n-- {
+		var route Route
+		for lives := r.count(1 + len(TopicID{})); lives > 0; lives-- {
+			var l Life
+			r.strings(&l.Cluster)
+			copy(l.TopicID[:], r.take(len(l.TopicID)))
+			route = append(route, l)
+		}
+		e.Routes = append(e.Routes, route)
+	}
+	if len(e.Routes) == 0 {
+		return
+	}
+	for runs := e.Runs; len(runs) > 0 && r.bad == ""; {
+		n, route := r.uvarint(), r.uvarint()
+		if n == 0 || n > uint64(len(runs)) || route > uint64(len(e.Routes)) {
+			r.fail("route %d for %d of %d runs", route, n, len(runs))
+			return
+		}
+		for i := range runs[:n] {
+			runs[i].Route = int(route)
+		}
+		runs = runs[n:]
+	}
 }
 
 func (e *Hop) read(r *reader) {
@@ -103,6 +162,7 @@ func (e *Hop) read(r *reader) {
 		}
 		e.Next += count
 	}
+	e.readRoutes(r)
 }
 
 func (e *Retraction) append(b []byte) []byte {

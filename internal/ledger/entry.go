@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -106,7 +107,29 @@ type Hop struct {
 
 	At    time.Time
 	Bytes int64 // of batches as written
+
+	// Routes are how records had come to the source before they were copied from
+	// there. A run's records came by the one that it names, or were born there.
+	Routes []Route
+	// Untraced says that the hop was written by a version that kept no routes.
+	Untraced bool
 }
+
+// Life is one life of a topic: a topic that is created again is another one.
+type Life struct {
+	Cluster string // cluster.id
+	TopicID TopicID
+}
+
+// Life is that of the topic whose partition the end is.
+func (e End) Life() Life { return Life{e.Cluster, e.TopicID} }
+
+// Route is the topics that a record has passed, its birthplace first. The place
+// where it lies is not part of it: for a record that was born there it is empty.
+type Route []Life
+
+// Through says that the route leads through a topic.
+func (r Route) Through(l Life) bool { return slices.Contains(r, l) }
 
 // Run is a stretch of source offsets with one record each that went, in order
 // and unbroken, to as many destination offsets.
@@ -119,6 +142,9 @@ type Run struct {
 	// batches one after the other; for Reencoded, the CRC-32C over the canonical
 	// form of its records (see CanonicalDigest in internal/record).
 	Digest uint32
+	// Route is 0 for records that were born at the source, else one more than the
+	// index of their route in the hop's Routes.
+	Route int
 }
 
 // Path is how a run's records travelled.
@@ -149,9 +175,10 @@ const (
 	Quarantined Reason = 6 // the destination cannot take it
 	Returned    Reason = 7 // it came from the destination (loop)
 	NotAsked    Reason = 8 // it lies before the flow's start
+	NotLocal    Reason = 9 // it was not born at the source, and the flow copies what was
 )
 
-var reasonNames = [...]string{"", "compacted", "aborted", "control", "expired", "filtered", "quarantined", "returned", "not-asked"}
+var reasonNames = [...]string{"", "compacted", "aborted", "control", "expired", "filtered", "quarantined", "returned", "not-asked", "not-local"}
 
 func (r Reason) String() string {
 	if int(r) < len(reasonNames) && r != 0 {

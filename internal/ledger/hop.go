@@ -21,6 +21,9 @@ func (e *Hop) Check() error {
 			if runs[0].Destination < dest || runs[0].Destination > math.MaxInt64-max(count, 0) {
 				return fmt.Errorf("hop at offset %d: destination %d after %d", source, runs[0].Destination, dest)
 			}
+			if r := runs[0].Route; r < 0 || r > len(e.Routes) {
+				return fmt.Errorf("hop at offset %d: route %d of %d", source, r, len(e.Routes))
+			}
 			dest = runs[0].Destination + count
 			runs = runs[1:]
 		} else {
@@ -48,4 +51,24 @@ func (e *Hop) Records() int64 {
 		n += r.Count
 	}
 	return n
+}
+
+// RouteOf is how a run's records had come to the source.
+func (e *Hop) RouteOf(r Run) Route {
+	if r.Route == 0 {
+		return nil
+	}
+	return e.Routes[r.Route-1]
+}
+
+// Origin is where the records of a stretch of a partition's offsets are from, as
+// the hop says that brought them.
+type Origin struct {
+	// Route ends with the topic that they were copied from.
+	Route Route
+	// Next is the offset after the stretch.
+	Next int64
+	// Untraced says that the hop keeps no routes: what lies before the end of Route
+	// is not known.
+	Untraced bool
 }

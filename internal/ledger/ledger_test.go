@@ -30,12 +30,14 @@ func entries() []Entry {
 			Copy: copyID.Key(), Epoch: 7, From: 42, Next: 160,
 			Runs: []Run{
 				{Source: 42, Count: 8, Destination: 1000, Path: Raw, Digest: 0xdeadbeef},
-				{Source: 50, Count: 50, Destination: 1010, Path: Reencoded, Digest: 1},
+				{Source: 50, Count: 50, Destination: 1010, Path: Reencoded, Digest: 1, Route: 2},
 				{Source: 103, Count: 57, Destination: 1060, Path: Raw},
 			},
 			Gaps:              []Gap{{Source: 100, Count: 1, Reason: Control}, {Source: 101, Count: 2, Reason: Filtered}},
 			SourceLeaderEpoch: 4, DestinationLeaderEpoch: -1, At: at, Bytes: 12345,
+			Routes: []Route{{{"north", TopicID{5}}}, {{"south", TopicID{6}}, {"north", TopicID{5}}}},
 		},
+		&Hop{Copy: copyID.Key(), Epoch: 7, From: 5, Next: 6, Runs: []Run{{Source: 5, Count: 1, Path: Raw}}, At: at, Untraced: true},
 		&Retraction{Copy: copyID.Key(), Epoch: 8, Source: 100, Destination: 1060, At: at},
 		&Writer{Cluster: "dst", ProducerID: 4000, ProducerEpoch: 32766, Lane: "lane", Fleet: "prod", Node: "n1", At: at},
 		&Production{Place: place, Client: client, Records: 10, ProducerID: -1, FirstAt: at, At: at.Add(time.Second)},
@@ -110,7 +112,7 @@ func TestDecodeOfBadBytes(t *testing.T) {
 	newer := append([]byte{}, good...)
 	newer[2] = Version + 1
 	hop := func(count, dest int64, tail ...byte) []byte {
-		b := (&Hop{From: 5, Next: 5}).append(nil)
+		b := (&Hop{From: 5, Next: 5, Untraced: true}).append(nil)
 		b = append(b[:len(b)-1], 1, 0)
 		b = binary.AppendVarint(binary.AppendUvarint(b, uint64(count)), dest)
 		return append(b, tail...)
@@ -136,6 +138,10 @@ func TestDecodeOfBadBytes(t *testing.T) {
 		{"empty run", sealEntry(kindHop, hop(0, 0, 1, 0, 0, 0, 0)), "corrupt ledger page: entry of kind 2: run or gap of 0 offsets"},
 		{"huge run", sealEntry(kindHop, hop(-1, 0, 1, 0, 0, 0, 0)), "corrupt ledger page: entry of kind 2: run or gap of -1 offsets"},
 		{"negative destination", sealEntry(kindHop, hop(1, -4, 1, 0, 0, 0, 0)), "corrupt ledger page: entry of kind 2: destination offset -4 after 0"},
+		{"too many routes", sealEntry(kindHop, hop(1, 4, 1, 0, 0, 0, 0, 9, 0)), "corrupt ledger page: entry of kind 2: 9 elements in 1 bytes"},
+		{"no such route", sealEntry(kindHop, hop(1, 4, 1, 0, 0, 0, 0, 1, 0, 1, 2)), "corrupt ledger page: entry of kind 2: route 2 for 1 of 1 runs"},
+		{"a route for too many runs", sealEntry(kindHop, hop(1, 4, 1, 0, 0, 0, 0, 1, 0, 2, 1)), "corrupt ledger page: entry of kind 2: route 1 for 2 of 1 runs"},
+		{"runs without a route", sealEntry(kindHop, hop(1, 4, 1, 0, 0, 0, 0, 1, 0)), "corrupt ledger page: entry of kind 2: number is not readable"},
 		{"cut hop", sealEntry(kindHop, hop(1, 4, 1)), "corrupt ledger page: entry of kind 2: ends 4 bytes early"},
 		{"wide producer epoch", sealEntry(kindWriter, wide), "corrupt ledger page: entry of kind 4: 32768 does not fit 16 bits"},
 		{"negative offset", sealEntry(kindRetraction, negative), "corrupt ledger page: entry of kind 3: -1 is no offset"},
@@ -231,6 +237,7 @@ func TestHopCheck(t *testing.T) {
 		"empty run":      {From: 0, Next: 0, Runs: []Run{{Source: 0}}},
 		"goes backwards": {From: 0, Next: 2, Runs: []Run{{Source: 0, Count: 1, Destination: 5}, {Source: 1, Count: 1, Destination: 5}}},
 		"no reason":      {From: 0, Next: 1, Gaps: []Gap{{Count: 1}}},
+		"no such route":  {From: 0, Next: 1, Runs: []Run{{Count: 1, Route: 2}}, Routes: []Route{{{"c", TopicID{1}}}}},
 	}
 	for name, h := range bad {
 		if err := h.Check(); err == nil {

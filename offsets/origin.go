@@ -1,0 +1,145 @@
+package offsets
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sort"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// The ledger of a cluster says which producers there are replicators, and by which
+// way the records came that they wrote: who copies from that cluster asks, so as
+// not to carry records back to where they have been.
+
+// routes are by which ways the records of one copy came, by destination offset. It
+// holds where the way changes: nothing for records that were born at the source.
+type routes struct {
+	known   []way
+	changes []change // by destination, ascending
+}
+
+// way is a route as a hop has it.
+type way struct {
+	route    ledger.Route
+	untraced bool
+}
+
+// change says that records from a destination offset on came by a way: 0 for those
+// born at the source, else one more than its index.
+type change struct {
+	dest int64
+	way  int32
+}
+
+// note takes down by which way a run came that lies at or above all before it, or
+// takes their place.
+func (rs *routes) note(dest int64, h *ledger.Hop, run ledger.Run) {
+	for len(rs.changes) > 0 && rs.changes[len(rs.changes)-1].dest >= dest {
+		rs.changes = rs.changes[:len(rs.changes)-1]
+	}
+	w := rs.index(way{h.RouteOf(run), h.Untraced})
+	if w != rs.at(dest) {
+		rs.changes = append(rs.changes, change{dest, w})
+	}
+}
+
+func (rs *routes) index(w way) int32 {
+	if len(w.route) == 0 && !w.untraced {
+		return 0
+	}
+	for i, k := range rs.known {
+		if k.untraced == w.untraced && slices.Equal(k.route, w.route) {
+			return int32(i + 1)
+		}
+	}
+	rs.known = append(rs.known, w)
+	return int32(len(rs.known))
+}
+
+// at is the way of what lies at a destination offset.
+func (rs *routes) at(dest int64) int32 {
+	if i := rs.after(dest); i > 0 {
+		return rs.changes[i-1].way
+	}
+	return 0
+}
+
+// after is the index of the first change above a destination offset.
+func (rs *routes) after(dest int64) int {
+	return sort.Search(len(rs.changes), func(i int) bool { return rs.changes[i].dest > dest })
+}
+
+// origin is where the record at a destination offset is from, if the copy wrote it.
+func (m *Map) origin(dest int64) (ledger.Origin, bool) {
+	for _, t := range m.tiles.fromDest(dest) {
+		if t.dest > dest || !m.Began() {
+			break
+		}
+		o := ledger.Origin{Next: t.destEnd()}
+		if i := m.routes.after(dest); i < len(m.routes.changes) {
+			o.Next = min(o.Next, m.routes.changes[i].dest)
+		}
+		if w := m.routes.at(dest); w > 0 {
+			k := m.routes.known[w-1]
+			o.Route, o.Untraced = slices.Clip(k.route), k.untraced
+		}
+		o.Route = append(o.Route, m.id.Source.Life())
+		return o, true
+	}
+	return ledger.Origin{}, false
+}
+
+func (ms *Maps) register(cluster string, w *ledger.Writer) {
+	if w.Cluster != cluster {
+		return // of another cluster, where this ledger says nothing
+	}
+	if ms.writers[cluster] == nil {
+		ms.writers[cluster] = map[int64]bool{}
+	}
+	ms.writers[cluster][w.ProducerID] = true
+}
+
+// Replicator says whether a cluster's ledger, as far as it has been read, has a
+// producer id as a replicator's.
+func (ms *Maps) Replicator(cluster string, producerID int64) bool {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	return ms.writers[cluster][producerID]
+}
+
+// Origin is where the record at an offset of a partition is from, if a hop that has
+// been read tells. Where two copies claim to have written it nothing is said.
+func (ms *Maps) Origin(at ledger.End, offset int64) (ledger.Origin, bool) {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	var found ledger.Origin
+	claims := 0
+	for _, key := range ms.into[at] {
+		if o, ok := ms.copies[key].m.origin(offset); ok {
+			found = o
+			claims++
+		}
+	}
+	return found, claims == 1
+}
+
+// ReadLedger waits until everything that is in a cluster's ledger now was applied,
+// and says whether the cluster shows one. It returns an error that wraps
+// [ErrUncertain] if any of it may be lost: a producer that it does not have may be
+// a replicator's, then.
+func (ms *Maps) ReadLedger(ctx context.Context, cluster string) (exists bool, err error) {
+	if err := ms.CatchUp(ctx, cluster); err != nil {
+		return false, err
+	}
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	for at, f := range ms.faults {
+		if at.cluster == cluster && f.offset > ms.waivedAt(at) {
+			return false, fmt.Errorf("%w: %s", ErrUncertain, f.why)
+		}
+	}
+	l := ms.ledgers[cluster]
+	return l != nil && l.Exists(), nil
+}
