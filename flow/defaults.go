@@ -5,6 +5,12 @@ import "time"
 // OffsetsTranslate is a value of [FlowSpec.Offsets].
 const OffsetsTranslate = "translate"
 
+// Values of [FlowSpec.Origin].
+const (
+	OriginAny   = "any"
+	OriginLocal = "local"
+)
+
 // Values of [ConfigSync.OnDrift].
 const (
 	DriftReport    = "report"    // show it and leave it
@@ -34,6 +40,10 @@ const (
 	// DefaultStart copies all there is: a flow that begins at the end would
 	// silently leave data behind.
 	DefaultStart = StartEarliest
+
+	// DefaultOrigin carries records on from cluster to cluster, each once: what has
+	// been in a place is not copied back to it.
+	DefaultOrigin = OriginAny
 
 	// DefaultOnDrift leaves alone what somebody has set at the destination.
 	DefaultOnDrift = DriftReport
@@ -104,6 +114,7 @@ func (o Object) fillDefaults() {
 		spec := &o.Flow.Spec
 		setDefault(&spec.Offsets, DefaultOffsets)
 		setDefault(&spec.Start, DefaultStart)
+		setDefault(&spec.Origin, DefaultOrigin)
 		if spec.Topics.Configs.Sync == nil {
 			follow := true
 			spec.Topics.Configs.Sync = &follow

@@ -73,6 +73,9 @@ type FlowSpec struct { //nolint:revive // Spec alone would hide that clusters an
 	Offsets string `yaml:"offsets,omitempty" json:"offsets,omitempty"`
 	// Start is where a copy without history begins.
 	Start Start `yaml:"start,omitempty" json:"start,omitempty"`
+	// Origin is [OriginAny] or [OriginLocal]: whether records are copied that came to
+	// the source from elsewhere, too.
+	Origin string `yaml:"origin,omitempty" json:"origin,omitempty"`
 	// Policies say what becomes of copies when a cluster changes under them.
 	Policies FlowPolicies `yaml:"policies,omitempty" json:"policies,omitzero"`
 	// Limits may change while the flow's copies run.

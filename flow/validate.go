@@ -209,6 +209,7 @@ func (v *validator) flow(s *FlowSpec) {
 	if _, grouped := s.Start.Group(); s.Start != "" && s.Start != StartEarliest && s.Start != StartLatest && !timed && !grouped {
 		v.fault("spec.start", fmt.Sprintf("%q is not known here", string(s.Start)), startFix)
 	}
+	v.oneOf("spec.origin", s.Origin, false, OriginAny, OriginLocal)
 	path := "spec.limits.bytesPerSecond"
 	if limit := s.Limits.BytesPerSecond; limit < MinBytesPerSecond && (limit != 0 || v.written(path)) {
 		v.fault(path, fmt.Sprintf("%s is too little to copy with", limit), fmt.Sprintf("write %s or more, pause the flow, or remove the key for no limit", MinBytesPerSecond))

@@ -1,6 +1,8 @@
 package mirror
 
 import (
+	"slices"
+
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/record"
 )
@@ -24,7 +26,8 @@ const (
 
 // coalesce merges small batches, with the gaps between them, that follow each
 // other in chunks. Only uncompressed ones: decoding and encoding compressed ones
-// again costs more than is gained. What cannot be merged, because it is not what
+// again costs more than is gained. Nor those that came by different routes: whoever
+// copies on from the destination finds batches that are from one place. What cannot be merged, because it is not what
 // its header says, travels as it is and is found out at the destination.
 func coalesce(chunks []chunk, lim limits) []chunk {
 	out := make([]chunk, 0, len(chunks))
@@ -47,7 +50,7 @@ func mergeFirst(chunks []chunk, limit int) (merged chunk, n int) {
 	fit, size := fitting(chunks, limit)
 	var m record.Merger
 	m.Grow(size)
-	merged = chunk{from: chunks[0].from, path: ledger.Reencoded}
+	merged = chunk{from: chunks[0].from, path: ledger.Reencoded, route: chunks[0].route}
 	batches := 0
 	for i := range chunks[:fit] {
 		c := &chunks[i]
@@ -82,7 +85,7 @@ func fitting(chunks []chunk, limit int) (n, size int) {
 			continue
 		}
 		more := len(c.batch) + deltaGrowth*int(c.batch.Count())
-		if !coalescible(c) || size+more > limit {
+		if !coalescible(c) || size+more > limit || !slices.Equal(c.route, chunks[0].route) {
 			break
 		}
 		size += more

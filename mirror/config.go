@@ -81,6 +81,7 @@ type Config struct {
 	Incarnation uint64 // granted by raft; a Manager lives within one
 	Lanes       Lanes
 	Positions   Positions
+	Origins     Origins
 	Log         *slog.Logger
 
 	// Released is told of each copy that has left the assigned set once nothing
@@ -178,7 +179,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	check(c.Fleet != "" && c.Node != "", "fleet and node must be named")
-	check(c.Lanes != nil && c.Positions != nil && c.Log != nil && c.Released != nil, "lanes, positions, log and released must be set")
+	check(c.Lanes != nil && c.Positions != nil && c.Origins != nil && c.Log != nil && c.Released != nil, "lanes, positions, origins, log and released must be set")
 	check(c.LanesPerFlow > 0, "lanes per flow is %d, must be at least 1", c.LanesPerFlow)
 	check(c.CopiesPerLane > 0 && c.MaxLanesPerFlow >= c.LanesPerFlow, "lanes per flow are %d to %d with %d copies each", c.LanesPerFlow, c.MaxLanesPerFlow, c.CopiesPerLane)
 	check(c.CommitInterval > 0 && c.CommitInterval <= c.MaxCommitInterval, "commit interval is %v, must be above 0 and at most %v", c.CommitInterval, c.MaxCommitInterval)

@@ -50,7 +50,9 @@ type copier struct {
 	retryAt    time.Time // when Waiting or Failed
 	trouble    trouble   // what keeps the source from answering, while Running
 	notBefore  time.Time // no fetch until then
-	generation uint64    // changes with every rewind: what was fetched before is void
+	origin     *provenance
+	asking     bool   // where what comes next is from: no fetch until then
+	generation uint64 // changes with every rewind: what was fetched before is void
 	fetchNext  int64
 	queue      []queued
 	queuedSize int64
@@ -123,10 +125,42 @@ func (c *copier) prepare(now time.Time) bool {
 	return true
 }
 
-func (c *copier) setID(id ledger.CopyID) {
+func (c *copier) setID(id ledger.CopyID, p *provenance) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.id, c.key = id, id.Key()
+	c.id, c.key, c.origin = id, id.Key(), p
+}
+
+// ask says that it is not known where the records at an offset are from, unless
+// what was fetched is void; nothing is fetched until that is answered.
+func (c *copier) ask(generation uint64, offset int64) (*provenance, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.generation != generation || c.state != Running || c.fetchNext != offset || c.stopping {
+		return nil, false
+	}
+	c.asking = true
+	return c.origin, true
+}
+
+func (c *copier) resolved(generation uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.generation == generation && c.asking {
+		c.asking, c.trouble = false, trouble{}
+	}
+}
+
+// unresolved takes note of why a question has no answer yet; it is false if nobody
+// waits for one any more.
+func (c *copier) unresolved(generation uint64, why error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.generation != generation || !c.asking || c.stopping {
+		return false
+	}
+	c.trouble = troubleOf(why)
+	return true
 }
 
 // begin makes a prepared copier run from a position, which is zero for a copy
@@ -176,7 +210,7 @@ func (c *copier) moveTo(position int64, epoch int32) {
 	for i := range c.queue {
 		c.queue[i].release()
 	}
-	c.queue, c.queuedSize = nil, 0
+	c.queue, c.queuedSize, c.asking = nil, 0, false
 	c.generation++
 	c.committed, c.fetchNext = position, position
 	c.destLoose = true // an aborted transaction leaves batches behind
@@ -198,7 +232,11 @@ func (c *copier) want() (w wanted, crowded, ok bool) {
 	if c.queuedSize >= roomFor {
 		return wanted{}, true, false
 	}
+	if c.asking { // as a rule it has its answer soon
+		return wanted{}, c.trouble.reason == "", false
+	}
 	lim := c.limits
+	lim.origin = c.origin
 	lim.verify = c.verify
 	return wanted{c: c, topicID: c.id.Source.TopicID, generation: c.generation, offset: c.fetchNext, epoch: c.epoch, checked: c.checked, limits: lim}, false, true
 }

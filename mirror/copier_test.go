@@ -14,7 +14,7 @@ func runningCopier(t *testing.T, topic string) *copier {
 	t.Helper()
 	c := newCopier(Assignment{SourceTopic: topic, DestinationTopic: topic}, func() {}, &Metrics{})
 	c.writer = &lane{wake: make(chan struct{}, 1)}
-	c.setID(ledger.CopyID{Source: ledger.End{Cluster: "west"}, Destination: ledger.End{Cluster: "east"}})
+	c.setID(ledger.CopyID{Source: ledger.End{Cluster: "west"}, Destination: ledger.End{Cluster: "east"}}, nil)
 	c.begin(Position{}, limits{}, 0)
 	return c
 }

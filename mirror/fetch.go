@@ -51,6 +51,7 @@ type fetcher struct {
 	clientID string
 	budget   *budget
 	pace     *pace
+	inquirer *inquirer
 	metrics  *Metrics
 	log      *slog.Logger
 	copiers  func(broker int32) []*copier // those that the broker leads, a snapshot
@@ -254,7 +255,9 @@ func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, fr *fra
 			}
 			chunks, next, err := stage(got, w.limits)
 			w.c.push(w.generation, chunks, next, fr)
-			if err != nil {
+			if open, ok := errors.AsType[*openQuestion](err); ok {
+				f.inquirer.ask(w.c, w.generation, open.question)
+			} else if err != nil {
 				w.c.fail(w.generation, err)
 			}
 		}

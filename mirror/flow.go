@@ -40,6 +40,8 @@ type flowRun struct {
 	gone     func() // called when a copier has stopped for good; must not block
 
 	source, destination *peer
+	inquirer            *inquirer
+	locals              *locals
 	lanes               []*lane // touched by the loop alone
 	addLane             func() *lane
 	settings            topicSettings  // of the destination
@@ -62,6 +64,7 @@ func newFlowRun(cfg Config, a Assignment, t *takeover, n *numbers, m *Metrics) *
 	}
 	f.source = &peer{cluster: a.Source, poke: f.poke}
 	f.destination = &peer{cluster: a.Destination, poke: f.poke}
+	f.inquirer, f.locals = newInquirer(cfg.Origins, f.source, &mirrorTopics{source: f.source, clientID: cfg.ClientID}), newLocals()
 	f.byLeader.Store(&map[int32][]*copier{})
 	return f
 }
@@ -129,6 +132,7 @@ func (f *flowRun) run(ctx context.Context) error {
 		})
 		return l
 	}
+	g.Go(func() error { return f.inquirer.run(gctx) })
 	g.Go(func() error { return f.loop(gctx, g) })
 	err := g.Wait()
 	if errors.Is(err, ErrFenced) {
@@ -138,6 +142,7 @@ func (f *flowRun) run(ctx context.Context) error {
 }
 
 func (f *flowRun) closeClients() {
+	f.inquirer.mirrors.close()
 	for _, p := range []*peer{f.source, f.destination} {
 		if p.client != nil {
 			p.client.Close()
@@ -328,7 +333,7 @@ func (f *flowRun) route(ctx context.Context, g *errgroup.Group) {
 		fe := f.fetchers[broker]
 		if fe == nil {
 			fe = &fetcher{
-				broker: broker, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, pace: f.pace, metrics: f.metrics, log: f.log,
+				broker: broker, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, pace: f.pace, inquirer: f.inquirer, metrics: f.metrics, log: f.log,
 				copiers: func(b int32) []*copier { return (*f.byLeader.Load())[b] }, wake: make(chan struct{}, 1),
 			}
 			f.fetchers[broker] = fe

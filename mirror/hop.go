@@ -1,6 +1,8 @@
 package mirror
 
 import (
+	"slices"
+
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/record"
 )
@@ -17,7 +19,7 @@ type placed struct {
 const maxTiles = 2000
 
 // hopsOf folds chunks, which follow each other without a hole, into hops that
-// tile the same range. Neighbouring runs of one path merge when they stay
+// tile the same range. Neighbouring runs of one path and route merge when they stay
 // neighbours at the destination.
 func hopsOf(proto ledger.Hop, chunks []placed) []*ledger.Hop {
 	if len(chunks) == 0 {
@@ -53,7 +55,7 @@ func (f *hopFolder) add(c placed) {
 			h = f.begin(h.Next)
 		}
 		if len(gaps) == 0 || (len(runs) > 0 && runs[0].source < gaps[0].Source) {
-			f.run(h, c.path, runs[0], dest)
+			f.run(h, c, runs[0], dest)
 			dest += runs[0].count
 			runs = runs[1:]
 			continue
@@ -67,11 +69,12 @@ func (f *hopFolder) add(c placed) {
 	h.SourceLeaderEpoch = c.leaderEpoch
 }
 
-func (f *hopFolder) run(h *ledger.Hop, path ledger.Path, r sourceRun, dest int64) {
+func (f *hopFolder) run(h *ledger.Hop, c placed, r sourceRun, dest int64) {
 	h.Next += r.count
+	route := routeOf(h, c.route)
 	if n := len(h.Runs); n > 0 {
 		last := &h.Runs[n-1]
-		if last.Path == path && last.Source+last.Count == r.source && last.Destination+last.Count == dest {
+		if last.Path == c.path && last.Route == route && last.Source+last.Count == r.source && last.Destination+last.Count == dest {
 			f.tail = f.tail.Join(r.digest)
 			last.Count += r.count
 			last.Digest = f.tail.CRC
@@ -79,5 +82,19 @@ func (f *hopFolder) run(h *ledger.Hop, path ledger.Path, r sourceRun, dest int64
 		}
 	}
 	f.tail = r.digest
-	h.Runs = append(h.Runs, ledger.Run{Source: r.source, Destination: dest, Count: r.count, Path: path, Digest: r.digest.CRC})
+	h.Runs = append(h.Runs, ledger.Run{Source: r.source, Destination: dest, Count: r.count, Path: c.path, Digest: r.digest.CRC, Route: route})
+}
+
+// routeOf is how a run of the hop names a route, which is added if it is new.
+func routeOf(h *ledger.Hop, route ledger.Route) int {
+	if len(route) == 0 {
+		return 0
+	}
+	for i, have := range h.Routes {
+		if slices.Equal(have, route) {
+			return i + 1
+		}
+	}
+	h.Routes = append(h.Routes, route)
+	return len(h.Routes)
 }

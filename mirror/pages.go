@@ -167,7 +167,14 @@ func appendEntries(pages [][]ledger.Entry, entries []ledger.Entry) [][]ledger.En
 func estimate(e ledger.Entry) int {
 	switch e := e.(type) {
 	case *ledger.Hop:
-		return 100 + 30*(len(e.Runs)+len(e.Gaps))
+		n := 100 + 30*(len(e.Runs)+len(e.Gaps))
+		for _, r := range e.Routes {
+			n += 10
+			for _, l := range r {
+				n += 20 + len(l.Cluster)
+			}
+		}
+		return n
 	case *ledger.Begin:
 		return 200 + len(e.SourceCluster) + len(e.DestinationCluster) + len(e.SourceTopic) + len(e.DestinationTopic) +
 			len(e.Flow) + len(e.Fleet) + len(e.Node) + len(e.Lane)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
@@ -58,7 +59,7 @@ func (f *flowRun) startAll(ctx context.Context, due []*copier) {
 			f.source.markStale()
 			continue
 		}
-		c.setID(id)
+		c.setID(id, newProvenance(f.cfg.Origins, id, f.spec.Spec.Origin == flow.OriginLocal, f.locals))
 		ready = append(ready, c)
 	}
 	if len(ready) == 0 {
@@ -67,6 +68,9 @@ func (f *flowRun) startAll(ctx context.Context, due []*copier) {
 	err := f.takeover.fence(ctx, f.destination, f.say)
 	if err == nil {
 		err = f.settings.load(ctx, ready)
+	}
+	if err == nil {
+		err = f.describeMirrors(ctx, ready)
 	}
 	if err != nil {
 		for _, c := range ready {
@@ -90,6 +94,18 @@ func (f *flowRun) startAll(ctx context.Context, due []*copier) {
 		})
 	}
 	_ = g.Wait() // every error is a copier's own
+}
+
+// describeMirrors finds out which of the source topics are mirrors.
+func (f *flowRun) describeMirrors(ctx context.Context, copiers []*copier) error {
+	about := make([]*provenance, 0, len(copiers))
+	for _, c := range copiers {
+		about = append(about, c.origin)
+	}
+	if err := f.inquirer.mirrors.describe(ctx, about); err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	return nil
 }
 
 // probe connects to the brokers of copies that have failed before, and returns

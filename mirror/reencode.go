@@ -12,12 +12,12 @@ import (
 var errRecordTooLarge = errors.New("a single record is larger than the destination takes")
 
 // reencode is the record path: it decodes a batch and builds from its records,
-// at and after the source offset from, one dense batch or, where one would be
-// too large for the destination, several. Timestamps become those that a reader
+// at source offsets in [from, next), one dense batch or, where one would be too
+// large for the destination, several. Timestamps become those that a reader
 // of the source sees. Offsets without a record become gaps.
 //
 // The checksum is verified first: encoding again would bless flipped bits.
-func reencode(b record.Batch, from int64, lim limits) ([]chunk, error) {
+func reencode(b record.Batch, from, next int64, lim limits) ([]chunk, error) {
 	if err := b.Check(); err != nil {
 		return nil, &BatchError{b.BaseOffset(), "corrupt at the source", err}
 	}
@@ -38,10 +38,13 @@ func reencode(b record.Batch, from int64, lim limits) ([]chunk, error) {
 	for len(records) > 0 && records[0].Offset < from {
 		records = records[1:]
 	}
-	if len(records) == 0 { // only the compacted tail of the batch is left
-		return []chunk{gapChunk(from, b.NextOffset(), ledger.Compacted, b.LeaderEpoch())}, nil
+	for len(records) > 0 && records[len(records)-1].Offset >= next {
+		records = records[:len(records)-1]
 	}
-	return encodeWithin(records, from, b.NextOffset(), b, lim.maxBatch)
+	if len(records) == 0 { // only a compacted stretch of the batch is left
+		return []chunk{gapChunk(from, next, ledger.Compacted, b.LeaderEpoch())}, nil
+	}
+	return encodeWithin(records, from, next, b, lim.maxBatch)
 }
 
 // encodeWithin encodes records, which lie in [from, next), into batches of at

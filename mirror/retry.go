@@ -32,6 +32,7 @@ var (
 	errNoDestination = errors.New("destination topic does not exist")
 	errFewPartitions = errors.New("destination topic has fewer partitions than the source")
 	errUnresolved    = errors.New("position is not known")
+	errOrigin        = errors.New("where records are from is not known")
 	errLedger        = errors.New("write to the ledger")
 	errOtherLedger   = errors.New("the ledger was deleted and created again")
 )
@@ -65,6 +66,9 @@ func classify(err error) verdict {
 			return verdict{hold, "raise max.message.bytes of the topic " + ledger.Topic + " of the destination"}
 		}
 	}
+	if errors.Is(err, errOrigin) && errors.Is(err, kerr.TopicAuthorizationFailed) {
+		return verdict{hold, "allow READ and DESCRIBE on the topic " + ledger.Topic + " of the source, also if there is none"}
+	}
 	for _, c := range verdicts {
 		if errors.Is(err, c.err) {
 			return c.verdict
@@ -94,6 +98,7 @@ var verdicts = []struct {
 	{errFewPartitions, verdict{hold, "add partitions to the destination topic, or allow ALTER on it"}},
 	{errRecordTooLarge, verdict{hold, "raise max.message.bytes of the destination topic"}},
 	{errOtherLedger, verdict{stop, "see what the status says of the destination's ledger"}},
+	{errOrigin, verdict{rewind, "see what the status says of the source's ledger, and whether the flow that writes the topic there still runs"}},
 	{errUnresolved, verdict{rewind, "see what the status says of the destination's ledger"}},
 
 	{kerr.TopicAuthorizationFailed, verdict{hold, "allow READ and DESCRIBE on the source topic, WRITE and DESCRIBE on the destination topic"}},

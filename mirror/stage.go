@@ -28,6 +28,8 @@ type limits struct {
 	appendTime bool // the destination stamps its own time on records
 	verify     bool // check the checksum of batches that travel as bytes, too
 	maxDecode  int  // bytes of one decompressed batch
+
+	origin *provenance // decides what is not to be copied; nil: nothing
 }
 
 // chunk is a stretch of source offsets and what becomes of it: one batch to
@@ -37,7 +39,8 @@ type chunk struct {
 	from, next int64
 	batch      record.Batch // nil: only gaps
 	path       ledger.Path
-	runs       []sourceRun // what the batch's records are, in its order
+	route      ledger.Route // by which the batch's records had come to the source
+	runs       []sourceRun  // what the batch's records are, in its order
 	gaps       []ledger.Gap
 
 	leaderEpoch int32 // of the source's leader when it appended what is at next-1, -1 if not known
@@ -78,7 +81,8 @@ func (e *BatchError) Unwrap() error { return e.Err }
 
 // stage turns a fetch response into chunks, in order and without a hole from
 // f.position to next. Batches that may travel as bytes share f's memory and are
-// as yet unpatched. With an error, a *BatchError, come the chunks before it.
+// as yet unpatched. With an error, a *BatchError or an *openQuestion, come the
+// chunks before it.
 func stage(f fetched, lim limits) (chunks []chunk, next int64, err error) {
 	chunks, next, err = stageBatches(f, lim)
 	return coalesce(chunks, lim), next, err
@@ -130,10 +134,33 @@ func (s *stager) batch(b record.Batch) error {
 	case b.Count() == 0: // what the cleaner keeps of a batch to remember its producer
 		s.gap(b.NextOffset(), ledger.Compacted, b.LeaderEpoch())
 		return nil
-	case needsRecordPath(b, s.next, s.lim):
-		chunks, err := reencode(b, s.next, s.lim)
+	}
+	for s.next < b.NextOffset() { // once, but for a batch of records from different places
+		q := question{s.next, b.ProducerID(), b.Attributes().Transactional()}
+		r, known := s.lim.origin.rule(q)
+		if !known {
+			return &openQuestion{q}
+		}
+		if err := s.copy(b, min(r.next, b.NextOffset()), r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copy does as a ruling says with the records of a batch in [s.next, next).
+func (s *stager) copy(b record.Batch, next int64, r ruling) error {
+	switch {
+	case r.skip != 0:
+		s.gap(next, r.skip, b.LeaderEpoch())
+		return nil
+	case next < b.NextOffset() || needsRecordPath(b, s.next, s.lim):
+		chunks, err := reencode(b, s.next, next, s.lim)
 		if err != nil {
 			return err
+		}
+		for i := range chunks {
+			chunks[i].route = r.route
 		}
 		s.chunks = append(s.chunks, chunks...)
 	default:
@@ -143,11 +170,11 @@ func (s *stager) batch(b record.Batch) error {
 			}
 		}
 		s.chunks = append(s.chunks, chunk{
-			from: s.next, next: b.NextOffset(), batch: b, path: ledger.Raw, leaderEpoch: b.LeaderEpoch(),
+			from: s.next, next: next, batch: b, path: ledger.Raw, route: r.route, leaderEpoch: b.LeaderEpoch(),
 			runs: []sourceRun{{b.BaseOffset(), int64(b.Count()), b.SectionDigest()}},
 		})
 	}
-	s.next = b.NextOffset()
+	s.next = next
 	return nil
 }
 

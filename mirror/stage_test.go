@@ -125,8 +125,8 @@ func TestStageSendsAsBytesWhatABrokerTakes(t *testing.T) {
 		"from mid-batch":                {dense(10, 3, plain), 11, roomy, []ledger.Path{ledger.Reencoded}},
 		"delete horizon":                {dense(10, 3, record.Stamp{Attributes: attrDeleteHorizon}), 10, roomy, []ledger.Path{ledger.Raw}},
 		"append time into create time":  {dense(10, 3, record.Stamp{Attributes: attrLogAppendTime}), 10, roomy, []ledger.Path{ledger.Reencoded}},
-		"append time into append time":  {dense(10, 3, record.Stamp{Attributes: attrLogAppendTime}), 10, limits{1 << 20, true, false, 1 << 20}, []ledger.Path{ledger.Raw}},
-		"too large for the destination": {dense(10, 4, plain), 10, limits{200, false, false, 1 << 20}, []ledger.Path{ledger.Reencoded, ledger.Reencoded}},
+		"append time into append time":  {dense(10, 3, record.Stamp{Attributes: attrLogAppendTime}), 10, limits{maxBatch: 1 << 20, appendTime: true, maxDecode: 1 << 20}, []ledger.Path{ledger.Raw}},
+		"too large for the destination": {dense(10, 4, plain), 10, limits{maxBatch: 200, maxDecode: 1 << 20}, []ledger.Path{ledger.Reencoded, ledger.Reencoded}},
 		"before the position":           {dense(10, 3, plain), 13, roomy, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -158,10 +158,10 @@ func TestStageStopsAtWhatItCannotCopy(t *testing.T) {
 		want int64 // offset that the error names
 		is   error
 	}{
-		"flipped bit":              {flipped, limits{1 << 20, false, true, 1 << 20}, 3, nil},
+		"flipped bit":              {flipped, limits{maxBatch: 1 << 20, verify: true, maxDecode: 1 << 20}, 3, nil},
 		"format v1":                {old, roomy, 3, nil},
-		"decompresses to too much": {bomb, limits{200, false, false, 100}, 3, record.ErrTooLarge},
-		"one record is too large":  {bomb, limits{100, false, false, 1 << 20}, 3, errRecordTooLarge},
+		"decompresses to too much": {bomb, limits{maxBatch: 200, maxDecode: 100}, 3, record.ErrTooLarge},
+		"one record is too large":  {bomb, limits{maxBatch: 100, maxDecode: 1 << 20}, 3, errRecordTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			chunks, next, err := stage(fetched{records: append(append([]byte{}, good...), c.bad...)}, c.lim)
@@ -222,7 +222,7 @@ func FuzzStage(f *testing.F) {
 		if position < 0 {
 			return
 		}
-		chunks, next, err := stage(fetched{position, data, []abortedTxn{{pid, first}}}, limits{4096, false, true, 1 << 16})
+		chunks, next, err := stage(fetched{position, data, []abortedTxn{{pid, first}}}, limits{maxBatch: 4096, verify: true, maxDecode: 1 << 16})
 		at := position
 		for _, c := range chunks {
 			if c.from != at || c.next <= at {

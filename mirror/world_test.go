@@ -18,7 +18,6 @@ import (
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
-	"github.com/waybillhq/waybill/internal/ledger/tail"
 	"github.com/waybillhq/waybill/internal/vfs"
 	"github.com/waybillhq/waybill/offsets"
 )
@@ -37,6 +36,7 @@ type world struct {
 // site is one cluster of the world.
 type site struct {
 	*flow.Cluster
+	id     string // cluster.id
 	client *kgo.Client
 	admin  *kadm.Client
 }
@@ -61,15 +61,8 @@ func newWorld(t testing.TB) *world {
 		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	}
 	w.west, w.east = w.site("west"), w.site("east")
-	reader, err := tail.New(tail.Config{
-		Dial:  func(opts ...kgo.Opt) (*kgo.Client, error) { return kafka.NewClient(w.east.Cluster, "test", opts...) },
-		Sinks: []tail.Sink{w.maps}, Log: slog.New(slog.DiscardHandler), Refresh: 500 * time.Millisecond,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.maps.Attach("east", reader)
-	w.background(reader.Run)
+	readInto(w, w.maps, w.west)
+	readInto(w, w.maps, w.east)
 	return w
 }
 
@@ -98,6 +91,10 @@ func (w *world) site(name string) *site {
 	s.Metadata.Name = name
 	s.client = w.client(s.Cluster)
 	s.admin = kadm.NewClient(s.client)
+	var err error
+	if s.id, err = kafka.Identify(w.t.Context(), s.Cluster, s.client); err != nil {
+		w.t.Fatal(err)
+	}
 	return s
 }
 
@@ -314,7 +311,7 @@ func (w *world) node(name string, change func(*Config)) *node {
 	n := &node{incarnation: w.fleet.begin(), fenced: make(chan struct{}), released: make(chan Assignment, 1000)}
 	cfg := DefaultConfig()
 	cfg.Fleet, cfg.Node, cfg.Incarnation = "test", name, n.incarnation
-	cfg.Lanes, cfg.Positions = member{w.fleet, n.incarnation}, w
+	cfg.Lanes, cfg.Positions, cfg.Origins = member{w.fleet, n.incarnation}, w, w.maps
 	cfg.Log = w.log.With("node", name)
 	cfg.Released = func(a Assignment) { n.released <- a }
 	if change != nil {

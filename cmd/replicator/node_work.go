@@ -109,7 +109,7 @@ func (w *work) live(ctx context.Context, s *cluster.Session) error {
 	}
 	conf := mirror.DefaultConfig()
 	conf.Fleet, conf.Node, conf.Incarnation = w.fleetName, w.fleet.Name(), s.Incarnation()
-	conf.Lanes, conf.Positions = lanes{w.fleet, s}, positions{w}
+	conf.Lanes, conf.Positions, conf.Origins = lanes{w.fleet, s}, positions{w}, w.maps
 	conf.ClientID, conf.Log = w.directory.clientID, w.log
 	conf.Released = l.copyEnded
 	var err error

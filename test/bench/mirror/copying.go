@@ -43,7 +43,7 @@ func waybill(ctx context.Context, j job) (usage, error) {
 		cfg.CommitInterval = j.Interval
 	}
 	cfg.Fleet, cfg.Node, cfg.Incarnation = "bench", "n1", 1
-	cfg.Lanes, cfg.Positions = noLanes{}, noPositions{}
+	cfg.Lanes, cfg.Positions, cfg.Origins = noLanes{}, noPositions{}, noOrigins{}
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	m, err := mirror.NewManager(cfg)
 	if err != nil {
@@ -115,6 +115,14 @@ type noPositions struct{}
 func (noPositions) Position(context.Context, string, ledger.CopyID) (mirror.Position, error) {
 	return mirror.Position{}, nil
 }
+
+// noOrigins stands for a source that no replicator writes to, once its ledger has
+// been read.
+type noOrigins struct{}
+
+func (noOrigins) Replicator(string, int64) bool                   { return false }
+func (noOrigins) Origin(ledger.End, int64) (ledger.Origin, bool)  { return ledger.Origin{}, false }
+func (noOrigins) ReadLedger(context.Context, string) (bool, error) { return true, nil }
 
 // naive is the loop of fifty lines.
 func naive(ctx context.Context, j job) (usage, error) {
