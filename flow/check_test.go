@@ -172,6 +172,7 @@ func TestDiff(t *testing.T) {
 + spec.groups.interval: 1s
 + spec.offsets: translate
 + spec.start: earliest
++ spec.origin: any
 + spec.policies.onDelete: keep
 + spec.policies.deleteAfter: 24h
 + spec.policies.onRecreate: stop`
