@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/broker/auth"
@@ -55,6 +56,42 @@ func (b *testBroker) refused(t *testing.T) error {
 		err = again.Close()
 	}
 	return err
+}
+
+// TestOldMetadataGiveNoTransactionalProducersIDAway: nothing but its coordinator may know
+// of a producer that has written nothing yet.
+func TestOldMetadataGiveNoTransactionalProducersIDAway(t *testing.T) {
+	b := startBroker(t, quietBroker)
+	old, err := vfs.ReadFile(b.fs, metadataFile, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := within(t, 20*time.Second)
+	init := func(b *testBroker, id *string) int64 {
+		req := kmsg.NewPtrInitProducerIDRequest()
+		req.TransactionalID, req.TransactionTimeoutMillis = id, 60_000
+		for {
+			resp, err := req.RequestWith(ctx, b.client(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.ErrorCode == 0 {
+				return resp.ProducerID
+			}
+		}
+	}
+	taken := init(b, kmsg.StringPtr("tx"))
+	b.stop()
+	if err := vfs.WriteFile(b.fs, metadataFile, old); err != nil {
+		t.Fatal(err)
+	}
+	b = runBroker(t, b.cfg, b.fs, b.pool)
+	if again := init(b, kmsg.StringPtr("tx")); again != taken { // its coordinator is there
+		t.Fatalf("the transactional id has producer id %d, it had %d", again, taken)
+	}
+	if other := init(b, nil); other == taken {
+		t.Errorf("producer id %d is given out twice", other)
+	}
 }
 
 // TestLogsAreKeptWithoutTheirMetadata, and served again when it is put back.

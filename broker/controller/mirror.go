@@ -49,14 +49,13 @@ func (m *Mirror) ReadOnly() bool { return m != nil && m.State != MirrorPromoted 
 func (c *Controller) PassProducerID(id int64) error {
 	c.ids.Lock()
 	defer c.ids.Unlock()
-	err := c.Update(func(i *Image) ([]Record, error) {
-		if id < i.NextProducerID {
-			return nil, nil
+	if id >= c.Image().NextProducerID { // which only grows
+		err := c.Update(func(i *Image) ([]Record, error) {
+			return []Record{{ProducerIDs: &ProducerIDs{Next: max(i.NextProducerID, id+1)}}}, nil
+		})
+		if err != nil {
+			return fmt.Errorf("pass producer id %d: %w", id, err)
 		}
-		return []Record{{ProducerIDs: &ProducerIDs{Next: id + 1}}}, nil
-	})
-	if err != nil {
-		return fmt.Errorf("pass producer id %d: %w", id, err)
 	}
 	c.ids.next = min(max(c.ids.next, id+1), c.ids.end)
 	return nil

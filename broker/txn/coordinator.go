@@ -44,6 +44,8 @@ type Partitions interface {
 type ProducerIDs interface {
 	// NextProducerID returns an id that was never used in the cluster.
 	NextProducerID() (int64, error)
+	// PassProducerID sees to it that no id up to this one is returned any more.
+	PassProducerID(id int64) error
 }
 
 // Config is how transactions are coordinated. The name in brackets is Kafka's.

@@ -174,6 +174,9 @@ type counter struct {
 	next int64
 }
 
+// PassProducerID implements [ProducerIDs]: nothing is put back from a backup.
+func (*counter) PassProducerID(int64) error { return nil }
+
 func (c *counter) NextProducerID() (int64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

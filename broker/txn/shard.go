@@ -52,10 +52,17 @@ func (s *shard) run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	s.enders, s.endCtx = errgroup.WithContext(ctx)
+	highest := NoProducer.ID
 	for _, e := range s.ids {
+		highest = max(highest, e.txn.Producer.ID, e.txn.NextID)
 		if e.txn.State.preparing() {
 			s.settle(e)
 		}
+	}
+	// The store of ids may have been put back from a backup.
+	if err := s.Coordinator.ids.PassProducerID(highest); err != nil {
+		stop()
+		return errors.Join(err, s.enders.Wait())
 	}
 	s.Loaded()
 	s.work()
