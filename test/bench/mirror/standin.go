@@ -33,6 +33,8 @@ type standIn struct {
 	taken atomic.Int64 // records of the topic, as a sink
 	first sync.Once
 	ends  sync.Map // topic/partition -> *atomic.Int64, as a sink
+
+	sessions sessions // of fetches, as a source
 }
 
 func topicID(name string) [16]byte {
@@ -235,55 +237,6 @@ func (s *standIn) listOffsets(q *kmsg.ListOffsetsRequest, r *kmsg.ListOffsetsRes
 		}
 		r.Topics = append(r.Topics, rt)
 	}
-}
-
-// fetch serves whole batches from the offsets that are asked for. It keeps no
-// sessions.
-func (s *standIn) fetch(q *kmsg.FetchRequest, r *kmsg.FetchResponse) {
-	var waitUntil time.Time
-	for {
-		size := s.read(q, r)
-		switch now := time.Now(); {
-		case size > 0 || s.cell.Rate == 0:
-			return
-		case waitUntil.IsZero():
-			waitUntil = now.Add(time.Duration(q.MaxWaitMillis) * time.Millisecond)
-		case now.After(waitUntil):
-			return
-		}
-		time.Sleep(time.Millisecond) // a stand-in for a broker that is woken
-	}
-}
-
-func (s *standIn) read(q *kmsg.FetchRequest, r *kmsg.FetchResponse) int {
-	left, size, end := int(q.MaxBytes), 0, s.end()
-	r.Topics = r.Topics[:0]
-	for _, t := range q.Topics {
-		rt := kmsg.NewFetchResponseTopic()
-		rt.Topic, rt.TopicID = t.Topic, t.TopicID
-		for _, p := range t.Partitions {
-			rp := kmsg.NewFetchResponseTopicPartition()
-			rp.Partition, rp.HighWatermark, rp.LastStableOffset, rp.LogStartOffset = p.Partition, end, end, 0
-			at := p.FetchOffset / int64(s.cell.Batch) * int64(s.cell.Batch)
-			n := min(int(p.PartitionMaxBytes), left) / len(s.batch)
-			n = min(max(n, 1), int((end-at)/int64(s.cell.Batch)))
-			if left <= 0 {
-				n = 0
-			}
-			rp.RecordBatches = make([]byte, 0, n*len(s.batch))
-			for range n {
-				from := len(rp.RecordBatches)
-				rp.RecordBatches = append(rp.RecordBatches, s.batch...)
-				binary.BigEndian.PutUint64(rp.RecordBatches[from:], uint64(at))
-				at += int64(s.cell.Batch)
-			}
-			left -= len(rp.RecordBatches)
-			size += len(rp.RecordBatches)
-			rt.Partitions = append(rt.Partitions, rp)
-		}
-		r.Topics = append(r.Topics, rt)
-	}
-	return size
 }
 
 // produce counts the records of each batch by its header.
