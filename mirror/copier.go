@@ -100,7 +100,7 @@ const roomFor = 4 << 20
 func newCopier(a Assignment, changed func(), m *Metrics) *copier {
 	return &copier{
 		a: a, changed: changed, metrics: m, state: Starting,
-		backoff:  backoff{min: 100 * time.Millisecond, max: 15 * time.Second},
+		backoff: backoff{min: 100 * time.Millisecond, max: 15 * time.Second},
 		startAt: -1, committed: -1, committedEpoch: -1, fetchNext: -1, start: -1, end: -1, stable: -1, epoch: -1, checked: -1,
 	}
 }

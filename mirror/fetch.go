@@ -32,9 +32,9 @@ const (
 	maxPartitionBytes = 2 << 20
 
 	// fetchWait is how long an idle source holds a fetch open. It is also what a
-	// copy that joins waits at most before it is fetched. Where the source keeps no
-	// session, a fetch of many copies waits longer, up to maxFetchWait: naming ten
-	// thousand costs 10 ms.
+	// copy that joins waits at most before it is fetched. A fetch of many copies
+	// waits longer, up to maxFetchWait: looking through ten thousand takes some
+	// milliseconds, and naming them to a source that keeps no session ten.
 	fetchWait    = 250 * time.Millisecond
 	maxFetchWait = time.Second
 	// crowdedWait is that time while some copies are left out because their queue
@@ -194,12 +194,9 @@ func (f *fetcher) request(list []wanted, crowded bool) (req *kmsg.FetchRequest, 
 	allowed := f.pace.allowance()
 	req.MinBytes, req.MaxBytes = 1, int32(allowed)
 	req.IsolationLevel = 1 // read_committed
-	idle := fetchWait
-	switch {
-	case crowded:
+	idle := min(max(fetchWait, time.Duration(len(list))*100*time.Microsecond), maxFetchWait)
+	if crowded {
 		idle = crowdedWait
-	case f.session.id == 0:
-		idle = min(max(fetchWait, time.Duration(len(list))*100*time.Microsecond), maxFetchWait)
 	}
 	req.MaxWaitMillis = int32(idle.Milliseconds())
 	version = fetchByID

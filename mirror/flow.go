@@ -49,11 +49,23 @@ type flowRun struct {
 	start               starter
 	fetchers            map[int32]*fetcher
 	byLeader            atomic.Pointer[map[int32][]*copier]
+	routed              routed
 
-	mu      sync.Mutex
-	want    map[flow.TopicPartition]Assignment
-	copiers map[flow.TopicPartition]*copier
-	trouble trouble
+	mu         sync.Mutex
+	want       map[flow.TopicPartition]Assignment
+	wantNew    bool // want has been replaced since the copiers were held against it
+	leaving    int  // copiers that are to stop and have not
+	copiers    map[flow.TopicPartition]*copier
+	population uint64 // counts the changes of copiers
+	trouble    trouble
+}
+
+// routed is from what byLeader was made: ten thousand copiers are not sorted anew
+// four times a second.
+type routed struct {
+	view       *view
+	population uint64
+	leaderless bool // some had no leader
 }
 
 func newFlowRun(cfg Config, a Assignment, t *takeover, n *numbers, m *Metrics) *flowRun {
@@ -83,7 +95,7 @@ func (f *flowRun) assign(list []Assignment) {
 		want[flow.TopicPartition{Topic: a.SourceTopic, Partition: a.Partition}] = a
 	}
 	f.mu.Lock()
-	f.want = want
+	f.want, f.wantNew = want, true
 	f.mu.Unlock()
 	f.pace.set(paceOf(list))
 	f.poke()
@@ -228,13 +240,20 @@ func (f *flowRun) step(ctx context.Context, g *errgroup.Group) {
 func (f *flowRun) reconcile() (joined bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !f.wantNew && f.leaving == 0 {
+		return false
+	}
+	f.wantNew, f.leaving = false, 0
 	for tp, c := range f.copiers {
 		if a, ok := f.want[tp]; ok && a.Epoch == c.a.Epoch && a.DestinationTopic == c.a.DestinationTopic {
 			continue
 		}
 		c.stop()
-		if c.idle() {
+		if !c.idle() {
+			f.leaving++
+		} else {
 			delete(f.copiers, tp)
+			f.population++
 			c.writer.leave()
 			f.gone()
 		}
@@ -246,6 +265,7 @@ func (f *flowRun) reconcile() (joined bool) {
 		c := newCopier(a, f.poke, f.metrics)
 		c.writer = f.pickLane()
 		f.copiers[tp] = c
+		f.population++
 		joined = true
 	}
 	return joined
@@ -310,26 +330,18 @@ func (f *flowRun) snapshot() []*copier {
 	return slices.Collect(maps.Values(f.copiers))
 }
 
-// route groups the copiers by the broker that leads their source partition and
-// sees to it that each such broker has a fetcher.
+// route sees to it that each broker that leads a source partition of a copier has
+// a fetcher, and tells the fetchers that there may be more to fetch.
 func (f *flowRun) route(ctx context.Context, g *errgroup.Group) {
 	v := f.source.view()
-	by := map[int32][]*copier{}
-	for _, c := range f.snapshot() {
-		if leader, _, err := v.leader(c.a.SourceTopic, c.a.Partition); err == nil {
-			by[leader] = append(by[leader], c)
-		} else {
-			c.sourceTrouble(err)
-			f.source.markStale()
-		}
+	f.mu.Lock()
+	now := routed{view: v, population: f.population}
+	f.mu.Unlock()
+	if now != f.routed {
+		now.leaderless = f.group(v)
+		f.routed = now
 	}
-	for _, list := range by {
-		slices.SortFunc(list, func(a, b *copier) int {
-			return cmp.Or(strings.Compare(a.a.SourceTopic, b.a.SourceTopic), cmp.Compare(a.a.Partition, b.a.Partition))
-		})
-	}
-	f.byLeader.Store(&by)
-	for broker := range by {
+	for broker := range *f.byLeader.Load() {
 		fe := f.fetchers[broker]
 		if fe == nil {
 			fe = &fetcher{
@@ -344,6 +356,28 @@ func (f *flowRun) route(ctx context.Context, g *errgroup.Group) {
 		default:
 		}
 	}
+}
+
+// group sorts the copiers by the broker that leads their source partition. It says
+// whether some had none.
+func (f *flowRun) group(v *view) (leaderless bool) {
+	by := map[int32][]*copier{}
+	for _, c := range f.snapshot() {
+		if leader, _, err := v.leader(c.a.SourceTopic, c.a.Partition); err == nil {
+			by[leader] = append(by[leader], c)
+		} else {
+			c.sourceTrouble(err)
+			f.source.markStale()
+			leaderless = true
+		}
+	}
+	for _, list := range by {
+		slices.SortFunc(list, func(a, b *copier) int {
+			return cmp.Or(strings.Compare(a.a.SourceTopic, b.a.SourceTopic), cmp.Compare(a.a.Partition, b.a.Partition))
+		})
+	}
+	f.byLeader.Store(&by)
+	return leaderless
 }
 
 func (f *flowRun) status(now time.Time) []CopyStatus {

@@ -93,15 +93,32 @@ func (m *Manager) Run(ctx context.Context) error {
 			for _, a := range m.reconcile(gctx, g, time.Now()) {
 				m.cfg.Released(a)
 			}
-			select {
-			case <-m.kick:
-			case <-tick.C:
-			case <-gctx.Done():
-				return nil
+			for due := false; !due; {
+				select {
+				case <-m.kick:
+					due = true
+				case <-tick.C:
+					due = m.isLeaving()
+				case <-gctx.Done():
+					return nil
+				}
 			}
 		}
 	})
 	return g.Wait()
+}
+
+// isLeaving says that some flow is to stop, for which time counts; everything else
+// that is to be looked at says so itself.
+func (m *Manager) isLeaving() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.flows {
+		if !r.leaveBy.IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 // lookAgain is how often flows that are to stop are looked at.

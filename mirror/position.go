@@ -27,11 +27,13 @@ func (s *starter) kick(ctx context.Context, g *errgroup.Group, f *flowRun) {
 	}
 	now := time.Now()
 	var due []*copier
-	for _, c := range f.snapshot() {
+	f.mu.Lock()
+	for _, c := range f.copiers {
 		if c.prepare(now) {
 			due = append(due, c)
 		}
 	}
+	f.mu.Unlock()
 	if len(due) == 0 {
 		return
 	}
