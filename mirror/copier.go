@@ -113,6 +113,14 @@ func (c *copier) destination() flow.TopicPartition {
 	return flow.TopicPartition{Topic: c.a.DestinationTopic, Partition: c.a.Partition}
 }
 
+// isSettled says that nothing about the copier will change before it says so: it
+// runs, or has failed for good.
+func (c *copier) isSettled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.preparing && (c.state == Running || c.final)
+}
+
 // prepare says whether the copier is due to be started, and if so marks it as
 // being started.
 func (c *copier) prepare(now time.Time) bool {

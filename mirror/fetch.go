@@ -60,6 +60,7 @@ type fetcher struct {
 	conn    *kafka.Conn
 	session fetchSession // of conn's broker
 	first   int          // rotates the order of partitions, so that each is first in turn
+	list    []wanted     // memory of the last plan
 }
 
 func (f *fetcher) run(ctx context.Context) error {
@@ -164,9 +165,14 @@ func (f *fetcher) connect(ctx context.Context) (err error) {
 	return nil
 }
 
+// plan is what to fetch: of every copy that has room, each being the first in turn.
+// The list is valid until the next one is made.
 func (f *fetcher) plan() (list []wanted, crowded bool) {
 	v := f.source.view()
-	for _, c := range f.copiers(f.broker) {
+	all := f.copiers(f.broker)
+	list = f.list[:0]
+	for i := range all {
+		c := all[(f.first+i)%len(all)]
 		w, full, ok := c.want()
 		crowded = crowded || full
 		if !ok {
@@ -179,10 +185,9 @@ func (f *fetcher) plan() (list []wanted, crowded bool) {
 		w.leaderEpoch = epoch
 		list = append(list, w)
 	}
-	if len(list) > 1 {
-		f.first = (f.first + 1) % len(list)
-		list = append(list[f.first:len(list):len(list)], list[:f.first]...)
-	}
+	f.first++
+	clear(list[len(list):cap(list)]) // copies that have left are not held on to
+	f.list = list
 	return list, crowded
 }
 

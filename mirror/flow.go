@@ -50,6 +50,7 @@ type flowRun struct {
 	fetchers            map[int32]*fetcher
 	byLeader            atomic.Pointer[map[int32][]*copier]
 	routed              routed
+	unsettled           atomic.Bool // some copiers may have to be started
 
 	mu         sync.Mutex
 	want       map[flow.TopicPartition]Assignment
@@ -86,6 +87,12 @@ func (f *flowRun) poke() {
 	case f.kick <- struct{}{}:
 	default:
 	}
+}
+
+// restless says that a copier is not what it was.
+func (f *flowRun) restless() {
+	f.unsettled.Store(true)
+	f.poke()
 }
 
 // assign replaces what the flow is to copy.
@@ -262,7 +269,8 @@ func (f *flowRun) reconcile() (joined bool) {
 		if f.copiers[tp] != nil {
 			continue
 		}
-		c := newCopier(a, f.poke, f.metrics)
+		c := newCopier(a, f.restless, f.metrics)
+		f.unsettled.Store(true)
 		c.writer = f.pickLane()
 		f.copiers[tp] = c
 		f.population++
@@ -319,6 +327,7 @@ func (f *flowRun) checkLives() {
 	case f.ledgerID != id:
 		lost = fmt.Errorf("cluster %s: %w: its topic id is %v, it was %v", f.destination.cluster.Metadata.Name, errOtherLedger, id, f.ledgerID)
 	}
+	f.unsettled.Store(true)
 	for _, c := range f.snapshot() {
 		c.checkLife(f.source.view(), f.destination.view(), lost)
 	}

@@ -22,18 +22,23 @@ type starter struct {
 
 // kick starts what is due, unless a batch is under way.
 func (s *starter) kick(ctx context.Context, g *errgroup.Group, f *flowRun) {
-	if s.busy.Load() {
+	if s.busy.Load() || !f.unsettled.Swap(false) {
 		return
 	}
 	now := time.Now()
 	var due []*copier
+	unsettled := false
 	f.mu.Lock()
 	for _, c := range f.copiers {
 		if c.prepare(now) {
 			due = append(due, c)
 		}
+		unsettled = unsettled || !c.isSettled()
 	}
 	f.mu.Unlock()
+	if unsettled {
+		f.unsettled.Store(true)
+	}
 	if len(due) == 0 {
 		return
 	}
