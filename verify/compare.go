@@ -3,6 +3,7 @@ package verify
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"strings"
@@ -41,15 +42,18 @@ type comparison struct {
 	source, destination  *cursor
 	sourceCompacts       bool
 	destinationCompacts  bool
-	keep                 int // differences in words, of one hop
+	keep                 int  // differences in words, of one hop
+	small                bool // a batch that is too large for the cursors may be opened in another comparison
+	tooLarge             bool // there was one
 	tally                Tally
 	sourceForm, destForm []byte
 }
 
 // hop compares what one hop says from source offset from on. dest is where the
-// destination was compared up to, -1 if it was not; that of the end is returned.
+// destination was compared up to, -1 if it was not; that of the end is returned. Of a
+// small comparison the error may be errTooLarge: then another one has to do it.
 func (c *comparison) hop(ctx context.Context, h *ledger.Hop, from, dest int64) (Tally, int64, error) {
-	c.tally = Tally{}
+	c.tally, c.tooLarge = Tally{}, false
 	if h.From > from {
 		c.differ(Difference{Kind: Unaccounted, Source: from, Destination: -1, Count: h.From - from, What: "the ledger says nothing about them", Changed: ChangedLedger})
 	}
@@ -90,8 +94,14 @@ func (c *comparison) hop(ctx context.Context, h *ledger.Hop, from, dest int64) (
 			dest = g.Source + g.Count
 		}
 	}
+	if c.tooLarge && c.small {
+		return Tally{}, 0, errTooLarge
+	}
 	return c.tally, dest, nil
 }
+
+// errTooLarge says that a hop has a batch that only one comparison at a time opens.
+var errTooLarge = errors.New("a batch takes more memory than each comparison has")
 
 // behind is the part of a run from a source offset on. The digest is of the whole.
 func behind(r ledger.Run, from int64) (ledger.Run, bool) {
@@ -246,6 +256,7 @@ func (c *comparison) unreadable(r ledger.Run, i, n int64, s, d *piece) {
 	case d.damage != nil:
 		found.What, found.Changed = fmt.Sprintf("destination: %v", d.damage), ChangedDestination
 	default:
+		c.tooLarge = true
 		c.tally.notComparable(TooLargeToDecode, n)
 		return
 	}

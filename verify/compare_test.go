@@ -108,6 +108,7 @@ func TestWhatIsFound(t *testing.T) {
 		}), Different, 11, 1, "value: byte 3 of 3", false},
 		{"a flipped bit in place, under a checksum that fits", flip(61+9, true), Different, 10, 1, "key: byte", true},
 		{"a flipped bit of the base timestamp, under a checksum that fits", flip(34, true), Different, 10, 1, "timestamp: ", false},
+		{"a batch that is not of the codec that it claims, under a checksum that fits", flip(22, true), Damaged, 10, 3, "destination: ", false},
 		{"a missing record", alter(func(r []record.Record) []record.Record { return slices.Delete(r, 1, 2) }), Different, 11, 1, "value: 3 bytes at the source, 5 bytes at the destination", false},
 		{"a missing batch", func(_ *testing.T, dest *log, _ record.Codec) { dest.batches = dest.batches[1:] }, Missing, 10, 3, "the destination has no record there", false},
 		{"a swapped pair", alter(func(r []record.Record) []record.Record { r[0], r[1] = r[1], r[0]; return r }), Different, 10, 1, "key: byte 8 of 10; value: byte 1 of 3; header 1: byte 3 of 5", false},
@@ -460,7 +461,7 @@ func TestTimestampsThatTheDestinationSetsItself(t *testing.T) {
 // TestABatchThatGrowsTooLargeIsNotTakenForEqual bounds memory: what may not be taken
 // apart is compared as bytes or not at all.
 func TestABatchThatGrowsTooLargeIsNotTakenForEqual(t *testing.T) {
-	big := rec(strings.Repeat("0", 1<<20))
+	big := record.Record{Value: make([]byte, 1<<20)}
 	b := batch(t, 0, record.Zstd, big, big)
 	other := batch(t, 0, record.LZ4, big, big)
 	e := &entries{hops: []*ledger.Hop{hop(0, 2, []ledger.Run{rawRun(0, b)})}}
@@ -478,7 +479,30 @@ func TestABatchThatGrowsTooLargeIsNotTakenForEqual(t *testing.T) {
 	if got := run(clone(b)); got.Records != 2 || got.Different != 0 {
 		t.Errorf("as bytes: got %+v", got)
 	}
-	if got := run(other); got.Records != 0 || got.NotComparable[TooLargeToDecode] != 2 || got.Different != 0 {
+	if got := run(other); got.Records != 0 || len(got.First) != 0 || got.NotComparable[TooLargeToDecode] != 2 || got.Different != 0 {
 		t.Errorf("as records: got %+v", got)
+	}
+}
+
+// TestLargeBatchesAreOpenedOneAtATime compares what needs more memory than each copy
+// has: of several copies, one after the other.
+func TestLargeBatchesAreOpenedOneAtATime(t *testing.T) {
+	big := record.Record{Value: make([]byte, smallDecode)}
+	b, other := batch(t, 0, record.Zstd, big), batch(t, 0, record.LZ4, big)
+	e := &entries{hops: []*ledger.Hop{hop(0, 1, []ledger.Run{rawRun(0, b)})}}
+	source, dest := &log{batches: []record.Batch{b}}, &log{batches: []record.Batch{other}}
+	r := NewRun(Config{Source: source, Destination: dest, Entries: e, Save: saved(nil)})
+	begin := Begin("run", theCopy, 0, e)
+	got, err := r.Do(t.Context(), []Copy{theCopy, theCopy, theCopy}, []Progress{begin, begin, begin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range got {
+		if p.Records != 1 || p.Different != 0 || len(p.NotComparable) != 0 || !p.Done {
+			t.Errorf("got %+v", p)
+		}
+	}
+	if source.fetches != 6 || dest.fetches != 6 {
+		t.Errorf("%d and %d fetches, want two for each copy: one that finds the batch too large", source.fetches, dest.fetches)
 	}
 }

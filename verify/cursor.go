@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
-	"sort"
 
 	"github.com/waybillhq/waybill/internal/record"
 )
@@ -52,11 +51,14 @@ type cursor struct {
 type piece struct {
 	record.Batch
 	next     int64 // first offset after it, also where its header cannot be believed
-	damage   error // its checksum is wrong, or it cannot be decoded
+	damage   error // its checksum is wrong, or it cannot be taken apart
 	tooLarge bool  // it decompresses to more than the limit
-	decoded  bool
-	records  []record.Record
-	counted  bool // in Tally.Bytes
+	counted  bool  // in Tally.Bytes
+
+	// Once it is opened its records are pulled one by one; now is the last of them.
+	opened bool
+	pull   record.Puller
+	now    record.Record
 }
 
 // head is the first readable record at or after an offset, as a piece and a place
@@ -64,8 +66,9 @@ type piece struct {
 type head struct {
 	*piece
 	offset int64
-	// record is nil while the piece was not decoded: it stands at its first record
-	// then. It stays nil if the piece is damaged or too large.
+	// record is nil while the piece was not opened: it stands at its first record
+	// then. It stays nil if the piece is damaged or too large. It holds until the
+	// next call of the cursor.
 	record *record.Record
 }
 
@@ -108,54 +111,57 @@ func (c *cursor) head(ctx context.Context, offset int64) (h head, ok bool, err e
 
 // in is the first record of a piece at or after offset.
 func (c *cursor) in(p *piece, offset int64) (head, bool) {
-	if p.damage == nil && !p.tooLarge && !p.decoded && offset <= p.BaseOffset() && p.Dense() {
+	if p.damage == nil && !p.tooLarge && !p.opened && offset <= p.BaseOffset() && p.Dense() {
 		return head{piece: p, offset: p.BaseOffset()}, true // as bytes, as long as that will do
 	}
-	p.decode(c.maxDecode)
+	p.open(c.maxDecode)
 	if p.damage != nil || p.tooLarge {
 		return head{piece: p, offset: max(offset, p.BaseOffset())}, true
 	}
-	i := sort.Search(len(p.records), func(i int) bool { return p.records[i].Offset >= offset })
-	if i == len(p.records) {
-		return head{}, false
+	for p.now.Offset < offset {
+		var ok bool
+		if p.now, ok = p.pull.Next(); !ok {
+			p.now.Offset = p.next
+			return head{}, false
+		}
 	}
-	return head{piece: p, offset: p.records[i].Offset, record: &p.records[i]}, true
+	return head{piece: p, offset: p.now.Offset, record: &p.now}, p.now.Offset < p.next
 }
 
-// open decodes what head left as bytes.
+// open takes apart what head left as bytes.
 func (c *cursor) open(h head) head {
 	if h.record == nil {
-		h.decode(c.maxDecode)
-		if len(h.records) > 0 { // it is dense, and h stands at its beginning
-			h.record = &h.records[0]
+		if opened, ok := c.opened(h); ok {
+			return opened
 		}
 	}
 	return h
 }
 
-func (p *piece) decode(limit int) {
-	if p.decoded || p.damage != nil || p.tooLarge {
+func (c *cursor) opened(h head) (head, bool) {
+	h.piece.open(c.maxDecode)
+	if h.damage != nil || h.tooLarge {
+		return h, true
+	}
+	return c.in(h.piece, h.offset)
+}
+
+func (p *piece) open(limit int) {
+	if p.opened || p.damage != nil || p.tooLarge {
 		return
 	}
-	p.decoded = true
-	records, err := p.Decode(limit)
-	switch {
-	case errors.Is(err, record.ErrTooLarge):
+	p.opened = true
+	section, err := p.Section(limit)
+	if err == nil {
+		err = section.Check()
+	}
+	if errors.Is(err, record.ErrTooLarge) {
 		p.tooLarge = true
 		return
-	case err != nil:
-		p.damage = err
-		return
 	}
-	last := p.BaseOffset() - 1
-	for _, r := range records {
-		if r.Offset <= last || r.Offset > p.LastOffset() {
-			p.damage = fmt.Errorf("batch at offset %d holds offset %d after %d", p.BaseOffset(), r.Offset, last)
-			return
-		}
-		last = r.Offset
+	if p.damage = err; err == nil {
+		p.pull, p.now = section.Pull(), record.Record{Offset: -1}
 	}
-	p.records = records
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -38,9 +38,10 @@
 //   - Progress is saved at the bounds of hops: who goes on compares no hop by
 //     halves, and counts none twice.
 //   - Memory: for each copy under way (at most [Config].Parallel) a fetch of either
-//     side, which holds [FetchBytes] or one larger batch, and one batch of either
-//     side decompressed, to at most [Config].MaxDecode bytes. What would be more is
-//     not comparable, and said to be.
+//     side, which holds [FetchBytes] or one larger batch, and one batch of either side
+//     decompressed, to at most 8 MiB; and for one copy at a time to at most
+//     [Config].MaxDecode. What would be more is not comparable, and said to be.
+//     Records are taken apart one by one.
 //
 // It follows the aborted transactions of a fetch itself and shares no code for that
 // with the mirror, whose work it judges.

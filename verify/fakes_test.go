@@ -203,3 +203,12 @@ func compare(t testing.TB, c Copy, source, dest *log, e *entries) Progress {
 	}
 	return got[0]
 }
+
+// silent has nothing more to say than the bounds.
+type silent struct{ bounds Answer }
+
+func (s silent) Fetch(context.Context, int64) (Answer, error) {
+	return Answer{Stable: s.bounds.Stable, End: s.bounds.End}, nil
+}
+
+func (s silent) Bounds(ctx context.Context) (Answer, error) { return s.Fetch(ctx, 0) }

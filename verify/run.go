@@ -62,8 +62,9 @@ func (c Config) withDefaults() Config {
 
 // Run compares copies.
 type Run struct {
-	cfg  Config
-	pace *pace
+	cfg   Config
+	pace  *pace
+	large chan struct{} // holds a token while a copy opens a large batch
 
 	mu       sync.Mutex
 	progress []Progress
@@ -74,7 +75,7 @@ type Run struct {
 // NewRun returns a Run.
 func NewRun(cfg Config) *Run {
 	cfg = cfg.withDefaults()
-	return &Run{cfg: cfg, pace: &pace{rate: cfg.BytesPerSecond}, changed: map[int]bool{}}
+	return &Run{cfg: cfg, pace: &pace{rate: cfg.BytesPerSecond}, large: make(chan struct{}, 1), changed: map[int]bool{}}
 }
 
 // Do compares copies, each from where its progress says, until all are done or ctx
@@ -213,7 +214,7 @@ func (r *Run) unreadable(c Copy, p Progress, err error) Difference {
 // attempt goes on with a copy until it is done or something fails.
 func (r *Run) attempt(ctx context.Context, i int, c Copy) error {
 	p := r.progress[i]
-	cmp, err := r.comparison(ctx, c)
+	cmp, err := r.comparison(ctx, c, true)
 	if err != nil {
 		return err
 	}
@@ -239,6 +240,9 @@ func (r *Run) attempt(ctx context.Context, i int, c Copy) error {
 			}
 			cmp.keep = min(keepOfCopy, r.room())
 			tally, dest, err := cmp.hop(ctx, h, p.Next, p.Destination)
+			if errors.Is(err, errTooLarge) {
+				tally, dest, err = r.alone(ctx, c, h, p)
+			}
 			if err != nil {
 				return err
 			}
@@ -266,7 +270,32 @@ func writtenTo(h *ledger.Hop) int64 {
 	return last.Destination + last.Count
 }
 
-func (r *Run) comparison(ctx context.Context, c Copy) (*comparison, error) {
+// smallDecode bounds one decompressed batch of a comparison beside others: brokers
+// take batches of a megabyte by default, and what they compress to that seldom has
+// eight times as much.
+const smallDecode = 8 << 20
+
+// alone compares a hop with large batches, one copy at a time.
+func (r *Run) alone(ctx context.Context, c Copy, h *ledger.Hop, p Progress) (Tally, int64, error) {
+	select {
+	case <-ctx.Done():
+		return Tally{}, 0, ctx.Err()
+	case r.large <- struct{}{}:
+	}
+	defer func() { <-r.large }()
+	cmp, err := r.comparison(ctx, c, false)
+	if err != nil {
+		return Tally{}, 0, err
+	}
+	cmp.keep = min(keepOfCopy, r.room())
+	return cmp.hop(ctx, h, p.Next, p.Destination)
+}
+
+func (r *Run) comparison(ctx context.Context, c Copy, small bool) (*comparison, error) {
+	limit := r.cfg.MaxDecode
+	if small {
+		limit = min(limit, smallDecode)
+	}
 	sourceCompacts, err := r.cfg.Source.Compacts(ctx, c.SourceTopic)
 	if err != nil {
 		return nil, fmt.Errorf("source: %w", err)
@@ -276,10 +305,11 @@ func (r *Run) comparison(ctx context.Context, c Copy) (*comparison, error) {
 		return nil, fmt.Errorf("destination: %w", err)
 	}
 	cursorOf := func(cluster Cluster, topic string, end ledger.End) *cursor {
-		return &cursor{reader: paced{cluster.Reader(topic, end.TopicID, end.Partition), r.pace}, maxDecode: r.cfg.MaxDecode}
+		return &cursor{reader: paced{cluster.Reader(topic, end.TopicID, end.Partition), r.pace}, maxDecode: limit}
 	}
 	return &comparison{
-		copy: c, entries: r.cfg.Entries, sourceCompacts: sourceCompacts, destinationCompacts: destinationCompacts,
+		small: small,
+		copy:  c, entries: r.cfg.Entries, sourceCompacts: sourceCompacts, destinationCompacts: destinationCompacts,
 		source:      cursorOf(r.cfg.Source, c.SourceTopic, c.ID.Source),
 		destination: cursorOf(r.cfg.Destination, c.DestinationTopic, c.ID.Destination),
 	}, nil

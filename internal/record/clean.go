@@ -51,6 +51,52 @@ func (s Section) each(fn func(r Record, raw []byte) error) error {
 	return nil
 }
 
+// Check walks over the records without taking them apart: there are as many as the
+// header says and nothing behind them, and their offsets ascend within the batch.
+// It returns a *[CorruptError] otherwise.
+func (s Section) Check() error {
+	w, last := NewWalker(s.plain), int32(-1)
+	for range s.batch.Count() {
+		o, fault := w.Next()
+		if fault != "" {
+			return &CorruptError{s.batch.BaseOffset(), fault}
+		}
+		if o.OffsetDelta <= last || o.OffsetDelta > s.batch.LastOffsetDelta() {
+			return &CorruptError{s.batch.BaseOffset(), fmt.Sprintf("a record at offset delta %d after %d", o.OffsetDelta, last)}
+		}
+		last = o.OffsetDelta
+	}
+	if n := w.Rest(); n != 0 {
+		return &CorruptError{s.batch.BaseOffset(), fmt.Sprintf("%d bytes after the last record", n)}
+	}
+	return nil
+}
+
+// Puller hands out the records of a section one by one, so that no more than one is
+// taken apart at a time.
+type Puller struct {
+	section Section
+	rd      reader
+	left    int32
+}
+
+// Pull is at the first record of the section.
+func (s Section) Pull() Puller { return Puller{s, reader{buf: s.plain}, s.batch.Count()} }
+
+// Next is the next record, which shares the section's memory; ok is false behind the
+// last one, and where a section that was not checked cannot be read on.
+func (p *Puller) Next() (rec Record, ok bool) {
+	if p.left <= 0 || p.rd.bad != "" {
+		return Record{}, false
+	}
+	p.left--
+	rec = p.rd.record(p.section.batch.BaseOffset(), p.section.batch.BaseTimestamp())
+	if p.section.batch.Attributes().LogAppendTime() {
+		rec.Timestamp = p.section.batch.MaxTimestamp()
+	}
+	return rec, p.rd.bad == ""
+}
+
 // NoHorizon leaves a batch's base timestamp, and so any delete horizon, as it is.
 const NoHorizon = math.MinInt64
 
