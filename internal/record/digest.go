@@ -44,6 +44,8 @@ func CanonicalDigest(records []Record) Digest {
 	return d
 }
 
+// AppendCanonical appends the canonical form of a record, which is that of
+// [CanonicalDigest]: two records are equal exactly if theirs are.
 func (r *Record) AppendCanonical(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Timestamp))
 	b = appendSized(b, r.Key, r.Key == nil)

@@ -9,7 +9,8 @@ import (
 func TestPulledRecordsAreThoseOfDecode(t *testing.T) {
 	records := []Record{
 		{Timestamp: 5, Key: []byte("k"), Value: []byte("v"), Headers: []Header{{"h", nil}, {"h", []byte{}}}},
-		{Timestamp: 4, Value: []byte{}}, {Timestamp: 9},
+		{Timestamp: 4, Value: []byte{}},
+		{Timestamp: 9},
 	}
 	for _, codec := range []Codec{None, Zstd} {
 		b, err := Encode(records, NoProducer(codec))
