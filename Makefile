@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build test race lint fuzz damage frames bench-mirror bench-broker hostile-broker full-disk demo schema interop interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean
+.PHONY: help build test race lint fuzz damage frames chaos-mirror interop-mirror mutants bench-mirror bench-broker hostile-broker full-disk demo schema interop interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -43,6 +43,16 @@ bench-broker: ## the bundled broker beside Apache Kafka: throughput, latency, pr
 
 hostile-broker: ## 2,000 slow, silent, greedy and deaf clients against the bundled broker for a minute, beside honest ones
 	@$(timed) $(GO) test ./broker -count=1 -timeout 10m -v -run TestHostileClients -hostile 2000 -hostile-for 60s
+
+CHAOS_KILLS ?= 210
+CHAOS_RATE ?= 20
+CHAOS_PAIRS ?=
+CHAOS_SEED ?= 0
+chaos-mirror: ## CHAOS_KILLS owners of copies killed under CHAOS_RATE MB/s, zombies, cuts, lost answers, between bundled brokers and Apache Kafkas, every record compared (needs Java 17 and Maven; about 25 minutes; CHAOS_PAIRS, CHAOS_SEED)
+	@$(timed) $(GO) test -tags chaos,interop -count=1 -timeout 60m -v -run 'TestMirror$$' ./test/chaos -kills $(CHAOS_KILLS) -rate $(CHAOS_RATE) -pairs '$(CHAOS_PAIRS)' -seed $(CHAOS_SEED)
+
+interop-mirror: ## flows between Apache Kafka 3.9, 4.1 and bundled brokers: codecs, transactions, compaction, old records, groups, compared field by field (needs Java 17 and Maven)
+	@$(timed) $(GO) test -tags chaos,interop -count=1 -timeout 20m -v -run 'TestFlows$$' ./test/chaos
 
 full-disk: ## the bundled broker on a disk of 24 MB that fills up, killed and started there, until a topic is deleted (needs Linux and root)
 	@$(timed) $(GO) test -tags fulldisk -count=1 -timeout 10m -v ./test/fulldisk

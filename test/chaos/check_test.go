@@ -5,16 +5,13 @@ package chaos
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
@@ -101,8 +98,8 @@ func (c *chaos) check() {
 		}
 		return err
 	})
-	copies := c.foldLedger(eu.records[ledger.Topic])
-	records, gaps := 0, 0
+	copies := foldLedger(c.t, eu.records[ledger.Topic])
+	var records, gaps int64
 	for _, topic := range topics {
 		if len(us.ends[topic]) != len(eu.ends[topic]) {
 			c.t.Errorf("%s has %d partitions, its copy %d", topic, len(us.ends[topic]), len(eu.ends[topic]))
@@ -116,7 +113,7 @@ func (c *chaos) check() {
 			}
 			c.compare(fmt.Sprintf("%s/%d", topic, p), us.records[topic][p], eu.records[topic][p], us.ends[topic][p], f)
 			c.translate(topic, p, f)
-			records, gaps = records+len(f.image), gaps+len(f.gaps)
+			records, gaps = records+f.copied, gaps+f.left
 		}
 	}
 	c.checkAcknowledged(us)
@@ -171,16 +168,16 @@ func (c *chaos) compare(name string, from, to []*kgo.Record, end int64, f *fold)
 		case !same(r, to[i]):
 			c.t.Errorf("%s: record %d, %s, is copied as %s", name, i, show(r), show(to[i]))
 			return
-		case f.image[r.Offset] != to[i].Offset:
-			c.t.Errorf("%s: offset %d is copied to %d, the ledger says %d", name, r.Offset, to[i].Offset, f.image[r.Offset])
+		case !f.holds(tile{r.Offset, to[i].Offset, 1}):
+			c.t.Errorf("%s: offset %d is copied to %d, the ledger says otherwise", name, r.Offset, to[i].Offset)
 			return
 		}
 	}
 	if len(to) > len(from) {
 		c.t.Errorf("%s has %d records, its copy %d: %s is one too many", name, len(from), len(to), show(to[len(from)]))
 	}
-	if len(f.image) != len(from) || int64(len(f.image)+len(f.gaps)) != f.next {
-		c.t.Errorf("%s: %d records, the ledger has %d of them and %d gaps below %d", name, len(from), len(f.image), len(f.gaps), f.next)
+	if f.copied != int64(len(from)) || f.copied+f.left != f.next {
+		c.t.Errorf("%s: %d records, the ledger has %d of them and %d gaps below %d", name, len(from), f.copied, f.left, f.next)
 	}
 }
 
@@ -199,98 +196,6 @@ func same(a, b *kgo.Record) bool {
 // sameBytes tells null from empty.
 func sameBytes(a, b []byte) bool { return bytes.Equal(a, b) && (a == nil) == (b == nil) }
 
-// fold is what the ledger says of one copy.
-type fold struct {
-	epoch  uint64
-	epochs int
-	next   int64
-	image  map[int64]int64 // destination offset of each source offset that was copied
-	gaps   map[int64]ledger.Reason
-	faults []string
-}
-
-func (f *fold) fault(format string, args ...any) {
-	if len(f.faults) < 5 {
-		f.faults = append(f.faults, fmt.Sprintf(format, args...))
-	}
-}
-
-// foldLedger reads every page in the order of its partition. All of a copy is in
-// one of them.
-func (c *chaos) foldLedger(pages map[int32][]*kgo.Record) map[ledger.CopyKey]*fold {
-	c.t.Helper()
-	copies := map[ledger.CopyKey]*fold{}
-	homes := map[ledger.CopyKey]int32{}
-	of := func(key ledger.CopyKey, partition int32) *fold {
-		if copies[key] == nil {
-			copies[key], homes[key] = &fold{image: map[int64]int64{}, gaps: map[int64]ledger.Reason{}}, partition
-		}
-		if homes[key] != partition {
-			copies[key].fault("it has entries in ledger partitions %d and %d", homes[key], partition)
-		}
-		return copies[key]
-	}
-	for partition, records := range pages {
-		for _, r := range records {
-			page, err := ledger.Decode(r.Value)
-			if err != nil {
-				c.t.Errorf("ledger partition %d, offset %d: %v", partition, r.Offset, err)
-				continue
-			}
-			for _, e := range page.Entries {
-				switch e := e.(type) {
-				case *ledger.Begin:
-					of(e.Copy.Key(), partition).begin(e)
-				case *ledger.Hop:
-					of(e.Copy, partition).hop(e)
-				case *ledger.Retraction:
-					of(e.Copy, partition).fault("a retraction, of which nothing here is the cause")
-				}
-			}
-		}
-	}
-	return copies
-}
-
-func (f *fold) begin(b *ledger.Begin) {
-	switch {
-	case b.Epoch < f.epoch:
-		f.fault("epoch %d begins after epoch %d: its owner was not fenced", b.Epoch, f.epoch)
-	case b.Resume != f.next:
-		f.fault("epoch %d begins at offset %d, the last one ended at %d", b.Epoch, b.Resume, f.next)
-	}
-	if b.Epoch > f.epoch {
-		f.epochs++
-	}
-	f.epoch = max(f.epoch, b.Epoch)
-}
-
-func (f *fold) hop(h *ledger.Hop) {
-	switch {
-	case h.Epoch != f.epoch:
-		f.fault("a hop of epoch %d in epoch %d", h.Epoch, f.epoch)
-	case h.From != f.next:
-		f.fault("a hop from offset %d where %d comes next", h.From, f.next)
-	}
-	for _, r := range h.Runs {
-		for i := range r.Count {
-			f.image[r.Source+i] = r.Destination + i
-		}
-	}
-	for _, g := range h.Gaps {
-		for i := range g.Count {
-			f.gaps[g.Source+i] = g.Reason
-		}
-	}
-	for o := h.From; o < h.Next; o++ {
-		_, copied := f.image[o]
-		if _, gap := f.gaps[o]; copied == gap {
-			f.fault("offset %d of the hop [%d, %d) is copied: %v, a gap: %v", o, h.From, h.Next, copied, gap)
-		}
-	}
-	f.next = h.Next
-}
-
 // translate asks the fleet for some offsets of a partition.
 func (c *chaos) translate(topic string, partition int32, f *fold) {
 	c.t.Helper()
@@ -299,24 +204,10 @@ func (c *chaos) translate(topic string, partition int32, f *fold) {
 	}
 	for range 3 {
 		at := c.rng.Int64N(f.next)
-		next := at // the first at or after it that has a copy
-		for f.gaps[next] != 0 {
-			next++
-		}
-		want, ok := f.image[next]
+		want, ok := f.image(at)
 		if !ok {
 			continue // nothing comes after it
 		}
-		var got api.Translations
-		eventually(c.t, 20*time.Second, "translate an offset", func() error {
-			b, err := c.anyNode(http.MethodGet, fmt.Sprintf("/api/v1/offsets/us/%s/%d/%d?to=eu", topic, partition, at), "")
-			if err == nil {
-				err = json.Unmarshal(b, &got)
-			}
-			return err
-		})
-		if len(got.To) != 1 || got.To[0].Result.Offset != want || !got.To[0].Result.Exact {
-			c.t.Errorf("us/%s/%d@%d translates to %+v, the ledger says %d", topic, partition, at, got.To, want)
-		}
+		c.fleet.translates(topic, partition, at, want)
 	}
 }

@@ -10,10 +10,12 @@ import (
 )
 
 // proxy stands between everybody and one broker. It can hold answers back, so
-// that what was asked for is done and nobody knows, and cut connections.
+// that what was asked for is done and nobody knows, and cut connections. With a
+// tap it knows the requests and answers that pass, which TLS would hide.
 type proxy struct {
 	listener net.Listener
 	target   string
+	tap      *tap
 	wg       sync.WaitGroup
 
 	mu    sync.Mutex
@@ -22,11 +24,13 @@ type proxy struct {
 	delay time.Duration // of each piece of an answer
 }
 
-func newProxy(t *testing.T, target string) *proxy {
+func newProxy(t *testing.T, target string) *proxy { return startProxy(t, target, nil) }
+
+func startProxy(t *testing.T, target string, tapped *tap) *proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	p := &proxy{listener: l, target: target, conns: map[net.Conn]bool{}, open: make(chan struct{})}
+	p := &proxy{listener: l, target: target, tap: tapped, conns: map[net.Conn]bool{}, open: make(chan struct{})}
 	close(p.open)
 	p.wg.Go(p.accept)
 	t.Cleanup(p.close)
@@ -63,9 +67,15 @@ func (p *proxy) serve(client net.Conn) {
 	p.mu.Lock()
 	p.conns[client], p.conns[server] = true, true
 	p.mu.Unlock()
+	requests, answers := p.copy, p.copy
+	if p.tap != nil {
+		l := p.tap.connect()
+		requests = func(to, from net.Conn, _ bool) { l.requests(to, from) }
+		answers = func(to, from net.Conn, _ bool) { l.answers(to, from, p.gate) }
+	}
 	var wg sync.WaitGroup
-	wg.Go(func() { p.copy(server, client, false) })
-	wg.Go(func() { p.copy(client, server, true) })
+	wg.Go(func() { requests(server, client, false) })
+	wg.Go(func() { answers(client, server, true) })
 	wg.Wait()
 	p.mu.Lock()
 	delete(p.conns, client)
@@ -80,16 +90,21 @@ func (p *proxy) copy(to, from net.Conn, answers bool) {
 	for {
 		n, err := from.Read(buf)
 		if answers {
-			p.mu.Lock()
-			open, delay := p.open, p.delay
-			p.mu.Unlock()
-			<-open
-			time.Sleep(delay)
+			p.gate()
 		}
 		if _, writeErr := to.Write(buf[:n]); err != nil || writeErr != nil {
 			return
 		}
 	}
+}
+
+// gate lets an answer through when answers pass.
+func (p *proxy) gate() {
+	p.mu.Lock()
+	open, delay := p.open, p.delay
+	p.mu.Unlock()
+	<-open
+	time.Sleep(delay)
 }
 
 // hold keeps answers back until pass.

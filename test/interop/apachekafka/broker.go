@@ -35,6 +35,10 @@ type Config struct {
 	// Properties are further lines of server.properties; they win over those
 	// of this package.
 	Properties map[string]string
+	// Behind gives the broker a second listener, without TLS, whose clients come by
+	// another way, such as a proxy: told where it listens, Behind says which
+	// address they are to be sent to.
+	Behind func(address string) (advertised string)
 }
 
 // Admin is the super user of a secure broker; User is another principal, whom
@@ -52,6 +56,7 @@ const readyWithin = 90 * time.Second
 type Broker struct {
 	Version string
 	Addr    string // host:port of the clients' listener
+	Far     string // where clients of the second listener are sent to: see [Config.Behind]
 	Dir     string // configuration, certificates, data and log
 
 	secure bool
@@ -104,7 +109,7 @@ func (b *Broker) prepare(ctx context.Context, cfg Config) error {
 	if b.libs, err = Jars(ctx, cfg.Version); err != nil {
 		return err
 	}
-	ports, err := freePorts(3)
+	ports, err := freePorts(4)
 	if err != nil {
 		return err
 	}
@@ -115,6 +120,12 @@ func (b *Broker) prepare(ctx context.Context, cfg Config) error {
 		}
 	}
 	props := properties(b.Dir, ports, cfg.Secure)
+	if cfg.Behind != nil {
+		b.Far = cfg.Behind(ports[3])
+		props["listeners"] += ",FAR://" + ports[3]
+		props["advertised.listeners"] += ",FAR://" + b.Far
+		props["listener.security.protocol.map"] += ",FAR:PLAINTEXT"
+	}
 	maps.Copy(props, cfg.Properties)
 	var text strings.Builder
 	for _, k := range slices.Sorted(maps.Keys(props)) {

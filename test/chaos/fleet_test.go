@@ -1,0 +1,173 @@
+//go:build chaos && unix
+
+package chaos
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/waybillhq/waybill/api"
+	"github.com/waybillhq/waybill/internal/raftnode"
+)
+
+// fleet is the nodes of a replicator, which mirror clusters that are called us
+// and eu.
+type fleet struct {
+	t     *testing.T
+	nodes []*node
+	token string
+}
+
+type node struct {
+	t       *testing.T
+	name    string
+	dir     string
+	peer    string
+	api     string // URL
+	first   string
+	process *process
+}
+
+func newFleet(t *testing.T, dir string, n int) *fleet {
+	t.Helper()
+	f := &fleet{t: t, token: rand.Text()}
+	must(f.t, os.MkdirAll(dir, 0o700))
+	ca, err := raftnode.GenerateCA("chaos fleet", 24*time.Hour)
+	must(f.t, err)
+	must(f.t, os.WriteFile(filepath.Join(dir, "ca.pem"), ca.CertPEM, 0o600))
+	must(f.t, os.WriteFile(filepath.Join(dir, "token"), []byte(f.token), 0o600))
+	for i := range n {
+		r := &node{t: f.t, name: fmt.Sprintf("r%d", i+1), peer: "127.0.0.1:0", api: "127.0.0.1:0", first: "bootstrap: true"}
+		r.dir = filepath.Join(dir, r.name)
+		must(f.t, os.MkdirAll(r.dir, 0o700))
+		cert, key, err := ca.Issue(r.name, 24*time.Hour, "localhost", "127.0.0.1")
+		must(f.t, err)
+		must(f.t, os.WriteFile(filepath.Join(r.dir, "cert.pem"), cert, 0o600))
+		must(f.t, os.WriteFile(filepath.Join(r.dir, "key.pem"), key, 0o600))
+		if i > 0 {
+			r.first = fmt.Sprintf("join: [%q]", f.nodes[0].peer)
+		}
+		f.nodes = append(f.nodes, r)
+		r.start()
+	}
+	return f
+}
+
+func (f *fleet) processes() (all []*process) {
+	for _, n := range f.nodes {
+		all = append(all, n.process)
+	}
+	return all
+}
+
+func (f *fleet) describe() {
+	for _, p := range f.processes() {
+		f.t.Logf("--- %s:\n%s", p.name, p.tail())
+	}
+	for _, n := range f.nodes {
+		if body, err := f.call(n, http.MethodGet, "/api/v1/status", ""); err == nil {
+			f.t.Logf("--- status by %s:\n%s", n.name, body)
+			break
+		}
+	}
+}
+
+// start starts the node, or starts it again at the addresses that it had.
+func (n *node) start() {
+	n.t.Helper()
+	fleet := filepath.Dir(n.dir)
+	conf := fmt.Sprintf(`name: %s
+fleet: chaos
+dataDir: %q
+peer: {address: %q, caFile: %q, certFile: %q, keyFile: %q, %s}
+api: {address: %q, users: [{name: ops, role: admin, token: %q, principals: {us: "User:admin", eu: "User:admin"}}]}
+`, n.name, filepath.Join(n.dir, "data"), n.peer, filepath.Join(fleet, "ca.pem"), filepath.Join(n.dir, "cert.pem"), filepath.Join(n.dir, "key.pem"), n.first,
+		strings.TrimPrefix(n.api, "http://"), "${file:"+filepath.Join(fleet, "token")+"}")
+	file, addr := filepath.Join(n.dir, "node.yaml"), filepath.Join(n.dir, "address")
+	must(n.t, os.WriteFile(file, []byte(conf), 0o600))
+	_ = os.Remove(addr) // of its last life
+	n.process = startProcess(n.t, n.dir, "node "+n.name, "serve", "--config", file, "--address-file", addr)
+	n.peer = n.process.address(n.t, addr, "peer")
+	n.api = "http://" + n.process.address(n.t, addr, "api")
+}
+
+func (f *fleet) call(n *node, method, path, body string) ([]byte, error) {
+	req, err := http.NewRequest(method, n.api+path, bytes.NewReader([]byte(body)))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+f.token)
+	if body != "" {
+		req.Header.Set("Content-Type", "application/yaml")
+	}
+	client := http.Client{Timeout: 10 * time.Second}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode/100 != 2 {
+		err = fmt.Errorf("%s %s: %s %s", method, path, resp.Status, b)
+	}
+	return b, err
+}
+
+// anyNode makes a call to whichever node answers it.
+func (f *fleet) anyNode(method, path, body string) (answer []byte, err error) {
+	var errs []error
+	for _, n := range f.nodes {
+		if !n.process.alive() || n.process.guard != nil {
+			continue
+		}
+		if answer, err = f.call(n, method, path, body); err == nil {
+			return answer, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(append(errs, errors.New("no node answers"))...)
+}
+
+// flow is the status of the flof.
+func (f *fleet) flow() (api.FlowStatus, error) {
+	b, err := f.anyNode(http.MethodGet, "/api/v1/status", "")
+	if err != nil {
+		return api.FlowStatus{}, err
+	}
+	var s api.Status
+	if err := json.Unmarshal(b, &s); err != nil {
+		return api.FlowStatus{}, err
+	}
+	for _, f := range s.Flows {
+		if f.Name == flowName {
+			return f, nil
+		}
+	}
+	return api.FlowStatus{}, errors.New("the status knows no such flow")
+}
+
+// translates asks for the image of an offset of us in eu.
+func (f *fleet) translates(topic string, partition int32, at, want int64) {
+	f.t.Helper()
+	var got api.Translations
+	eventually(f.t, 20*time.Second, "translate an offset", func() error {
+		b, err := f.anyNode(http.MethodGet, fmt.Sprintf("/api/v1/offsets/us/%s/%d/%d?to=eu", topic, partition, at), "")
+		if err == nil {
+			err = json.Unmarshal(b, &got)
+		}
+		return err
+	})
+	if len(got.To) != 1 || got.To[0].Result.Offset != want || !got.To[0].Result.Exact {
+		f.t.Errorf("us/%s/%d@%d translates to %+v, the ledger says %d", topic, partition, at, got.To, want)
+	}
+}
