@@ -160,6 +160,10 @@ func TestGroupsAgainstBroker(t *testing.T) {
 	if err != nil || len(rows) != 1 || !rows[0].Written || rows[0].Result.Offset != 6 || rows[0].SourceLag != 6 {
 		t.Fatalf("round: got %+v %v", rows, err)
 	}
+	committed, err := dst.adm.FetchOffsets(ctx, "app")
+	if o, _ := committed.Lookup("orders", 0); err != nil || o.LeaderEpoch != -1 { // clients would take the source's for the destination's
+		t.Fatalf("committed: got %+v %v, want no leader epoch", o, err)
+	}
 	rows, err = there.ApplyExact(ctx, []string{"app"}, false)
 	if err != nil || !rows[0].Written || PlanGroups(rows)[0].Verdict != Ready {
 		t.Fatalf("apply: got %+v %v", rows, err)

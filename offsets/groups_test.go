@@ -115,6 +115,9 @@ func TestALedgerThatCannotBeReadFailsARound(t *testing.T) {
 	}
 }
 
+// KAFKA-10048 (a group at offset 0), KAFKA-12468 and KAFKA-13659 (beyond the end,
+// and backwards), redpanda-data/connect 3182 (skipped ahead) and 3503 (a group that
+// has moved was rewound).
 func TestRound(t *testing.T) {
 	ours := func(o int64) map[flow.TopicPartition]Commit {
 		return map[flow.TopicPartition]Commit{orders: {o, "waybill:f"}}
@@ -129,6 +132,7 @@ func TestRound(t *testing.T) {
 		moved  bool
 	}{
 		{"first time", 4, func(_, _ *memoryCluster, _ movedGroups) {}, Write, "", Commit{104, "waybill:f"}, false},
+		{"at the first offset", 0, func(_, _ *memoryCluster, _ movedGroups) {}, Write, "", Commit{100, "waybill:f"}, false},
 		{"goes on", 6, func(_, d *memoryCluster, _ movedGroups) { d.commits["app"] = ours(104) }, Write, "", Commit{106, "waybill:f"}, false},
 		{"stands there", 4, func(_, d *memoryCluster, _ movedGroups) { d.commits["app"] = ours(104) }, Keep, "", Commit{104, "waybill:f"}, false},
 		{"at the end", 10, func(_, _ *memoryCluster, _ movedGroups) {}, Write, "", Commit{110, "waybill:f"}, false},

@@ -309,33 +309,23 @@ func (m *mirrorRun) letGo() {
 	m.late = nil
 }
 
-// strike kills a node (SIGKILL).
+// strike kills a node (SIGKILL) and counts what it had sent to the destination
+// in full, and had no answer to, when the signal was given.
 func (m *mirrorRun) strike(n *node) {
-	m.eu.tap.takeDied(clientID(n)) // connections that ended before are not counted
-	_ = n.process.cmd.Process.Kill()
-}
-
-// bury counts what the destination was sent in full by a killed node that had no
-// answer to it, and starts the node again: at once, or when others may have taken
-// its copies over.
-func (m *mirrorRun) bury(n *node) {
-	m.t.Helper()
-	n.process.kill() // returns when it is gone
-	var died calls
-	eventually(m.t, 20*time.Second, "connections of the dead end", func() error {
-		more, left := m.eu.tap.takeDied(clientID(n))
-		died.writes, died.others = died.writes+more.writes, died.others+more.others
-		if left > 0 {
-			return fmt.Errorf("%d connections are left", left)
-		}
-		return nil
-	})
+	died := m.eu.tap.unanswered(clientID(n), func() { _ = n.process.cmd.Process.Kill() })
 	m.row.kills++
 	if died.writes > 0 {
 		m.row.inFlight++
 		m.row.requests += died.writes
 	}
 	m.say("kill %d, %s: %d requests with records under way, %d others", m.row.kills, n.name, died.writes, died.others)
+}
+
+// bury starts a killed node again: at once, or when others may have taken its
+// copies over.
+func (m *mirrorRun) bury(n *node) {
+	m.t.Helper()
+	n.process.kill() // returns when it is gone
 	if m.rng.IntN(2) == 0 {
 		m.pause(500, 4000)
 	}

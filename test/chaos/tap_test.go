@@ -19,8 +19,8 @@ import (
 const largestFrame = 128 << 20
 
 // tap reads the frames of the Kafka protocol that pass a proxy. It knows for
-// each client (by client.id, which names the node) which requests the broker has
-// got in full and not answered, and can have one thing done to what passes.
+// each client (by client.id, which names the node) which requests were sent in
+// full and are not answered, and can have one thing done to what passes.
 //
 // It hands a request to the broker once it is whole, also if who sent it is dead
 // meanwhile: what is under way at a kill arrives.
@@ -28,8 +28,7 @@ type tap struct {
 	mu    sync.Mutex
 	rules []*rule
 	held  map[string]chan struct{} // by client: closed when its requests pass again
-	lines map[string]int           // connections by client
-	died  map[string]calls         // what was unanswered when connections ended, by client
+	lines map[*line]bool           // connections
 }
 
 // rule is done once: to the first request with one of the keys, after skip
@@ -59,7 +58,7 @@ type calls struct{ writes, others int }
 var writeKeys = []int16{int16(kmsg.Produce), mirrorwire.AppendKey}
 
 func newTap() *tap {
-	return &tap{held: map[string]chan struct{}{}, lines: map[string]int{}, died: map[string]calls{}}
+	return &tap{held: map[string]chan struct{}{}, lines: map[*line]bool{}}
 }
 
 // onRequest does something at a moment of a request as described, which waits
@@ -145,14 +144,26 @@ func (t *tap) holdRequests(client string) (release func()) {
 	}
 }
 
-// takeDied returns what was unanswered on the connections of a client that have
-// ended since it was asked last, and how many connections are left.
-func (t *tap) takeDied(client string) (calls, int) {
+// unanswered counts what a client has sent in full and has no answer to when do
+// is done. No connection of it is given up in between.
+func (t *tap) unanswered(client string, do func()) (c calls) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c := t.died[client]
-	delete(t.died, client)
-	return c, t.lines[client]
+	do()
+	for l := range t.lines {
+		l.mu.Lock()
+		for _, key := range l.asked {
+			switch {
+			case l.client != client:
+			case among(key, writeKeys):
+				c.writes++
+			default:
+				c.others++
+			}
+		}
+		l.mu.Unlock()
+	}
+	return c
 }
 
 // line is one connection.
@@ -161,10 +172,16 @@ type line struct {
 
 	mu     sync.Mutex
 	client string
-	asked  []int16 // keys of what the broker has and has not answered, oldest first
+	asked  []int16 // keys of what was sent in full and is not answered, oldest first
 }
 
-func (t *tap) connect() *line { return &line{tap: t} }
+func (t *tap) connect() *line {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := &line{tap: t}
+	t.lines[l] = true
+	return l
+}
 
 // requests hands frames to the broker. When the client is gone the broker is
 // told once it has all of them.
@@ -177,16 +194,15 @@ func (l *line) requests(server, client net.Conn) {
 			return
 		}
 		key, id := header(frame)
-		l.meet(id)
+		l.mu.Lock()
+		l.client, l.asked = id, append(l.asked, key)
+		l.mu.Unlock()
 		l.tap.mu.Lock()
 		gate := l.tap.held[id]
 		l.tap.mu.Unlock()
 		if gate != nil {
 			<-gate
 		}
-		l.mu.Lock()
-		l.asked = append(l.asked, key)
-		l.mu.Unlock()
 		l.tap.met(id, key, sent)
 		if _, err := server.Write(frame); err != nil {
 			return
@@ -223,40 +239,12 @@ func (l *line) answers(client, server net.Conn, gate func()) {
 	}
 }
 
-// meet notes whose connection it is.
-func (l *line) meet(client string) {
-	l.mu.Lock()
-	known := l.client != ""
-	l.client = client
-	l.mu.Unlock()
-	if !known {
-		l.tap.mu.Lock()
-		l.tap.lines[client]++
-		l.tap.mu.Unlock()
-	}
-}
-
-// leave counts what is unanswered when the client is gone, and lets the broker
-// finish what it has.
+// leave is for when the client is gone. It lets the broker finish what it has:
+// a close would take back what the broker has not read yet.
 func (l *line) leave(server net.Conn) {
-	l.mu.Lock()
-	id, c := l.client, calls{}
-	for _, key := range l.asked {
-		if among(key, writeKeys) {
-			c.writes++
-		} else {
-			c.others++
-		}
-	}
-	l.mu.Unlock()
-	if id != "" {
-		l.tap.mu.Lock()
-		l.tap.lines[id]--
-		have := l.tap.died[id]
-		l.tap.died[id] = calls{have.writes + c.writes, have.others + c.others}
-		l.tap.mu.Unlock()
-	}
-	// A close would take what the broker has not read yet back.
+	l.tap.mu.Lock()
+	delete(l.tap.lines, l)
+	l.tap.mu.Unlock()
 	if tcp, ok := server.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
 		_ = tcp.SetReadDeadline(time.Now().Add(5 * time.Second))
 		return

@@ -134,3 +134,41 @@ func TestTopicDeletedAndCreatedAgain(t *testing.T) {
 		}
 	}
 }
+
+// Whichever node looks after topics may die, the leader of the fleet too: topics
+// that are made then, and partitions that are added, are copied from their first
+// record on by those who are left.
+//
+// KAFKA-9981, KAFKA-15086 (new topics stayed unseen by other nodes), KAFKA-15372
+// (after a change of the leader).
+func TestTopicsMadeWhileNodesAreDead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 3, nil, nil)
+	w.us.createTopic("new-0", 1)
+	w.us.produce("new-0", 1, 30)
+	w.declare("new-*")
+	w.running(1)
+	partitions := int32(1)
+	for i := range 2 {
+		s := w.liveNode().awaitStatus(recovery, "the fleet has a leader", func(s *api.Status) error {
+			if s.Fleet.Leader == "" {
+				return errNotYet
+			}
+			return nil
+		})
+		leader := w.node(s.Fleet.Leader)
+		leader.process.kill()
+		name := fmt.Sprint("new-", i+1)
+		w.us.createTopic(name, 2)
+		partitions++
+		_, err := w.us.admin().UpdatePartitions(w.us.ctx(), int(partitions), "new-0")
+		must(t, err)
+		w.us.produce(name, 2, 40)
+		w.us.produce("new-0", partitions, 30)
+		w.exact(name, 80)
+		w.exact("new-0", -1)
+		leader.start()
+		w.running(int(partitions) + 2*(i+1))
+	}
+	w.nobodyDied()
+}
