@@ -54,6 +54,10 @@ chaos-mirror: ## CHAOS_KILLS owners of copies killed under CHAOS_RATE MB/s, zomb
 interop-mirror: ## flows between Apache Kafka 3.9, 4.1 and bundled brokers: codecs, transactions, compaction, old records, groups, compared field by field (needs Java 17 and Maven)
 	@$(timed) $(GO) test -tags chaos,interop -count=1 -timeout 20m -v -run 'TestFlows$$' ./test/chaos
 
+MUTANTS ?= 5
+mutants: ## MUTANTS fixes (0 is all) drawn at random by SEED are taken out of a copy of the tree, each must turn its test red
+	@$(timed) $(GO) run ./test/mutants -n $(MUTANTS) -seed $(SEED)
+
 full-disk: ## the bundled broker on a disk of 24 MB that fills up, killed and started there, until a topic is deleted (needs Linux and root)
 	@$(timed) $(GO) test -tags fulldisk -count=1 -timeout 10m -v ./test/fulldisk
 

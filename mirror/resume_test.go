@@ -23,6 +23,16 @@ func (s *site) produceOld(t testing.TB, topic string, from, next int) {
 	}
 }
 
+// awaitFenced returns when a node knows that its incarnation is over.
+func (n *node) awaitFenced(t testing.TB) {
+	t.Helper()
+	select {
+	case <-n.fenced:
+	case <-time.After(20 * time.Second):
+		t.Fatal("not fenced")
+	}
+}
+
 // TestOldRecordsHaveOneWriter stops an owner that copies records of years ago at
 // each step, and has another take over. Brokers forget a producer by the
 // timestamp of its records, so nothing may rest on their memory of it.
@@ -46,7 +56,7 @@ func TestOldRecordsHaveOneWriter(t *testing.T) {
 			heir.Assign(w.copies(2, 1, "orders"))
 			eventually(t, "the new owner has caught up", func() bool { return heir.caughtUp(1) })
 			close(g.open)
-			<-old.fenced
+			old.awaitFenced(t)
 			w.west.produceOld(t, "orders", 80, 100)
 			w.east.expect(t, "orders", 0, 100)
 		})
@@ -75,7 +85,7 @@ func TestASourceThatShrinksBetweenTwoOwnersIsDeclared(t *testing.T) {
 	heir.Assign(w.copies(2, 1, "orders"))
 	eventually(t, "the new owner has caught up", func() bool { return heir.caughtUp(1) })
 	close(g.open)
-	<-old.fenced
+	old.awaitFenced(t)
 	got := w.east.read(t, "orders", 0, 150)
 	for i, r := range got {
 		want := i

@@ -78,7 +78,7 @@ func startFlood(t *testing.T, c *cluster, rate float64, rng *rand.Rand) *flood {
 		_, err := adm.CreateTopic(ctx, floodPartitions, 1, map[string]*string{"retention.ms": &forever}, s.topic)
 		must(t, err)
 		f.acked[s.topic] = new([floodPartitions]atomic.Int64)
-		opts := []kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(s.codec), kgo.ProducerLinger(5 * time.Millisecond), kgo.MaxBufferedRecords(50_000)}
+		opts := []kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(s.codec), kgo.ProducerLinger(5 * time.Millisecond), kgo.MaxBufferedRecords(50_000), kgo.UnknownTopicRetries(50)}
 		if s.txn {
 			opts = append(opts, kgo.TransactionalID("flood-"+s.topic), kgo.TransactionTimeout(time.Minute))
 		}
