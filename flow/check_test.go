@@ -38,6 +38,7 @@ func flows(lines ...string) string {
 	return b.String()
 }
 
+// KAFKA-13397: A -> B -> A went round for ever.
 func TestCheck(t *testing.T) {
 	abc := clusters("a", "b", "c")
 	tests := []struct {

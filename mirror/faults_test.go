@@ -75,6 +75,8 @@ func TestAMissingDestinationRecovers(t *testing.T) {
 	w.east.expect(t, "orders", 0, 50)
 }
 
+// After a topic was deleted and made anew, MirrorMaker 2 begins again, or leaves its
+// first records out (apache/kafka pull request 22852).
 func TestTwoLivesAreNotSpliced(t *testing.T) {
 	for _, side := range []string{"west", "east"} {
 		t.Run(side, func(t *testing.T) {
@@ -131,6 +133,8 @@ func TestANewLifeIsNotReadBetweenTwoLooks(t *testing.T) {
 	w.east.expect(t, "orders", 0, 50)
 }
 
+// Others go on behind what retention has taken and say nothing of it: apache/kafka
+// pull requests 22248, 22852 and 23091 are about MirrorMaker 2.
 func TestAnExpiredStretchIsDeclared(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -260,6 +264,8 @@ func TestATooLargeRecordStopsTheCopyThere(t *testing.T) {
 
 // TestAFaultOfOneCopyLeavesTheOthersAlone makes the destination refuse one of
 // two copies that share a lane, for as long as nobody helps.
+//
+// redpanda-data/connect 3182: an error of one output dropped messages of others.
 func TestAFaultOfOneCopyLeavesTheOthersAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -302,6 +308,7 @@ func TestAnotherLedgerIsNotWrittenTo(t *testing.T) {
 	w.east.expect(t, "orders", 0, 10)
 }
 
+// KAFKA-12558: state was changed before what it rests on was acknowledged.
 func TestALaneThatCannotWriteHopsWaitsLongerEachTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -340,6 +347,8 @@ func TestALaneThatCannotWriteHopsWaitsLongerEachTime(t *testing.T) {
 	eventually(t, "nothing is wrong any more", func() bool { all := n.Status(); return all[0].State == Running && all[0].Reason == "" })
 }
 
+// KAFKA-10000, KIP-618: a worker that was replaced is fenced before its successor
+// starts.
 func TestANodeOfAnEndedIncarnationIsFencedAtItsNextLane(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

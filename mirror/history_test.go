@@ -153,6 +153,8 @@ func TestACopyStopsWhereHistoryDoesNotFit(t *testing.T) {
 
 // TestPositionsThatFailAreAskedAgain keeps a copy from starting while the ledger
 // cannot be read.
+//
+// Brooklin 2ecbba42, de637eed: a failed rewind to the checkpoint was passed over.
 func TestPositionsThatFailAreAskedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -104,6 +104,8 @@ func TestASourceThatShrinksBetweenTwoOwnersIsDeclared(t *testing.T) {
 // TestPositionZeroIsAPosition begins a copy from the latest offset of an empty
 // partition, which is 0, and has another owner take it over when there is
 // something: 0 is where the copy stands, not the lack of a position.
+//
+// uReplicator 2ff0ef4: offset 0 was taken for none.
 func TestPositionZeroIsAPosition(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -154,6 +156,9 @@ func TestAFlowByAnotherNameGoesOn(t *testing.T) {
 // TestAnIdleTailIsAccountedFor leaves a partition alone after a single record,
 // and after a transaction whose marker is the last thing in it: what is there is
 // translated to its end although nothing comes after it.
+//
+// KAFKA-14797, KAFKA-14610, KAFKA-15906: at a low rate, or at the end, MirrorMaker 2
+// wrote down nothing.
 func TestAnIdleTailIsAccountedFor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -197,6 +202,9 @@ func TestAnIdleTailIsAccountedFor(t *testing.T) {
 // bytes and, from the middle of a batch on, by the record path: tombstones, keys
 // that are no text, null apart from empty, headers that repeat, timestamps that
 // go back.
+//
+// Redpanda's migrator dropped tombstones, made strings of binary keys, and changed
+// timestamps (redpanda-data/connect 3458) and headers (3786).
 func TestACopyIsTheSameInEveryField(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -16,6 +16,9 @@ var roomy = limits{maxBatch: 1 << 20, maxDecode: 1 << 20}
 // TestStageAccountsForEveryOffset compares stage, hop folding and all, with the
 // naive model: each source offset has either its very record at the destination
 // offset that its hop says, or the right reason.
+//
+// KAFKA-15202: what lies between records, markers and holes, was forgotten in the
+// translation. franz-go v1.22, librdkafka: a list of aborted transactions in no order.
 func TestStageAccountsForEveryOffset(t *testing.T) {
 	for seed := range uint64(400) {
 		rng := rand.New(rand.NewPCG(seed, 1))

@@ -38,6 +38,9 @@ func (g *gate) pass(p point) error {
 // TestAnOwnerThatSleptWritesNothing stops a node at each step of a transaction,
 // has another node take its copies over, wakes it up, and looks for records that
 // are lost, doubled or out of order.
+//
+// KAFKA-9184, KAFKA-9841, KAFKA-9849, KAFKA-13719, KAFKA-10340 (workers of Connect
+// that were replaced and went on), uReplicator 2f74e82 (a worker that was cut off).
 func TestAnOwnerThatSleptWritesNothing(t *testing.T) {
 	for _, at := range []point{beforeAdd, afterAdd, afterData, afterHops, afterEndSent} {
 		t.Run(string(at), func(t *testing.T) {
@@ -81,6 +84,8 @@ func TestAnOwnerThatSleptWritesNothing(t *testing.T) {
 
 // TestAnUnansweredStepIsDecidedByTheLedger makes a lane fail once at each step
 // and checks that it goes on by itself.
+//
+// Brooklin c790bf0d: a checkpoint went beyond a write that had failed.
 func TestAnUnansweredStepIsDecidedByTheLedger(t *testing.T) {
 	for _, at := range []point{beforeAdd, afterAdd, afterData, afterHops, afterEndSent} {
 		t.Run(string(at), func(t *testing.T) {

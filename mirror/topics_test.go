@@ -136,6 +136,8 @@ func (r *reports) topic(name string) (Topic, bool) {
 	return Topic{}, false
 }
 
+// KAFKA-13255, KAFKA-14420: settings were carried over wrongly, or taken from topics
+// of the destination.
 func TestDiscovererMakesCounterparts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

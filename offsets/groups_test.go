@@ -175,6 +175,7 @@ func TestRound(t *testing.T) {
 	}
 }
 
+// redpanda-data/connect 3503: a restart rewound groups that had moved.
 func TestOnePartitionMovesTheGroup(t *testing.T) {
 	s, src, dst, _ := newSync(Commit{Offset: 4})
 	second := flow.TopicPartition{Topic: "orders", Partition: 1}
@@ -239,6 +240,7 @@ func TestApplyExact(t *testing.T) {
 	}
 }
 
+// KAFKA-17232: a first listing that fails left a connector running that did nothing.
 func TestRunReportsAndGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, src, dst, _ := newSync(Commit{Offset: 4})

@@ -181,6 +181,7 @@ func TestDoubtShowsInTranslations(t *testing.T) {
 	}
 }
 
+// KAFKA-15905, KAFKA-16622: after a restart old positions were not translated.
 func TestReadersMayBeReplaced(t *testing.T) {
 	ms := NewMaps()
 	id := ledger.TopicID{7}

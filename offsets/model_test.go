@@ -239,6 +239,8 @@ func (w *world) either(i, x int) (offset int, reread int) {
 	return offset, reread
 }
 
+// KAFKA-14666, KIP-1292 (positions behind the newest records are translated by guess),
+// KAFKA-15202 (uneven distances), redpanda-data/connect 3182 (skipped ahead).
 func TestMapAgainstModel(t *testing.T) {
 	for seed := range uint64(400) {
 		start := 0

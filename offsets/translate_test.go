@@ -51,6 +51,8 @@ const (
 	gapNotAsked = -int64(ledger.NotAsked)
 )
 
+// KAFKA-12635 (a position without anything known of it), KAFKA-10048 (offset 0, empty
+// partitions), KAFKA-13985 (what a filter leaves out).
 func TestTranslate(t *testing.T) {
 	plain := fold(begin(1, 0), hop(1, 0, 10, 100), hop(1, 10, 10, 111))
 	gaps := fold(begin(1, 0), hop(1, 0, 5, 0, 1, gapControl, 2, gapAborted, 5, 5, 1, gapControl))

@@ -22,4 +22,26 @@
 //
 // The seed chooses what is done; when it is done depends on the machine.
 // Processes end with the test, also if it is killed.
+//
+// # Owners of copies
+//
+// TestMirror (make chaos-mirror) is about the copies alone: between bundled brokers,
+// into Apache Kafka, and between Apache Kafkas that forget producers after seconds.
+// Producers write steadily, in all codecs, fresh records and records of years ago,
+// a tenth in transactions; the nodes that copy are killed, mostly with records
+// under way, and suspended for longer than it takes to be replaced, requests of
+// theirs arrive when others have taken over, answers to what was carried out are
+// lost, connections are cut. The proxy reads the protocol's frames, so each kill
+// is counted by what was sent and not answered when the signal was given.
+//
+// Producers number their records, so readers of both sides, which nothing
+// disturbs, need no memory of what they have read: they tell as they go what is
+// lost, doubled, reordered, altered or was never committed. The ledger is held
+// against what they saw: where each record was and is. A fault has been recovered
+// from when the copy holds all that was acknowledged when it was done.
+//
+// TestFlows and TestRing (make interop-mirror) break nothing. They carry what is
+// hard to carry between clusters of different makes, and round three of them.
+//
+// These need the tag interop too, Java 17 and Maven.
 package chaos

@@ -102,7 +102,7 @@ func newMirrorRun(t *testing.T, p pair, rng *rand.Rand) *mirrorRun {
 	})
 	t.Cleanup(m.letGo)
 	m.flood = startFlood(t, m.us, *rateFlag*1.05e6, rng)
-	objects := m.us.declaration() + m.eu.declaration() + "apiVersion: waybill/v1\nkind: ReplicationFlow\nmetadata: {name: " + flowName + "}\nspec: {source: us, destination: eu, topics: {include: [\"*\"]}}\n"
+	objects := m.us.declaration() + m.eu.declaration() + "apiVersion: waybill/v1\nkind: ReplicationFlow\nmetadata: {name: " + flowName + "}\nspec: {source: us, destination: eu, offsets: translate, topics: {include: [\"*\"]}}\n"
 	eventually(t, recovery, "apply", func() error {
 		_, err := m.anyNode(http.MethodPost, "/api/v1/apply", objects)
 		return err

@@ -197,6 +197,8 @@ spec:
 
 // The index that answers questions about events is a cache of the ledgers: wiped,
 // it is built again and says the same.
+//
+// KAFKA-15905, KAFKA-16622: after a restart old positions were not translated.
 func TestWipedIndex(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1, nil, nil)
