@@ -176,7 +176,10 @@ func TestDiff(t *testing.T) {
 + spec.origin: any
 + spec.policies.onDelete: keep
 + spec.policies.deleteAfter: 24h
-+ spec.policies.onRecreate: stop`
++ spec.policies.onRecreate: stop
++ spec.policies.onGap: continue
++ spec.policies.onTruncate: stop
++ spec.policies.onLoss: recopy`
 	if got := lines(flow.Diff(nil, &have)); got != added {
 		t.Errorf("got\n%s\nwant\n%s", got, added)
 	}

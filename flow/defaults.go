@@ -23,6 +23,12 @@ const (
 	DeleteCopy            = "delete"
 	RecreateStop          = "stop"
 	RecreateNewGeneration = "newGeneration"
+	GapContinue           = "continue" // the ledger declares what is missing
+	GapStop               = "stop"
+	TruncateStop          = "stop"
+	TruncateRetract       = "retract" // the ledger takes it back, the destination keeps it
+	LossRecopy            = "recopy"
+	LossStop              = "stop"
 )
 
 // Values of [FlowVerify.From].
@@ -51,6 +57,16 @@ const (
 	// DefaultOnDelete and DefaultOnRecreate destroy nothing and mix nothing.
 	DefaultOnDelete   = DeleteKeep
 	DefaultOnRecreate = RecreateStop
+
+	// DefaultOnGap: what is gone is gone, and what comes now would be gone next.
+	DefaultOnGap = GapContinue
+
+	// DefaultOnTruncate: somebody has to say whether the records that only the copy
+	// has are worth more than those that the source has instead.
+	DefaultOnTruncate = TruncateStop
+
+	// DefaultOnLoss: the source still has it, or the ledger says that it has not.
+	DefaultOnLoss = LossRecopy
 
 	// DefaultDeleteAfter leaves a working day to notice that the wrong topic was
 	// deleted.
@@ -123,6 +139,9 @@ func (o Object) fillDefaults() {
 		setDefault(&spec.Policies.OnDelete, DefaultOnDelete)
 		setDefault(&spec.Policies.DeleteAfter, DefaultDeleteAfter)
 		setDefault(&spec.Policies.OnRecreate, DefaultOnRecreate)
+		setDefault(&spec.Policies.OnGap, DefaultOnGap)
+		setDefault(&spec.Policies.OnTruncate, DefaultOnTruncate)
+		setDefault(&spec.Policies.OnLoss, DefaultOnLoss)
 		if spec.Groups != nil {
 			setDefault(&spec.Groups.Interval, DefaultGroupInterval)
 		}

@@ -146,6 +146,15 @@ type FlowPolicies struct { //nolint:revive // Policies alone would be anybody's
 	// OnRecreate is what becomes of a topic that was deleted at the source and
 	// created again: [RecreateStop] or [RecreateNewGeneration].
 	OnRecreate string `yaml:"onRecreate,omitempty" json:"onRecreate,omitempty"`
+	// OnGap is what becomes of a copy whose next records the source has deleted
+	// already: [GapContinue] or [GapStop].
+	OnGap string `yaml:"onGap,omitempty" json:"onGap,omitempty"`
+	// OnTruncate is what becomes of a copy when the source has lost records that were
+	// copied: [TruncateStop] or [TruncateRetract].
+	OnTruncate string `yaml:"onTruncate,omitempty" json:"onTruncate,omitempty"`
+	// OnLoss is what becomes of a copy when the destination has lost records that
+	// were copied: [LossRecopy] or [LossStop].
+	OnLoss string `yaml:"onLoss,omitempty" json:"onLoss,omitempty"`
 }
 
 // GroupSelector picks consumer groups whose offsets follow their data.

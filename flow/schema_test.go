@@ -104,6 +104,7 @@ func TestSchemaHasEveryKey(t *testing.T) {
 	for path, value := range map[string]string{
 		"FlowSpec.offsets": DefaultOffsets, "FlowSpec.start": string(DefaultStart), "ConfigSync.onDrift": DefaultOnDrift,
 		"FlowPolicies.onDelete": DefaultOnDelete, "FlowPolicies.deleteAfter": DefaultDeleteAfter.String(), "FlowPolicies.onRecreate": DefaultOnRecreate,
+		"FlowPolicies.onGap": DefaultOnGap, "FlowPolicies.onTruncate": DefaultOnTruncate, "FlowPolicies.onLoss": DefaultOnLoss,
 		"GroupSelector.interval": DefaultGroupInterval.String(), "FenceStep.watch": DefaultFenceWatch.String(),
 		"Step.onFailure": FailureStop, "FlowVerify.from": DefaultVerifyFrom,
 		"FlowVerify.interval": DefaultVerifyInterval.String(), "FlowVerify.bytesPerSecond": DefaultVerifyBytesPerSecond.String(),
@@ -187,6 +188,9 @@ func TestSchemaRefuses(t *testing.T) {
 		{replication, "[x]}", "[x]}, policies: {onDelete: drop}"},
 		{replication, "[x]}", "[x]}, policies: {deleteAfter: soon}"},
 		{replication, "[x]}", "[x]}, policies: {onRecreate: splice}"},
+		{replication, "[x]}", "[x]}, policies: {onGap: skip}"},
+		{replication, "[x]}", "[x]}, policies: {onTruncate: ignore}"},
+		{replication, "[x]}", "[x]}, policies: {onLoss: ignore}"},
 		{runbook, "", ""},
 		{runbook, "check: preflight", "check: doctor"},
 		{runbook, ", check: preflight", ""},

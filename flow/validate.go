@@ -290,6 +290,9 @@ func (v *validator) policies(p *FlowPolicies) {
 	v.oneOf("spec.policies.onDelete", p.OnDelete, false, DeleteKeep, DeleteCopy)
 	v.positive("spec.policies.deleteAfter", p.DeleteAfter)
 	v.oneOf("spec.policies.onRecreate", p.OnRecreate, false, RecreateStop, RecreateNewGeneration)
+	v.oneOf("spec.policies.onGap", p.OnGap, false, GapContinue, GapStop)
+	v.oneOf("spec.policies.onTruncate", p.OnTruncate, false, TruncateStop, TruncateRetract)
+	v.oneOf("spec.policies.onLoss", p.OnLoss, false, LossRecopy, LossStop)
 }
 
 func (v *validator) naming(n Naming, path string) {

@@ -81,6 +81,9 @@ func mergeFirst(chunks []chunk, limit int) (merged chunk, n int) {
 func fitting(chunks []chunk, limit int) (n, size int) {
 	for ; n < len(chunks); n++ {
 		c := &chunks[n]
+		if c.leaderEpoch != chunks[0].leaderEpoch {
+			break
+		}
 		if c.batch == nil {
 			continue
 		}

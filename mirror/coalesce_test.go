@@ -22,14 +22,15 @@ func rawChunk(t *testing.T, from int64, count, size int, codec record.Codec) chu
 	}
 	b.SetBaseOffset(from)
 	return chunk{
-		from: from, next: from + int64(count), batch: b, path: ledger.Raw, leaderEpoch: int32(from),
+		from: from, next: from + int64(count), batch: b, path: ledger.Raw, leaderEpoch: 7,
 		runs: []sourceRun{{from, int64(count), b.SectionDigest()}},
 	}
 }
 
 func TestCoalesce(t *testing.T) {
 	small := func(from int64) chunk { return rawChunk(t, from, 10, 1000, record.None) }
-	marker := func(from int64) chunk { return gapChunk(from, from+1, ledger.Control, int32(from)) }
+	marker := func(from int64) chunk { return gapChunk(from, from+1, ledger.Control, 7) }
+	later := func(c chunk) chunk { c.leaderEpoch++; return c }
 	broken := func(from int64) chunk {
 		c := small(from)
 		c.batch[len(c.batch)-1] ^= 1
@@ -57,6 +58,7 @@ func TestCoalesce(t *testing.T) {
 		{"more than fit one batch", many(100), "reencoded[0,490) reencoded[490,980) reencoded[980,1000)"},
 		{"a damaged one", []chunk{small(0), small(10), broken(20), small(30), small(40)}, "reencoded[0,20) raw[20,30) reencoded[30,50)"},
 		{"a damaged one first", []chunk{broken(0), small(10), small(20)}, "raw[0,10) reencoded[10,30)"},
+		{"a new leader between", []chunk{small(0), small(10), later(small(20)), later(small(30))}, "reencoded[0,20) reencoded[20,40)"},
 		{"nothing", nil, ""},
 	} {
 		var got []string

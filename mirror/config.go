@@ -63,8 +63,18 @@ type Position struct {
 	Next   int64  // source offset after its last hop
 	// Destination is the offset after the last record that was written, -1 if none.
 	Destination int64
-	// SourceLeaderEpoch is that of the source at Next-1, -1 if not known.
-	SourceLeaderEpoch int32
+	// SourceLeaderEpoch is that of the source at Next-1, DestinationLeaderEpoch that
+	// of the destination when it took the last record; -1 if not known.
+	SourceLeaderEpoch, DestinationLeaderEpoch int32
+	// Epochs are the source's leader epochs, ascending; the oldest may be left out.
+	Epochs []SourceEpoch
+}
+
+// SourceEpoch says that source offsets from Start on, up to the next one, were
+// appended by the leader of an epoch.
+type SourceEpoch struct {
+	Start int64
+	Epoch int32
 }
 
 // Positions answers from the ledger.
@@ -73,6 +83,9 @@ type Positions interface {
 	// cluster, which it is given by name, read_committed and to where it ended at
 	// the moment of the call, and waits for transactions that are open below that.
 	Position(ctx context.Context, destination string, id ledger.CopyID) (Position, error)
+	// PositionBefore is Position as it would be if what the ledger says of source
+	// offsets from source on, and of destination offsets from at on, were taken back.
+	PositionBefore(ctx context.Context, destination string, id ledger.CopyID, source, at int64) (Position, error)
 }
 
 // Config is what a [Manager] needs. All fields without a default must be set.
@@ -129,6 +142,10 @@ type Config struct {
 	// once, so this bounds only how long a recreated topic stays unnoticed.
 	MetadataInterval time.Duration
 
+	// HangingAfter is how long an open transaction at the source may hold a copy back
+	// before the copy says so, and asks whose it is.
+	HangingAfter time.Duration
+
 	// at lets a test stop a lane at a point of a transaction, or make it fail
 	// there. It is nil otherwise.
 	at func(p point) error
@@ -166,6 +183,7 @@ func DefaultConfig() Config {
 		BufferBytes:        128 << 20,
 		MaxDecode:          128 << 20,
 		MetadataInterval:   5 * time.Second,
+		HangingAfter:       defaultHangingAfter,
 		Released:           func(Assignment) {},
 	}
 }
@@ -187,6 +205,7 @@ func (c *Config) Validate() error {
 	check(c.StopTimeout > 0, "stop timeout is %v, must be above 0", c.StopTimeout)
 	check(c.BufferBytes >= minFlowBytes, "buffer is %d bytes, must be at least %d", c.BufferBytes, minFlowBytes)
 	check(c.MaxDecode >= 1<<20, "decode limit is %d bytes, must be at least 1 MiB", c.MaxDecode)
+	check(c.HangingAfter > 0, "hanging after is %v, must be above 0", c.HangingAfter)
 	check(c.MetadataInterval >= minRefresh, "metadata interval is %v, must be at least %v", c.MetadataInterval, minRefresh)
 	return errors.Join(errs...)
 }

@@ -60,7 +60,10 @@ type copier struct {
 	preparing  bool // being started
 	stopping   bool
 	beginDue   bool
-	verify     bool // check checksums on the raw path: the destination found one wrong
+	correct    *correction // to be said when the copy begins
+	lostSource bool        // the source has lost what was copied
+	intruded   bool        // the destination appended where the copy had written
+	verify     bool        // check checksums on the raw path: the destination found one wrong
 	limits     limits
 	epoch      int32 // source leader epoch at fetchNext-1, -1 if not known
 	checked    int32 // source leader epoch under which epoch was found in the log
@@ -71,11 +74,16 @@ type copier struct {
 	// committedEpoch is the source's leader epoch at committed-1, -1 if not known.
 	committedEpoch int32
 	destNext       int64 // least offset that the next batch can get, 0: not known
+	destEpoch      int32 // the destination's leader epoch that had the last record, -1
+	destGuarded    int32 // its leader epoch for which that was found to be so, -1
 	destLoose      bool  // what lies between may be aborted batches of ours
 	start, end     int64 // of the source, -1
 	stable         int64
 	stableAt       time.Time // when stable last moved, or was last known to be the end
 	answeredAt     time.Time // when the source last answered a fetch of this copy
+	hangingAfter   time.Duration
+	holder         string // whose transaction holds the copy back, as of holderAt
+	holderAt       int64  // stable
 	lag            lagClock
 	records        int64
 	bytes          int64
@@ -101,7 +109,7 @@ func newCopier(a Assignment, changed func(), m *Metrics) *copier {
 	return &copier{
 		a: a, changed: changed, metrics: m, state: Starting,
 		backoff: backoff{min: 100 * time.Millisecond, max: 15 * time.Second},
-		startAt: -1, committed: -1, committedEpoch: -1, fetchNext: -1, start: -1, end: -1, stable: -1, epoch: -1, checked: -1,
+		startAt: -1, committed: -1, committedEpoch: -1, fetchNext: -1, start: -1, end: -1, stable: -1, epoch: -1, checked: -1, destEpoch: -1, destGuarded: -1,
 	}
 }
 
@@ -174,15 +182,18 @@ func (c *copier) unresolved(generation uint64, why error) bool {
 // begin makes a prepared copier run from a position, which is zero for a copy
 // without history. What lies between it and start is declared as not asked for,
 // in the transaction that says that the copy has begun.
-func (c *copier) begin(at Position, lim limits, start int64) {
+// So is correct, if anything was lost.
+func (c *copier) begin(at Position, lim limits, start int64, correct *correction) {
 	c.mu.Lock()
 	c.preparing = false
 	c.limits = lim
 	c.state, c.reason, c.fix = Running, "", ""
 	c.beginDue = true
 	if !at.Exists {
-		at.SourceLeaderEpoch = -1
+		at.SourceLeaderEpoch, at.DestinationLeaderEpoch = -1, -1
 	}
+	c.correct = correct
+	c.destEpoch, c.destGuarded = at.DestinationLeaderEpoch, at.DestinationLeaderEpoch
 	c.moveTo(at.Next, at.SourceLeaderEpoch)
 	c.destNext = max(0, at.Destination)
 	if start > at.Next {
@@ -346,7 +357,7 @@ func (c *copier) enter() *part {
 		return nil
 	}
 	c.inTxn = true
-	return &part{c: c, id: c.id, key: c.key, from: c.committed, next: c.committed, fromEpoch: c.committedEpoch, expect: c.destNext, loose: c.destLoose, begin: c.beginDue, hopAt: c.lastHop}
+	return &part{c: c, id: c.id, key: c.key, from: c.committed, next: c.committed, fromEpoch: c.committedEpoch, expect: c.destNext, loose: c.destLoose, begin: c.beginDue, correct: c.correct, hopAt: c.lastHop}
 }
 
 // take gives the writer the next chunk of a copier in its transaction; more says
@@ -372,9 +383,10 @@ func (c *copier) commit(p *part, now time.Time) {
 	}
 	if p.wrote {
 		c.destNext, c.destLoose = p.expect, false
+		c.destEpoch, c.destGuarded = p.leaderEpoch, p.leaderEpoch
 	}
 	if p.begin {
-		c.beginDue = false
+		c.beginDue, c.correct, c.lostSource, c.intruded = false, nil, false, false
 	}
 	c.records += p.records
 	c.bytes += p.bytes
@@ -419,6 +431,10 @@ func (c *copier) settle(position int64, epoch int32, fault error) {
 // fail stops fetching for a fault that was found outside of a transaction. What
 // is queued before it is still copied.
 func (c *copier) fail(generation uint64, err error) {
+	if errors.Is(err, errTruncated) {
+		c.truncated(generation, err)
+		return
+	}
 	c.mu.Lock()
 	if c.generation == generation && c.state == Running {
 		c.fault(err)
@@ -427,8 +443,22 @@ func (c *copier) fail(generation uint64, err error) {
 	c.changed()
 }
 
+// stopsAtGap says that the flow wants the copy to stop where the source's log no
+// longer has what comes next. A copy that begins finds the log as it is.
+func (c *copier) stopsAtGap(offset int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	begins := offset == 0 && (c.start < 0 || c.start > 0)
+	return c.a.Spec.Spec.Policies.OnGap == flow.GapStop && !begins
+}
+
 // fault records an error and when to try again. c.mu is held.
 func (c *copier) fault(err error) {
+	if errors.Is(err, errIntruder) && !c.intruded {
+		// A log that was cut back looks like this, too: the start finds out.
+		c.intruded = true
+		err = fmt.Errorf("%w: %s", errSuspect, err.Error())
+	}
 	v := classify(err)
 	c.reason, c.fix = err.Error(), cmp.Or(v.fix, kafka.Advice(err))
 	if errors.Is(err, kerr.CorruptMessage) {
@@ -481,10 +511,6 @@ func (c *copier) idle() bool {
 	return !c.inTxn && !c.preparing
 }
 
-// hanging is when an open transaction at the source is worth a word. Kafka's own
-// clients end theirs within a minute (transaction.timeout.ms).
-const hanging = time.Minute
-
 func (c *copier) status(now time.Time) CopyStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -503,9 +529,8 @@ func (c *copier) status(now time.Time) CopyStatus {
 		e := outlookOf(s.LagRecords, c.offsetRate.perSecond(now), c.endRate.perSecond(now))
 		s.CatchUp, s.CatchUpBasis = e.after, e.basis
 	}
-	if c.state == Running && c.committed >= c.stable && c.stable < c.end && now.Sub(c.stableAt) > hanging {
-		s.Reason = fmt.Sprintf("a transaction at the source has been open for %v and holds %d records back", now.Sub(c.stableAt).Round(time.Second), c.end-c.stable)
-		s.Fix = "if it does not end by itself, find it with kafka-transactions.sh find-hanging and abort it"
+	if c.held(now) {
+		s.Reason, s.Fix = c.heldReason(now)
 	}
 	if c.state == Running {
 		if t := cmp.Or(c.writer.problem(), c.trouble); t.reason != "" {

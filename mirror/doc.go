@@ -34,8 +34,11 @@
 //   - Every source offset is accounted for in the ledger: it is in a run of a hop,
 //     or in a gap with its reason. What cannot be copied stops the copy with a
 //     state that says which offset and what to do; nothing is skipped.
-//   - A topic that was deleted and created again is another topic: the copy stops.
-//     So does a copy whose source, or destination, has lost what was copied.
+//   - A topic that was deleted and created again is another topic: the copy stops,
+//     or the flow's policy has the new one copied into another destination topic.
+//   - Where the source or the destination has lost what was copied, this is found by
+//     leader epochs (loss.go). The copy stops, or the ledger takes back what is lost
+//     and the copy goes on from the cut.
 //   - What is held in memory is bounded by [Config].BufferBytes; a slow destination
 //     slows the fetch.
 //
@@ -46,7 +49,8 @@
 // any more. It returns [ErrFenced] when the incarnation of the node is over; the
 // caller gets a new incarnation and makes a new Manager.
 //
-// A [Discoverer] finds the topics of a flow and makes their counterparts. One
+// A [Discoverer] finds the topics of a flow, makes their counterparts (create.go)
+// and has their settings follow (drift.go). One
 // node of the fleet runs it for each flow, wherever the copies are.
 //
 // # What is left out
@@ -58,7 +62,6 @@
 //     destination.
 //   - Filters, transforms and headers of provenance in the records.
 //   - Record formats before v2: a copy that meets such a batch fails and says so.
-//   - After a loss at the destination the copy stops; no retraction is written.
 //   - A partition that goes offline between its data and its commit marker holds
 //     up the other copies of its lane until it is back: the coordinator lets the
 //     lane begin no transaction before.

@@ -294,6 +294,9 @@ func (f *fetcher) outOfRange(ctx context.Context, w wanted) error {
 		return err
 	}
 	if w.offset < start {
+		if w.c.stopsAtGap(w.offset) {
+			return fmt.Errorf("%v: %w: offsets %d to %d", w.c.source(), errGap, w.offset, start-1)
+		}
 		w.c.push(w.generation, []chunk{gapChunk(w.offset, start, ledger.Expired, -1)}, start, nil)
 		return nil
 	}

@@ -47,6 +47,8 @@ type flowRun struct {
 	settings            topicSettings  // of the destination
 	ledgerID            ledger.TopicID // of the destination's ledger, as first seen
 	start               starter
+	guard               guard
+	hangings            hangings
 	fetchers            map[int32]*fetcher
 	byLeader            atomic.Pointer[map[int32][]*copier]
 	routed              routed
@@ -240,6 +242,8 @@ func (f *flowRun) step(ctx context.Context, g *errgroup.Group) {
 	}
 	f.route(ctx, g)
 	f.start.kick(ctx, g, f)
+	f.guard.kick(ctx, g, f)
+	f.hangings.kick(ctx, g, f)
 }
 
 // reconcile stops copiers that are not wanted, forgets those that have stopped,
@@ -271,6 +275,7 @@ func (f *flowRun) reconcile() (joined bool) {
 		}
 		c := newCopier(a, f.restless, f.metrics)
 		f.unsettled.Store(true)
+		c.hangingAfter = f.cfg.HangingAfter
 		c.writer = f.pickLane()
 		f.copiers[tp] = c
 		f.population++

@@ -124,11 +124,11 @@ func TestACopyStopsWhereHistoryDoesNotFit(t *testing.T) {
 		at   Position
 		want error
 	}{
-		"the source ends below the position":       {Position{Exists: true, Epoch: 1, Fleet: "test", Next: 1000, Destination: -1, SourceLeaderEpoch: -1}, errTruncated},
-		"the source has other records there":       {Position{Exists: true, Epoch: 1, Fleet: "test", Next: 50, Destination: -1, SourceLeaderEpoch: 0}, errTruncated},
-		"the destination ends below what it wrote": {Position{Exists: true, Epoch: 1, Fleet: "test", Next: 50, Destination: 60, SourceLeaderEpoch: -1}, errLost},
-		"another fleet has the copy":               {Position{Exists: true, Epoch: 1, Fleet: "other", Next: 50, Destination: -1, SourceLeaderEpoch: -1}, errClaimed},
-		"a newer epoch has begun":                  {Position{Exists: true, Epoch: 7, Fleet: "test", Next: 50, Destination: -1, SourceLeaderEpoch: -1}, errSuperseded},
+		"the source ends below the position":       {Position{Exists: true, Epoch: 1, Fleet: "test", Next: 1000, Destination: -1, SourceLeaderEpoch: -1, DestinationLeaderEpoch: -1}, errTruncated},
+		"the source has other records there":       {Position{Exists: true, Epoch: 1, Fleet: "test", Next: 50, Destination: -1, SourceLeaderEpoch: 0, DestinationLeaderEpoch: -1}, errTruncated},
+		"the destination ends below what it wrote": {Position{Exists: true, Epoch: 1, Fleet: "test", Next: 50, Destination: 60, SourceLeaderEpoch: -1, DestinationLeaderEpoch: -1}, errLost},
+		"another fleet has the copy":               {Position{Exists: true, Epoch: 1, Fleet: "other", Next: 50, Destination: -1, SourceLeaderEpoch: -1, DestinationLeaderEpoch: -1}, errClaimed},
+		"a newer epoch has begun":                  {Position{Exists: true, Epoch: 7, Fleet: "test", Next: 50, Destination: -1, SourceLeaderEpoch: -1, DestinationLeaderEpoch: -1}, errSuperseded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -176,6 +176,10 @@ func TestPositionsThatFailAreAskedAgain(t *testing.T) {
 }
 
 type positionsFunc func(context.Context, string, ledger.CopyID) (Position, error)
+
+func (f positionsFunc) PositionBefore(ctx context.Context, cluster string, id ledger.CopyID, _, _ int64) (Position, error) {
+	return f(ctx, cluster, id)
+}
 
 func (f positionsFunc) Position(ctx context.Context, cluster string, id ledger.CopyID) (Position, error) {
 	return f(ctx, cluster, id)

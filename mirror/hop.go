@@ -48,12 +48,16 @@ func (f *hopFolder) begin(from int64) *ledger.Hop {
 }
 
 func (f *hopFolder) add(c placed) {
-	dest, runs, gaps := c.base, c.runs, c.gaps
+	dest, runs, gaps, begun := c.base, c.runs, c.gaps, false
 	for len(runs)+len(gaps) > 0 {
 		h := f.hops[len(f.hops)-1]
-		if len(h.Runs)+len(h.Gaps) >= maxTiles {
+		// A hop is of one leader epoch of the source: where each began is what tells,
+		// after a truncation, which records both sides still have.
+		full := len(h.Runs) + len(h.Gaps)
+		if full >= maxTiles || full > 0 && !begun && h.SourceLeaderEpoch != c.leaderEpoch {
 			h = f.begin(h.Next)
 		}
+		begun = true
 		if len(gaps) == 0 || (len(runs) > 0 && runs[0].source < gaps[0].Source) {
 			f.run(h, c, runs[0], dest)
 			dest += runs[0].count

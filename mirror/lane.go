@@ -210,6 +210,8 @@ func (l *lane) settle(ctx context.Context) error {
 			}
 			if err := ownedBy(at, &l.Config, p.c.a.Epoch); err != nil {
 				p.fault = err
+			} else if p.correct != nil {
+				p.fault = fmt.Errorf("%w: whether the ledger was told is not known", errSuspect)
 			}
 		}
 		p.c.settle(position, epoch, p.fault)

@@ -119,12 +119,21 @@ func (t *transaction) entriesOf(p *part, now time.Time) []ledger.Entry {
 	var entries []ledger.Entry
 	if p.begin {
 		a := &p.c.a
+		resume := p.from
+		if p.correct != nil {
+			resume = p.correct.resume
+		}
 		entries = append(entries, &ledger.Begin{
-			Copy: p.id, Epoch: a.Epoch, Resume: p.from, At: now,
+			Copy: p.id, Epoch: a.Epoch, Resume: resume, At: now,
 			SourceCluster: a.Source.Metadata.Name, DestinationCluster: a.Destination.Metadata.Name,
 			SourceTopic: a.SourceTopic, DestinationTopic: a.DestinationTopic,
 			Flow: a.Flow, Fleet: t.l.Fleet, Node: t.l.Node, Lane: t.l.id,
 		})
+	}
+	if p.correct != nil {
+		r := p.correct.Retraction
+		r.At = now
+		entries = append(entries, &r)
 	}
 	// Times within a copy never go backwards, whatever the clock does.
 	if p.hopAt.Before(now) {

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,22 +86,76 @@ func (f *flowRun) startAll(ctx context.Context, due []*copier) {
 		}
 		return
 	}
+	f.beginAll(ctx, f.positions(ctx, ready, f.probe(ctx, ready)))
+}
+
+// starting is a copier and what the ledger says of it.
+type starting struct {
+	c  *copier
+	at Position
+}
+
+// positions asks the ledger about copiers, except for those that are down.
+func (f *flowRun) positions(ctx context.Context, ready []*copier, down map[*copier]error) []starting {
+	all := make([]starting, len(ready))
+	eachOf(len(ready), func(i int) {
+		c := ready[i]
+		err := down[c]
+		var at Position
+		if err == nil {
+			at, err = f.cfg.Positions.Position(ctx, c.a.Destination.Metadata.Name, c.id)
+			if err != nil {
+				err = fmt.Errorf("%w: read the ledger: %w", errUnresolved, err)
+			}
+		}
+		if err == nil {
+			err = ownedBy(at, &f.cfg, c.a.Epoch)
+		}
+		if err != nil {
+			c.postpone(err)
+			return
+		}
+		all[i] = starting{c, at}
+	})
+	return slices.DeleteFunc(all, func(s starting) bool { return s.c == nil })
+}
+
+// beginAll has copiers run from where they stand, if both sides still have what
+// was copied.
+func (f *flowRun) beginAll(ctx context.Context, all []starting) {
+	epochs := map[flow.TopicPartition]int32{}
+	for _, s := range all {
+		if s.at.Exists && s.at.Destination > 0 && s.at.DestinationLeaderEpoch >= 0 {
+			epochs[s.c.destination()] = s.at.DestinationLeaderEpoch
+		}
+	}
+	ends, err := f.epochEnds(ctx, epochs)
+	eachOf(len(all), func(i int) {
+		err := err
+		if err == nil {
+			epochEnd := int64(-1)
+			if end, ok := ends[all[i].c.destination()]; ok {
+				epochEnd = end
+			}
+			err = f.startOne(ctx, all[i].c, all[i].at, epochEnd)
+		}
+		if err != nil {
+			all[i].c.postpone(err)
+		}
+	})
+}
+
+// eachOf calls do with 0 to n-1, a few at a time.
+func eachOf(n int, do func(i int)) {
 	var g errgroup.Group
 	g.SetLimit(maxReads)
-	down := f.probe(ctx, ready)
-	for _, c := range ready {
+	for i := range n {
 		g.Go(func() error {
-			err := down[c]
-			if err == nil {
-				err = f.startOne(ctx, c)
-			}
-			if err != nil {
-				c.postpone(err)
-			}
+			do(i)
 			return nil
 		})
 	}
-	_ = g.Wait() // every error is a copier's own
+	_ = g.Wait() // there are no errors
 }
 
 // describeMirrors finds out which of the source topics are mirrors.
@@ -152,20 +207,16 @@ func (f *flowRun) probe(ctx context.Context, copiers []*copier) map[*copier]erro
 // probeTimeout is how long a broker that has failed may take to say hello.
 const probeTimeout = 3 * time.Second
 
-func (f *flowRun) startOne(ctx context.Context, c *copier) error {
+// startOne decides from where a copier goes on. epochEnd is where the destination
+// log of the epoch ends that took its last record, -1 if that is not known.
+func (f *flowRun) startOne(ctx context.Context, c *copier, at Position, epochEnd int64) error {
 	lim := f.settings.limits(c.a.DestinationTopic, f.cfg.MaxDecode)
-	at, err := f.cfg.Positions.Position(ctx, c.a.Destination.Metadata.Name, c.id)
-	if err != nil {
-		return fmt.Errorf("%w: read the ledger: %w", errUnresolved, err)
-	}
-	if err := ownedBy(at, &f.cfg, c.a.Epoch); err != nil {
-		return err
-	}
-	if end, known := f.settings.end(c.destination()); known && at.Exists && end < at.Destination {
-		return fmt.Errorf("%v: %w: it ends at %d, the copy wrote up to %d", c.destination(), errLost, end, at.Destination)
-	}
 	if at.Exists {
-		c.begin(at, lim, at.Next)
+		at, correct, err := f.recall(ctx, c, at, epochEnd)
+		if err != nil {
+			return err
+		}
+		c.begin(at, lim, at.Next, correct)
 		return nil
 	}
 	// Without history a copy begins at 0; what the source no longer has then shows
@@ -174,7 +225,7 @@ func (f *flowRun) startOne(ctx context.Context, c *copier) error {
 	if err != nil {
 		return err
 	}
-	c.begin(at, lim, start)
+	c.begin(at, lim, start, nil)
 	return nil
 }
 

@@ -26,6 +26,9 @@ var (
 	errRecreated     = errors.New("topic was deleted and created again")
 	errTruncated     = errors.New("source log was cut back below what has been copied")
 	errLost          = errors.New("destination log ends below what has been copied")
+	errRefilled      = errors.New("destination log was cut back and written to by others")
+	errSuspect       = errors.New("what was copied may be lost, it is being looked into")
+	errGap           = errors.New("the source deleted records before they were copied")
 	errIntruder      = errors.New("destination log is shorter than what was written to it")
 	errSuperseded    = errors.New("the ledger has a newer epoch of this copy")
 	errClaimed       = errors.New("the ledger says that the copy belongs to another fleet")
@@ -88,10 +91,12 @@ var verdicts = []struct {
 	verdict
 }{
 	{errRecreated, verdict{stop, "the topic's old life and new life are different topics: remove the destination topic or rename it in the flow, then apply the flow again"}},
-	{errTruncated, verdict{stop, "the source lost records that the destination has (unclean election): compare both, then recreate the destination topic or give the flow another one"}},
+	{errTruncated, verdict{stop, "the source lost records that the destination has (unclean election): compare both, then set policies.onTruncate of the flow to retract, which leaves them on the destination and goes on, or recreate the destination topic"}},
+	{errRefilled, verdict{stop, "the destination lost records, and others have written there since: compare both with verify, then recreate the destination topic, which is copied anew"}},
+	{errGap, verdict{hold, "set policies.onGap of the flow to continue: the gap is declared then, and the copy goes on behind it"}},
 	{errIntruder, verdict{stop, "the destination lost records or somebody else writes with this copy's producer id: compare with verify, then recreate the destination topic"}},
 	{errSuperseded, verdict{stop, "another node or fleet owns this copy; see who in the ledger's latest begin entry"}},
-	{errLost, verdict{stop, "the destination lost records (unclean election): compare both with verify, then recreate the destination topic"}},
+	{errLost, verdict{stop, "the destination lost records (unclean election): set policies.onLoss of the flow to recopy if it is stop; otherwise compare both with verify, then recreate the destination topic"}},
 	{errClaimed, verdict{stop, "two fleets are given the same copy: take it out of one of them"}},
 	{errNoCommits, verdict{hold, "correct start.committed of the flow, or let the group commit once"}},
 	{errNoDestination, verdict{hold, "create the topic, or let the flow create it: the principal needs CREATE on it"}},

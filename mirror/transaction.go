@@ -50,10 +50,11 @@ type transaction struct {
 
 // part is what a transaction holds of one copy.
 type part struct {
-	c     *copier
-	id    ledger.CopyID
-	key   ledger.CopyKey
-	begin bool
+	c       *copier
+	id      ledger.CopyID
+	key     ledger.CopyKey
+	begin   bool
+	correct *correction // said with begin; nil: nothing was lost
 
 	from, next int64 // source offsets
 	fromEpoch  int32 // the source's leader epoch at from-1, -1 if not known

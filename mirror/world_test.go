@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"slices"
 	"sync"
@@ -230,8 +231,16 @@ func eventually(t testing.TB, what string, ok func() bool) {
 
 // Position makes the offsets' maps answer as the ledger of the mirror.
 func (w *world) Position(ctx context.Context, destination string, id ledger.CopyID) (Position, error) {
-	p, err := w.maps.Position(ctx, destination, id)
-	return Position{p.Exists, p.Epoch, p.Fleet, p.Next, p.Destination, p.SourceLeaderEpoch}, err
+	return w.PositionBefore(ctx, destination, id, math.MaxInt64, math.MaxInt64)
+}
+
+func (w *world) PositionBefore(ctx context.Context, destination string, id ledger.CopyID, source, at int64) (Position, error) {
+	p, err := w.maps.PositionBefore(ctx, destination, id, source, at)
+	out := Position{p.Exists, p.Epoch, p.Fleet, p.Next, p.Destination, p.SourceLeaderEpoch, p.DestinationLeaderEpoch, nil}
+	for _, e := range p.Epochs {
+		out.Epochs = append(out.Epochs, SourceEpoch(e))
+	}
+	return out, err
 }
 
 // fleet is what raft knows: incarnations and lanes.

@@ -24,8 +24,21 @@ type Map struct {
 	faults []Fault
 	doubt  string // why the ledger may have lost what the copy did last
 
-	sourceEpoch, destinationEpoch int32 // leader epochs of the last hop
+	sourceEpoch      int32 // the source's leader epoch as of the last hop, -1
+	destinationEpoch int32 // the destination's as of the last run, -1
+	epochs           []SourceEpoch
 }
+
+// SourceEpoch says that a copy's source offsets from Start on, up to the next one,
+// were appended by the leader of an epoch.
+type SourceEpoch struct {
+	Start int64
+	Epoch int32
+}
+
+// maxEpochs bounds how far back leader epochs are known: a partition has a new one
+// with each election.
+const maxEpochs = 64
 
 // Fault is something in the ledger that cannot be right. The source offsets that
 // it touches translate to "unknown".
@@ -125,7 +138,11 @@ func (m *Map) applyHop(h *ledger.Hop) bool {
 		m.fault(h.From, h.From, fmt.Sprintf("epoch %d has no begin", h.Epoch))
 	}
 	m.epoch = h.Epoch
-	m.sourceEpoch, m.destinationEpoch = h.SourceLeaderEpoch, h.DestinationLeaderEpoch
+	m.sourceEpoch = h.SourceLeaderEpoch
+	if len(h.Runs) > 0 {
+		m.destinationEpoch = h.DestinationLeaderEpoch
+	}
+	m.learnEpoch(h)
 	from := m.Next()
 	switch {
 	case h.From > from:
@@ -182,6 +199,7 @@ func (m *Map) applyRetraction(r *ledger.Retraction) bool {
 	}
 	m.tiles.cut(r.Source)
 	m.start = min(m.start, r.Source)
+	m.sourceEpoch = m.forgetEpochs(r.Source)
 	// Whatever still claims a destination at or above the cut is lost as well.
 	for _, t := range m.tiles.fromDest(r.Destination) {
 		lost := t.source + max(0, r.Destination-t.dest)
@@ -189,6 +207,47 @@ func (m *Map) applyRetraction(r *ledger.Retraction) bool {
 		break
 	}
 	return true
+}
+
+// learnEpoch remembers where a leader epoch of the source begins: a hop is of one.
+func (m *Map) learnEpoch(h *ledger.Hop) {
+	n := len(m.epochs)
+	if h.SourceLeaderEpoch < 0 || n > 0 && m.epochs[n-1].Epoch >= h.SourceLeaderEpoch {
+		return
+	}
+	if n == maxEpochs {
+		m.epochs = append([]SourceEpoch(nil), m.epochs[maxEpochs/2:]...)
+	}
+	m.epochs = append(m.epochs, SourceEpoch{h.From, h.SourceLeaderEpoch})
+}
+
+// forgetEpochs takes away the epochs from source offset x on and returns that of
+// x-1, -1 if it is not known.
+func (m *Map) forgetEpochs(x int64) int32 {
+	n := len(m.epochs)
+	for n > 0 && m.epochs[n-1].Start >= x {
+		n--
+	}
+	m.epochs = m.epochs[:n:n]
+	if n == 0 {
+		return -1
+	}
+	return m.epochs[n-1].Epoch
+}
+
+// Cut is where the copy would stand if what it says of source offsets from source
+// on, and of destination offsets from destination on, were taken back: the source
+// offset, and the destination offset after the last record before it, -1 if there
+// is none.
+func (m *Map) Cut(source, destination int64) (next, end int64) {
+	next = min(source, m.Next())
+	for _, t := range m.tiles.fromDest(destination) {
+		next = min(next, t.source+max(0, destination-t.dest))
+		break
+	}
+	c := m.clone()
+	c.tiles.cut(next)
+	return next, c.DestinationNext()
 }
 
 // hole declares the source offsets from where the map ends to x unknown.
@@ -270,5 +329,6 @@ func (m *Map) clone() *Map {
 	c := *m
 	c.tiles = m.tiles.clone()
 	c.faults = m.faults[:len(m.faults):len(m.faults)]
+	c.epochs = m.epochs[:len(m.epochs):len(m.epochs)]
 	return &c
 }

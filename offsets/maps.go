@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 
@@ -300,8 +301,11 @@ type Position struct {
 	Next   int64  // source offset from which it goes on
 	// Destination is the offset after the last record that it wrote, -1 if none.
 	Destination int64
-	// Leader epochs as of the last hop, -1 if not known.
+	// SourceLeaderEpoch is the source's as of the last hop, DestinationLeaderEpoch
+	// the destination's as of the last record; -1 if not known.
 	SourceLeaderEpoch, DestinationLeaderEpoch int32
+	// Epochs are the source's, ascending; the oldest may be left out.
+	Epochs []SourceEpoch
 }
 
 // Position reads the ledger of a cluster to its end and says how far a copy has
@@ -309,6 +313,13 @@ type Position struct {
 // have lost what the copy did last; whoever copies must stop then. The ledger must
 // have been made before: that there is none yet is an error.
 func (ms *Maps) Position(ctx context.Context, cluster string, id ledger.CopyID) (Position, error) {
+	return ms.PositionBefore(ctx, cluster, id, math.MaxInt64, math.MaxInt64)
+}
+
+// PositionBefore is [Maps.Position] as it would be if what the ledger says of
+// source offsets from source on, and of destination offsets from destination on,
+// were taken back.
+func (ms *Maps) PositionBefore(ctx context.Context, cluster string, id ledger.CopyID, source, destination int64) (Position, error) {
 	if err := ms.CatchUp(ctx, cluster); err != nil {
 		return Position{}, fmt.Errorf("position of a copy: %w", err)
 	}
@@ -334,10 +345,17 @@ func (ms *Maps) Position(ctx context.Context, cluster string, id ledger.CopyID) 
 	if !c.m.Began() {
 		return Position{}, fmt.Errorf("position of a copy: %w: its begin is missing", ErrUncertain)
 	}
-	return Position{
+	p := Position{
 		Exists: true, Epoch: c.m.Epoch(), Fleet: c.m.begin.Fleet, Next: c.m.Next(), Destination: c.m.DestinationNext(),
-		SourceLeaderEpoch: c.m.sourceEpoch, DestinationLeaderEpoch: c.m.destinationEpoch,
-	}, nil
+		SourceLeaderEpoch: c.m.sourceEpoch, DestinationLeaderEpoch: c.m.destinationEpoch, Epochs: c.m.epochs[:len(c.m.epochs):len(c.m.epochs)],
+	}
+	if source < math.MaxInt64 || destination < math.MaxInt64 {
+		p.Next, p.Destination = c.m.Cut(source, destination)
+		cut := Map{epochs: p.Epochs}
+		p.SourceLeaderEpoch = cut.forgetEpochs(p.Next)
+		p.Epochs = cut.epochs
+	}
+	return p, nil
 }
 
 // CatchUp waits until everything that is in a cluster's ledger now was applied.

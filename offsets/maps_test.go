@@ -3,6 +3,8 @@ package offsets
 import (
 	"context"
 	"errors"
+	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -53,8 +55,8 @@ func TestPosition(t *testing.T) {
 		err  string
 	}{
 		{"never heard of", func(*Maps) {}, Position{}, ""},
-		{"begun", func(ms *Maps) { feed(ms, 0, begin(4, 7)) }, Position{true, 4, "prod", 7, -1, -1, -1}, ""},
-		{"copied", func(ms *Maps) { feed(ms, 0, begin(4, 7), hop(4, 7, 5, 20)) }, Position{true, 4, "prod", 12, 25, 0, 0}, ""},
+		{"begun", func(ms *Maps) { feed(ms, 0, begin(4, 7)) }, Position{true, 4, "prod", 7, -1, -1, -1, nil}, ""},
+		{"copied", func(ms *Maps) { feed(ms, 0, begin(4, 7), hop(4, 7, 5, 20)) }, Position{true, 4, "prod", 12, 25, 0, 0, []SourceEpoch{{7, 0}}}, ""},
 		{"no begin", func(ms *Maps) { feed(ms, 0, hop(4, 7, 5, 20)) }, Position{}, "its begin is missing"},
 		{"a page is lost after the last hop", func(ms *Maps) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
@@ -64,7 +66,7 @@ func TestPosition(t *testing.T) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
 			lost(ms, 2)
 			feed(ms, 3, hop(1, 5, 5, 5))
-		}, Position{true, 1, "prod", 10, 10, 0, 0}, ""},
+		}, Position{true, 1, "prod", 10, 10, 0, 0, []SourceEpoch{{0, 0}}}, ""},
 		{"the next hop shows that it was", func(ms *Maps) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
 			lost(ms, 2)
@@ -83,25 +85,25 @@ func TestPosition(t *testing.T) {
 			feed(ms, 0, begin(1, 0))
 			missing(ms, 5)
 			feed(ms, 5, hop(1, 0, 5, 0))
-		}, Position{true, 1, "prod", 5, 5, 0, 0}, ""},
+		}, Position{true, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
 		{"an unknown copy in a damaged ledger", func(ms *Maps) { lost(ms, 2) }, Position{}, "checksum does not match"},
 		{"an unknown copy in a ledger without its beginning", func(ms *Maps) { gone(ms, 100) }, Position{}, "below offset 100 do not exist"},
 		{"a copy that began after what is gone", func(ms *Maps) {
 			gone(ms, 100)
 			feed(ms, 100, begin(1, 0), hop(1, 0, 5, 0))
-		}, Position{true, 1, "prod", 5, 5, 0, 0}, ""},
+		}, Position{true, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
 		{"a foreign record", func(ms *Maps) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
 			ms.Corrupt(tail.Position{Cluster: "dst", Offset: 9}, &ledger.CorruptError{Foreign: true})
-		}, Position{true, 1, "prod", 5, 5, 0, 0}, ""},
+		}, Position{true, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
 		{"an old page", func(ms *Maps) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
 			ms.Corrupt(tail.Position{Cluster: "dst", Offset: 9}, &ledger.ChainError{Want: 2, Got: 1})
-		}, Position{true, 1, "prod", 5, 5, 0, 0}, ""},
+		}, Position{true, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
 		{"damage in another partition", func(ms *Maps) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
 			ms.Corrupt(tail.Position{Cluster: "dst", Partition: 1, Offset: 9}, ledger.ErrVersion)
-		}, Position{true, 1, "prod", 5, 5, 0, 0}, ""},
+		}, Position{true, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
 		{"entries in another partition", func(ms *Maps) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
 			ms.Apply(tail.Position{Cluster: "dst", Partition: 1}, &ledger.Page{Entries: []ledger.Entry{hop(1, 5, 5, 5)}})
@@ -116,7 +118,7 @@ func TestPosition(t *testing.T) {
 			if c.err == "" && err != nil || c.err != "" && (!errors.Is(err, ErrUncertain) || !strings.Contains(err.Error(), c.err)) {
 				t.Fatalf("got error %v, want %q", err, c.err)
 			}
-			if got != c.want {
+			if !reflect.DeepEqual(got, c.want) {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})
@@ -251,5 +253,39 @@ func TestTranslateByName(t *testing.T) {
 	}
 	if got := ms.Translate(Where{"east", "nothing", 0, 3}, ""); got != nil {
 		t.Errorf("a topic without a copy: got %+v", got)
+	}
+}
+
+// TestPositionBeforeACut asks where copies would stand without the end of their
+// history, and what leader epochs the rest is of.
+func TestPositionBeforeACut(t *testing.T) {
+	ms := NewMaps()
+	ms.Attach("dst", caughtUp{})
+	of := func(epoch int32, h *ledger.Hop) *ledger.Hop { h.SourceLeaderEpoch, h.DestinationLeaderEpoch = epoch, 9; return h }
+	idle := &ledger.Hop{Copy: testCopy.Key(), Epoch: 1, From: 20, Next: 25, SourceLeaderEpoch: 7, DestinationLeaderEpoch: -1, Gaps: []ledger.Gap{{Source: 20, Count: 5, Reason: ledger.Control}}}
+	feed(ms, 0, begin(1, 0), of(3, hop(1, 0, 5, 0)), of(3, hop(1, 5, 5, 6)), of(7, hop(1, 10, 10, 20)), idle)
+	const all = math.MaxInt64
+	for _, c := range []struct {
+		name                string
+		source, destination int64
+		want                Position
+	}{
+		{"all of it", all, all, Position{true, 1, "prod", 25, 30, 7, 9, []SourceEpoch{{0, 3}, {10, 7}}}},
+		{"a source offset in a run", 12, all, Position{true, 1, "prod", 12, 22, 7, 9, []SourceEpoch{{0, 3}, {10, 7}}}},
+		{"where an epoch begins", 10, all, Position{true, 1, "prod", 10, 11, 3, 9, []SourceEpoch{{0, 3}}}},
+		{"before everything", 0, all, Position{true, 1, "prod", 0, -1, -1, 9, []SourceEpoch{}}},
+		{"a destination offset in a run", all, 8, Position{true, 1, "prod", 7, 8, 3, 9, []SourceEpoch{{0, 3}}}},
+		{"a destination offset between runs", all, 15, Position{true, 1, "prod", 10, 11, 3, 9, []SourceEpoch{{0, 3}}}},
+		{"behind the end", all, 30, Position{true, 1, "prod", 25, 30, 7, 9, []SourceEpoch{{0, 3}, {10, 7}}}},
+	} {
+		got, err := ms.PositionBefore(t.Context(), "dst", testCopy, c.source, c.destination)
+		if err != nil || !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: got %+v, %v, want %+v", c.name, got, err, c.want)
+		}
+	}
+	feed(ms, 9, &ledger.Retraction{Copy: testCopy.Key(), Epoch: 1, Source: 12, Destination: 22, Lost: ledger.LostAtSource}, of(8, hop(1, 12, 3, 40)))
+	want := Position{true, 1, "prod", 15, 43, 8, 9, []SourceEpoch{{0, 3}, {10, 7}, {12, 8}}}
+	if got, err := ms.Position(t.Context(), "dst", testCopy); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("after a retraction: got %+v, %v, want %+v", got, err, want)
 	}
 }

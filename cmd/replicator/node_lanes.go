@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/waybillhq/waybill/cluster"
 	"github.com/waybillhq/waybill/internal/ledger"
@@ -52,13 +53,21 @@ type positions struct{ *work }
 var _ mirror.Positions = positions{}
 
 func (p positions) Position(ctx context.Context, destination string, id ledger.CopyID) (mirror.Position, error) {
+	return p.PositionBefore(ctx, destination, id, math.MaxInt64, math.MaxInt64)
+}
+
+func (p positions) PositionBefore(ctx context.Context, destination string, id ledger.CopyID, source, at int64) (mirror.Position, error) {
 	clusterID, err := p.directory.id(destination)
 	if err != nil {
 		return mirror.Position{}, err
 	}
-	at, err := p.maps.Position(ctx, clusterID, id)
-	return mirror.Position{
-		Exists: at.Exists, Epoch: at.Epoch, Fleet: at.Fleet, Next: at.Next,
-		Destination: at.Destination, SourceLeaderEpoch: at.SourceLeaderEpoch,
-	}, err
+	pos, err := p.maps.PositionBefore(ctx, clusterID, id, source, at)
+	out := mirror.Position{
+		Exists: pos.Exists, Epoch: pos.Epoch, Fleet: pos.Fleet, Next: pos.Next, Destination: pos.Destination,
+		SourceLeaderEpoch: pos.SourceLeaderEpoch, DestinationLeaderEpoch: pos.DestinationLeaderEpoch,
+	}
+	for _, e := range pos.Epochs {
+		out.Epochs = append(out.Epochs, mirror.SourceEpoch(e))
+	}
+	return out, err
 }

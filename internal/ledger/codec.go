@@ -170,7 +170,7 @@ func (e *Retraction) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, e.Epoch)
 	b = binary.AppendVarint(b, e.Source)
 	b = binary.AppendVarint(b, e.Destination)
-	return appendTime(b, e.At)
+	return append(appendTime(b, e.At), byte(e.Lost))
 }
 
 func (e *Retraction) read(r *reader) {
@@ -179,6 +179,9 @@ func (e *Retraction) read(r *reader) {
 	e.Source = r.offset()
 	e.Destination = r.offset()
 	e.At = r.time()
+	if len(r.buf) > 0 { // it came later
+		e.Lost = LostSide(r.byte())
+	}
 }
 
 func (e *Writer) append(b []byte) []byte {

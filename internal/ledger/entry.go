@@ -187,14 +187,36 @@ func (r Reason) String() string {
 	return fmt.Sprintf("reason(%d)", uint8(r))
 }
 
-// Retraction says that, of what the hops of a copy say, everything at and above
-// a destination offset is lost (the destination was truncated). The copy goes on
-// from source offset Source.
+// Retraction takes back what the hops of a copy say of source offsets from Source
+// on, from where the copy goes on: one side has lost what was copied.
 type Retraction struct {
-	Copy                CopyKey
-	Epoch               uint64
+	Copy  CopyKey
+	Epoch uint64
+	// Source is where the copy goes on, Destination where the copies of what is
+	// taken back begin or, if there are none, would have begun.
 	Source, Destination int64
 	At                  time.Time
+	Lost                LostSide
+}
+
+// LostSide is the side of a copy that has lost records.
+type LostSide uint8
+
+// The sides.
+const (
+	// LostAtDestination: its log was cut back to Destination. What was there is
+	// copied again.
+	LostAtDestination LostSide = 0
+	// LostAtSource: its log was cut back to Source (unclean election). The
+	// destination keeps the copies, as records that the source does not have.
+	LostAtSource LostSide = 1
+)
+
+func (l LostSide) String() string {
+	if l == LostAtSource {
+		return "source"
+	}
+	return "destination"
 }
 
 // Writer registers a producer id as a replicator's before its first batch.

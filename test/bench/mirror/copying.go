@@ -112,6 +112,10 @@ func (noLanes) Fenced(context.Context, []mirror.Lane) error          { return ni
 
 type noPositions struct{}
 
+func (noPositions) PositionBefore(context.Context, string, ledger.CopyID, int64, int64) (mirror.Position, error) {
+	return mirror.Position{}, nil
+}
+
 func (noPositions) Position(context.Context, string, ledger.CopyID) (mirror.Position, error) {
 	return mirror.Position{}, nil
 }
