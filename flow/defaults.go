@@ -99,6 +99,11 @@ const (
 // megabyte then takes a quarter of a minute.
 const MinBytesPerSecond = Size(64 << 10)
 
+// MaxLanes bounds the transactions of a flow on a node: each has a transactional
+// id, a connection to each broker, and a commit that costs them the same however
+// little is in it.
+const MaxLanes = 64
+
 // DefaultTimeout is the time limit of a step that sets none.
 func DefaultTimeout(v Verb) Duration {
 	switch v {

@@ -100,6 +100,9 @@ type FlowLimits struct { //nolint:revive // Limits alone would be anybody's
 	// BytesPerSecond that are fetched, as they are on the wire, by all nodes
 	// together; 0 is no limit.
 	BytesPerSecond Size `yaml:"bytesPerSecond,omitempty" json:"bytesPerSecond,omitempty"`
+	// Lanes are transactions that may be under way at once on each node; 0 leaves it
+	// to the node. A change starts the flow's copies anew.
+	Lanes int `yaml:"lanes,omitempty" json:"lanes,omitempty"`
 }
 
 // TopicSelector picks topics and says how they are named and made.

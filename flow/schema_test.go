@@ -189,6 +189,8 @@ func TestSchemaRefuses(t *testing.T) {
 		{replication, "[x]}", "[x]}, policies: {deleteAfter: soon}"},
 		{replication, "[x]}", "[x]}, policies: {onRecreate: splice}"},
 		{replication, "[x]}", "[x]}, policies: {onGap: skip}"},
+		{replication, "[x]}", "[x]}, limits: {lanes: 0}"},
+		{replication, "[x]}", "[x]}, limits: {lanes: 65}"},
 		{replication, "[x]}", "[x]}, policies: {onTruncate: ignore}"},
 		{replication, "[x]}", "[x]}, policies: {onLoss: ignore}"},
 		{runbook, "", ""},

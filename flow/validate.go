@@ -214,6 +214,10 @@ func (v *validator) flow(s *FlowSpec) {
 	if limit := s.Limits.BytesPerSecond; limit < MinBytesPerSecond && (limit != 0 || v.written(path)) {
 		v.fault(path, fmt.Sprintf("%s is too little to copy with", limit), fmt.Sprintf("write %s or more, pause the flow, or remove the key for no limit", MinBytesPerSecond))
 	}
+	path = "spec.limits.lanes"
+	if n := s.Limits.Lanes; n < 0 || n > MaxLanes || n == 0 && v.written(path) {
+		v.fault(path, fmt.Sprintf("%d transactions at once are not possible", n), fmt.Sprintf("write 1 to %d, or remove the key for the default of the nodes", MaxLanes))
+	}
 	if s.Verify != nil {
 		v.verify(s.Verify)
 	}

@@ -200,3 +200,22 @@ func TestNewPartitionsDisturbNoCopy(t *testing.T) {
 		t.Errorf("%d transactions were given up", got-aborts)
 	}
 }
+
+// A flow may say how many transactions it has under way at once.
+func TestAFlowHasTheLanesThatItDeclares(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 4)
+	w.east.create(t, "orders", 4)
+	n := w.node("a", func(c *Config) { c.CopiesPerLane = 1 })
+	for _, lanes := range []int{1, 3} {
+		before := n.Metrics().LaneOpens.Load()
+		list := w.copies(uint64(lanes), 4, "orders")
+		list[0].Spec.Spec.Limits.Lanes = lanes
+		n.Assign(list)
+		eventually(t, "all lanes are open", func() bool { return n.caughtUp(4) && n.Metrics().LaneOpens.Load()-before >= int64(lanes) })
+		if got := n.Metrics().LaneOpens.Load() - before; got != int64(lanes) {
+			t.Errorf("%d lanes were opened, %d are declared", got, lanes)
+		}
+	}
+}

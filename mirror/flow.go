@@ -72,6 +72,9 @@ type routed struct {
 }
 
 func newFlowRun(cfg Config, a Assignment, t *takeover, n *numbers, m *Metrics) *flowRun {
+	if n := a.Spec.Spec.Limits.Lanes; n > 0 {
+		cfg.LanesPerFlow, cfg.MaxLanesPerFlow = n, n
+	}
 	f := &flowRun{
 		cfg: cfg, name: a.Flow, spec: a.Spec, takeover: t, numbers: n, metrics: m, log: cfg.Log.With("flow", a.Flow),
 		budget: newBudget(cfg.BufferBytes), pace: newPace(), kick: make(chan struct{}, 1),

@@ -194,7 +194,7 @@ func (m *Manager) start(ctx context.Context, g *errgroup.Group, list []Assignmen
 	})
 }
 
-// sameDeclarations says that a flow may go on as it is: new limits do not stop it,
+// sameDeclarations says that a flow may go on as it is: a new bandwidth does not stop it,
 // nor does what only says which topics there are and what becomes of them.
 func (r *running) sameDeclarations(a Assignment) bool {
 	return reflect.DeepEqual(ofCopies(r.spec), ofCopies(a.Spec)) && reflect.DeepEqual(r.source.cluster, a.Source) && reflect.DeepEqual(r.destination.cluster, a.Destination)
@@ -203,7 +203,8 @@ func (r *running) sameDeclarations(a Assignment) bool {
 // ofCopies is what a flow says about how its copies copy.
 func ofCopies(f *flow.ReplicationFlow) flow.FlowSpec {
 	spec := f.Spec
-	spec.Limits, spec.Topics, spec.Groups, spec.Paused = flow.FlowLimits{}, flow.TopicSelector{}, nil, false
+	spec.Limits = flow.FlowLimits{Lanes: spec.Limits.Lanes}
+	spec.Topics, spec.Groups, spec.Verify, spec.Paused = flow.TopicSelector{}, nil, nil, false
 	spec.Policies.OnDelete, spec.Policies.DeleteAfter, spec.Policies.OnRecreate = "", 0, ""
 	return spec
 }
