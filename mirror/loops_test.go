@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -59,8 +60,12 @@ func readInto(w *world, maps *offsets.Maps, at *site) {
 }
 
 func (s *stranger) Position(ctx context.Context, destination string, id ledger.CopyID) (Position, error) {
-	p, err := s.maps.Position(ctx, destination, id)
-	return Position{p.Exists, p.Epoch, p.Fleet, p.Next, p.Destination, p.SourceLeaderEpoch}, err
+	return s.PositionBefore(ctx, destination, id, math.MaxInt64, math.MaxInt64)
+}
+
+func (s *stranger) PositionBefore(ctx context.Context, destination string, id ledger.CopyID, source, at int64) (Position, error) {
+	p, err := s.maps.PositionBefore(ctx, destination, id, source, at)
+	return positionOf(p), err
 }
 
 // run starts the fleet's only node, in place of the one before, which is ended as if

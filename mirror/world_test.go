@@ -236,11 +236,15 @@ func (w *world) Position(ctx context.Context, destination string, id ledger.Copy
 
 func (w *world) PositionBefore(ctx context.Context, destination string, id ledger.CopyID, source, at int64) (Position, error) {
 	p, err := w.maps.PositionBefore(ctx, destination, id, source, at)
+	return positionOf(p), err
+}
+
+func positionOf(p offsets.Position) Position {
 	out := Position{p.Exists, p.Epoch, p.Fleet, p.Next, p.Destination, p.SourceLeaderEpoch, p.DestinationLeaderEpoch, nil}
 	for _, e := range p.Epochs {
 		out.Epochs = append(out.Epochs, SourceEpoch(e))
 	}
-	return out, err
+	return out
 }
 
 // fleet is what raft knows: incarnations and lanes.

@@ -197,6 +197,13 @@ func (m *Map) applyRetraction(r *ledger.Retraction) bool {
 	if r.Source > m.Next() {
 		m.hole(r.Source, fmt.Sprintf("a retraction goes on from offset %d, the ledger ends at %d", r.Source, m.Next()))
 	}
+	if r.Lost == ledger.LostAtSource {
+		for _, t := range m.tiles.fromSource(r.Source) {
+			if skip := max(0, r.Source-t.source); t.run() {
+				m.routes.orphans = append(m.routes.orphans, orphan{t.dest + skip, t.destEnd()})
+			}
+		}
+	}
 	m.tiles.cut(r.Source)
 	m.start = min(m.start, r.Source)
 	m.sourceEpoch = m.forgetEpochs(r.Source)

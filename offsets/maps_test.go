@@ -261,7 +261,10 @@ func TestTranslateByName(t *testing.T) {
 func TestPositionBeforeACut(t *testing.T) {
 	ms := NewMaps()
 	ms.Attach("dst", caughtUp{})
-	of := func(epoch int32, h *ledger.Hop) *ledger.Hop { h.SourceLeaderEpoch, h.DestinationLeaderEpoch = epoch, 9; return h }
+	of := func(epoch int32, h *ledger.Hop) *ledger.Hop {
+		h.SourceLeaderEpoch, h.DestinationLeaderEpoch = epoch, 9
+		return h
+	}
 	idle := &ledger.Hop{Copy: testCopy.Key(), Epoch: 1, From: 20, Next: 25, SourceLeaderEpoch: 7, DestinationLeaderEpoch: -1, Gaps: []ledger.Gap{{Source: 20, Count: 5, Reason: ledger.Control}}}
 	feed(ms, 0, begin(1, 0), of(3, hop(1, 0, 5, 0)), of(3, hop(1, 5, 5, 6)), of(7, hop(1, 10, 10, 20)), idle)
 	const all = math.MaxInt64

@@ -18,7 +18,12 @@ import (
 type routes struct {
 	known   []way
 	changes []change // by destination, ascending
+	orphans []orphan // by destination, ascending
 }
+
+// orphan is a stretch of destination offsets with copies of records that the source
+// has lost since. They are from there all the same.
+type orphan struct{ from, next int64 }
 
 // way is a route as a hop has it.
 type way struct {
@@ -77,18 +82,28 @@ func (m *Map) origin(dest int64) (ledger.Origin, bool) {
 		if t.dest > dest || !m.Began() {
 			break
 		}
-		o := ledger.Origin{Next: t.destEnd()}
-		if i := m.routes.after(dest); i < len(m.routes.changes) {
-			o.Next = min(o.Next, m.routes.changes[i].dest)
-		}
-		if w := m.routes.at(dest); w > 0 {
-			k := m.routes.known[w-1]
-			o.Route, o.Untraced = slices.Clip(k.route), k.untraced
-		}
-		o.Route = append(o.Route, m.id.Source.Life())
-		return o, true
+		return m.cameBy(dest, t.destEnd()), true
+	}
+	lost := m.routes.orphans
+	if i := sort.Search(len(lost), func(i int) bool { return lost[i].next > dest }); i < len(lost) && lost[i].from <= dest {
+		return m.cameBy(dest, lost[i].next), true
 	}
 	return ledger.Origin{}, false
+}
+
+// cameBy is by which way records came that the copy wrote from a destination offset
+// on, up to next or to where the way changes.
+func (m *Map) cameBy(dest, next int64) ledger.Origin {
+	o := ledger.Origin{Next: next}
+	if i := m.routes.after(dest); i < len(m.routes.changes) {
+		o.Next = min(o.Next, m.routes.changes[i].dest)
+	}
+	if w := m.routes.at(dest); w > 0 {
+		k := m.routes.known[w-1]
+		o.Route, o.Untraced = slices.Clip(k.route), k.untraced
+	}
+	o.Route = append(o.Route, m.id.Source.Life())
+	return o
 }
 
 func (ms *Maps) register(cluster string, w *ledger.Writer) {

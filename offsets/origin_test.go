@@ -170,3 +170,28 @@ func TestReadLedger(t *testing.T) {
 		t.Errorf("recreated: got %v", err)
 	}
 }
+
+// What the source has lost is from there all the same: copies of it stay where they
+// are, and whoever copies on from there asks.
+func TestOriginOfWhatTheSourceHasLost(t *testing.T) {
+	b := begin(1, 0)
+	routed := hop(1, 5, 10, 105)
+	routed.Runs[0].Route, routed.Routes = 1, []ledger.Route{{north}}
+	for _, lost := range []ledger.LostSide{ledger.LostAtSource, ledger.LostAtDestination} {
+		ms := NewMaps()
+		feed(ms, 0, b, hop(1, 0, 5, 100), routed, &ledger.Retraction{Copy: b.Copy.Key(), Epoch: 1, Source: 3, Destination: 103, Lost: lost}, hop(1, 3, 4, 120))
+		for _, c := range []struct {
+			offset int64
+			next   int64 // 0: nobody's
+			route  int
+		}{{102, 103, 1}, {103, 105, 1}, {110, 115, 2}, {115, 0, 0}, {121, 124, 1}} {
+			if lost == ledger.LostAtDestination && c.offset >= 103 && c.offset < 120 {
+				c.next, c.route = 0, 0
+			}
+			o, ok := ms.Origin(b.Copy.Destination, c.offset)
+			if ok != (c.next > 0) || o.Next != c.next || len(o.Route) != c.route {
+				t.Errorf("lost at the %v, offset %d: got %+v, %v, want up to %d by a route of %d", lost, c.offset, o, ok, c.next, c.route)
+			}
+		}
+	}
+}
