@@ -19,6 +19,8 @@ const (
 	defaultHangingAfter = time.Minute
 	// hangingLook is how often the source is asked whose transactions hold copies up.
 	hangingLook = 30 * time.Second
+	// hangingScan is how often copies are looked at for being held up.
+	hangingScan = time.Second
 	// hangingTopics bounds a look.
 	hangingTopics = 100
 )
@@ -27,15 +29,16 @@ const (
 // flow's loop: by DescribeProducers and DescribeTransactions (KIP-664), as far as
 // the source lets us ask.
 type hangings struct {
-	busy atomic.Bool
-	last time.Time
+	busy          atomic.Bool
+	scanned, last time.Time
 }
 
 func (h *hangings) kick(ctx context.Context, g *errgroup.Group, f *flowRun) {
 	now := time.Now()
-	if h.busy.Load() || now.Sub(h.last) < hangingLook {
+	if h.busy.Load() || now.Sub(h.last) < hangingLook || now.Sub(h.scanned) < hangingScan {
 		return
 	}
+	h.scanned = now
 	held := map[flow.TopicPartition]*copier{}
 	for _, c := range f.snapshot() {
 		if c.isHeld(now) && len(held) < hangingTopics {

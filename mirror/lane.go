@@ -46,12 +46,13 @@ type lane struct {
 	doubt    []*part // of the transaction that failed; nil when none did
 	unclear  bool    // its commit was asked for and not answered
 	interval time.Duration
+	limit    int64 // bytes that a transaction may hold
 }
 
 func newLane(cfg Config, id string, destination *peer, m *Metrics, log *slog.Logger) *lane {
 	l := &lane{
 		Config: cfg, id: id, destination: destination, metrics: m, log: log.With("lane", id),
-		wake: make(chan struct{}, 1), conns: map[int32]*kafka.Conn{}, announced: -1, interval: cfg.CommitInterval,
+		wake: make(chan struct{}, 1), conns: map[int32]*kafka.Conn{}, announced: -1, interval: cfg.CommitInterval, limit: transactionBytes,
 	}
 	l.coordinator = &coordinator{peer: destination, clientID: cfg.ClientID, id: id, timeout: cfg.TransactionTimeout, waiting: l.say}
 	return l
@@ -249,6 +250,7 @@ func (l *lane) serve(ctx context.Context, wait *backoff) error {
 		hard, cancel := l.hard(ctx)
 		t := newTransaction(l)
 		err := t.run(ctx, hard)
+		l.limit = nextLimit(l.limit, t.bytes, err == nil, errors.Is(hard.Err(), context.DeadlineExceeded))
 		cancel()
 		if err != nil {
 			l.metrics.Aborts.Add(1)
@@ -266,6 +268,23 @@ func (l *lane) serve(ctx context.Context, wait *backoff) error {
 			l.say(nil)
 		}
 	}
+}
+
+// minTransactionBytes is what a transaction may hold at least: two of the largest
+// batches that topics take by default.
+const minTransactionBytes = 2 << 20
+
+// nextLimit is how much the next transaction may hold. A destination that is slower
+// than a transaction is full (its quota, its link) would time out every one of them:
+// they become smaller until they pass, and grow again then.
+func nextLimit(limit, held int64, committed, late bool) int64 {
+	switch {
+	case late:
+		return max(min(limit, held)/4, minTransactionBytes)
+	case committed && held >= limit:
+		return min(limit+limit/8, transactionBytes)
+	}
+	return limit
 }
 
 // hard bounds a transaction: a stop lets it end that is under way, within

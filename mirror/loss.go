@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -284,21 +285,23 @@ func nothingCommitted(ctx context.Context, conn *kafka.Conn, tp flow.TopicPartit
 // guard looks, beside the flow's loop, whether the destination still has what
 // running copies wrote there.
 type guard struct {
-	starter // busy
-	last    time.Time
+	busy atomic.Bool
+	last time.Time
+	view *view // of the destination, for which copies were looked at
 }
 
 // kick asks about copies whose leader has changed, and each minute about all.
 func (k *guard) kick(ctx context.Context, g *errgroup.Group, f *flowRun) {
-	if k.busy.Load() {
+	v := f.destination.view()
+	all := time.Since(k.last) >= guardInterval
+	if k.busy.Load() || v == k.view && !all {
 		return
 	}
-	all := time.Since(k.last) >= guardInterval
+	k.view = v
 	if all {
 		k.last = time.Now()
 	}
 	epochs, asked := map[flow.TopicPartition]int32{}, map[flow.TopicPartition]guarded{}
-	v := f.destination.view()
 	for _, c := range f.snapshot() {
 		tp := c.destination()
 		if _, leader, err := v.leader(tp.Topic, tp.Partition); err == nil {
@@ -315,7 +318,7 @@ func (k *guard) kick(ctx context.Context, g *errgroup.Group, f *flowRun) {
 		defer k.busy.Store(false)
 		ends, err := f.epochEnds(ctx, epochs)
 		if err != nil {
-			return nil // the next round asks again; a destination that does not answer shows
+			return nil // the next view asks again; a destination that does not answer shows
 		}
 		for tp, end := range ends {
 			w := asked[tp]

@@ -101,7 +101,7 @@ func (t *transaction) run(ctx, hard context.Context) error {
 		if ready, err = t.round(hard, ready); err != nil {
 			return t.abandon(hard, err)
 		}
-		over := t.bytes >= transactionBytes || ctx.Err() != nil || len(t.parts) == 0
+		over := t.bytes >= t.l.limit || ctx.Err() != nil || len(t.parts) == 0
 		if len(ready) == 0 && !over {
 			select {
 			case <-t.l.wake:
