@@ -14,16 +14,6 @@ import (
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
-// writer is what a copier needs of whoever writes for it at the destination.
-type writer interface {
-	// ready says that a copier has something to write.
-	ready(c *copier)
-	// problem is what keeps the writer from its work, for all of its copiers.
-	problem() trouble
-	// leave says that a copier is gone. Called by the flow's loop alone.
-	leave()
-}
-
 // copier is one copy on this node: the queue between a fetcher and a writer, and
 // what is known of its progress. A fetcher pushes staged chunks, the writer takes
 // them and tells what became of them.

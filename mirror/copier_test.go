@@ -13,7 +13,7 @@ import (
 func runningCopier(t *testing.T, topic string) *copier {
 	t.Helper()
 	c := newCopier(Assignment{SourceTopic: topic, DestinationTopic: topic}, func() {}, &Metrics{})
-	c.writer = &lane{wake: make(chan struct{}, 1)}
+	c.writer = &lane{readyList: newReadyList()}
 	c.setID(ledger.CopyID{Source: ledger.End{Cluster: "west"}, Destination: ledger.End{Cluster: "east"}}, nil)
 	c.begin(Position{}, limits{}, 0, nil)
 	return c

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,7 +17,7 @@ import (
 
 // lane is one transactional id and the loop that writes with it: for all copies
 // that are ready, transaction after transaction. run is the only goroutine that
-// touches anything below mu.
+// touches anything below complaint.
 type lane struct {
 	Config
 	id          string // transactional id
@@ -28,10 +26,8 @@ type lane struct {
 	log         *slog.Logger
 	load        int // copies; the flow's loop counts them
 
-	mu      sync.Mutex
-	list    []*copier // ready: each has a chunk or an epoch to declare
-	wake    chan struct{}
-	trouble atomic.Pointer[trouble]
+	readyList
+	complaint
 
 	coordinator *coordinator
 	conns       map[int32]*kafka.Conn
@@ -52,53 +48,13 @@ type lane struct {
 func newLane(cfg Config, id string, destination *peer, m *Metrics, log *slog.Logger) *lane {
 	l := &lane{
 		Config: cfg, id: id, destination: destination, metrics: m, log: log.With("lane", id),
-		wake: make(chan struct{}, 1), conns: map[int32]*kafka.Conn{}, announced: -1, interval: cfg.CommitInterval, limit: transactionBytes,
+		readyList: newReadyList(), conns: map[int32]*kafka.Conn{}, announced: -1, interval: cfg.CommitInterval, limit: transactionBytes,
 	}
 	l.coordinator = &coordinator{peer: destination, clientID: cfg.ClientID, id: id, timeout: cfg.TransactionTimeout, waiting: l.say}
 	return l
 }
 
-// say publishes what the lane waits for, nil when for nothing.
-func (l *lane) say(err error) {
-	t := troubleOf(err)
-	l.trouble.Store(&t)
-}
-
-func (l *lane) problem() trouble {
-	if t := l.trouble.Load(); t != nil {
-		return *t
-	}
-	return trouble{}
-}
-
-// ready puts a copier on the list of those that have something to write.
-func (l *lane) ready(c *copier) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if c.listed {
-		return
-	}
-	c.listed = true
-	l.list = append(l.list, c)
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
-}
-
 func (l *lane) leave() { l.load-- }
-
-// takeReady empties the list.
-func (l *lane) takeReady() []*copier {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	list := l.list
-	l.list = nil
-	for _, c := range list {
-		c.listed = false
-	}
-	return list
-}
 
 // run writes until the context ends. It returns ErrFenced when the incarnation
 // of this node is over, and nil after a stop that left nothing undecided or,

@@ -1,0 +1,73 @@
+package mirror
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// writer is what a copier needs of whoever writes for it at the destination: a
+// [lane] where offsets are translated, an [appender] where they are preserved.
+type writer interface {
+	// ready says that a copier has something to write.
+	ready(c *copier)
+	// problem is what keeps the writer from its work, for all of its copiers.
+	problem() trouble
+	// leave says that a copier is gone. Called by the flow's loop alone.
+	leave()
+}
+
+// readyList are the copiers that have something to write.
+type readyList struct {
+	mu   sync.Mutex
+	list []*copier
+	wake chan struct{} // there is something on the list, or else to do
+}
+
+func newReadyList() readyList { return readyList{wake: make(chan struct{}, 1)} }
+
+// ready puts a copier on the list.
+func (r *readyList) ready(c *copier) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.listed {
+		return
+	}
+	c.listed = true
+	r.list = append(r.list, c)
+	r.poke()
+}
+
+func (r *readyList) poke() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// takeReady empties the list.
+func (r *readyList) takeReady() []*copier {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := r.list
+	r.list = nil
+	for _, c := range list {
+		c.listed = false
+	}
+	return list
+}
+
+// complaint is what a writer waits for, as its copiers show it.
+type complaint struct{ trouble atomic.Pointer[trouble] }
+
+// say publishes it, nil when for nothing.
+func (p *complaint) say(err error) {
+	t := troubleOf(err)
+	p.trouble.Store(&t)
+}
+
+func (p *complaint) problem() trouble {
+	if t := p.trouble.Load(); t != nil {
+		return *t
+	}
+	return trouble{}
+}
