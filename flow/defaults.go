@@ -2,8 +2,12 @@ package flow
 
 import "time"
 
-// OffsetsTranslate is a value of [FlowSpec.Offsets].
-const OffsetsTranslate = "translate"
+// Values of [FlowSpec.Offsets].
+const (
+	OffsetsTranslate = "translate"
+	OffsetsPreserve  = "preserve"
+	OffsetsAuto      = "auto"
+)
 
 // Values of [FlowSpec.Origin].
 const (

@@ -23,6 +23,9 @@ type Assignment struct {
 	// SourceTopicID is the life of the source topic that discovery found. A topic
 	// of the same name with another id is not copied. Zero: any life.
 	SourceTopicID ledger.TopicID
+	// Offsets is [flow.OffsetsPreserve] for a copy into a mirror topic; anything else
+	// translates.
+	Offsets string
 	// FlowCopies is how many copies the flow has on all nodes: a node's part of the
 	// flow's limits goes by it. 0: those of this node are all.
 	FlowCopies int
@@ -151,7 +154,7 @@ type Config struct {
 	at func(p point) error
 }
 
-// point is a place in a transaction at which a node may die.
+// point is a place in a transaction, or an append, at which a node may die.
 type point string
 
 const (
@@ -160,6 +163,10 @@ const (
 	afterData    point = "after its data"
 	afterHops    point = "after its hops"
 	afterEndSent point = "after its commit was asked for"
+
+	beforeAppend point = "before an append to mirrors is sent"
+	afterAppend  point = "after an append to mirrors, before its answer is seen"
+	beforeHop    point = "before the ledger is told of an append to mirrors"
 )
 
 func (c *Config) reach(p point) error {

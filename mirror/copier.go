@@ -55,6 +55,7 @@ type copier struct {
 	intruded   bool        // the destination appended where the copy had written
 	verify     bool        // check checksums on the raw path: the destination found one wrong
 	limits     limits
+	whole      wholeCopy
 	epoch      int32 // source leader epoch at fetchNext-1, -1 if not known
 	checked    int32 // source leader epoch under which epoch was found in the log
 
@@ -97,7 +98,7 @@ const roomFor = 4 << 20
 
 func newCopier(a Assignment, changed func(), m *Metrics) *copier {
 	return &copier{
-		a: a, changed: changed, metrics: m, state: Starting,
+		a: a, changed: changed, metrics: m, state: Starting, whole: wholeCopy{on: a.Offsets == flow.OffsetsPreserve},
 		backoff: backoff{min: 100 * time.Millisecond, max: 15 * time.Second},
 		startAt: -1, committed: -1, committedEpoch: -1, fetchNext: -1, start: -1, end: -1, stable: -1, epoch: -1, checked: -1, destEpoch: -1, destGuarded: -1,
 	}
@@ -142,7 +143,7 @@ func (c *copier) setID(id ledger.CopyID, p *provenance) {
 func (c *copier) ask(generation uint64, offset int64) (*provenance, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.generation != generation || c.state != Running || c.fetchNext != offset || c.stopping {
+	if c.generation != generation || c.state != Running || c.stopping || offset < c.fetchNext || offset > c.fetchNext && !c.whole.on {
 		return nil, false
 	}
 	c.asking = true
@@ -247,7 +248,10 @@ func (c *copier) want() (w wanted, crowded, ok bool) {
 	lim := c.limits
 	lim.origin = c.origin
 	lim.verify = c.verify
-	return wanted{c: c, topicID: c.id.Source.TopicID, generation: c.generation, offset: c.fetchNext, epoch: c.epoch, checked: c.checked, limits: lim}, false, true
+	w = wanted{c: c, topicID: c.id.Source.TopicID, generation: c.generation, offset: c.fetchNext, epoch: c.epoch, checked: c.checked, limits: lim}
+	w.from, w.over = w.offset, c.whole.over
+	w.offset = max(w.offset, w.over.to)
+	return w, false, true
 }
 
 // confirm says that the source's log, under a leader epoch, still has what was
@@ -270,6 +274,11 @@ type wanted struct {
 	epoch       int32 // of the leader that appended what is at offset-1, -1
 	checked     int32 // leader epoch for which that was found to be so
 	limits      limits
+
+	// Of a copy that preserves offsets: what it has come to, from where the fetch
+	// leaps to offset.
+	from int64
+	over leap
 }
 
 // sourceTrouble says that the source does not answer for now.
@@ -291,9 +300,11 @@ func (c *copier) answered(now time.Time) {
 // watermarks takes note of the source's offsets.
 func (c *copier) watermarks(start, end, stable int64, now time.Time) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if start >= 0 {
 		c.start = start
+	}
+	if c.whole.on {
+		stable = end // open transactions hold nothing back
 	}
 	// In a session nothing is said of an idle partition, however long.
 	if caughtUp := c.stable >= c.end; caughtUp || stable != c.stable || stable >= end {
@@ -306,6 +317,11 @@ func (c *copier) watermarks(start, end, stable int64, now time.Time) {
 	c.trouble, c.notBefore = trouble{}, time.Time{}
 	if end > c.committed {
 		c.lag.observe(end, now)
+	}
+	due := c.noteStart()
+	c.mu.Unlock()
+	if due {
+		c.writer.ready(c)
 	}
 }
 
@@ -450,6 +466,9 @@ func (c *copier) fault(err error) {
 		err = fmt.Errorf("%w: %s", errSuspect, err.Error())
 	}
 	v := classify(err)
+	if c.whole.on && errors.Is(err, errTruncated) {
+		v = verdict{rewind, ""} // a start cuts the mirror
+	}
 	c.reason, c.fix = err.Error(), cmp.Or(v.fix, kafka.Advice(err))
 	if errors.Is(err, kerr.CorruptMessage) {
 		c.verify = true

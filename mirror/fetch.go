@@ -42,11 +42,19 @@ const (
 	crowdedWait = 10 * time.Millisecond
 )
 
-// fetcher reads from one broker of the source for all copies that it leads: one
-// fetch at a time, the next one as soon as the last is staged, while the lanes
+// reading is what a fetcher reads: isolation is a request's, not a partition's.
+type reading struct {
+	broker int32
+	// uncommitted: up to the high watermark, for copies that preserve offsets;
+	// otherwise what is committed.
+	uncommitted bool
+}
+
+// fetcher reads from one broker of the source for all copies that it leads and that
+// read alike: one fetch at a time, the next one as soon as the last is staged, while the lanes
 // still write what it brought.
 type fetcher struct {
-	broker   int32
+	reading
 	source   *peer
 	clientID string
 	budget   *budget
@@ -54,8 +62,8 @@ type fetcher struct {
 	inquirer *inquirer
 	metrics  *Metrics
 	log      *slog.Logger
-	copiers  func(broker int32) []*copier // those that the broker leads, a snapshot
-	wake     chan struct{}                // there may be more to fetch
+	copiers  func() []*copier // those to read for, a snapshot
+	wake     chan struct{}    // there may be more to fetch
 
 	conn    *kafka.Conn
 	session fetchSession // of conn's broker
@@ -78,7 +86,7 @@ func (f *fetcher) run(ctx context.Context) error {
 		f.log.Warn("fetch from source broker", "broker", f.broker, "err", err)
 		f.close()
 		f.source.wantRefresh()
-		for _, c := range f.copiers(f.broker) {
+		for _, c := range f.copiers() {
 			c.sourceTrouble(err)
 		}
 		if wait.sleep(ctx) != nil {
@@ -169,7 +177,7 @@ func (f *fetcher) connect(ctx context.Context) (err error) {
 // The list is valid until the next one is made.
 func (f *fetcher) plan() (list []wanted, crowded bool) {
 	v := f.source.view()
-	all := f.copiers(f.broker)
+	all := f.copiers()
 	list = f.list[:0]
 	for i := range all {
 		c := all[(f.first+i)%len(all)]
@@ -198,7 +206,9 @@ func (f *fetcher) request(list []wanted, crowded bool) (req *kmsg.FetchRequest, 
 	req.ReplicaID = -1 // a consumer
 	allowed := f.pace.allowance()
 	req.MinBytes, req.MaxBytes = 1, int32(allowed)
-	req.IsolationLevel = 1 // read_committed
+	if !f.uncommitted {
+		req.IsolationLevel = 1 // read_committed
+	}
 	idle := min(max(fetchWait, time.Duration(len(list))*100*time.Microsecond), maxFetchWait)
 	if crowded {
 		idle = crowdedWait
@@ -251,6 +261,10 @@ func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, fr *fra
 				continue
 			}
 			w.c.watermarks(p.LogStartOffset, p.HighWatermark, p.LastStableOffset, now)
+			if f.uncommitted {
+				f.deliverWhole(&w, p, fr)
+				continue
+			}
 			got := fetched{position: w.offset, records: p.RecordBatches}
 			for _, a := range p.AbortedTransactions {
 				got.aborted = append(got.aborted, abortedTxn{a.ProducerID, a.FirstOffset})
@@ -263,6 +277,25 @@ func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, fr *fra
 				w.c.fail(w.generation, err)
 			}
 		}
+	}
+}
+
+// deliverWhole queues what came for a copy that preserves offsets.
+func (f *fetcher) deliverWhole(w *wanted, p *kmsg.FetchResponseTopicPartition, fr *frame) {
+	got := fetched{position: w.from, records: p.RecordBatches}
+	chunks, next, err := stageWhole(got, p.LastStableOffset, w.over, w.limits)
+	if len(chunks) == 0 && err == nil && w.offset > w.from && p.HighWatermark == w.offset {
+		chunks, next = []chunk{leapChunk(w.from, w.over)}, w.offset
+	}
+	w.c.push(w.generation, chunks, next, fr)
+	open, ok := errors.AsType[*openQuestion](err)
+	switch {
+	case ok && w.limits.origin.undecided(open.question):
+		w.c.waitForTransaction(w.generation)
+	case ok:
+		f.inquirer.ask(w.c, w.generation, open.question)
+	case err != nil:
+		w.c.fail(w.generation, err)
 	}
 }
 
@@ -297,7 +330,11 @@ func (f *fetcher) outOfRange(ctx context.Context, w wanted) error {
 		if w.c.stopsAtGap(w.offset) {
 			return fmt.Errorf("%v: %w: offsets %d to %d", w.c.source(), errGap, w.offset, start-1)
 		}
-		w.c.push(w.generation, []chunk{gapChunk(w.offset, start, ledger.Expired, -1)}, start, nil)
+		if f.uncommitted {
+			w.c.leapOver(w.generation, leap{start, ledger.Expired})
+		} else {
+			w.c.push(w.generation, []chunk{gapChunk(w.offset, start, ledger.Expired, -1)}, start, nil)
+		}
 		return nil
 	}
 	end, err := listOffset(ctx, f.conn, w.c.source(), latestTimestamp)
@@ -350,7 +387,7 @@ func (f *fetcher) checkHistory(ctx context.Context, list []wanted) ([]wanted, er
 			switch err := kerr.ErrorForCode(p.ErrorCode); {
 			case err != nil:
 				f.fault(ctx, w, err)
-			case p.EndOffset >= 0 && p.EndOffset < w.offset:
+			case p.EndOffset >= 0 && p.EndOffset < w.offset, f.uncommitted && p.LeaderEpoch != w.epoch:
 				w.c.fail(w.generation, fmt.Errorf("%v: %w: leader epoch %d ends at %d now, the copy is at %d",
 					w.c.source(), errTruncated, w.epoch, p.EndOffset, w.offset))
 			default:

@@ -44,13 +44,15 @@ type flowRun struct {
 	locals              *locals
 	lanes               []*lane // touched by the loop alone
 	addLane             func() *lane
+	appender            *appender // nil until a copy preserves offsets
+	addAppender         func() *appender
 	settings            topicSettings  // of the destination
 	ledgerID            ledger.TopicID // of the destination's ledger, as first seen
 	start               starter
 	guard               guard
 	hangings            hangings
-	fetchers            map[int32]*fetcher
-	byLeader            atomic.Pointer[map[int32][]*copier]
+	fetchers            map[reading]*fetcher
+	byLeader            atomic.Pointer[map[reading][]*copier]
 	routed              routed
 	unsettled           atomic.Bool // some copiers may have to be started
 
@@ -78,12 +80,12 @@ func newFlowRun(cfg Config, a Assignment, t *takeover, n *numbers, m *Metrics) *
 	f := &flowRun{
 		cfg: cfg, name: a.Flow, spec: a.Spec, takeover: t, numbers: n, metrics: m, log: cfg.Log.With("flow", a.Flow),
 		budget: newBudget(cfg.BufferBytes), pace: newPace(), kick: make(chan struct{}, 1),
-		fetchers: map[int32]*fetcher{}, copiers: map[flow.TopicPartition]*copier{},
+		fetchers: map[reading]*fetcher{}, copiers: map[flow.TopicPartition]*copier{},
 	}
 	f.source = &peer{cluster: a.Source, poke: f.poke}
 	f.destination = &peer{cluster: a.Destination, poke: f.poke}
 	f.inquirer, f.locals = newInquirer(cfg.Origins, f.source, &mirrorTopics{source: f.source, clientID: cfg.ClientID}), newLocals()
-	f.byLeader.Store(&map[int32][]*copier{})
+	f.byLeader.Store(&map[reading][]*copier{})
 	return f
 }
 
@@ -157,6 +159,11 @@ func (f *flowRun) run(ctx context.Context) error {
 		return l
 	}
 	g.Go(func() error { return f.inquirer.run(gctx) })
+	f.addAppender = func() *appender {
+		a := newAppender(f.cfg, f.source, f.destination, f.metrics, f.log)
+		g.Go(func() error { return a.run(gctx) })
+		return a
+	}
 	g.Go(func() error { return f.loop(gctx, g) })
 	err := g.Wait()
 	if errors.Is(err, ErrFenced) {
@@ -279,7 +286,15 @@ func (f *flowRun) reconcile() (joined bool) {
 		c := newCopier(a, f.restless, f.metrics)
 		f.unsettled.Store(true)
 		c.hangingAfter = f.cfg.HangingAfter
-		c.writer = f.pickLane()
+		if c.whole.on {
+			if f.appender == nil {
+				f.appender = f.addAppender()
+			}
+			f.appender.load++
+			c.writer = f.appender
+		} else {
+			c.writer = f.pickLane()
+		}
 		f.copiers[tp] = c
 		f.population++
 		joined = true
@@ -348,7 +363,7 @@ func (f *flowRun) snapshot() []*copier {
 }
 
 // route sees to it that each broker that leads a source partition of a copier has
-// a fetcher, and tells the fetchers that there may be more to fetch.
+// a fetcher for what is read there, and tells the fetchers that there may be more to fetch.
 func (f *flowRun) route(ctx context.Context, g *errgroup.Group) {
 	v := f.source.view()
 	f.mu.Lock()
@@ -358,14 +373,14 @@ func (f *flowRun) route(ctx context.Context, g *errgroup.Group) {
 		now.leaderless = f.group(v)
 		f.routed = now
 	}
-	for broker := range *f.byLeader.Load() {
-		fe := f.fetchers[broker]
+	for at := range *f.byLeader.Load() {
+		fe := f.fetchers[at]
 		if fe == nil {
 			fe = &fetcher{
-				broker: broker, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, pace: f.pace, inquirer: f.inquirer, metrics: f.metrics, log: f.log,
-				copiers: func(b int32) []*copier { return (*f.byLeader.Load())[b] }, wake: make(chan struct{}, 1),
+				reading: at, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, pace: f.pace, inquirer: f.inquirer, metrics: f.metrics, log: f.log,
+				copiers: func() []*copier { return (*f.byLeader.Load())[at] }, wake: make(chan struct{}, 1),
 			}
-			f.fetchers[broker] = fe
+			f.fetchers[at] = fe
 			g.Go(func() error { return fe.run(ctx) })
 		}
 		select {
@@ -375,13 +390,14 @@ func (f *flowRun) route(ctx context.Context, g *errgroup.Group) {
 	}
 }
 
-// group sorts the copiers by the broker that leads their source partition. It says
-// whether some had none.
+// group sorts the copiers by the broker that leads their source partition, and by
+// what they read there. It says whether some had none.
 func (f *flowRun) group(v *view) (leaderless bool) {
-	by := map[int32][]*copier{}
+	by := map[reading][]*copier{}
 	for _, c := range f.snapshot() {
 		if leader, _, err := v.leader(c.a.SourceTopic, c.a.Partition); err == nil {
-			by[leader] = append(by[leader], c)
+			at := reading{leader, c.whole.on}
+			by[at] = append(by[at], c)
 		} else {
 			c.sourceTrouble(err)
 			f.source.markStale()

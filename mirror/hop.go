@@ -59,6 +59,9 @@ func (f *hopFolder) add(c placed) {
 		}
 		begun = true
 		if len(gaps) == 0 || (len(runs) > 0 && runs[0].source < gaps[0].Source) {
+			if c.whole {
+				dest = runs[0].source
+			}
 			f.run(h, c, runs[0], dest)
 			dest += runs[0].count
 			runs = runs[1:]

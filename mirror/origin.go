@@ -30,6 +30,7 @@ type question struct {
 	offset        int64
 	producerID    int64 // -1: none
 	transactional bool
+	decided       bool // its transaction, if any, had ended when it was fetched
 }
 
 // ruling is what becomes of the source offsets from that of the question up to
@@ -61,6 +62,7 @@ type provenance struct {
 	source      ledger.End
 	destination ledger.Life
 	localOnly   bool
+	whole       bool // nothing is skipped, and what is not committed is copied too
 	locals      *locals
 
 	mu     sync.Mutex
@@ -68,6 +70,7 @@ type provenance struct {
 	local  int64  // a producer that is known to be none of ours: the last that was asked for
 	hop    ruling // the last that a hop gave, for offsets from hopFrom on
 	from   int64
+	noHop  int64 // the last replicator's batch that has none: its transaction was aborted
 }
 
 // mirrorPart is the part of a partition that is known to have come with a mirror: its
@@ -80,7 +83,7 @@ type mirrorPart struct {
 }
 
 func newProvenance(o Origins, id ledger.CopyID, localOnly bool, l *locals) *provenance {
-	return &provenance{origins: o, source: id.Source, destination: id.Destination.Life(), localOnly: localOnly, locals: l, local: -1}
+	return &provenance{origins: o, source: id.Source, destination: id.Destination.Life(), localOnly: localOnly, locals: l, local: -1, noHop: -1}
 }
 
 // rule answers a question; ok is false if the answer is not known. Without a
@@ -108,6 +111,8 @@ func (p *provenance) rule(q question) (r ruling, ok bool) {
 		return ruling{}, false
 	case !q.transactional:
 		return ruling{next: math.MaxInt64}, true
+	case q.decided && q.offset == p.noHop:
+		return ruling{next: q.offset + 1}, true
 	}
 	return p.ruleHop(q.offset)
 }
@@ -115,6 +120,8 @@ func (p *provenance) rule(q question) (r ruling, ok bool) {
 // ruleMirror decides about what a mirror took over from its source.
 func (p *provenance) ruleMirror(offset int64) (ruling, bool) {
 	switch {
+	case p.whole:
+		return p.ruleHop(offset)
 	case p.mirror.of == p.destination:
 		return ruling{skip: ledger.Returned, next: p.mirror.until}, true
 	case p.localOnly:
@@ -134,7 +141,7 @@ func (p *provenance) ruleHop(offset int64) (ruling, bool) {
 	}
 	r := ruling{next: o.Next}
 	switch {
-	case o.Route.Through(p.destination):
+	case !p.whole && o.Route.Through(p.destination):
 		r.skip = ledger.Returned
 	case p.localOnly:
 		r.skip = ledger.NotLocal
@@ -155,6 +162,16 @@ func (p *provenance) learn(q question) {
 	if q.producerID >= 0 && q.offset >= p.mirror.until && !p.mirror.open && !p.origins.Replicator(p.source.Cluster, q.producerID) {
 		p.locals.add(p.source, q.producerID)
 	}
+	if _, ok := p.origins.Origin(p.source, q.offset); !ok && p.whole && q.decided {
+		p.noHop = q.offset
+	}
+}
+
+// undecided says that a question has no answer before a transaction ends.
+func (p *provenance) undecided(q question) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !q.decided && q.offset >= p.mirror.until && !p.mirror.open && p.origins.Replicator(p.source.Cluster, q.producerID)
 }
 
 // setMirror says what part of the partition is a mirror.

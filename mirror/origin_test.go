@@ -67,33 +67,33 @@ func TestRule(t *testing.T) {
 		q         question
 		want      string
 	}{
-		"no producer":                              {q: question{0, -1, false}, want: "local"},
-		"a producer nobody has looked for":         {q: question{0, 5, false}, want: "?"},
-		"a producer that is not registered":        {read: true, q: question{0, 5, false}, want: "local"},
-		"one that is, and its hop":                 {q: question{3, 7, true}, want: "copy by a to 10"},
-		"from the destination":                     {q: question{10, 7, true}, want: "returned to 20"},
-		"through the destination":                  {q: question{29, 7, true}, want: "returned to 30"},
-		"over two others":                          {q: question{50, 7, true}, want: "copy by ab to 60"},
-		"without a hop":                            {q: question{60, 7, true}, want: "?"},
-		"without a hop, and the ledger is read":    {read: true, q: question{60, 7, true}, want: "?"},
-		"a lane's producer id, but no transaction": {q: question{60, 7, false}, want: "local"},
-		"of a version without routes":              {read: true, q: question{30, 7, true}, want: "?"},
-		"the same, from the destination":           {q: question{40, 7, true}, want: "returned to 50"},
-		"local only, local":                        {localOnly: true, read: true, q: question{0, 5, false}, want: "local"},
-		"local only, a copy":                       {localOnly: true, q: question{3, 7, true}, want: "not-local to 10"},
-		"local only, without a route":              {localOnly: true, q: question{30, 7, true}, want: "not-local to 40"},
-		"local only, from the destination":         {localOnly: true, q: question{10, 7, true}, want: "returned to 20"},
-		"mirror, its producer says nothing":        {mirror: mirrorPart{life("m"), 70, true}, q: question{3, 5, false}, want: "copy by a to 10"},
-		"mirror, no producer at all":               {mirror: mirrorPart{life("m"), 70, true}, q: question{3, -1, false}, want: "copy by a to 10"},
-		"mirror, no hop yet":                       {mirror: mirrorPart{life("m"), 70, true}, read: true, q: question{60, 5, false}, want: "?"},
-		"mirror of the destination, no hop yet":    {mirror: mirrorPart{life("d"), 70, true}, q: question{60, 5, false}, want: "returned to 70"},
-		"mirror, local only":                       {mirror: mirrorPart{life("m"), 70, true}, localOnly: true, q: question{60, 5, false}, want: "not-local to 70"},
-		"mirror, what follows":                     {mirror: mirrorPart{life("d"), 70, true}, read: true, q: question{70, 5, false}, want: "?"},
-		"mirror, what follows without a producer":  {mirror: mirrorPart{life("d"), 70, true}, read: true, q: question{70, -1, false}, want: "?"},
-		"promoted, below":                          {mirror: mirrorPart{life("d"), 55, false}, q: question{54, 5, false}, want: "returned to 55"},
-		"promoted in mid-hop":                      {mirror: mirrorPart{life("m"), 55, false}, q: question{51, 5, false}, want: "copy by ab to 55"},
-		"promoted, above":                          {mirror: mirrorPart{life("d"), 55, false}, read: true, q: question{55, 5, false}, want: "local"},
-		"promoted, above, a replicator's":          {mirror: mirrorPart{life("m"), 50, false}, q: question{50, 7, true}, want: "copy by ab to 60"},
+		"no producer":                              {q: question{0, -1, false, true}, want: "local"},
+		"a producer nobody has looked for":         {q: question{0, 5, false, true}, want: "?"},
+		"a producer that is not registered":        {read: true, q: question{0, 5, false, true}, want: "local"},
+		"one that is, and its hop":                 {q: question{3, 7, true, true}, want: "copy by a to 10"},
+		"from the destination":                     {q: question{10, 7, true, true}, want: "returned to 20"},
+		"through the destination":                  {q: question{29, 7, true, true}, want: "returned to 30"},
+		"over two others":                          {q: question{50, 7, true, true}, want: "copy by ab to 60"},
+		"without a hop":                            {q: question{60, 7, true, true}, want: "?"},
+		"without a hop, and the ledger is read":    {read: true, q: question{60, 7, true, true}, want: "?"},
+		"a lane's producer id, but no transaction": {q: question{60, 7, false, true}, want: "local"},
+		"of a version without routes":              {read: true, q: question{30, 7, true, true}, want: "?"},
+		"the same, from the destination":           {q: question{40, 7, true, true}, want: "returned to 50"},
+		"local only, local":                        {localOnly: true, read: true, q: question{0, 5, false, true}, want: "local"},
+		"local only, a copy":                       {localOnly: true, q: question{3, 7, true, true}, want: "not-local to 10"},
+		"local only, without a route":              {localOnly: true, q: question{30, 7, true, true}, want: "not-local to 40"},
+		"local only, from the destination":         {localOnly: true, q: question{10, 7, true, true}, want: "returned to 20"},
+		"mirror, its producer says nothing":        {mirror: mirrorPart{life("m"), 70, true}, q: question{3, 5, false, true}, want: "copy by a to 10"},
+		"mirror, no producer at all":               {mirror: mirrorPart{life("m"), 70, true}, q: question{3, -1, false, true}, want: "copy by a to 10"},
+		"mirror, no hop yet":                       {mirror: mirrorPart{life("m"), 70, true}, read: true, q: question{60, 5, false, true}, want: "?"},
+		"mirror of the destination, no hop yet":    {mirror: mirrorPart{life("d"), 70, true}, q: question{60, 5, false, true}, want: "returned to 70"},
+		"mirror, local only":                       {mirror: mirrorPart{life("m"), 70, true}, localOnly: true, q: question{60, 5, false, true}, want: "not-local to 70"},
+		"mirror, what follows":                     {mirror: mirrorPart{life("d"), 70, true}, read: true, q: question{70, 5, false, true}, want: "?"},
+		"mirror, what follows without a producer":  {mirror: mirrorPart{life("d"), 70, true}, read: true, q: question{70, -1, false, true}, want: "?"},
+		"promoted, below":                          {mirror: mirrorPart{life("d"), 55, false}, q: question{54, 5, false, true}, want: "returned to 55"},
+		"promoted in mid-hop":                      {mirror: mirrorPart{life("m"), 55, false}, q: question{51, 5, false, true}, want: "copy by ab to 55"},
+		"promoted, above":                          {mirror: mirrorPart{life("d"), 55, false}, read: true, q: question{55, 5, false, true}, want: "local"},
+		"promoted, above, a replicator's":          {mirror: mirrorPart{life("m"), 50, false}, q: question{50, 7, true, true}, want: "copy by ab to 60"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := l.about(c.localOnly)
@@ -166,7 +166,7 @@ func TestStageOfMixedBatches(t *testing.T) {
 		return dense(base, n, record.Stamp{ProducerID: producer, Attributes: record.Attributes(0).WithTransactional(producer == 7)})
 	}
 	p := l.about(false)
-	p.learn(question{0, 5, false})
+	p.learn(question{0, 5, false, true})
 	lim := roomy
 	lim.origin = p
 	data := slices.Concat(by(0, 2, 7), by(2, 6, 7), by(8, 1, 7), by(9, 1, 5), by(10, 1, 7), by(11, 1, 5))

@@ -118,17 +118,13 @@ func (t *transaction) page(at int32, entries []ledger.Entry) (record.Batch, erro
 func (t *transaction) entriesOf(p *part, now time.Time) []ledger.Entry {
 	var entries []ledger.Entry
 	if p.begin {
-		a := &p.c.a
 		resume := p.from
 		if p.correct != nil {
 			resume = p.correct.resume
 		}
-		entries = append(entries, &ledger.Begin{
-			Copy: p.id, Epoch: a.Epoch, Resume: resume, At: now,
-			SourceCluster: a.Source.Metadata.Name, DestinationCluster: a.Destination.Metadata.Name,
-			SourceTopic: a.SourceTopic, DestinationTopic: a.DestinationTopic,
-			Flow: a.Flow, Fleet: t.l.Fleet, Node: t.l.Node, Lane: t.l.id,
-		})
+		b := beginOf(&t.l.Config, &p.c.a, p.id, resume, now)
+		b.Lane = t.l.id
+		entries = append(entries, b)
 	}
 	if p.correct != nil {
 		r := p.correct.Retraction
@@ -147,6 +143,16 @@ func (t *transaction) entriesOf(p *part, now time.Time) []ledger.Entry {
 		entries = append(entries, h)
 	}
 	return entries
+}
+
+// beginOf opens an epoch of a copy.
+func beginOf(cfg *Config, a *Assignment, id ledger.CopyID, resume int64, at time.Time) *ledger.Begin {
+	return &ledger.Begin{
+		Copy: id, Epoch: a.Epoch, Resume: resume, At: at,
+		SourceCluster: a.Source.Metadata.Name, DestinationCluster: a.Destination.Metadata.Name,
+		SourceTopic: a.SourceTopic, DestinationTopic: a.DestinationTopic,
+		Flow: a.Flow, Fleet: cfg.Fleet, Node: cfg.Node,
+	}
 }
 
 // appendEntries adds entries to the last page, or to new ones where they do not

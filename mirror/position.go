@@ -67,13 +67,18 @@ func (f *flowRun) startAll(ctx context.Context, due []*copier) {
 			f.source.markStale()
 			continue
 		}
-		c.setID(id, newProvenance(f.cfg.Origins, id, f.spec.Spec.Origin == flow.OriginLocal, f.locals))
+		from := newProvenance(f.cfg.Origins, id, f.spec.Spec.Origin == flow.OriginLocal, f.locals)
+		from.whole = c.whole.on
+		c.setID(id, from)
 		ready = append(ready, c)
 	}
 	if len(ready) == 0 {
 		return
 	}
-	err := f.takeover.fence(ctx, f.destination, f.say)
+	var err error
+	if slices.ContainsFunc(ready, func(c *copier) bool { return !c.whole.on }) {
+		err = f.takeover.fence(ctx, f.destination, f.say)
+	}
 	if err == nil {
 		err = f.settings.load(ctx, ready)
 	}
@@ -86,7 +91,38 @@ func (f *flowRun) startAll(ctx context.Context, due []*copier) {
 		}
 		return
 	}
-	f.beginAll(ctx, f.positions(ctx, ready, f.probe(ctx, ready)))
+	down := f.probe(ctx, ready)
+	whole, translated := f.split(ready, down)
+	eachOf(len(whole), func(i int) {
+		if err := f.startWhole(ctx, whole[i]); err != nil {
+			whole[i].postpone(err)
+		}
+	})
+	f.beginAll(ctx, f.positions(ctx, translated))
+}
+
+// split tells copiers that preserve offsets from the others, without those that are
+// down.
+func (f *flowRun) split(ready []*copier, down map[*copier]error) (whole, translated []*copier) {
+	for _, c := range ready {
+		switch err := down[c]; {
+		case err != nil:
+			c.postpone(err)
+		case c.whole.on:
+			whole = append(whole, c)
+		default:
+			translated = append(translated, c)
+		}
+	}
+	return whole, translated
+}
+
+// startWhole has a copier run that preserves offsets.
+func (f *flowRun) startWhole(ctx context.Context, c *copier) error {
+	return f.appender.start(ctx, c, func(ctx context.Context) (leap, error) {
+		start, err := f.startOf(ctx, c)
+		return leap{start, ledger.NotAsked}, err
+	})
 }
 
 // starting is a copier and what the ledger says of it.
@@ -95,18 +131,14 @@ type starting struct {
 	at Position
 }
 
-// positions asks the ledger about copiers, except for those that are down.
-func (f *flowRun) positions(ctx context.Context, ready []*copier, down map[*copier]error) []starting {
+// positions asks the ledger about copiers.
+func (f *flowRun) positions(ctx context.Context, ready []*copier) []starting {
 	all := make([]starting, len(ready))
 	eachOf(len(ready), func(i int) {
 		c := ready[i]
-		err := down[c]
-		var at Position
-		if err == nil {
-			at, err = f.cfg.Positions.Position(ctx, c.a.Destination.Metadata.Name, c.id)
-			if err != nil {
-				err = fmt.Errorf("%w: read the ledger: %w", errUnresolved, err)
-			}
+		at, err := f.cfg.Positions.Position(ctx, c.a.Destination.Metadata.Name, c.id)
+		if err != nil {
+			err = fmt.Errorf("%w: read the ledger: %w", errUnresolved, err)
 		}
 		if err == nil {
 			err = ownedBy(at, &f.cfg, c.a.Epoch)

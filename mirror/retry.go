@@ -38,6 +38,15 @@ var (
 	errOrigin        = errors.New("where records are from is not known")
 	errLedger        = errors.New("write to the ledger")
 	errOtherLedger   = errors.New("the ledger was deleted and created again")
+
+	errPromoted     = errors.New("promoted: it takes ordinary writes now, and no copies")
+	errMirrorPaused = errors.New("the mirror topic is paused")
+	errMirrorFailed = errors.New("the mirror topic has failed")
+	errMirrorMoved  = errors.New("the mirror ends elsewhere than expected")
+	errNoMirror     = errors.New("it is no mirror topic, and the copy preserves offsets")
+	errNoMirrors    = errors.New("the destination has no mirror topics, and the copy preserves offsets")
+	errLateWriter   = errors.New("a writer of a newer epoch was here")
+	errForgotten    = errors.New("the source's history is not that of its mirror")
 )
 
 // action is what an error makes of a copy.
@@ -104,6 +113,13 @@ var verdicts = []struct {
 	{errRecordTooLarge, verdict{hold, "raise max.message.bytes of the destination topic"}},
 	{errOtherLedger, verdict{stop, "see what the status says of the destination's ledger"}},
 	{errOrigin, verdict{rewind, "see what the status says of the source's ledger, and whether the flow that writes the topic there still runs"}},
+	{errPromoted, verdict{stop, "nothing, after a failover; to copy on, delete the destination topic, or let its changes flow back first"}},
+	{errMirrorPaused, verdict{hold, "replicator topic resume"}},
+	{errMirrorFailed, verdict{hold, "compare both topics, then replicator topic resume, or delete the destination topic to copy all again"}},
+	{errNoMirror, verdict{hold, "delete the destination topic, or set offsets: translate"}},
+	{errNoMirrors, verdict{hold, "set offsets: translate, or use a bundled broker as destination"}},
+	{errLateWriter, verdict{stop, "another node owns this copy; see who in the ledger's latest begin entry"}},
+	{errForgotten, verdict{hold, "compare both topics; delete the destination topic to copy all again"}},
 	{errUnresolved, verdict{rewind, "see what the status says of the destination's ledger"}},
 
 	{kerr.TopicAuthorizationFailed, verdict{hold, "allow READ and DESCRIBE on the source topic, WRITE and DESCRIBE on the destination topic"}},

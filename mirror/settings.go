@@ -19,6 +19,8 @@ const (
 	defaultMaxMessageBytes = 1048588
 	keyMaxMessageBytes     = "max.message.bytes"
 	keyTimestampType       = "message.timestamp.type"
+	keyMirrorSource        = "mirror.source"
+	keyMirrorState         = "mirror.state"
 )
 
 // topicSettings are what starting copies need to know of destination topics.

@@ -44,8 +44,14 @@ type chunk struct {
 	gaps       []ledger.Gap
 
 	leaderEpoch int32 // of the source's leader when it appended what is at next-1, -1 if not known
-	own         int   // bytes that this chunk holds besides those of its response
-	size        int   // bytes of the batch as written, once it is written
+	// whole: of a copy that preserves offsets. batch is then any number of batches
+	// one after the other, with the offsets that they have. anew is where the
+	// mirror begins again before them, 0 if it goes on.
+	whole bool
+	anew  int64
+
+	own  int // bytes that this chunk holds besides those of its response
+	size int // bytes of the batch as written, once it is written
 }
 
 // sourceRun is a stretch of source offsets with one record each.
@@ -136,7 +142,7 @@ func (s *stager) batch(b record.Batch) error {
 		return nil
 	}
 	for s.next < b.NextOffset() { // once, but for a batch of records from different places
-		q := question{s.next, b.ProducerID(), b.Attributes().Transactional()}
+		q := question{offset: s.next, producerID: b.ProducerID(), transactional: b.Attributes().Transactional(), decided: true}
 		r, known := s.lim.origin.rule(q)
 		if !known {
 			return &openQuestion{q}

@@ -182,5 +182,8 @@ type Metrics struct {
 	LaneOpens      atomic.Int64 // InitProducerId and registration
 	LanesFenced    atomic.Int64 // lanes of ended incarnations fenced by this node
 	Fetches        atomic.Int64 // answered fetch requests
+	Appends        atomic.Int64 // requests to mirror topics
+	Truncations    atomic.Int64 // of mirrors, where the source had lost records
+	Recovered      atomic.Int64 // source offsets found in mirrors that the ledger did not know
 	CommitNanos    atomic.Int64 // time from the last acknowledged batch to the answered commit
 }
