@@ -17,10 +17,10 @@ import (
 
 // flowPairs have an Apache Kafka on both sides or on one.
 var flowPairs = []pair{
-	{"bundled-kafka39", bundled, kafka39},
-	{"kafka41-bundled", kafka41, bundled},
-	{"kafka39-kafka41", kafka39, kafka41},
-	{"kafka41-kafka39", kafka41, kafka39},
+	{name: "bundled-kafka39", from: bundled, to: kafka39},
+	{name: "kafka41-bundled", from: kafka41, to: bundled},
+	{name: "kafka39-kafka41", from: kafka39, to: kafka41},
+	{name: "kafka41-kafka39", from: kafka41, to: kafka39},
 }
 
 // sample is a topic as the flows meet it.

@@ -75,7 +75,7 @@ func run(ctx context.Context, n int, seed uint64) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // a leftover in a temporary folder harms nobody
 	if err := copyTree(ctx, root, dir); err != nil {
 		return fmt.Errorf("copy the repository: %w", err)
 	}
