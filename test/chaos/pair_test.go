@@ -44,8 +44,10 @@ type cluster struct {
 }
 
 // forgetful makes Apache Kafka forget a producer ten seconds after the timestamp
-// of its last record, so that one of years ago is forgotten at the next look.
+// of its last record, so that one of years ago is forgotten at the next look. A
+// broker that is short of processor time is not taken for dead.
 var forgetful = map[string]string{
+	"broker.session.timeout.ms":                "30000",
 	"producer.id.expiration.ms":                "10000",
 	"producer.id.expiration.check.interval.ms": "1000",
 	"log.retention.check.interval.ms":          "60000",
