@@ -45,7 +45,7 @@ func (d *Discoverer) create(ctx context.Context, p *topicPlan, from described) {
 		p.Fix = createFix(err)
 		return
 	}
-	p.Configs = writtenText(follow)
+	p.Configs, p.made = writtenText(follow), true
 	d.Log.Info("destination topic created", "flow", d.Flow.Metadata.Name, "source", p.Source, "destination", p.Destination, "partitions", p.Partitions)
 }
 

@@ -29,6 +29,7 @@ type Discoverer struct {
 	Flow                *flow.ReplicationFlow
 	Source, Destination *flow.Cluster
 	ClientID            string
+	Fleet               string // a label in the ledger
 	// Known are the topics as last reported, by anybody: what tells a topic from
 	// its namesake.
 	Known    func() []Topic
@@ -45,6 +46,7 @@ type Discoverer struct {
 	rounds      int             // looks for topics
 	configTurn  int             // whose settings are next
 	notes       map[string]note // by source topic
+	chronicle   chronicle
 }
 
 // Run looks for topics until the context ends, and calls report after each pass:
@@ -63,7 +65,7 @@ func (d *Discoverer) Run(ctx context.Context, report func(topics []Topic, err er
 		cluster *flow.Cluster
 		client  **kgo.Client
 	}{{d.Source, &d.source}, {d.Destination, &d.destination}} {
-		cl, err := kafka.NewClient(side.cluster, d.ClientID)
+		cl, err := kafka.NewClient(side.cluster, d.ClientID, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 		if err != nil {
 			return fmt.Errorf("discover topics: %w", err)
 		}
@@ -119,12 +121,14 @@ func (d *Discoverer) pass(ctx context.Context) ([]Topic, error) {
 		return nil, err
 	}
 	plans := d.planner.plan(source, destination, known, missed, time.Now())
+	d.tellBlocked(plans, known)
 	if err := d.apply(ctx, plans); err != nil {
 		return nil, err
 	}
 	if err := d.syncConfigs(ctx, plans, destination); err != nil {
 		return nil, err
 	}
+	d.writeEvents(ctx)
 	topics := make([]Topic, len(plans))
 	for i := range plans {
 		topics[i] = plans[i].Topic
@@ -248,6 +252,7 @@ func (d *Discoverer) grow(ctx context.Context, p *topicPlan) {
 		p.Fix = "allow ALTER on the destination topic, or add the partitions by hand"
 		return
 	}
+	d.tell(p, ledger.TopicGrown, fmt.Sprintf("%d partitions", p.grow))
 	d.Log.Info("destination topic grown", "flow", d.Flow.Metadata.Name, "destination", p.Destination, "partitions", p.grow)
 }
 
@@ -271,6 +276,9 @@ func (d *Discoverer) remove(ctx context.Context, p *topicPlan) {
 		p.Fix = "allow DELETE and DESCRIBE on the destination topic, delete it by hand, or set policies.onDelete to keep"
 		return
 	}
+	if err == nil {
+		d.tell(p, ledger.CopyDeleted, p.Problem)
+	}
 	d.Log.Warn("destination topic deleted, as the flow's policy says", "flow", d.Flow.Metadata.Name, "source", p.Source,
 		"destination", p.Destination, "id", p.DestinationID, "gone since", p.GoneSince)
 }
@@ -283,6 +291,9 @@ func (d *Discoverer) fillIDs(ctx context.Context, created []*topicPlan) error {
 	}
 	for _, p := range created {
 		p.DestinationID = destination[p.Destination].id
+		if p.made {
+			d.tell(p, ledger.TopicCreated, fmt.Sprintf("%d partitions", p.Partitions))
+		}
 	}
 	return nil
 }

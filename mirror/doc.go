@@ -50,7 +50,8 @@
 // caller gets a new incarnation and makes a new Manager.
 //
 // A [Discoverer] finds the topics of a flow, makes their counterparts (create.go)
-// and has their settings follow (drift.go). One
+// has their settings follow (drift.go), and writes what happens to topics into the
+// ledger (chronicle.go). One
 // node of the fleet runs it for each flow, wherever the copies are.
 //
 // # What is left out

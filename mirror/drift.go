@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
 )
 
 // Settings of a destination topic follow those of the source's. Who wins is
@@ -274,6 +275,7 @@ func (d *Discoverer) followTopic(ctx context.Context, p *topicPlan, want, have d
 			refused = append(refused, fmt.Sprintf("%s (%v)", c.shown(), c.err))
 			continue
 		}
+		d.tell(p, ledger.ConfigSet, c.shown())
 		d.Log.Info("setting follows the source", "flow", d.Flow.Metadata.Name, "destination", p.Destination, "setting", c.shown())
 		if c.Op == kadm.DeleteConfig {
 			delete(plan.written, c.Name)
@@ -298,6 +300,9 @@ func (d *Discoverer) followTopic(ctx context.Context, p *topicPlan, want, have d
 		}
 		n.problem = "somebody has set the destination topic otherwise: " + strings.Join(shown, "; ")
 		n.fix = "nothing if that is meant (topics.configs.exclude then says so); give it the source's value, or set topics.configs.onDrift to overwrite"
+	}
+	if n.problem != "" && n.problem != d.notes[p.Source].problem {
+		d.tell(p, ledger.ConfigDrift, n.problem)
 	}
 	d.notes[p.Source] = n
 }

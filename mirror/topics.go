@@ -52,6 +52,7 @@ const maxMissed = 3
 type topicPlan struct {
 	Topic
 	create   bool
+	made     bool  // it was created
 	grow     int32 // partitions that the destination topic is to have, 0: as it has
 	remove   bool  // the destination topic, of exactly this id
 	replicas int16 // of the source topic

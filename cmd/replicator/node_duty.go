@@ -93,7 +93,7 @@ func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) e
 		return g.Wait() // nothing is found and nothing moves
 	}
 	discoverer := &mirror.Discoverer{
-		Flow: f, Source: source.Cluster, Destination: destination.Cluster, ClientID: l.directory.clientID, Log: l.log,
+		Flow: f, Source: source.Cluster, Destination: destination.Cluster, ClientID: l.directory.clientID, Fleet: l.fleetName, Log: l.log,
 		Known: func() []mirror.Topic { return knownTopics(l.fleet.State(), a.Work.Name) },
 	}
 	g.Go(func() error {

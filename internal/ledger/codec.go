@@ -16,6 +16,7 @@ const (
 	kindWriter     kind = 4
 	kindProduction kind = 5
 	kindAccess     kind = 6
+	kindEvent      kind = 7
 )
 
 func (*Begin) kind() kind      { return kindBegin }

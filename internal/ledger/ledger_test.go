@@ -39,6 +39,11 @@ func entries() []Entry {
 		},
 		&Hop{Copy: copyID.Key(), Epoch: 7, From: 5, Next: 6, Runs: []Run{{Source: 5, Count: 1, Path: Raw}}, At: at, Untraced: true},
 		&Retraction{Copy: copyID.Key(), Epoch: 8, Source: 100, Destination: 1060, At: at},
+		&Retraction{Copy: copyID.Key(), Epoch: 8, Source: 100, Destination: 1060, At: at, Lost: LostAtSource},
+		&Event{
+			Source: Life{"src", TopicID{1}}, Destination: Life{"dst", TopicID{2}}, What: ConfigSet, At: at, Text: "retention.ms=5",
+			SourceTopic: "orders", DestinationTopic: "us.orders", Flow: "us-eu", Fleet: "prod",
+		},
 		&Writer{Cluster: "dst", ProducerID: 4000, ProducerEpoch: 32766, Lane: "lane", Fleet: "prod", Node: "n1", At: at},
 		&Production{Place: place, Client: client, Records: 10, ProducerID: -1, FirstAt: at, At: at.Add(time.Second)},
 		&Production{Place: Place{Topic: "orders", First: 5, Last: 20, Parts: []Stretch{{5, 7}, {9, 9}, {12, 20}}}, Client: client, Records: 13, ProducerID: 7, FirstAt: at, At: at},

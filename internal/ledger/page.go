@@ -162,6 +162,8 @@ func readEntry(k kind, r *reader) Entry {
 		e = new(Production)
 	case kindAccess:
 		e = new(Access)
+	case kindEvent:
+		e = new(Event)
 	default:
 		return nil
 	}
