@@ -49,10 +49,10 @@
 // any more. It returns [ErrFenced] when the incarnation of the node is over; the
 // caller gets a new incarnation and makes a new Manager.
 //
-// A [Discoverer] finds the topics of a flow, makes their counterparts (create.go)
+// A [Discoverer] finds the topics of a flow, makes their counterparts (create.go),
 // has their settings follow (drift.go), and writes what happens to topics into the
-// ledger (chronicle.go). One
-// node of the fleet runs it for each flow, wherever the copies are.
+// ledger (chronicle.go). One node of the fleet runs it for each flow, wherever the
+// copies are.
 //
 // # What is left out
 //
