@@ -8,8 +8,8 @@ import (
 
 // Check returns what is wrong with a set of objects together, in the order of
 // their places: names that are declared twice or not at all, flows from a cluster
-// to itself, flows that would copy a topic round and round, or twice into one
-// topic, runbooks that ask for what their flow does not do. Each object is
+// to itself, flows that would copy a topic round and round under ever longer names,
+// or twice into one topic, runbooks that ask for what their flow does not do. Each object is
 // expected to be valid by itself. Callers give it all objects that will exist:
 // those of the files over those that are stored.
 //
@@ -222,9 +222,9 @@ func (c *checker) common(f Object, at affix, g Object, other affix) bool {
 }
 
 // passes reports whether a topic may go the whole route and then by next: no flow
-// on the way excludes it for another.
+// on the way excludes it for another, and next copies what was not born at its source.
 func (c *checker) passes(r route, next Object) bool {
-	if r.last().Flow.Spec.Destination != next.Flow.Spec.Source {
+	if r.last().Flow.Spec.Destination != next.Flow.Spec.Source || next.Flow.Spec.Origin == OriginLocal {
 		return false
 	}
 	for i, f := range r {
@@ -255,24 +255,16 @@ func (r route) visits(cluster string) bool {
 	return slices.ContainsFunc(r, func(f Object) bool { return f.Flow.Spec.Destination == cluster })
 }
 
-// cycles finds topics that come back to where they were born and would be copied
-// again. Each flow is reported in one cycle only, the shortest.
+// cycles finds topics that come back to where they were born under a name that is
+// copied again, and so without end. Each flow is reported in one cycle only, the
+// shortest. What comes back under its own name is not copied into the topic where it
+// has been: that ends by itself.
 func (c *checker) cycles() {
-	var found []route
-	for _, f := range c.running {
-		c.routes(route{f}, func(r route) {
-			if r.last().Flow.Spec.Destination == f.Flow.Spec.Source {
-				found = append(found, r)
-			}
-		})
-	}
-	slices.SortStableFunc(found, func(a, b route) int { return len(a) - len(b) })
-	for _, r := range found {
-		if slices.ContainsFunc(r, func(f Object) bool { return c.circular[f.Name()] }) {
+	for _, r := range c.roundTrips() {
+		if r.affix() == (affix{}) || r[0].Flow.Spec.Origin == OriginLocal || slices.ContainsFunc(r, func(f Object) bool { return c.circular[f.Name()] }) {
 			continue
 		}
-		again := append(r.conditions(), condition{r.affix(), r[0].Flow.Spec.Topics.Selector})
-		name, ok := commonName(again)
+		name, ok := commonName(append(r.conditions(), condition{r.affix(), r[0].Flow.Spec.Topics.Selector}))
 		if !ok {
 			continue
 		}
@@ -284,14 +276,28 @@ func (c *checker) cycles() {
 			}
 		}
 		c.fault(r[0], "spec.topics",
-			fmt.Sprintf("topics like %q would go round: %s, with %s", name, r, strings.Join(others, ", ")),
-			"let each flow pick other topics, or rename them so that the way back can exclude them")
+			fmt.Sprintf("topics like %q would go round under ever longer names: %s, with %s", name, r, strings.Join(others, ", ")),
+			"let each flow pick other topics, rename none of them, or let one copy only what was born at its source (origin: "+OriginLocal+")")
 	}
 }
 
+// roundTrips are the routes that end where they began, shorter ones first.
+func (c *checker) roundTrips() []route {
+	var found []route
+	for _, f := range c.running {
+		c.routes(route{f}, func(r route) {
+			if r.last().Flow.Spec.Destination == f.Flow.Spec.Source {
+				found = append(found, r)
+			}
+		})
+	}
+	slices.SortStableFunc(found, func(a, b route) int { return len(a) - len(b) })
+	return found
+}
+
 // doubles finds topics that reach one destination topic on two ways from where
-// they were born. Flows that are reported as a cycle are left out: they must
-// change first.
+// they were born: neither way knows of the other, so both would bring every record.
+// Flows that are reported as a cycle are left out: they must change first.
 func (c *checker) doubles() {
 	ways := map[[2]string][]route{} // by beginning and end
 	c.running = slices.DeleteFunc(c.running, func(f Object) bool { return c.circular[f.Name()] })
@@ -334,8 +340,15 @@ func (c *checker) double(a, b route, reported map[[2]string]bool) {
 	if !ok {
 		return
 	}
+	fix := "let the flows pick different topics"
+	for _, r := range []route{b, a} {
+		if len(r) > 1 {
+			fix += fmt.Sprintf(", or let %s copy only what was born in %s (origin: %s)", r.last().Key(), r.last().Flow.Spec.Source, OriginLocal)
+			break
+		}
+	}
 	reported[pair], reported[[2]string{pair[1], pair[0]}] = true, true
 	c.fault(b.last(), "spec.topics",
 		fmt.Sprintf("topics like %q would be copied twice into %s: %s, and %s with %s", name, b.last().Flow.Spec.Destination, b, a, a.last().Key()),
-		"let the flows pick different topics")
+		fix)
 }

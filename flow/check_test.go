@@ -2,6 +2,7 @@ package flow_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,10 +56,10 @@ func TestCheck(t *testing.T) {
 			clusters("a") + strings.Replace(clusters("b"), "9002", "9001", 1) + flows(`a>b include: [x]`),
 			[]string{`"b" is the same cluster as the source: both have the bootstrap server 127.0.0.1:9001`},
 		},
-		{"there and back", abc + flows(`a>b include: ["*"]`, `b>a include: ["*"]`), []string{`topics like "a" would go round: a -> b -> a, with ReplicationFlow/b-a`}},
-		{"there and back by different patterns", abc + flows(`a>b include: ["pay*"]`, `b>a include: ["*.eu"]`), []string{`topics like "pay.eu" would go round`}},
-		{"there and back by expressions", abc + flows(`a>b include: ['/pay-\d+/']`, `b>a include: ["/.*[5-9]/"], exclude: ["/.*[5-8]/"]`), []string{`topics like "pay-9" would go round`}},
-		{"there and back with word boundaries", abc + flows(`a>b include: ['/.*\beu\b.*/']`, `b>a include: ["?*eu?*"]`), []string{`".eu." would go round`}},
+		{"there and back", abc + flows(`a>b include: ["*"]`, `b>a include: ["*"]`), nil},
+		{"twice by different patterns", abc + flows(`one: a>b include: ["pay*"]`, `two: a>b include: ["*.eu"]`), []string{`topics like "pay.eu" would be copied twice`}},
+		{"twice by expressions", abc + flows(`one: a>b include: ['/pay-\d+/']`, `two: a>b include: ["/.*[5-9]/"], exclude: ["/.*[5-8]/"]`), []string{`topics like "pay-9" would be copied twice`}},
+		{"twice with word boundaries", abc + flows(`one: a>b include: ['/.*\beu\b.*/']`, `two: a>b include: ["?*eu?*"]`), []string{`".eu." would be copied twice`}},
 		{"there and back, disjoint", abc + flows(`a>b include: ["a.*"]`, `b>a include: ["b.*"]`), nil},
 		{"there and back, excluded", abc + flows(`a>b include: ["*"], exclude: ["b.*"]`, `b>a include: ["b.*"]`), nil},
 		{"there and back, the way back is paused", abc + flows(`a>b include: ["*"]`, `b>a include: ["*"] ;, paused: true`), nil},
@@ -66,7 +67,18 @@ func TestCheck(t *testing.T) {
 		{"both renamed, without end", abc + flows(`a>b include: ["*"], rename: {prefix: a.}`, `b>a include: ["*"], rename: {prefix: b.}`), []string{"would go round"}},
 		{"both renamed, and excluded", abc + flows(`a>b include: ["*"], exclude: ["b.*"], rename: {prefix: a.}`, `b>a include: ["*"], exclude: ["a.*"], rename: {prefix: b.}`), nil},
 		{"both renamed, literals", abc + flows(`a>b include: [orders], rename: {prefix: a.}`, `b>a include: [orders], rename: {prefix: b.}`), nil},
-		{"three in a ring", abc + flows(`a>b include: ["*"]`, `b>c include: ["x*"]`, `c>a include: ["*y"]`), []string{`topics like "xy" would go round: a -> b -> c -> a, with ReplicationFlow/b-c, ReplicationFlow/c-a`}},
+		{"three in a ring", abc + flows(`a>b include: ["*"]`, `b>c include: ["x*"]`, `c>a include: ["*y"]`), nil},
+		{"three in a ring that renames", abc + flows(`a>b include: ["*"]`, `b>c include: ["x*"], rename: {template: "${topic}-y"}`, `c>a include: ["*y"]`), []string{`topics like "x" would go round under ever longer names: a -> b -> c -> a, with ReplicationFlow/b-c, ReplicationFlow/c-a`}},
+		{"a ring that renames, and ends", abc + flows(`a>b include: ["*"]`, `b>c include: ["x*"], rename: {template: "${topic}-y"}`, `c>a include: ["*y"] ;, origin: local`), nil},
+		{"a ring both ways", abc + flows(`a>b include: ["*"]`, `b>c include: ["*"]`, `c>a include: ["*"]`, `b>a include: ["*"]`, `c>b include: ["*"]`, `a>c include: ["*"]`), []string{
+			"copied twice into a: b -> a, and b -> c -> a with ReplicationFlow/c-a; let the flows pick different topics, or let ReplicationFlow/c-a copy only what was born in c (origin: local)",
+			"copied twice into b: a -> c -> b, and a -> b with", "copied twice into c: a -> c, and a -> b -> c with",
+		}},
+		{"a mesh", abc + flows(`a>b include: ["*"] ;, origin: local`, `b>c include: ["*"] ;, origin: local`, `c>a include: ["*"] ;, origin: local`, `b>a include: ["*"] ;, origin: local`, `c>b include: ["*"] ;, origin: local`, `a>c include: ["*"] ;, origin: local`), nil},
+		{"active-active, and both into a third", abc + flows(`a>b include: ["*"]`, `b>a include: ["*"]`, `a>c include: ["*"]`, `b>c include: ["*"]`), []string{"into c: a -> c, and a -> b -> c with"}},
+		{"the same, each its own", abc + flows(`a>b include: ["*"]`, `b>a include: ["*"]`, `a>c include: ["*"] ;, origin: local`, `b>c include: ["*"] ;, origin: local`), nil},
+		{"active-active, and one into a third", abc + flows(`a>b include: ["*"]`, `b>a include: ["*"]`, `b>c include: ["*"]`), nil},
+		{"a diamond of which one side is local", abc + flows(`a>b include: ["*"]`, `b>c include: ["*"] ;, origin: local`, `a>c include: ["*"]`), nil},
 		{"a chain", abc + flows(`a>b include: ["*"]`, `b>c include: ["*"]`), nil},
 		{"twice between two clusters", abc + flows(`one: a>b include: ["x*"]`, `two: a>b include: ["*y"]`), []string{`topics like "xy" would be copied twice into b: a -> b, and a -> b with ReplicationFlow/one`}},
 		{"twice, under two names", abc + flows(`one: a>b include: ["x*"]`, `two: a>b include: ["*y"], rename: {prefix: z.}`), nil},
@@ -117,6 +129,10 @@ func TestCheckOfAMeshIsQuick(t *testing.T) {
 	}
 	objects := parse(t, clusters(names...)+flows(lines...))
 	if got := flow.Check(objects); len(got) != 0 {
+		t.Errorf("got %v", got)
+	}
+	local := parse(t, clusters(names...)+strings.NewReplacer("r0.*", "*", "r1.*", "*", "r2.*", "*", "}}\n---", "}, origin: local}\n---").Replace(flows(lines...)))
+	if got := flow.Check(local); len(got) != 0 {
 		t.Errorf("got %v", got)
 	}
 	same := parse(t, clusters(names...)+strings.NewReplacer("r0.*", "*", "r1.*", "*", "r2.*", "*").Replace(flows(lines...)))
@@ -203,5 +219,34 @@ func TestDiff(t *testing.T) {
 - spec.steps[b].switch: {}`
 	if got := lines(flow.Diff(&before, &after)); got != stepsChanged {
 		t.Errorf("got\n%s\nwant\n%s", got, stepsChanged)
+	}
+}
+
+func TestNotes(t *testing.T) {
+	abc := clusters("a", "b", "c")
+	const once = ": each record comes once to each cluster, and is not copied back to where it has been"
+	for name, tt := range map[string]struct {
+		text string
+		want []string
+	}{
+		"one way":       {flows(`a>b include: ["*"]`), nil},
+		"active-active": {flows(`a>b include: ["x*"]`, `b>a include: ["*y"]`), []string{`topics like "xy" are copied in a circle, a -> b -> a` + once}},
+		"a ring":        {flows(`a>b include: ["*"]`, `b>c include: ["*"]`, `c>a include: ["*"]`), []string{`topics like "a" are copied in a circle, a -> b -> c -> a` + once}},
+		"disjoint":      {flows(`a>b include: ["x*"]`, `b>a include: ["y*"]`), nil},
+		"local":         {flows(`a>b include: ["*"] ;, origin: local`, `b>a include: ["*"] ;, origin: local`), nil},
+		"back under another name": {
+			flows(`a>b include: [x]`, `b>a include: [x], rename: {prefix: b.}`),
+			[]string{`topics like "x" of a come back to it as "b.x", by a -> b -> a: that is another topic, so they are copied there; let ReplicationFlow/b-a have origin: local if they should not be`},
+		},
+		"twice under two names": {
+			flows(`one: a>b include: ["x*"]`, `two: a>b include: ["*y"], rename: {prefix: z.}`),
+			[]string{`topics like "xy" are carried twice from a to b: as "xy" by ReplicationFlow/one, and as "z.xy" by ReplicationFlow/two`},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := flow.Notes(parse(t, abc+tt.text)); !slices.Equal(got, tt.want) {
+				t.Errorf("got  %q\nwant %q", got, tt.want)
+			}
+		})
 	}
 }
