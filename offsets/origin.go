@@ -1,10 +1,13 @@
 package offsets
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
+	"time"
 
 	"github.com/waybillhq/waybill/internal/ledger"
 )
@@ -157,4 +160,44 @@ func (ms *Maps) ReadLedger(ctx context.Context, cluster string) (exists bool, er
 	}
 	l := ms.ledgers[cluster]
 	return l != nil && l.Exists(), nil
+}
+
+// Arrival is a way by which the records of a topic reach a cluster, as the ledger
+// there has it.
+type Arrival struct {
+	Fleet, Flow string
+	Source      string // what is copied there, as cluster/topic
+	Destination string // topic
+	Through     bool   // the records had been copied into Source before
+	Since       time.Time
+}
+
+// Arrivals lists the ways by which records of a topic reach a cluster, each once
+// however many partitions it has. Who wrote it last has it.
+func (ms *Maps) Arrivals(of ledger.Life, cluster string) []Arrival {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	var all []Arrival
+	for _, c := range ms.copies {
+		id, b := c.m.ID(), c.m.Labels()
+		direct := id.Source.Life() == of
+		through := slices.ContainsFunc(c.m.routes.known, func(w way) bool { return w.route.Through(of) })
+		if !c.m.Began() || id.Destination.Cluster != cluster || !direct && !through {
+			continue
+		}
+		a := Arrival{Fleet: b.Fleet, Flow: b.Flow, Source: b.SourceCluster + "/" + b.SourceTopic, Destination: b.DestinationTopic, Through: !direct}
+		i := slices.IndexFunc(all, func(have Arrival) bool {
+			have.Since = time.Time{}
+			return have == a
+		})
+		if a.Since = b.At; i < 0 {
+			all = append(all, a)
+		} else if all[i].Since.Before(b.At) {
+			all[i].Since = b.At
+		}
+	}
+	slices.SortFunc(all, func(a, b Arrival) int {
+		return cmp.Or(strings.Compare(a.Fleet, b.Fleet), strings.Compare(a.Flow, b.Flow), strings.Compare(a.Destination, b.Destination), strings.Compare(a.Source, b.Source))
+	})
+	return all
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/ledger/tail"
@@ -192,6 +193,39 @@ func TestOriginOfWhatTheSourceHasLost(t *testing.T) {
 			if ok != (c.next > 0) || o.Next != c.next || len(o.Route) != c.route {
 				t.Errorf("lost at the %v, offset %d: got %+v, %v, want up to %d by a route of %d", lost, c.offset, o, ok, c.next, c.route)
 			}
+		}
+	}
+}
+
+func TestArrivals(t *testing.T) {
+	hop := &ledger.Hop{
+		Copy: begin(1, 0).Copy.Key(), Epoch: 1, From: 0, Next: 5,
+		Runs: []ledger.Run{{Count: 5, Destination: 7, Path: ledger.Raw, Route: 1}}, Routes: []ledger.Route{{north}},
+	}
+	second := begin(2, 0)
+	second.Copy.Source.Partition, second.Copy.Destination.Partition = 1, 1
+	second.At = time.UnixMilli(5)
+	ms := NewMaps()
+	feed(ms, 0, begin(1, 0), hop, second)
+	for _, c := range []struct {
+		of      ledger.Life
+		cluster string
+		want    []bool // Through
+	}{
+		{src, "dst", []bool{false}},
+		{north, "dst", []bool{true}},
+		{south, "dst", nil},
+		{src, "elsewhere", nil},
+	} {
+		var got []bool
+		for _, a := range ms.Arrivals(c.of, c.cluster) {
+			got = append(got, a.Through)
+			if a.Fleet != "prod" || a.Since.IsZero() && !a.Through {
+				t.Errorf("got %+v", a)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%v to %s: got %v, want %v", c.of, c.cluster, got, c.want)
 		}
 	}
 }

@@ -94,7 +94,7 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 	}
 	n.server = &http.Server{
 		Handler: api.New(api.Config{
-			Users: users, Objects: &objects{n.fleet}, Flows: status, Groups: groups, Ledgers: n.ledgers,
+			Users: users, Objects: &objects{n.fleet, &claims{fleet: f.Fleet, directory: n.directory, maps: n.maps, log: log}}, Flows: status, Groups: groups, Ledgers: n.ledgers,
 			Lineage: &eventLineage{n.index, n.ledgers}, Runbooks: runbooks, Verifications: verifications, Metrics: n.work.metrics.handler, Ready: n.ready,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,

@@ -29,7 +29,10 @@ type proposer interface {
 }
 
 // objects answers api.Objects from the replicated state.
-type objects struct{ fleet proposer }
+type objects struct {
+	fleet  proposer
+	claims *claims
+}
 
 var _ api.Objects = (*objects)(nil)
 
@@ -67,7 +70,7 @@ func (o *objects) Apply(ctx context.Context, yaml []byte, dryRun bool, revision 
 		applied.Changes = append(applied.Changes, change(have, &declared[i]))
 	}
 	if dryRun {
-		applied.Notes, applied.Warnings = preview(ctx, declared, all)
+		applied.Notes, applied.Warnings = o.preview(ctx, declared, all)
 		return applied, nil
 	}
 	cmd, err := cluster.NewApplyObjects(declared, nil, s.ObjectsRevision)
@@ -112,7 +115,7 @@ func change(have []flow.Object, want *flow.Object) api.Change {
 
 // preview looks at the clusters as they are and says what a flow would pick and
 // what stands in its way.
-func preview(ctx context.Context, declared, all []flow.Object) (notes, warnings []string) {
+func (o *objects) preview(ctx context.Context, declared, all []flow.Object) (notes, warnings []string) {
 	ctx, cancel := context.WithTimeout(ctx, previewLimit)
 	defer cancel()
 	clusters := map[string]*flow.Cluster{}
@@ -121,37 +124,53 @@ func preview(ctx context.Context, declared, all []flow.Object) (notes, warnings 
 			clusters[o.Name()] = o.Cluster
 		}
 	}
-	for _, o := range declared {
-		if o.Flow == nil {
+	for _, d := range declared {
+		if d.Flow == nil {
 			continue
 		}
-		spec := o.Flow.Spec
-		names, err := topicNames(ctx, clusters[spec.Source])
+		spec := d.Flow.Spec
+		topics, err := topicsOf(ctx, clusters[spec.Source])
+		topics = topics.of(spec.Topics.Match)
 		if err != nil {
-			warnings = append(warnings, fmt.Sprintf("flow %s: source: %v", o.Name(), err))
-		} else if picked := slices.DeleteFunc(names, func(t string) bool { return !spec.Topics.Match(t) }); len(picked) == 0 {
-			warnings = append(warnings, fmt.Sprintf("flow %s: no topic of %s is picked now", o.Name(), spec.Source))
+			warnings = append(warnings, fmt.Sprintf("flow %s: source: %v", d.Name(), err))
+		} else if picked := topics.details.Names(); len(picked) == 0 {
+			warnings = append(warnings, fmt.Sprintf("flow %s: no topic of %s is picked now", d.Name(), spec.Source))
 		} else {
-			notes = append(notes, fmt.Sprintf("flow %s: picks %s of %s now: %s", o.Name(), several(len(picked), "topic"), spec.Source, strings.Join(picked, ", ")))
+			notes = append(notes, fmt.Sprintf("flow %s: picks %s of %s now: %s", d.Name(), several(len(picked), "topic"), spec.Source, strings.Join(picked, ", ")))
 		}
-		if _, err := topicNames(ctx, clusters[spec.Destination]); err != nil {
-			warnings = append(warnings, fmt.Sprintf("flow %s: destination: %v", o.Name(), err))
+		if _, err := topicsOf(ctx, clusters[spec.Destination]); err != nil {
+			warnings = append(warnings, fmt.Sprintf("flow %s: destination: %v", d.Name(), err))
+			continue
 		}
+		warnings = append(warnings, o.claims.look(ctx, &d, clusters[spec.Destination], topics)...)
 	}
-	return notes, warnings
+	return append(notes, flow.Notes(all)...), warnings
 }
 
-func topicNames(ctx context.Context, c *flow.Cluster) ([]string, error) {
+// clusterTopics are topics of a cluster as they are now.
+type clusterTopics struct {
+	clusterID string
+	details   kadm.TopicDetails
+}
+
+// of is those whose names match.
+func (c clusterTopics) of(match func(string) bool) clusterTopics {
+	maps.DeleteFunc(c.details, func(name string, _ kadm.TopicDetail) bool { return !match(name) })
+	return c
+}
+
+func topicsOf(ctx context.Context, c *flow.Cluster) (clusterTopics, error) {
 	cl, err := kafka.NewClient(c, "replicator-plan")
 	if err != nil {
-		return nil, err
+		return clusterTopics{}, err
 	}
 	defer cl.Close()
-	topics, err := kadm.NewClient(cl).ListTopics(ctx)
+	all, err := kadm.NewClient(cl).Metadata(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("cluster %s: %w", c.Metadata.Name, err)
+		return clusterTopics{}, fmt.Errorf("cluster %s: %w", c.Metadata.Name, err)
 	}
-	return topics.Names(), nil
+	all.Topics.FilterInternal()
+	return clusterTopics{all.Cluster, all.Topics}, nil
 }
 
 func (o *objects) Delete(ctx context.Context, kind, name string) error {
