@@ -41,7 +41,7 @@ type Applied struct {
 	Revision uint64   `json:"revision"`
 	DryRun   bool     `json:"dryRun,omitempty"`
 	Changes  []Change `json:"changes"`
-	Notes    []string `json:"notes,omitempty" doc:"Of a dry run: what a flow would pick"`
+	Notes    []string `json:"notes,omitempty" doc:"Of a dry run: what a flow would pick, and which topics would go in a circle"`
 	Warnings []string `json:"warnings,omitempty" doc:"Of a dry run: what stands in a flow's way now"`
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/waybillhq/waybill/internal/record"
 )
 
 // BenchmarkCatchUp copies a backlog of 1 KB records in 8 partitions between two
@@ -71,4 +73,33 @@ func cpuTime() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // it cannot fail on ourselves
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkStage stages a fetch of 256 batches of one record, with and without
+// asking where they are from: the cost of that question for a producer that is
+// known, and for a lane's batches, whose hop is looked up.
+func BenchmarkStage(b *testing.B) {
+	const batches = 256
+	replicators := &told{replicators: map[int64]bool{7: true}, hops: []toldHop{{0, batches, "a", false}}}
+	local := replicators.about(false)
+	local.learn(question{0, 5, false})
+	for name, c := range map[string]struct {
+		producer int64
+		about    *provenance
+	}{"unasked": {5, nil}, "local": {5, local}, "a lane's": {7, replicators.about(false)}} {
+		var data []byte
+		for i := range int64(batches) {
+			data = append(data, dense(i, 1, record.Stamp{ProducerID: c.producer, Attributes: record.Attributes(0).WithTransactional(c.producer == 7)})...)
+		}
+		b.Run(name, func(b *testing.B) {
+			lim := roomy
+			lim.origin = c.about
+			for b.Loop() {
+				if chunks, _, err := stageBatches(fetched{0, data, nil}, lim); err != nil || len(chunks) != batches {
+					b.Fatal(len(chunks), err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/batches, "ns/batch")
+		})
+	}
 }

@@ -39,13 +39,17 @@
 //   - Where the source or the destination has lost what was copied, this is found by
 //     leader epochs (loss.go). The copy stops, or the ledger takes back what is lost
 //     and the copy goes on from the cut.
+//   - Nothing is copied back into a topic where it has been, over any number of
+//     clusters and fleets, and a flow may copy only what was born at its source: where
+//     a batch is from is what the ledger of the source's cluster says ([Origins]).
+//     What is not known is waited for.
 //   - What is held in memory is bounded by [Config].BufferBytes; a slow destination
 //     slows the fetch.
 //
 // # Who owns what
 //
-// Manager.Run owns every goroutine: one per flow, and in it one loop, its lanes
-// and its fetchers. A copier has none. When Run has returned nothing is written
+// Manager.Run owns every goroutine: one per flow, and in it one loop, its lanes,
+// its fetchers, and one that finds out where batches are from. A copier has none. When Run has returned nothing is written
 // any more. It returns [ErrFenced] when the incarnation of the node is over; the
 // caller gets a new incarnation and makes a new Manager.
 //
@@ -56,8 +60,9 @@
 //
 // # What is left out
 //
-//   - Two flows that copy the same topics in both directions: the loop is not
-//     detected here. Objects with such a cycle are refused when they are planned.
+//   - Copies that other programs make at the source leave no trace in a ledger: they
+//     are taken for local, and so is what a broker returns without the producer ids
+//     that it was given.
 //   - Mirror topics, which keep the source's offsets.
 //   - Destinations without transactions, and a ledger in another cluster than the
 //     destination.

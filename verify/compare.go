@@ -333,7 +333,7 @@ func (c *comparison) gap(ctx context.Context, g ledger.Gap) error {
 	c.tally.gap(g.Reason, g.Count)
 	switch g.Reason {
 	case ledger.Compacted, ledger.Aborted, ledger.Control, ledger.Expired:
-	case ledger.Filtered, ledger.Quarantined, ledger.Returned, ledger.NotAsked:
+	case ledger.Filtered, ledger.Quarantined, ledger.Returned, ledger.NotLocal, ledger.NotAsked:
 		return nil // a record may well be there
 	default:
 		c.differ(Difference{Kind: Unaccounted, Source: g.Source, Destination: -1, Count: g.Count, What: fmt.Sprintf("the ledger gives a reason that is not known: %v", g.Reason), Changed: ChangedLedger})

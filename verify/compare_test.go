@@ -323,6 +323,7 @@ func TestReasonsOfGapsMustHold(t *testing.T) {
 		{ledger.Filtered, 0},
 		{ledger.Quarantined, 0},
 		{ledger.Returned, 0},
+		{ledger.NotLocal, 0},
 		{ledger.NotAsked, 0},
 		{ledger.Reason(77), 3},
 	} {
