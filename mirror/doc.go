@@ -49,9 +49,10 @@
 // # Who owns what
 //
 // Manager.Run owns every goroutine: one per flow, and in it one loop, its lanes,
-// its fetchers, and one that finds out where batches are from. A copier has none. When Run has returned nothing is written
-// any more. It returns [ErrFenced] when the incarnation of the node is over; the
-// caller gets a new incarnation and makes a new Manager.
+// its fetchers, and one that finds out where batches are from. A copier has none.
+// When Run has returned nothing is written any more. It returns [ErrFenced] when the
+// incarnation of the node is over; the caller gets a new incarnation and makes a new
+// Manager.
 //
 // A [Discoverer] finds the topics of a flow, makes their counterparts (create.go),
 // has their settings follow (drift.go), and writes what happens to topics into the
