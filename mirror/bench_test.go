@@ -82,7 +82,7 @@ func BenchmarkStage(b *testing.B) {
 	const batches = 256
 	replicators := &told{replicators: map[int64]bool{7: true}, hops: []toldHop{{0, batches, "a", false}}}
 	local := replicators.about(false)
-	local.learn(question{0, 5, false})
+	local.learn(question{producerID: 5})
 	for name, c := range map[string]struct {
 		producer int64
 		about    *provenance
