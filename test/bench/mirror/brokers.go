@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/waybillhq/waybill/broker"
+	"github.com/waybillhq/waybill/internal/ledger"
 )
 
 // node is a broker of its own, a cluster of one.
@@ -109,15 +110,40 @@ func (p *pair) name() string {
 	return fmt.Sprintf("bench-%d", p.topics)
 }
 
-// createTopic makes a topic that keeps records of any age.
-func createTopic(ctx context.Context, n *node, name string, partitions int) error {
+// createSink makes the topic that one who copies writes to.
+func (p *pair) createSink(ctx context.Context, who string, j job) error {
+	switch who {
+	case "mm2": // it makes its own
+		return nil
+	case "preserve":
+		cl, err := kgo.NewClient(kgo.SeedBrokers(p.source.addr))
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		found, err := kadm.NewClient(cl).Metadata(ctx, j.From)
+		if err != nil {
+			return err
+		}
+		id := found.Topics[j.From].ID
+		return createTopic(ctx, p.sink, j.To, j.Cell.Partitions, "mirror.source", fmt.Sprintf("%s/%s", found.Cluster, ledger.TopicID(id).String()))
+	}
+	return createTopic(ctx, p.sink, j.To, j.Cell.Partitions)
+}
+
+// createTopic makes a topic that keeps records of any age; configs are names and values.
+func createTopic(ctx context.Context, n *node, name string, partitions int, configs ...string) error {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(n.addr))
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
+	all := map[string]*string{"retention.ms": kadm.StringPtr("-1")}
+	for i := 0; i < len(configs); i += 2 {
+		all[configs[i]] = &configs[i+1]
+	}
 	const each = 500 // more at once are refused by brokers with small limits
-	made, err := kadm.NewClient(cl).CreateTopic(ctx, int32(min(partitions, each)), 1, map[string]*string{"retention.ms": kadm.StringPtr("-1")}, name)
+	made, err := kadm.NewClient(cl).CreateTopic(ctx, int32(min(partitions, each)), 1, all, name)
 	if err := errors.Join(err, made.Err); err != nil {
 		return fmt.Errorf("create topic %s: %w", name, err)
 	}
@@ -190,10 +216,8 @@ func (p *pair) run(ctx context.Context, who, from string, c cell) (usage, error)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	j := job{Cell: c, Source: p.source.addr, Sink: p.sink.addr, From: from, To: p.name()}
-	if who != "mm2" { // it makes its own
-		if err := createTopic(ctx, p.sink, j.To, c.Partitions); err != nil {
-			return usage{}, err
-		}
+	if err := p.createSink(ctx, who, j); err != nil {
+		return usage{}, err
 	}
 	u, err := copyOnce(ctx, who, j)
 	if err != nil || who == "mm2" {

@@ -33,11 +33,20 @@ type job struct {
 
 // copiers are those who copy, by name. They return what they have used.
 var copiers = map[string]func(ctx context.Context, j job) (usage, error){
-	"waybill": waybill, "naive": naive, "tuned": tuned, "relay": relay,
+	"waybill": waybill, "preserve": preserve, "naive": naive, "tuned": tuned, "relay": relay,
 }
 
 // waybill runs the mirror of this project: all of it, but for raft.
 func waybill(ctx context.Context, j job) (usage, error) {
+	return mirrored(ctx, j, flow.OffsetsTranslate)
+}
+
+// preserve does so into a mirror topic, which a bundled broker has.
+func preserve(ctx context.Context, j job) (usage, error) {
+	return mirrored(ctx, j, flow.OffsetsPreserve)
+}
+
+func mirrored(ctx context.Context, j job, offsets string) (usage, error) {
 	cfg := mirror.DefaultConfig()
 	if j.Interval > 0 {
 		cfg.CommitInterval = j.Interval
@@ -55,7 +64,7 @@ func waybill(ctx context.Context, j job) (usage, error) {
 	for p := range j.Cell.Partitions {
 		all = append(all, mirror.Assignment{
 			Flow: "bench", Spec: spec, Source: source, Destination: sink,
-			SourceTopic: j.From, DestinationTopic: j.To, Partition: int32(p), Epoch: 1,
+			SourceTopic: j.From, DestinationTopic: j.To, Partition: int32(p), Epoch: 1, Offsets: offsets,
 		})
 	}
 	m.Assign(all)
@@ -124,8 +133,8 @@ func (noPositions) Position(context.Context, string, ledger.CopyID) (mirror.Posi
 // been read.
 type noOrigins struct{}
 
-func (noOrigins) Replicator(string, int64) bool                   { return false }
-func (noOrigins) Origin(ledger.End, int64) (ledger.Origin, bool)  { return ledger.Origin{}, false }
+func (noOrigins) Replicator(string, int64) bool                    { return false }
+func (noOrigins) Origin(ledger.End, int64) (ledger.Origin, bool)   { return ledger.Origin{}, false }
 func (noOrigins) ReadLedger(context.Context, string) (bool, error) { return true, nil }
 
 // naive is the loop of fifty lines.

@@ -72,8 +72,9 @@ func (p *pair) latency(ctx context.Context, who string, interval time.Duration) 
 		return d, err
 	}
 	if j.To = p.name(); who == "mm2" {
-		j.To = mirrorMakerTopic(j) // it makes it
-	} else if err := createTopic(ctx, p.sink, j.To, latencyPartitions); err != nil {
+		j.To = mirrorMakerTopic(j)
+	}
+	if err := p.createSink(ctx, who, j); err != nil {
 		return d, err
 	}
 	ends, stop := context.WithCancel(ctx)

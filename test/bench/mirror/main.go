@@ -27,7 +27,7 @@ func main() {
 	flag.StringVar(&o.match, "cells", "", "run the cells whose name contains this `text`")
 	between := flag.String("between", "stand-ins,bundled,kafka", "`kinds` of clusters to copy between; kafka needs -tags interop, Java 17 and Maven")
 	what := flag.String("what", "copy,latency,idle", "`names` of the measurements")
-	who := flag.String("who", "waybill,naive,tuned,mm2,relay", "`names` of those who copy; mm2 needs -tags interop")
+	who := flag.String("who", "waybill,preserve,naive,tuned,mm2,relay", "`names` of those who copy; mm2 needs -tags interop")
 	flag.IntVar(&o.runs, "runs", 3, "how often each cell is run")
 	flag.StringVar(&profiles, "profiles", "", "`folder` for profiles of the CPU and of the memory of those who copy")
 	flag.Parse()
@@ -245,7 +245,7 @@ func bench(ctx context.Context, o options) error {
 			continue // they tell nothing of latency, and keep no fetch sessions
 		}
 		if slices.Contains(o.what, "latency") {
-			who := slices.DeleteFunc(slices.Clone(o.who), func(name string) bool { return copiers[name] == nil || name == "relay" })
+			who := slices.DeleteFunc(slices.Clone(o.who), func(name string) bool { return !can(name, kind) })
 			if err := latencies(ctx, kind, who); err != nil {
 				return err
 			}
@@ -276,10 +276,23 @@ func (o *options) copy(ctx context.Context, kind string) error {
 	return nil
 }
 
+// can says whether somebody copies between clusters of a kind.
+func can(who, kind string) bool {
+	switch who {
+	case "relay":
+		return kind == standIns
+	case "mm2":
+		return kind != standIns && copiers[who] != nil
+	case "preserve":
+		return kind == "bundled"
+	}
+	return copiers[who] != nil
+}
+
 // cell measures one cell between one kind of clusters, by those who can.
 func (o *options) cell(ctx context.Context, table *tabwriter.Writer, kind string, c cell) error {
 	who := slices.DeleteFunc(slices.Clone(o.who), func(name string) bool {
-		return copiers[name] == nil || name == "relay" && kind != standIns || name == "mm2" && kind == standIns
+		return !can(name, kind)
 	})
 	if kind == standIns {
 		return o.row(ctx, table, c, who, run)
