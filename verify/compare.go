@@ -100,6 +100,16 @@ func (c *comparison) hop(ctx context.Context, h *ledger.Hop, from, dest int64) (
 	return c.tally, dest, nil
 }
 
+// endError says at which end something failed.
+type endError struct {
+	end string
+	err error
+}
+
+func (e *endError) Error() string { return e.end + ": " + e.err.Error() }
+
+func (e *endError) Unwrap() error { return e.err }
+
 // errTooLarge says that a hop has a batch that only one comparison at a time opens.
 var errTooLarge = errors.New("a batch takes more memory than each comparison has")
 
@@ -119,7 +129,7 @@ func (c *comparison) run(ctx context.Context, r ledger.Run) error {
 	for i := int64(0); i < r.Count; {
 		s, sok, err := c.source.head(ctx, r.Source+i)
 		if err != nil {
-			return fmt.Errorf("source: %w", err)
+			return &endError{"source", err}
 		}
 		if n := min(c.source.start-r.Source, r.Count) - i; n > 0 {
 			c.tally.notComparable(ExpiredAtSource, n)
@@ -128,7 +138,7 @@ func (c *comparison) run(ctx context.Context, r ledger.Run) error {
 		}
 		d, dok, err := c.destination.head(ctx, r.Destination+i)
 		if err != nil {
-			return fmt.Errorf("destination: %w", err)
+			return &endError{"destination", err}
 		}
 		if n := min(c.destination.start-r.Destination, r.Count) - i; n > 0 {
 			c.tally.notComparable(ExpiredAtDestination, n)
@@ -286,7 +296,7 @@ func (c *comparison) between(ctx context.Context, from, to int64) error {
 	for {
 		h, ok, err := c.destination.head(ctx, from)
 		if err != nil {
-			return fmt.Errorf("destination: %w", err)
+			return &endError{"destination", err}
 		}
 		if !ok || h.offset >= to {
 			return nil
@@ -342,7 +352,7 @@ func (c *comparison) gap(ctx context.Context, g ledger.Gap) error {
 	for at, end := g.Source, g.Source+g.Count; ; {
 		h, ok, err := c.source.head(ctx, at)
 		if err != nil {
-			return fmt.Errorf("source: %w", err)
+			return &endError{"source", err}
 		}
 		if at == g.Source && g.Reason != ledger.Expired {
 			c.tally.GapsUnchecked += max(0, min(c.source.start, end)-g.Source)

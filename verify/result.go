@@ -58,6 +58,7 @@ const (
 	CompactedAtSource      = "compacted at the source"
 	CompactedAtDestination = "compacted at the destination"
 	CompactedOnBothSides   = "compacted on both sides"
+	GoneAtSource           = "the topic is gone from the source"
 	TooLargeToDecode       = "decompresses to more than the limit"
 )
 

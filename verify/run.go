@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/waybillhq/waybill/internal/ledger"
@@ -178,6 +179,11 @@ func (r *Run) copy(ctx context.Context, i int, c Copy) {
 		if r.progress[i].Next > before {
 			since, wait = time.Now(), minRetry
 		}
+		if sourceIsGone(err) && time.Since(since) > min(r.cfg.Patience, goneAfter) {
+			if err = r.gone(i, c); err == nil {
+				return
+			}
+		}
 		var frame *FrameError
 		if errors.As(err, &frame) || time.Since(since) > r.cfg.Patience {
 			p := r.progress[i]
@@ -195,6 +201,51 @@ func (r *Run) copy(ctx context.Context, i int, c Copy) {
 		}
 		wait = min(2*wait, maxRetry)
 	}
+}
+
+// goneAfter is for how long a topic must not be found: a broker that has just started
+// may not know it yet.
+const goneAfter = 5 * time.Second
+
+// sourceIsGone says that the source does not have the topic any more, or another one
+// of its name.
+func sourceIsGone(err error) bool {
+	var at *endError
+	return errors.As(err, &at) && at.end == "source" && (errors.Is(err, kerr.UnknownTopicID) || errors.Is(err, kerr.UnknownTopicOrPartition))
+}
+
+// gone ends the comparison of a copy whose source topic is gone: nothing of it can be
+// compared any more.
+func (r *Run) gone(i int, c Copy) error {
+	p := r.progress[i]
+	for p.Next < p.Until {
+		hops, err := r.cfg.Entries.Hops(c.ID.Key(), p.Next, hopsAtOnce)
+		if err != nil {
+			return fmt.Errorf("read the ledger: %w", err)
+		}
+		if len(hops) == 0 {
+			break
+		}
+		var t Tally
+		for _, h := range hops {
+			for _, run := range h.Runs {
+				if run, ok := behind(run, p.Next); ok {
+					t.notComparable(GoneAtSource, run.Count)
+				}
+			}
+			for _, g := range h.Gaps {
+				if n := g.Source + g.Count - max(g.Source, p.Next); n > 0 {
+					t.gap(g.Reason, n)
+					t.GapsUnchecked += n
+				}
+			}
+		}
+		p.add(&t, keepOfCopy)
+		p.Next = min(hops[len(hops)-1].Next, p.Until)
+	}
+	p.Next, p.Done = p.Until, true
+	r.put(i, p)
+	return nil
 }
 
 // Between attempts to go on with a copy.
@@ -234,7 +285,7 @@ func (r *Run) attempt(ctx context.Context, i int, c Copy) error {
 				h = &ledger.Hop{From: p.Until, Next: p.Until}
 			}
 			if ok, err := cmp.destination.shows(ctx, writtenTo(h)); err != nil {
-				return fmt.Errorf("destination: %w", err)
+				return &endError{"destination", err}
 			} else if !ok {
 				return errHeld
 			}
@@ -298,11 +349,11 @@ func (r *Run) comparison(ctx context.Context, c Copy, small bool) (*comparison, 
 	}
 	sourceCompacts, err := r.cfg.Source.Compacts(ctx, c.SourceTopic)
 	if err != nil {
-		return nil, fmt.Errorf("source: %w", err)
+		return nil, &endError{"source", err}
 	}
 	destinationCompacts, err := r.cfg.Destination.Compacts(ctx, c.DestinationTopic)
 	if err != nil {
-		return nil, fmt.Errorf("destination: %w", err)
+		return nil, &endError{"destination", err}
 	}
 	cursorOf := func(cluster Cluster, topic string, end ledger.End) *cursor {
 		return &cursor{reader: paced{cluster.Reader(topic, end.TopicID, end.Partition), r.pace}, maxDecode: limit}

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/record"
 )
@@ -147,6 +149,40 @@ func TestAClusterThatStaysAway(t *testing.T) {
 		got := compare(t, theCopy, source, dest, e)
 		var r Report
 		if got.Records != 6 || !got.Done || got.Problem != "destination: not now" || r.summed(got) != Incomplete {
+			t.Errorf("got %s %+v", r.Verdict, got)
+		}
+	})
+}
+
+// TestATopicThatIsGone counts all that was copied of it as not comparable, from where
+// the comparison was.
+func TestATopicThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source, dest, e := long(t, 100)
+		e.hops = append(e.hops, hop(200, 203, nil, ledger.Gap{Source: 200, Count: 3, Reason: ledger.Aborted}))
+		source.fail = func(offset int64) error {
+			if offset >= 21 {
+				return kerr.UnknownTopicID
+			}
+			return nil
+		}
+		source.perFetch, dest.perFetch = 1, 1
+		began := time.Now()
+		got := compare(t, theCopy, source, dest, e)
+		var r Report
+		if got.Records != 22 || got.NotComparable[GoneAtSource] != 178 || got.Gaps["aborted"] != 3 || got.GapsUnchecked != 3 || !got.Done || got.Next != 203 || r.summed(got) != EqualWhereComparable {
+			t.Errorf("got %s %+v", r.Verdict, got)
+		}
+		if took := time.Since(began); took < goneAfter {
+			t.Errorf("given up after %v", took)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) { // the destination must have it
+		source, dest, e := long(t, 2)
+		dest.fail = func(int64) error { return kerr.UnknownTopicID }
+		got := compare(t, theCopy, source, dest, e)
+		var r Report
+		if r.summed(got) != Incomplete || got.Problem == "" {
 			t.Errorf("got %s %+v", r.Verdict, got)
 		}
 	})

@@ -182,12 +182,12 @@ func (a *actions) VerifyRecords(ctx context.Context, name string) (runbook.Resul
 		if r == nil || r.State != verify.Running || r.By != byRunbook {
 			err := a.verifications.start(ctx, name, verify.Request{}, byRunbook, 0)
 			if errors.Is(err, cluster.ErrConflict) {
-				pause(ctx, dutyRetry) // somebody's own verification is first
+				pause(ctx, dutyRetry) // a person's verification is first
 			} else if err != nil {
 				return runbook.Result{}, err
 			}
-			if err := ctx.Err(); err != nil {
-				return runbook.Result{}, err
+			if ctx.Err() != nil {
+				return runbook.Result{}, cmp.Or(err, ctx.Err())
 			}
 			continue
 		}
@@ -226,8 +226,11 @@ func (a *actions) copied(ctx context.Context, name string) (map[string]int64, er
 
 // verified waits for a verification to end.
 func (a *actions) verified(ctx context.Context, name, id string) (*verify.Report, error) {
-	for range a.fleet.Watch(ctx) {
-		r, err := verificationOf(a.fleet.State(), name, time.Now())
+	for _, s := range a.fleet.Watch(ctx) {
+		if f := s.Flows[name]; f != nil && f.Verification.Running() && f.Verification.ID == id {
+			continue
+		}
+		r, err := verificationOf(s, name, time.Now())
 		switch {
 		case err != nil:
 			return nil, err
@@ -235,9 +238,8 @@ func (a *actions) verified(ctx context.Context, name, id string) (*verify.Report
 			return nil, fmt.Errorf("verification %s was replaced", id)
 		case r.State == verify.Stopped:
 			return nil, fmt.Errorf("verification %s was stopped", id)
-		case r.State == verify.Done:
-			return r, nil
 		}
+		return r, nil
 	}
 	return nil, cmp.Or(ctx.Err(), cluster.ErrStopped)
 }

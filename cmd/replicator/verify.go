@@ -66,6 +66,9 @@ be compared.`,
 				path += "?partitions=true"
 			}
 			if err := awaitVerification(cmd.Context(), &fleet, path, &r, cmd.ErrOrStderr()); err != nil {
+				if cmd.Context().Err() != nil {
+					fmt.Fprintf(cmd.ErrOrStderr(), "the fleet goes on with it: replicator verify %s --watch, or --stop\n", args[0])
+				}
 				return err
 			}
 			if err := out.print(cmd.OutOrStdout(), &r, func(t *table) { drawVerification(t, &r) }); err != nil {
