@@ -31,6 +31,9 @@ type Entries interface {
 	Hops(copy ledger.CopyKey, after int64, limit int) ([]*ledger.Hop, error)
 	// Copied says whether any copy into a partition wrote an offset of it.
 	Copied(into ledger.End, offset int64) (bool, error)
+	// TakenBack says whether a copy into a partition wrote an offset of it of which
+	// the ledger says since that the source has lost it.
+	TakenBack(into ledger.End, offset int64) (bool, error)
 	// Writer says whether a producer id of a cluster is a replicator's.
 	Writer(cluster string, producerID int64) (bool, error)
 }
@@ -311,31 +314,45 @@ func (c *comparison) between(ctx context.Context, from, to int64) error {
 			found.What = "the mirror topic has a record where the source has none"
 			c.differ(found)
 		default:
-			ours, err := c.ours(h)
+			who, err := c.author(h)
 			if err != nil {
 				return err
 			}
-			if ours {
+			switch who {
+			case others:
+				c.tally.Foreign += n
+			case takenBack:
+				c.tally.TakenBack += n
+			default:
 				found.What = fmt.Sprintf("a replicator (producer id %d) wrote it and no hop says so", h.ProducerID())
 				c.differ(found)
-			} else {
-				c.tally.Foreign += n
 			}
 		}
 		from = h.offset + n
 	}
 }
 
-// ours says that a record outside of the runs was written by a replicator without
-// a word of it in the ledger.
-func (c *comparison) ours(h head) (bool, error) {
+// author is whose a record outside of the runs is.
+type author int
+
+const (
+	nobodys   author = iota // a replicator's, without a word of it in the ledger
+	others                  // another copy's, or that of a producer who is no replicator
+	takenBack               // a copy of what the source has lost since
+)
+
+func (c *comparison) author(h head) (author, error) {
 	into := c.copy.ID.Destination
-	writer, err := c.entries.Writer(into.Cluster, h.ProducerID())
-	if err != nil || !writer {
-		return false, err
+	if writer, err := c.entries.Writer(into.Cluster, h.ProducerID()); err != nil || !writer {
+		return others, err
 	}
-	copied, err := c.entries.Copied(into, h.offset)
-	return !copied, err
+	if copied, err := c.entries.Copied(into, h.offset); err != nil || copied {
+		return others, err
+	}
+	if lost, err := c.entries.TakenBack(into, h.offset); err != nil || lost {
+		return takenBack, err
+	}
+	return nobodys, nil
 }
 
 // gap checks that the reason of a gap holds.

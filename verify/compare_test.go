@@ -280,6 +280,14 @@ func TestPhantoms(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 	})
+	t.Run("of what the source has lost since, as the ledger says", func(t *testing.T) {
+		source, dest, e := pair(t, record.None)
+		put(dest, at(23, 4001))
+		e.lost = []int64{23}
+		if got := compare(t, theCopy, source, dest, e); got.Different != 0 || got.TakenBack != 1 || got.Foreign != 0 {
+			t.Errorf("got %+v", got)
+		}
+	})
 	t.Run("in a mirror topic, which has no foreign ones", func(t *testing.T) {
 		source, dest, e := identical(t, record.None)
 		dest.batches[2] = at(15, 99)

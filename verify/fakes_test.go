@@ -144,6 +144,7 @@ type entries struct {
 	doubt   string
 	writers []int64
 	copied  []int64
+	lost    []int64
 }
 
 func (e *entries) Extent(ledger.CopyKey) (start, next int64, doubt string, ok bool) {
@@ -165,6 +166,10 @@ func (e *entries) Hops(_ ledger.CopyKey, after int64, limit int) ([]*ledger.Hop,
 
 func (e *entries) Copied(_ ledger.End, offset int64) (bool, error) {
 	return slices.Contains(e.copied, offset), nil
+}
+
+func (e *entries) TakenBack(_ ledger.End, offset int64) (bool, error) {
+	return slices.Contains(e.lost, offset), nil
 }
 
 func (e *entries) Writer(_ string, id int64) (bool, error) {

@@ -70,6 +70,7 @@ type Tally struct {
 	GapsUnchecked int64            `json:"gapsUnchecked,omitempty" doc:"Offsets of those whose reason cannot be checked: the source has deleted what lay there"`
 	NotComparable map[string]int64 `json:"notComparable,omitempty" doc:"Records that were copied and that one side does not have any more, by reason"`
 	Foreign       int64            `json:"foreign,omitempty" doc:"Records of others among those of the copy at the destination"`
+	TakenBack     int64            `json:"takenBack,omitempty" doc:"Copies of records that the source has lost since, as the ledger says"`
 	OwnTimes      int64            `json:"ownTimes,omitempty" doc:"Compared records whose timestamps the destination has set itself"`
 	Runs          int64            `json:"runs,omitempty" doc:"Runs of the ledger that were compared"`
 	RunsConfirmed int64            `json:"runsConfirmed,omitempty" doc:"Those whose digest is that of both sides"`
@@ -99,6 +100,7 @@ func (t *Tally) add(u *Tally, most int) {
 	t.GapsUnchecked += u.GapsUnchecked
 	t.NotComparable = sum(t.NotComparable, u.NotComparable)
 	t.Foreign += u.Foreign
+	t.TakenBack += u.TakenBack
 	t.OwnTimes += u.OwnTimes
 	t.Runs += u.Runs
 	t.RunsConfirmed += u.RunsConfirmed

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
@@ -274,7 +275,14 @@ func (r *Run) attempt(ctx context.Context, i int, c Copy) error {
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
 		}
-		if len(hops) == 0 { // it has taken back what it said
+		if len(hops) == 0 {
+			// It has taken back what it said, or never said it.
+			if _, next, _, _ := r.cfg.Entries.Extent(c.ID.Key()); next < p.Until {
+				p.Until = max(next, p.Next)
+				p.Done = p.Next >= p.Until
+				r.put(i, p)
+				continue
+			}
 			hops = append(hops, &ledger.Hop{From: p.Until, Next: p.Until})
 		}
 		for _, h := range hops {
@@ -289,6 +297,13 @@ func (r *Run) attempt(ctx context.Context, i int, c Copy) error {
 			} else if !ok {
 				return errHeld
 			}
+			if first := writtenFrom(h, p.Next); first >= 0 && first < p.Destination {
+				// Something was taken back and copied again: cursors do not go back.
+				if cmp, err = r.comparison(ctx, c, true); err != nil {
+					return err
+				}
+				p.Destination = -1
+			}
 			cmp.keep = min(keepOfCopy, r.room())
 			tally, dest, err := cmp.hop(ctx, h, p.Next, p.Destination)
 			if errors.Is(err, errTooLarge) {
@@ -296,6 +311,9 @@ func (r *Run) attempt(ctx context.Context, i int, c Copy) error {
 			}
 			if err != nil {
 				return err
+			}
+			if tally.Different > 0 && !r.stands(c, h, p.Next) {
+				return errTakenBack
 			}
 			p.add(&tally, keepOfCopy)
 			p.Next, p.Destination = min(h.Next, p.Until), dest
@@ -309,6 +327,17 @@ func (r *Run) attempt(ctx context.Context, i int, c Copy) error {
 // errHeld says that the destination does not show yet what the ledger says was
 // written. A commit marker may come later than the ledger's.
 var errHeld = errors.New("a transaction that is open at the destination holds back what was copied")
+
+// errTakenBack says that the ledger has taken a hop back while it was compared: what
+// it says now is compared instead.
+var errTakenBack = errors.New("the ledger takes back what it said")
+
+// stands says whether the ledger still has a hop, so that what differs from it counts.
+// One that was made up stands for what the ledger does not say.
+func (r *Run) stands(c Copy, h *ledger.Hop, next int64) bool {
+	now, err := r.cfg.Entries.Hops(c.ID.Key(), next, 1)
+	return err != nil || len(h.Runs)+len(h.Gaps) == 0 || len(now) == 1 && reflect.DeepEqual(now[0], h)
+}
 
 const hopsAtOnce = 64
 
@@ -340,6 +369,17 @@ func (r *Run) alone(ctx context.Context, c Copy, h *ledger.Hop, p Progress) (Tal
 	}
 	cmp.keep = min(keepOfCopy, r.room())
 	return cmp.hop(ctx, h, p.Next, p.Destination)
+}
+
+// writtenFrom is the destination offset of the first record of a hop from a source
+// offset on, -1 if it has none.
+func writtenFrom(h *ledger.Hop, from int64) int64 {
+	for _, run := range h.Runs {
+		if run, ok := behind(run, from); ok {
+			return run.Destination
+		}
+	}
+	return -1
 }
 
 func (r *Run) comparison(ctx context.Context, c Copy, small bool) (*comparison, error) {

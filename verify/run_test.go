@@ -154,6 +154,36 @@ func TestAClusterThatStaysAway(t *testing.T) {
 	})
 }
 
+// TestWhatTheLedgerTakesBack is compared as it is copied again, elsewhere, while the
+// comparison runs; what is not copied again yet is not a difference.
+func TestWhatTheLedgerTakesBack(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			source, dest, e := long(t, 10)
+			source.fail = func(offset int64) error {
+				if offset != 8 {
+					return nil
+				}
+				source.fail = nil
+				// The destination was cut back to 4, and the rest is written from there.
+				for i := int64(0); i < 5; i++ {
+					dest.batches[4+i] = moved(source.batches[4+i], 4+2*i)
+					e.hops[4+i] = hop(8+2*i, 10+2*i, []ledger.Run{rawRun(4+2*i, source.batches[4+i])})
+				}
+				dest.batches, e.hops = append(dest.batches[:2:2], dest.batches[4:9]...), e.hops[:9]
+				if fails {
+					return errors.New("asked again")
+				}
+				return nil
+			}
+			got := compare(t, theCopy, source, dest, e)
+			if got.Different != 0 || got.Records != 18 || got.Until != 18 || !got.Done || got.Problem != "" {
+				t.Errorf("fails %v: got %+v", fails, got)
+			}
+		})
+	}
+}
+
 // TestATopicThatIsGone counts all that was copied of it as not comparable, from where
 // the comparison was.
 func TestATopicThatIsGone(t *testing.T) {

@@ -81,7 +81,7 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 	}
 	groups := &groups{fleet: n.fleet, directory: n.directory, maps: n.maps, log: log}
 	status := &flows{fleet: n.fleet, directory: n.directory, ledgers: n.ledgers}
-	verifications := &verifications{fleet: n.fleet, directory: n.directory, maps: n.maps, entries: n.index, log: log}
+	verifications := &verifications{fleet: n.fleet, directory: n.directory, maps: n.maps, entries: ledgerEntries{n.index, n.maps}, log: log}
 	runbooks := &runbooks{
 		fleet: n.fleet, log: log,
 		actions: &actions{fleet: n.fleet, directory: n.directory, groups: groups, flows: status, maps: n.maps, verifications: verifications},

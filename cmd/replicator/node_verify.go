@@ -19,6 +19,7 @@ import (
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/lineage"
 	"github.com/waybillhq/waybill/offsets"
 	"github.com/waybillhq/waybill/verify"
 )
@@ -34,6 +35,20 @@ type verifications struct {
 }
 
 var _ api.Verifications = (*verifications)(nil)
+
+// ledgerEntries answers from what the ledgers feed: the index has the hops with their
+// digests, the maps have what was taken back.
+type ledgerEntries struct {
+	*lineage.Index
+	maps *offsets.Maps
+}
+
+var _ verify.Entries = ledgerEntries{}
+
+func (e ledgerEntries) TakenBack(into ledger.End, offset int64) (bool, error) {
+	_, known := e.maps.Origin(into, offset)
+	return known, nil // what stands in a hop was looked for first
+}
 
 // byRunbook asks for the verifications of runbooks.
 const byRunbook = "a runbook"

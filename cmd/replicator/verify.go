@@ -200,6 +200,7 @@ func drawVerification(t *table, r *verify.Report) {
 	}{
 		{r.GapsUnchecked, "offsets lie in gaps whose reason cannot be checked any more: the source has deleted what lay there"},
 		{r.Foreign, "records of others lie among the copies"},
+		{r.TakenBack, "records lie there that the source has lost since: the ledger has taken them back"},
 		{r.OwnTimes, "records have timestamps that the destination has set itself"},
 	} {
 		if fact.n > 0 {
