@@ -348,3 +348,21 @@ func TestAGapMayStopTheCopy(t *testing.T) {
 		t.Errorf("gaps %v, want 15 expired", gaps)
 	}
 }
+
+// A hop is of one leader epoch of the source: cutting a copy back relies on it.
+func TestAHopIsOfOneLeaderEpoch(t *testing.T) {
+	run := func(from int64, epoch int32) placed {
+		return placed{chunk: chunk{from: from, next: from + 10, path: ledger.Raw, leaderEpoch: epoch, runs: []sourceRun{{source: from, count: 10}}}, base: from}
+	}
+	hops := hopsOf(ledger.Hop{}, []placed{run(0, 5), run(10, 5), run(20, 6), run(30, 6), {chunk: gapChunk(40, 50, ledger.Expired, -1)}, run(50, 6)})
+	var got []string
+	for _, h := range hops {
+		got = append(got, fmt.Sprintf("%d-%d of %d", h.From, h.Next, h.SourceLeaderEpoch))
+		if err := h.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+	if want := []string{"0-20 of 5", "20-40 of 6", "40-50 of -1", "50-60 of 6"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
