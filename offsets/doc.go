@@ -15,7 +15,8 @@
 //     their sake, and they have no image at the source.
 //   - Where two flows copy a pair of partitions to each other no exact image need
 //     exist. The answer is the lowest offset that skips nothing, with the number
-//     of records that are read again.
+//     of records that are read again. So it is where a third partition is copied into
+//     both, as in a mesh.
 //   - It never guesses. Where a page of the ledger is missing, or two entries
 //     contradict each other, the offsets concerned are unknown, and the answer
 //     says because of what.

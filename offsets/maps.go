@@ -395,8 +395,15 @@ func (ms *Maps) route(from, to ledger.End) Route {
 	there := ledger.CopyID{Source: from, Destination: to}.Key()
 	r := Route{There: ms.view(there), Back: ms.view(ledger.CopyID{Source: to, Destination: from}.Key())}
 	for _, key := range ms.into[to] {
-		if key != there {
-			r.Others = append(r.Others, ms.view(key))
+		if key == there {
+			continue
+		}
+		other := ms.view(key)
+		r.Others = append(r.Others, other)
+		if third := other.ID().Source; third != from {
+			if here := ms.view(ledger.CopyID{Source: third, Destination: from}.Key()); here != nil {
+				r.Thirds = append(r.Thirds, Third{here, other})
+			}
 		}
 	}
 	return r

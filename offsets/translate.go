@@ -61,7 +61,13 @@ type Route struct {
 	There, Back *Map
 	// Others are further copies into the partition where the answer lies.
 	Others []*Map
+	// Thirds are partitions that are copied into both, as in a mesh.
+	Thirds []Third
 }
+
+// Third is the copies of a third partition into the one where a position is known
+// and into the one where it is wanted.
+type Third struct{ Here, There *Map }
 
 // Translate answers where position x lies on the other side.
 func (r Route) Translate(x int64, there Bounds) Result {
@@ -85,6 +91,9 @@ func (r Route) Translate(x int64, there Bounds) Result {
 		}
 		res.Offset, res.Exact = there.Floor, res.Skipped == 0
 	}
+	if res.Offset >= 0 {
+		res = r.withThirds(x, res)
+	}
 	if doubt := r.doubt(); doubt != "" {
 		if res.Why == AtEnd || res.Why == NothingCopied || res.Why == Ahead {
 			return none(Unknown, doubt)
@@ -105,6 +114,36 @@ func (r Route) Translate(x int64, there Bounds) Result {
 		l := other.Labels()
 		res.Exact, res.Why = false, Interleaved
 		res.Note = fmt.Sprintf("flow %s writes the same partition", l.Flow)
+	}
+	return res
+}
+
+// withThirds lowers an answer so that it skips nothing that came to both sides from
+// a third and is unread here.
+func (r Route) withThirds(x int64, res Result) Result {
+	lowest, unread := res.Offset, make([]int64, len(r.Thirds))
+	for i, t := range r.Thirds {
+		var why string
+		if unread[i], why = t.Here.unreadSource(x); why != "" {
+			return none(Unknown, why)
+		}
+		if first, ok := t.There.firstCopy(unread[i]); ok {
+			lowest = min(lowest, first)
+		}
+	}
+	if lowest == res.Offset {
+		return res
+	}
+	res.Exact, res.Why, res.Note = false, Interleaved, "records of a third side mix with these"
+	res.Offset, res.Reread = lowest, 0
+	if r.There != nil {
+		res.Reread += r.There.readBefore(x, lowest)
+	}
+	if r.Back != nil {
+		res.Reread += r.Back.readFrom(lowest, x)
+	}
+	for i, t := range r.Thirds {
+		res.Reread += t.There.readBefore(unread[i], lowest)
 	}
 	return res
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/ledger/tail"
 )
 
 var testCopy = ledger.CopyID{
@@ -226,6 +227,41 @@ func BenchmarkTranslate(b *testing.B) {
 		x = (x + 7_777_777) % 100_000_000
 		if r := (Route{There: m}).Translate(x, AnyBounds); !r.Exact {
 			b.Fatal(r)
+		}
+	}
+}
+
+// TestTranslateInAMesh: what a third cluster sent to both sides is not skipped, though
+// neither side sent it to the other.
+func TestTranslateInAMesh(t *testing.T) {
+	end := func(name string) ledger.End { return ledger.End{Cluster: name, TopicID: ledger.TopicID{name[0]}} }
+	ms := NewMaps()
+	offset := map[string]int64{}
+	say := func(from, to string, runs []ledger.Run, gaps ...ledger.Gap) {
+		id := ledger.CopyID{Source: end(from), Destination: end(to)}
+		h := &ledger.Hop{Copy: id.Key(), Epoch: 1, Runs: runs, Gaps: gaps}
+		for _, r := range runs {
+			h.Next = max(h.Next, r.Source+r.Count)
+		}
+		for _, g := range gaps {
+			h.Next = max(h.Next, g.Source+g.Count)
+		}
+		for _, e := range []ledger.Entry{&ledger.Begin{Copy: id, Epoch: 1}, h} {
+			ms.Apply(tail.Position{Cluster: to, Offset: offset[to]}, &ledger.Page{Entries: []ledger.Entry{e}})
+			offset[to]++
+		}
+	}
+	// a has a0 a1 c0 c1, b has c0 c1 a0 a1, c has c0 c1.
+	run := func(source, destination int64) []ledger.Run {
+		return []ledger.Run{{Source: source, Count: 2, Destination: destination, Path: ledger.Raw}}
+	}
+	say("a", "b", run(0, 2), ledger.Gap{Source: 2, Count: 2, Reason: ledger.NotLocal})
+	say("c", "a", run(0, 2))
+	say("c", "b", run(0, 0))
+	for x, want := range []struct{ offset, reread int64 }{{0, 0}, {0, 1}, {0, 2}, {1, 2}, {4, 0}} {
+		got := ms.Route(end("a"), end("b")).Translate(int64(x), AnyBounds)
+		if got.Offset != want.offset || got.Reread != want.reread {
+			t.Errorf("position %d: got %+v, want offset %d and %d read again", x, got, want.offset, want.reread)
 		}
 	}
 }
