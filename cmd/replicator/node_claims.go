@@ -78,7 +78,9 @@ func (c *claims) read(ctx context.Context, cluster *flow.Cluster) (*offsets.Maps
 	}
 	maps := offsets.NewMaps()
 	t, err := tail.New(tail.Config{
-		Dial:    func(opts ...kgo.Opt) (*kgo.Client, error) { return kafka.NewClient(cluster, "replicator-plan", opts...) },
+		Dial: func(opts ...kgo.Opt) (*kgo.Client, error) {
+			return kafka.NewClient(cluster, "replicator-plan", opts...)
+		},
 		Cluster: id, Sinks: []tail.Sink{maps}, Log: c.log,
 	})
 	if err != nil {
