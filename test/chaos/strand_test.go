@@ -316,7 +316,7 @@ func (c *comparer) atEnd(side *cluster) error {
 		for p := range int32(floodPartitions) {
 			end, ok := ends.Lookup(topic, p)
 			if at := c.reached[side.name][topic][p]; !ok || end.Err != nil || at < end.Offset {
-				return fmt.Errorf("%s/%d is read up to %d of %d, %v", topic, p, at, end.Offset, end.Err)
+				return errors.Join(fmt.Errorf("%s/%d is read up to %d of %d", topic, p, at, end.Offset), end.Err)
 			}
 		}
 	}
