@@ -151,6 +151,9 @@ func (o Object) fillDefaults() {
 		setDefault(&spec.Policies.OnGap, DefaultOnGap)
 		setDefault(&spec.Policies.OnTruncate, DefaultOnTruncate)
 		setDefault(&spec.Policies.OnLoss, DefaultOnLoss)
+		if spec.Records != nil {
+			spec.Records.fillDefaults(o.Flow.Metadata.Name)
+		}
 		if spec.Groups != nil {
 			setDefault(&spec.Groups.Interval, DefaultGroupInterval)
 		}

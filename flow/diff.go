@@ -125,6 +125,10 @@ func walkList(v reflect.Value, path string, out *[]leaf) {
 			order = append(order, step.ID)
 			continue
 		}
+		if v.Index(i).Kind() == reflect.Struct { // rules, which go by their place
+			walk(v.Index(i), fmt.Sprintf("%s[%d]", path, i), out)
+			continue
+		}
 		text := scalarText(v.Index(i).Interface())
 		*out = append(*out, leaf{path + "[" + text + "]", path, text})
 	}

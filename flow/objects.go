@@ -78,6 +78,8 @@ type FlowSpec struct { //nolint:revive // Spec alone would hide that clusters an
 	Origin string `yaml:"origin,omitempty" json:"origin,omitempty"`
 	// Policies say what becomes of copies when a cluster changes under them.
 	Policies FlowPolicies `yaml:"policies,omitempty" json:"policies,omitzero"`
+	// Records is nil where they are copied as they are.
+	Records *Records `yaml:"records,omitempty" json:"records,omitempty"`
 	// Limits may change while the flow's copies run.
 	Limits FlowLimits `yaml:"limits,omitempty" json:"limits,omitzero"`
 	// Verify, if set, has both sides compared again and again.

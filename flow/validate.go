@@ -196,6 +196,12 @@ func (v *validator) flow(s *FlowSpec) {
 	v.configSync(&s.Topics.Configs)
 	v.patterns("spec.topics.paused", s.Topics.Paused, topicGlob, "topic")
 	v.policies(&s.Policies)
+	if s.Records != nil {
+		if s.Offsets == "preserve" {
+			v.fault("spec.records", "stands beside offsets: preserve, which copies every record as it is", "remove one of them")
+		}
+		v.records(s.Records)
+	}
 	if s.Groups != nil {
 		v.selector("spec.groups", s.Groups.Selector, false)
 		v.positive("spec.groups.interval", s.Groups.Interval)
