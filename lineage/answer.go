@@ -54,7 +54,7 @@ type Edge struct {
 	ReplicaNode string     `json:"node,omitempty"` // of the fleet, that copied it
 	Epoch       uint64     `json:"epoch,omitempty"`
 	At          *time.Time `json:"at,omitempty"`
-	Path        string     `json:"path,omitempty"` // raw or re-encoded
+	Path        string     `json:"path,omitempty"` // raw, re-encoded or altered
 }
 
 // NotCopied says that a flow has no copy of the event.

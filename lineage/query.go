@@ -222,6 +222,8 @@ func pathName(p ledger.Path) string {
 		return "raw"
 	case ledger.Reencoded:
 		return "re-encoded"
+	case ledger.Altered:
+		return "altered"
 	}
 	return fmt.Sprintf("path(%d)", uint8(p))
 }

@@ -48,6 +48,7 @@ type flowRun struct {
 	addAppender         func() *appender
 	settings            topicSettings  // of the destination
 	ledgerID            ledger.TopicID // of the destination's ledger, as first seen
+	rules               *rules
 	start               starter
 	guard               guard
 	hangings            hangings
@@ -220,6 +221,14 @@ func (f *flowRun) tryReach(ctx context.Context) (err error) {
 	if err := ensureLedger(ctx, f.destination); err != nil {
 		return err
 	}
+	if f.rules, err = newRules(f.spec.Spec.Records); err != nil {
+		return fmt.Errorf("%w: %w", errRules, err)
+	}
+	if f.rules.aside() {
+		if err := ensureQuarantine(ctx, f.destination, f.spec.Spec.Records.Quarantine); err != nil {
+			return err
+		}
+	}
 	return f.refresh(ctx) // lanes and fetchers find a view from the start
 }
 
@@ -327,6 +336,9 @@ func (f *flowRun) refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	sources, destinations := map[string]bool{}, map[string]bool{ledger.Topic: true}
+	if f.rules.aside() {
+		destinations[f.spec.Spec.Records.Quarantine] = true
+	}
 	for _, a := range want {
 		sources[a.SourceTopic] = true
 		destinations[a.DestinationTopic] = true

@@ -3,6 +3,7 @@ package mirror
 import (
 	"slices"
 
+	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/record"
 )
@@ -12,6 +13,11 @@ import (
 type placed struct {
 	chunk
 	base int64
+
+	// Of a chunk whose batch goes to the quarantine topic: where that is, and how
+	// many records it has. base is then an offset there.
+	asideTo      flow.TopicPartition
+	asideRecords int64
 }
 
 // maxTiles bounds the runs and gaps of one hop, so that a hop with its 30 bytes

@@ -125,6 +125,9 @@ func (t *transaction) entriesOf(p *part, now time.Time) []ledger.Entry {
 		b := beginOf(&t.l.Config, &p.c.a, p.id, resume, now)
 		b.Lane = t.l.id
 		entries = append(entries, b)
+		if text := rulesText(a.Spec); text != "" {
+			entries = append(entries, &ledger.Rules{Copy: p.key, Epoch: a.Epoch, From: resume, Text: text, At: now})
+		}
 	}
 	if p.correct != nil {
 		r := p.correct.Retraction
@@ -141,6 +144,15 @@ func (t *transaction) entriesOf(p *part, now time.Time) []ledger.Entry {
 	}
 	for _, h := range hopsOf(proto, p.chunks) {
 		entries = append(entries, h)
+	}
+	for i := range p.chunks {
+		if c := &p.chunks[i]; c.aside != nil {
+			entries = append(entries, &ledger.Quarantine{
+				Copy: p.key, Epoch: p.c.a.Epoch, From: c.from, Next: c.next,
+				TopicID: t.view.topic(c.asideTo.Topic).id, Topic: c.asideTo.Topic, Partition: c.asideTo.Partition,
+				Offset: c.base, Records: c.asideRecords, Why: c.aside.why, At: p.hopAt,
+			})
+		}
 	}
 	return entries
 }
@@ -193,6 +205,10 @@ func estimate(e ledger.Entry) int {
 	case *ledger.Begin:
 		return 200 + len(e.SourceCluster) + len(e.DestinationCluster) + len(e.SourceTopic) + len(e.DestinationTopic) +
 			len(e.Flow) + len(e.Fleet) + len(e.Node) + len(e.Lane)
+	case *ledger.Rules:
+		return 100 + len(e.Text)
+	case *ledger.Quarantine:
+		return 200 + len(e.Topic) + len(e.Why)
 	}
 	return 500
 }

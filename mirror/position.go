@@ -243,6 +243,7 @@ const probeTimeout = 3 * time.Second
 // log of the epoch ends that took its last record, -1 if that is not known.
 func (f *flowRun) startOne(ctx context.Context, c *copier, at Position, epochEnd int64) error {
 	lim := f.settings.limits(c.a.DestinationTopic, f.cfg.MaxDecode)
+	lim.rules, lim.home = f.rules, home{f.source.id, c.a.SourceTopic, c.a.Partition}
 	if at.Exists {
 		at, correct, err := f.recall(ctx, c, at, epochEnd)
 		if err != nil {

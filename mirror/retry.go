@@ -38,6 +38,7 @@ var (
 	errOrigin        = errors.New("where records are from is not known")
 	errLedger        = errors.New("write to the ledger")
 	errOtherLedger   = errors.New("the ledger was deleted and created again")
+	errRules         = errors.New("what the flow declares of records cannot be done")
 
 	errPromoted     = errors.New("promoted: it takes ordinary writes now, and no copies")
 	errMirrorPaused = errors.New("the mirror topic is paused")
@@ -88,7 +89,7 @@ func classify(err error) verdict {
 	}
 	var be *BatchError
 	if errors.As(err, &be) {
-		return verdict{hold, "inspect the batch at the source; delete it there (DeleteRecords) to go on behind it, which is then declared as a gap"}
+		return verdict{hold, "inspect it at the source; to go on without it, let the flow put such records aside (spec.records.poison: quarantine), or delete the source's records up to it (DeleteRecords)"}
 	}
 	// Connections break, brokers elect and throttle: the next try meets another
 	// state. That includes codes this table does not know.
@@ -110,7 +111,12 @@ var verdicts = []struct {
 	{errNoCommits, verdict{hold, "correct start.committed of the flow, or let the group commit once"}},
 	{errNoDestination, verdict{hold, "create the topic, or let the flow create it: the principal needs CREATE on it"}},
 	{errFewPartitions, verdict{hold, "add partitions to the destination topic, or allow ALTER on it"}},
-	{errRecordTooLarge, verdict{hold, "raise max.message.bytes of the destination topic"}},
+	{errRecordTooLarge, verdict{hold, "raise max.message.bytes of the destination topic, or let the flow put such records aside (spec.records.poison: quarantine)"}},
+	{errNoQuarantine, verdict{hold, "create the topic, or let the flow create it: the principal needs CREATE on it"}},
+	{errRules, verdict{hold, "make the secrets that spec.records refers to readable for this node"}},
+	{errNullKey, verdict{hold, "make cleanup.policy of the destination topic that of the source, or let the flow put such records aside (spec.records.poison: quarantine)"}},
+	{errTooOld, verdict{hold, "set message.timestamp.before.max.ms of the destination topic to the largest value, or let the flow put such records aside (spec.records.poison: quarantine)"}},
+	{errTooNew, verdict{hold, "set message.timestamp.after.max.ms of the destination topic to the largest value, or let the flow put such records aside (spec.records.poison: quarantine)"}},
 	{errOtherLedger, verdict{stop, "see what the status says of the destination's ledger"}},
 	{errOrigin, verdict{rewind, "see what the status says of the source's ledger, and whether the flow that writes the topic there still runs"}},
 	{errPromoted, verdict{stop, "nothing, after a failover; to copy on, delete the destination topic, or let its changes flow back first"}},

@@ -1,12 +1,15 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -76,9 +79,27 @@ func limitsOf(configs []kadm.Config) limits {
 			}
 		case keyTimestampType:
 			lim.appendTime = value == "LogAppendTime"
+		case "cleanup.policy":
+			lim.compacted = strings.Contains(value, "compact")
+		case "message.timestamp.before.max.ms":
+			lim.before = bound(value)
+		case "message.timestamp.after.max.ms":
+			lim.after = bound(value)
+		case "message.timestamp.difference.max.ms": // before Kafka 3.6
+			lim.before = cmp.Or(lim.before, bound(value))
+			lim.after = cmp.Or(lim.after, bound(value))
 		}
 	}
 	return lim
+}
+
+// bound reads a number of milliseconds; 0 stands for none, and for one that nobody
+// lives to see.
+func bound(value string) int64 {
+	if n, err := strconv.ParseInt(value, 10, 64); err == nil && n > 0 && n < math.MaxInt64/2 {
+		return n
+	}
+	return 0
 }
 
 func (s *topicSettings) limits(topic string, maxDecode int) limits {

@@ -30,6 +30,16 @@ type limits struct {
 	maxDecode  int  // bytes of one decompressed batch
 
 	origin *provenance // decides what is not to be copied; nil: nothing
+	// What a broker refuses: records without a key, or with a time in milliseconds
+	// before now-before or after now+after. 0: no bound.
+	compacted          bool
+	now, before, after int64
+
+	careful bool  // look at each record: the destination has refused one
+	suspect int64 // offset of a batch that was corrupt when it was last fetched, -1
+
+	rules *rules
+	home  home
 }
 
 // chunk is a stretch of source offsets and what becomes of it: one batch to
@@ -49,6 +59,8 @@ type chunk struct {
 	// mirror begins again before them, 0 if it goes on.
 	whole bool
 	anew  int64
+	// aside says that batch goes to the quarantine topic: it has no runs then.
+	aside *putAside
 
 	own  int // bytes that this chunk holds besides those of its response
 	size int // bytes of the batch as written, once it is written
@@ -160,28 +172,41 @@ func (s *stager) copy(b record.Batch, next int64, r ruling) error {
 	case r.skip != 0:
 		s.gap(next, r.skip, b.LeaderEpoch())
 		return nil
-	case next < b.NextOffset() || needsRecordPath(b, s.next, s.lim):
+	case next < b.NextOffset() || needsRecordPath(b, s.next, s.lim) || s.lim.careful || s.lim.rules.look():
 		chunks, err := reencode(b, s.next, next, s.lim)
-		if err != nil {
-			return err
-		}
 		for i := range chunks {
 			chunks[i].route = r.route
 		}
 		s.chunks = append(s.chunks, chunks...)
+		if n := len(chunks); n > 0 {
+			s.next = chunks[n-1].next
+		}
+		return err
 	default:
 		if s.lim.verify {
-			if err := b.Check(); err != nil {
-				return &BatchError{b.BaseOffset(), "corrupt at the source", err}
+			if err := checked(b); err != nil {
+				chunks, err := putBatchAside(b, s.next, b.NextOffset(), s.lim, err)
+				s.chunks = append(s.chunks, chunks...)
+				if err == nil {
+					s.next = b.NextOffset()
+				}
+				return err
 			}
 		}
-		s.chunks = append(s.chunks, chunk{
-			from: s.next, next: next, batch: b, path: ledger.Raw, route: r.route, leaderEpoch: b.LeaderEpoch(),
-			runs: []sourceRun{{b.BaseOffset(), int64(b.Count()), b.SectionDigest()}},
-		})
+		c := rawChunkOf(b)
+		c.route = r.route
+		s.chunks = append(s.chunks, c)
 	}
 	s.next = next
 	return nil
+}
+
+// rawChunkOf is a whole batch that travels as bytes.
+func rawChunkOf(b record.Batch) chunk {
+	return chunk{
+		from: b.BaseOffset(), next: b.NextOffset(), batch: b, path: ledger.Raw, leaderEpoch: b.LeaderEpoch(),
+		runs: []sourceRun{{b.BaseOffset(), int64(b.Count()), b.SectionDigest()}},
+	}
 }
 
 // gap declares [s.next, next) as having no copy.
@@ -220,6 +245,8 @@ func needsRecordPath(b record.Batch, next int64, lim limits) bool {
 	case b.Attributes().LogAppendTime() && !lim.appendTime:
 		// The deltas in the records are not the times that readers of the source
 		// see, and a CreateTime destination would show them.
+		return true
+	case lim.rules.codecOf(b) != b.Attributes().Codec():
 		return true
 	}
 	return len(b) > lim.maxBatch

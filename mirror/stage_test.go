@@ -50,7 +50,7 @@ func checkChunks(t *testing.T, seed uint64, l *sourceLog, position, next int64, 
 			t.Fatalf("seed %d: chunk [%d,%d) after %d", seed, c.from, c.next, at)
 		}
 		at = c.next
-		list = append(list, placed{c, base})
+		list = append(list, placed{chunk: c, base: base})
 		if c.batch == nil {
 			continue
 		}
@@ -200,10 +200,10 @@ func TestStageLeavesACutBatchForTheNextFetch(t *testing.T) {
 func TestHopsStayBelowAPage(t *testing.T) {
 	var list []placed
 	for i := range int64(3 * maxTiles) { // every other offset is compacted
-		list = append(list, placed{chunk{
+		list = append(list, placed{chunk: chunk{
 			from: 2 * i, next: 2*i + 2, runs: []sourceRun{{2 * i, 1, record.Digest{CRC: 1, Length: 1}}},
 			gaps: []ledger.Gap{{Source: 2*i + 1, Count: 1, Reason: ledger.Compacted}}, path: ledger.Reencoded,
-		}, i})
+		}, base: i})
 	}
 	at := int64(0)
 	for _, h := range hopsOf(ledger.Hop{Epoch: 3}, list) {

@@ -174,6 +174,7 @@ type Metrics struct {
 	Bytes          atomic.Int64 // of committed batches as written
 	RawBatches     atomic.Int64 // produced as bytes; aborted ones count too
 	EncodedBatches atomic.Int64 // produced by the record path; aborted ones count too
+	Quarantined    atomic.Int64 // records put into quarantine; aborted ones count too
 	GapOffsets     atomic.Int64 // source offsets declared as gaps and committed
 	Foreign        atomic.Int64 // destination offsets that are not ours, found between ours
 	Commits        atomic.Int64 // transactions committed

@@ -186,11 +186,19 @@ func (t *transaction) round(ctx context.Context, ready []*copier) (more []*copie
 		if q.batch == nil {
 			continue
 		}
-		if tp := c.destination(); !t.added[tp] {
+		tp := c.destination()
+		if q.aside != nil {
+			if tp, err = c.quarantine(t.view); err != nil {
+				q.release()
+				t.l.destination.wantRefresh()
+				return nil, t.blame(p, err)
+			}
+		}
+		if !t.added[tp] {
 			fresh = append(fresh, tp)
 			t.added[tp] = true
 		}
-		batches = append(batches, outgoingBatch{tp: c.destination(), queued: q, part: p, i: len(p.chunks) - 1})
+		batches = append(batches, outgoingBatch{tp: tp, queued: q, part: p, i: len(p.chunks) - 1})
 	}
 	if len(fresh) > 0 {
 		if err := t.l.reach(beforeAdd); err != nil {
@@ -229,7 +237,7 @@ type outgoingBatch struct {
 }
 
 // send stamps batches and sends each to the leader of its partition, in as few
-// requests as their size allows. No partition is in batches twice.
+// requests as their size allows: a request holds one batch of a partition.
 func (t *transaction) send(ctx context.Context, batches []outgoingBatch) error {
 	requests := map[int32]*requestBuilder{}
 	for i := range batches {
@@ -239,21 +247,32 @@ func (t *transaction) send(ctx context.Context, batches []outgoingBatch) error {
 			t.l.destination.wantRefresh()
 			return t.blame(b.part, err)
 		}
-		b.part.leaderEpoch = epoch
 		r := requests[leader]
+		if r != nil && r.has(b.tp) { // several copies put records aside
+			if err := t.dispatch(ctx, leader, r); err != nil {
+				return err
+			}
+			r = nil
+		}
 		if r == nil {
 			r = newRequestBuilder()
 			requests[leader] = r
 		}
-		count := b.records()
+		count := int64(b.batch.Count())
 		t.stamp(b.batch, b.tp, count)
-		if b.path == ledger.Raw {
+		switch {
+		case b.aside != nil:
+			t.l.metrics.Quarantined.Add(count)
+		case b.path == ledger.Raw:
 			t.l.metrics.RawBatches.Add(1)
-		} else {
+		default:
 			t.l.metrics.EncodedBatches.Add(1)
 		}
 		r.add(b.tp, b.batch, entry{b.part, b.i, count})
-		b.part.bytes += int64(len(b.batch))
+		if b.aside == nil {
+			b.part.leaderEpoch = epoch
+			b.part.bytes += int64(len(b.batch))
+		}
 		t.bytes += int64(len(b.batch))
 		if r.size >= requestBytes {
 			if err := t.dispatch(ctx, leader, r); err != nil {
@@ -270,7 +289,12 @@ func (t *transaction) send(ctx context.Context, batches []outgoingBatch) error {
 	// The socket has its copy: the memory is not ours to keep.
 	for i := range batches {
 		c := &batches[i].part.chunks[batches[i].i]
-		c.size, c.batch = len(c.batch), nil
+		if c.aside == nil {
+			c.size = len(c.batch)
+		} else {
+			c.asideTo, c.asideRecords = batches[i].tp, int64(c.batch.Count())
+		}
+		c.batch = nil
 	}
 	return nil
 }
@@ -345,6 +369,10 @@ func (t *transaction) acknowledge(tp flow.TopicPartition, e entry, p *kmsg.Produ
 		return t.blame(e.part, fmt.Errorf("produce to %v: %w", tp, err))
 	}
 	if e.part == nil {
+		return nil
+	}
+	if c := &e.part.chunks[e.i]; c.aside != nil { // where others put theirs, too
+		c.base = p.BaseOffset
 		return nil
 	}
 	if p.BaseOffset < e.part.expect {
@@ -472,6 +500,8 @@ type requestBuilder struct {
 func newRequestBuilder() *requestBuilder {
 	return &requestBuilder{index: map[string]int{}, entries: map[flow.TopicPartition]entry{}}
 }
+
+func (r *requestBuilder) has(tp flow.TopicPartition) bool { _, ok := r.entries[tp]; return ok }
 
 func (r *requestBuilder) add(tp flow.TopicPartition, b record.Batch, e entry) {
 	i, ok := r.index[tp.Topic]

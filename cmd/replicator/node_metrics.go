@@ -106,6 +106,7 @@ func registerMirror(meter metric.Meter, counters func() *mirror.Metrics) error {
 		{"waybill_mirror_records", "", "Records copied and committed.", func(m *mirror.Metrics) int64 { return m.Records.Load() }},
 		{"waybill_mirror_written", "By", "Batches copied and committed.", func(m *mirror.Metrics) int64 { return m.Bytes.Load() }},
 		{"waybill_mirror_raw_batches", "", "Batches produced as bytes.", func(m *mirror.Metrics) int64 { return m.RawBatches.Load() }},
+		{"waybill_mirror_quarantined_records", "", "Records that cannot be copied and were put into a quarantine topic.", func(m *mirror.Metrics) int64 { return m.Quarantined.Load() }},
 		{"waybill_mirror_encoded_batches", "", "Batches that had to be encoded again.", func(m *mirror.Metrics) int64 { return m.EncodedBatches.Load() }},
 		{"waybill_mirror_gap_offsets", "", "Source offsets without a copy, declared in the ledger.", func(m *mirror.Metrics) int64 { return m.GapOffsets.Load() }},
 		{"waybill_mirror_foreign_offsets", "", "Destination offsets that others wrote between ours.", func(m *mirror.Metrics) int64 { return m.Foreign.Load() }},

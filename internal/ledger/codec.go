@@ -17,6 +17,8 @@ const (
 	kindProduction kind = 5
 	kindAccess     kind = 6
 	kindEvent      kind = 7
+	kindRules      kind = 8
+	kindQuarantine kind = 9
 )
 
 func (*Begin) kind() kind      { return kindBegin }
@@ -25,6 +27,8 @@ func (*Retraction) kind() kind { return kindRetraction }
 func (*Writer) kind() kind     { return kindWriter }
 func (*Production) kind() kind { return kindProduction }
 func (*Access) kind() kind     { return kindAccess }
+func (*Rules) kind() kind      { return kindRules }
+func (*Quarantine) kind() kind { return kindQuarantine }
 
 func (e *Begin) append(b []byte) []byte {
 	b = appendEnd(appendEnd(b, e.Copy.Source), e.Copy.Destination)
@@ -232,6 +236,50 @@ func (e *Access) read(r *reader) {
 	e.FirstAt = r.time()
 	e.At = r.time()
 	e.Place.readParts(r)
+}
+
+func (e *Rules) append(b []byte) []byte {
+	b = append(b, e.Copy[:]...)
+	b = binary.AppendUvarint(b, e.Epoch)
+	b = binary.AppendVarint(b, e.From)
+	return appendTime(appendStrings(b, e.Text), e.At)
+}
+
+func (e *Rules) read(r *reader) {
+	copy(e.Copy[:], r.take(len(e.Copy)))
+	e.Epoch = r.uvarint()
+	e.From = r.offset()
+	r.strings(&e.Text)
+	e.At = r.time()
+}
+
+func (e *Quarantine) append(b []byte) []byte {
+	b = append(b, e.Copy[:]...)
+	b = binary.AppendUvarint(b, e.Epoch)
+	b = binary.AppendVarint(binary.AppendVarint(b, e.From), e.Next-e.From)
+	b = append(b, e.TopicID[:]...)
+	b = binary.AppendVarint(appendStrings(b, e.Topic), int64(e.Partition))
+	b = binary.AppendVarint(binary.AppendVarint(b, e.Offset), e.Records)
+	return appendTime(appendStrings(b, e.Why), e.At)
+}
+
+func (e *Quarantine) read(r *reader) {
+	copy(e.Copy[:], r.take(len(e.Copy)))
+	e.Epoch = r.uvarint()
+	e.From = r.offset()
+	count := r.varint()
+	if count < 0 || e.From > math.MaxInt64-count {
+		r.fail("quarantine of %d offsets", count)
+		return
+	}
+	e.Next = e.From + count
+	copy(e.TopicID[:], r.take(len(e.TopicID)))
+	r.strings(&e.Topic)
+	e.Partition = r.int32()
+	e.Offset = r.offset()
+	e.Records = r.varint()
+	r.strings(&e.Why)
+	e.At = r.time()
 }
 
 func (c *Client) append(b []byte) []byte {

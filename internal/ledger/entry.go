@@ -139,8 +139,9 @@ type Run struct {
 	// Path says how the records travelled, and so what Digest covers.
 	Path Path
 	// Digest is, for Raw, the CRC-32C over the records sections of the run's
-	// batches one after the other; for Reencoded, the CRC-32C over the canonical
-	// form of its records (see CanonicalDigest in internal/record).
+	// batches one after the other; for Reencoded and Altered, the CRC-32C over the
+	// canonical form of its records (see CanonicalDigest in internal/record) as they
+	// were written.
 	Digest uint32
 	// Route is 0 for records that were born at the source, else one more than the
 	// index of their route in the hop's Routes.
@@ -154,6 +155,7 @@ type Path uint8
 const (
 	Raw       Path = 1 // batches as bytes
 	Reencoded Path = 2 // decoded and encoded again
+	Altered   Path = 3 // and changed by the flow: masked, or with headers added
 )
 
 // Gap is a stretch of source offsets that has no copy.
@@ -217,6 +219,41 @@ func (l LostSide) String() string {
 		return "source"
 	}
 	return "destination"
+}
+
+// Rules says by what rules a copy goes on from a source offset: what of the
+// records its flow declares to be left out or changed. It stands beside the Begin
+// with which they came into force, and holds until the next Begin of the copy; a
+// Begin without it means that all records are copied as they are.
+type Rules struct {
+	Copy  CopyKey
+	Epoch uint64
+	From  int64
+	// Text is the declaration, spec.records of the flow, as JSON. It refers to
+	// secrets and holds none.
+	Text string
+	At   time.Time
+}
+
+// Hash is the version of the rules: the SHA-256 of their text.
+func (e *Rules) Hash() [32]byte { return sha256.Sum256([]byte(e.Text)) }
+
+// Quarantine says where records are that were not copied because they cannot be:
+// those with the reason Quarantined among the source offsets [From, Next) are in
+// another topic of the destination, in their order, from Offset on. It is written
+// with the hop that has the gaps, in the transaction that has the records.
+type Quarantine struct {
+	Copy       CopyKey
+	Epoch      uint64
+	From, Next int64
+
+	TopicID         TopicID
+	Topic           string // label
+	Partition       int32
+	Offset, Records int64
+
+	Why string // of the first
+	At  time.Time
 }
 
 // Writer registers a producer id as a replicator's before its first batch.

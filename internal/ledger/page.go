@@ -164,6 +164,10 @@ func readEntry(k kind, r *reader) Entry {
 		e = new(Access)
 	case kindEvent:
 		e = new(Event)
+	case kindRules:
+		e = new(Rules)
+	case kindQuarantine:
+		e = new(Quarantine)
 	default:
 		return nil
 	}
