@@ -101,7 +101,7 @@ func (v *validator) maskRule(m *MaskRule, path string) {
 	}
 	v.oneOf(path+".in", m.In, false, MaskValue, MaskKey)
 	n := 0
-	for _, set := range []bool{m.Replace != nil, m.Hash != "" || v.written(path + ".hash"), m.Remove} {
+	for _, set := range []bool{m.Replace != nil, m.Hash != "" || v.written(path+".hash"), m.Remove} {
 		if set {
 			n++
 		}

@@ -22,7 +22,10 @@
 // records never decoded. What a broker would refuse or change goes through the
 // record path (reencode.go): batches that compaction has left holes in, a resume
 // in the middle of a batch, LogAppendTime into a CreateTime topic, and batches
-// that are larger than the destination takes. Small uncompressed batches that come
+// that are larger than the destination takes. What a flow declares
+// of its records (rules.go: filter, masks, headers, codec) is applied there, too; a
+// batch of which the filter lets all pass is left to travel as bytes.
+// Small uncompressed batches that come
 // in one fetch are put together on their way (coalesce.go): a request to a broker
 // holds one batch of a partition, however small.
 //
@@ -33,7 +36,8 @@
 //     when. DESIGN.md has the argument.
 //   - Every source offset is accounted for in the ledger: it is in a run of a hop,
 //     or in a gap with its reason. What cannot be copied stops the copy with a
-//     state that says which offset and what to do; nothing is skipped.
+//     state that says which offset and what to do, or is put into quarantine in the
+//     same transaction (quarantine.go); nothing is skipped.
 //   - A topic that was deleted and created again is another topic: the copy stops,
 //     or the flow's policy has the new one copied into another destination topic.
 //   - Where the source or the destination has lost what was copied, this is found by
@@ -67,7 +71,6 @@
 //   - Mirror topics, which keep the source's offsets.
 //   - Destinations without transactions, and a ledger in another cluster than the
 //     destination.
-//   - Filters, transforms and headers of provenance in the records.
 //   - Record formats before v2: a copy that meets such a batch fails and says so.
 //   - A partition that goes offline between its data and its commit marker holds
 //     up the other copies of its lane until it is back: the coordinator lets the

@@ -194,7 +194,7 @@ func TestStageOfMixedBatches(t *testing.T) {
 	// Put together is what is of one route only, and the hop says which.
 	var put []placed
 	for _, c := range coalesce(chunks, lim) {
-		put = append(put, placed{c, c.from})
+		put = append(put, placed{chunk: c, base: c.from})
 	}
 	hop := hopsOf(ledger.Hop{}, put)[0]
 	routes := ""

@@ -169,18 +169,13 @@ func TestNewRulesHoldFromOneOffsetOn(t *testing.T) {
 	w.east.create(t, "orders", 1)
 	n := w.node("a", nil)
 	n.Assign(w.withRules(flow.Records{Filter: "offset % 2 == 0"}, 1, "orders"))
-	const total = 2000
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		for i := 0; i < total; i += 20 {
-			w.west.produce(t, "orders", 0, i, i+20)
-		}
-	}()
-	eventually(t, "some are copied", func() bool { return n.Metrics().Records.Load() > 100 })
+	total := 0
+	write := func() { w.west.produce(t, "orders", 0, total, total+200); total += 200 }
+	eventually(t, "some are copied", func() bool { write(); return n.Metrics().Records.Load() > 100 })
 	n.Assign(w.withRules(flow.Records{Filter: "offset % 2 == 1"}, 1, "orders"))
-	<-written
-	eventually(t, "caught up", func() bool { return n.caughtUp(1) && n.only().Position == total })
+	eventually(t, "the new rules are in force", func() bool { write(); return len(entriesIn[*ledger.Rules](t, w.east)) == 2 })
+	write()
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) && n.only().Position == int64(total) })
 	got := w.east.read(t, "orders", 0, total/2)
 	rules := entriesIn[*ledger.Rules](t, w.east)
 	if len(rules) != 2 || rules[0].From != 0 || rules[0].Hash() == rules[1].Hash() || !strings.Contains(rules[1].Text, "offset % 2 == 1") {
@@ -197,7 +192,7 @@ func TestNewRulesHoldFromOneOffsetOn(t *testing.T) {
 		}
 		next++
 	}
-	if next != len(got) || change == 0 || change == total {
+	if next != len(got) || change == 0 || change == int64(total) {
 		t.Errorf("%d records, want %d; the rules change at %d", len(got), next, change)
 	}
 	n.Assign(w.copies(1, 1, "orders"))

@@ -515,3 +515,29 @@ func TestLargeBatchesAreOpenedOneAtATime(t *testing.T) {
 		t.Errorf("%d and %d fetches, want two for each copy: one that finds the batch too large", source.fetches, dest.fetches)
 	}
 }
+
+// TestAlteredRecords: what a flow has changed on its way is held against what it
+// wrote, and must be there on both sides.
+func TestAlteredRecords(t *testing.T) {
+	altered := func(t *testing.T) (source, dest *log, e *entries) {
+		a := batch(t, 10, record.LZ4, recs("one", "two", "three")...)
+		written := recs("*", "*", "***")
+		source = &log{start: 10, batches: []record.Batch{a}}
+		dest = &log{start: 20, batches: []record.Batch{moved(batch(t, 20, record.LZ4, written...), 20), marker(t, 23, 4001, true)}}
+		run := ledger.Run{Source: 10, Destination: 20, Count: 3, Path: ledger.Altered, Digest: record.CanonicalDigest(written).CRC}
+		return source, dest, &entries{hops: []*ledger.Hop{hop(10, 13, []ledger.Run{run})}, writers: []int64{4001}}
+	}
+	source, dest, e := altered(t)
+	got := compare(t, theCopy, source, dest, e)
+	if got.Different != 0 || got.NotComparable[AlteredByTheFlow] != 3 || got.RunsConfirmed != 1 {
+		t.Errorf("as it was written: %+v", got)
+	}
+	dest.batches[0] = moved(batch(t, 20, record.LZ4, recs("*", "x", "***")...), 20)
+	if got = compare(t, theCopy, source, dest, e); got.Different != 3 || len(got.First) != 1 || got.First[0].Changed != ChangedDestination {
+		t.Errorf("changed at the destination: %+v", got)
+	}
+	dest.batches[0] = moved(batch(t, 20, record.LZ4, recs("*", "*")...), 20)
+	if got = compare(t, theCopy, source, dest, e); got.Different != 1 || got.First[0].Kind != Missing {
+		t.Errorf("one is missing: %+v", got)
+	}
+}

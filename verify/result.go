@@ -60,6 +60,7 @@ const (
 	CompactedOnBothSides   = "compacted on both sides"
 	GoneAtSource           = "the topic is gone from the source"
 	TooLargeToDecode       = "decompresses to more than the limit"
+	AlteredByTheFlow       = "altered by the flow, held against the ledger's digest alone"
 )
 
 // Tally is what a comparison has counted.
