@@ -55,7 +55,7 @@ type copier struct {
 	intruded   bool        // the destination appended where the copy had written
 	verify     bool        // check checksums on the raw path: the destination found one wrong
 	careful    bool        // look at each record: the destination refused one
-	suspect    int64       // offset of the batch whose checksum was wrong when it was last fetched, -1
+	damagedAt  int64       // offset of the batch whose checksum was wrong when it was last fetched, -1
 	limits     limits
 	whole      wholeCopy
 	epoch      int32 // source leader epoch at fetchNext-1, -1 if not known
@@ -102,7 +102,7 @@ func newCopier(a Assignment, changed func(), m *Metrics) *copier {
 	return &copier{
 		a: a, changed: changed, metrics: m, state: Starting, whole: wholeCopy{on: a.Offsets == flow.OffsetsPreserve},
 		backoff: backoff{min: 100 * time.Millisecond, max: 15 * time.Second},
-		startAt: -1, committed: -1, committedEpoch: -1, fetchNext: -1, start: -1, end: -1, stable: -1, epoch: -1, checked: -1, destEpoch: -1, destGuarded: -1, suspect: -1,
+		startAt: -1, committed: -1, committedEpoch: -1, fetchNext: -1, start: -1, end: -1, stable: -1, epoch: -1, checked: -1, destEpoch: -1, destGuarded: -1, damagedAt: -1,
 	}
 }
 
@@ -249,7 +249,7 @@ func (c *copier) want() (w wanted, crowded, ok bool) {
 	}
 	lim := c.limits
 	lim.origin = c.origin
-	lim.verify, lim.careful, lim.suspect, lim.now = c.verify, c.careful, c.suspect, time.Now().UnixMilli()
+	lim.verify, lim.careful, lim.suspect, lim.now = c.verify, c.careful, c.damagedAt, time.Now().UnixMilli()
 	w = wanted{c: c, topicID: c.id.Source.TopicID, generation: c.generation, offset: c.fetchNext, epoch: c.epoch, checked: c.checked, limits: lim}
 	w.from, w.over = w.offset, c.whole.over
 	w.offset = max(w.offset, w.over.to)
@@ -478,7 +478,7 @@ func (c *copier) fault(err error) {
 	case errors.Is(err, kerr.InvalidRecord), errors.Is(err, kerr.InvalidTimestamp):
 		c.careful = true // staged again, it shows which record that is
 	case errors.Is(err, errCorrupt) && errors.As(err, &be):
-		c.suspect = be.Offset
+		c.damagedAt = be.Offset
 	}
 	wait := c.backoff.next()
 	switch v.action {

@@ -266,7 +266,7 @@ func TestADamagedBatchIsFetchedAgainBeforeItIsPutAside(t *testing.T) {
 	}
 	c := newCopier(Assignment{}, func() {}, &Metrics{})
 	c.fault(err)
-	lim.suspect = c.suspect
+	lim.suspect = c.damagedAt
 	chunks, next, err = stage(fetched{position: 10, records: damaged}, lim)
 	if got := paths(chunks); err != nil || next != 13 || got != "aside-1[10,13)-quarantined[10,13)" {
 		t.Fatalf("the second time: %s, %v", got, err)

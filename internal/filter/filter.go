@@ -180,7 +180,7 @@ func (b *bounds) refuse(n ast.Node, message string) {
 		return
 	}
 	e := file.Error{Location: n.Location(), Message: message}
-	e.Bind(file.NewSource(b.text))
+	_ = e.Bind(file.NewSource(b.text))
 	b.fault = &SyntaxError{max(1, e.Line), min(e.Column, math.MaxInt-1) + 1, message}
 }
 
