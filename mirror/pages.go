@@ -125,8 +125,8 @@ func (t *transaction) entriesOf(p *part, now time.Time) []ledger.Entry {
 		b := beginOf(&t.l.Config, &p.c.a, p.id, resume, now)
 		b.Lane = t.l.id
 		entries = append(entries, b)
-		if text := rulesText(a.Spec); text != "" {
-			entries = append(entries, &ledger.Rules{Copy: p.key, Epoch: a.Epoch, From: resume, Text: text, At: now})
+		if text := rulesText(p.c.a.Spec); text != "" {
+			entries = append(entries, &ledger.Rules{Copy: p.key, Epoch: p.c.a.Epoch, From: resume, Text: text, At: now})
 		}
 	}
 	if p.correct != nil {
