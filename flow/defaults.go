@@ -44,7 +44,8 @@ const (
 // Defaults of what a declaration leaves out. Parsing fills them in, so that an
 // object that is stored means the same after an upgrade.
 const (
-	// DefaultOffsets works into any Kafka.
+	// DefaultOffsets works into any Kafka, and leaves topics that anybody may write to:
+	// applications on both sides, and after a switch without another step.
 	DefaultOffsets = OffsetsTranslate
 
 	// DefaultStart copies all there is: a flow that begins at the end would

@@ -33,6 +33,7 @@
 //
 // # What is left out
 //
-// offsets: preserve is refused until a destination offers mirror topics. Paths of
-// files in an object are not looked at: they are those of the nodes that use them.
+// Paths of files in an object are not looked at: they are those of the nodes that
+// use them. Whether a destination has the mirror topics that offsets: preserve needs,
+// the status of the flow's topics says.
 package flow

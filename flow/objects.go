@@ -68,8 +68,8 @@ type FlowSpec struct { //nolint:revive // Spec alone would hide that clusters an
 	Paused      bool           `yaml:"paused,omitempty" json:"paused,omitempty"`
 	Topics      TopicSelector  `yaml:"topics" json:"topics"`
 	Groups      *GroupSelector `yaml:"groups,omitempty" json:"groups,omitempty"`
-	// Offsets is [OffsetsTranslate]: "preserve" needs a destination with mirror
-	// topics, and is refused until there is one.
+	// Offsets is [OffsetsTranslate], or [OffsetsPreserve] where the destination has
+	// mirror topics, or [OffsetsAuto]: preserve where it can be had.
 	Offsets string `yaml:"offsets,omitempty" json:"offsets,omitempty"`
 	// Start is where a copy without history begins.
 	Start Start `yaml:"start,omitempty" json:"start,omitempty"`

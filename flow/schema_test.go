@@ -176,7 +176,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{replication, "", ""},
 		{replication, "destination", "target"},
 		{replication, "[x]", "[]"},
-		{replication, "[x]}", "[x]}, offsets: preserve"},
+		{replication, "[x]}", "[x]}, offsets: keep"},
 		{replication, "[x]", "[x], rename: {prefix: __x}"},
 		{replication, "[x]}", "[x]}, groups: {include: [y], interval: ten}"},
 		{replication, "[x]}", `[x]}, paused: "true"`},

@@ -206,10 +206,9 @@ func (v *validator) flow(s *FlowSpec) {
 		v.selector("spec.groups", s.Groups.Selector, false)
 		v.positive("spec.groups.interval", s.Groups.Interval)
 	}
-	if s.Offsets == "preserve" {
-		v.fault("spec.offsets", "preserve needs a destination that offers mirror topics, and none does yet", "write "+OffsetsTranslate+", or remove the key: every offset is then translated exactly")
-	} else {
-		v.oneOf("spec.offsets", s.Offsets, false, OffsetsTranslate)
+	v.oneOf("spec.offsets", s.Offsets, false, OffsetsTranslate, OffsetsPreserve, OffsetsAuto)
+	if s.Offsets == OffsetsPreserve || s.Offsets == OffsetsAuto {
+		v.preserve(s)
 	}
 	_, timed := s.Start.Timestamp()
 	if _, grouped := s.Start.Group(); s.Start != "" && s.Start != StartEarliest && s.Start != StartLatest && !timed && !grouped {
@@ -226,6 +225,16 @@ func (v *validator) flow(s *FlowSpec) {
 	}
 	if s.Verify != nil {
 		v.verify(s.Verify)
+	}
+}
+
+// preserve refuses what cannot be had where batches pass as a whole.
+func (v *validator) preserve(s *FlowSpec) {
+	if s.Origin == OriginLocal {
+		v.fault("spec.origin", fmt.Sprintf("offsets: %s copies everything, whatever it is from", s.Offsets), "write "+OriginAny+", or set offsets to "+OffsetsTranslate)
+	}
+	if s.Records != nil {
+		v.fault("spec.records", fmt.Sprintf("offsets: %s copies every record as it is", s.Offsets), "remove it, or set offsets to "+OffsetsTranslate)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
 )
 
 // create makes the counterpart of a source topic that has these settings. What
@@ -25,6 +26,9 @@ func (d *Discoverer) create(ctx context.Context, p *topicPlan, from described) {
 	adm := kadm.NewClient(d.destination)
 	follow := d.follow.pick(from)
 	settings := counterpartConfigs(follow, spec.Configs)
+	if p.Offsets == flow.OffsetsPreserve {
+		settings[keyMirrorSource] = kadm.StringPtr(mirrorSource(ledger.End{Cluster: d.from, TopicID: p.SourceID}))
+	}
 	replicas := replicasOf(spec.ReplicationFactor, p.replicas, d.brokers)
 	_, err := adm.CreateTopic(ctx, p.Partitions, replicas, settings, p.Destination)
 	if errors.Is(err, kerr.InvalidConfig) {

@@ -47,6 +47,7 @@ type Discoverer struct {
 	configTurn  int             // whose settings are next
 	notes       map[string]note // by source topic
 	chronicle   chronicle
+	mirrors     mirrorFacts // of the destination
 }
 
 // Run looks for topics until the context ends, and calls report after each pass:
@@ -118,6 +119,9 @@ func (d *Discoverer) pass(ctx context.Context) ([]Topic, error) {
 	}
 	missed, err := d.findMissed(ctx, source, known)
 	if err != nil {
+		return nil, err
+	}
+	if err := d.findMirrors(ctx, source, destination, known); err != nil {
 		return nil, err
 	}
 	plans := d.planner.plan(source, destination, known, missed, time.Now())

@@ -29,11 +29,35 @@
 // in one fetch are put together on their way (coalesce.go): a request to a broker
 // holds one batch of a partition, however small.
 //
+// # Offsets that are preserved
+//
+// A copy into a mirror topic of a bundled broker takes another way. It is fetched
+// read_uncommitted, up to the high watermark, and its batches pass as a whole
+// (whole.go): control batches, aborted ones and what compaction has left, at the
+// source's offsets, with the source's leader epochs and producers.
+//
+//	fetcher          one Fetch, read_uncommitted, for all such copies of a broker
+//	   │ stageWhole  (pure) batches as they came, and the gaps between them
+//	copier
+//	   │ ready
+//	appender         MirrorAppend: batches of many copies in a request, five requests
+//	   │             in flight, each a compare-and-append that follows from those before
+//	mirror topic
+//	   │ acknowledged
+//	journal          hops, all identities, to the ledger
+//
+// Nothing waits for anything to be collected. What the mirror has is the truth, and
+// the ledger follows: a start fences older writers, cuts what the source has lost,
+// and tells the ledger what it does not know (agree.go). Which of the two a copy is,
+// is decided when its destination topic is made (fidelity.go).
+//
 // # What it promises
 //
 //   - A read_committed reader of the destination sees every record of the source
 //     once, in order, with its timestamp, headers, key and value, whoever dies
 //     when. DESIGN.md has the argument.
+//   - Where offsets are preserved every reader does, read_uncommitted too, and a mirror
+//     is its source's log to the byte, from the source's start on.
 //   - Every source offset is accounted for in the ledger: it is in a run of a hop,
 //     or in a gap with its reason. What cannot be copied stops the copy with a
 //     state that says which offset and what to do, or is put into quarantine in the
@@ -52,8 +76,8 @@
 //
 // # Who owns what
 //
-// Manager.Run owns every goroutine: one per flow, and in it one loop, its lanes,
-// its fetchers, and one that finds out where batches are from. A copier has none.
+// Manager.Run owns every goroutine: one per flow, and in it one loop, its lanes, its
+// appender with one that waits for each request in flight, its fetchers, and one that finds out where batches are from. A copier has none.
 // When Run has returned nothing is written any more. It returns [ErrFenced] when the
 // incarnation of the node is over; the caller gets a new incarnation and makes a new
 // Manager.
@@ -68,7 +92,9 @@
 //   - Copies that other programs make at the source leave no trace in a ledger: they
 //     are taken for local, and so is what a broker returns without the producer ids
 //     that it was given.
-//   - Mirror topics, which keep the source's offsets.
+//   - Making a mirror of an ordinary topic that exists, even of an empty one.
+//   - A source batch that a mirror ends within, which takes two sources to make: the
+//     copy stops and says so.
 //   - Destinations without transactions, and a ledger in another cluster than the
 //     destination.
 //   - Record formats before v2: a copy that meets such a batch fails and says so.

@@ -252,7 +252,8 @@ func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, fr *fra
 	for _, t := range resp.Topics {
 		for i := range t.Partitions {
 			p := &t.Partitions[i]
-			w, ok := f.session.wanted(place{topic: t.Topic, id: t.TopicID, partition: p.Partition})
+			at := place{topic: t.Topic, id: t.TopicID, partition: p.Partition}
+			w, ok := f.session.wanted(at)
 			if !ok {
 				continue // a partition that was not asked for
 			}
@@ -261,6 +262,7 @@ func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, fr *fra
 				continue
 			}
 			w.c.watermarks(p.LogStartOffset, p.HighWatermark, p.LastStableOffset, now)
+			f.session.note(at, watermarks{p.LogStartOffset, p.HighWatermark, p.LastStableOffset})
 			if f.uncommitted {
 				f.deliverWhole(&w, p, fr)
 				continue

@@ -3,6 +3,7 @@ package mirror
 import (
 	"errors"
 	"math"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -34,7 +35,11 @@ type fetchedPlace struct {
 	wanted
 	share int32 // bytes
 	turn  uint64
+	marks *watermarks // as the broker told last: it does not tell again
 }
+
+// watermarks are the offsets of a source partition.
+type watermarks struct{ start, end, stable int64 }
 
 // forget makes the next fetch a whole one.
 func (s *fetchSession) forget() {
@@ -64,7 +69,10 @@ func (s *fetchSession) update(list []wanted, version int16, share int32) (change
 		if s.epoch == 0 || have.turn == 0 || have.offset != w.offset || have.leaderEpoch != w.leaderEpoch || have.share != share {
 			changed = append(changed, w)
 		}
-		*have = fetchedPlace{w, share, s.turn}
+		if have.marks != nil && have.c != w.c { // the copy has begun anew
+			w.c.watermarks(have.marks.start, have.marks.end, have.marks.stable, time.Now())
+		}
+		*have = fetchedPlace{w, share, s.turn, have.marks}
 	}
 	if len(s.has) > len(list) {
 		for at, have := range s.has {
@@ -83,6 +91,13 @@ func (s *fetchSession) place(w wanted) place {
 		return place{id: w.topicID, partition: tp.Partition}
 	}
 	return place{topic: tp.Topic, partition: tp.Partition}
+}
+
+// note remembers what the broker has told of a place.
+func (s *fetchSession) note(at place, m watermarks) {
+	if have := s.has[at]; have != nil {
+		have.marks = &m
+	}
 }
 
 // wanted is what was asked for at a place; ok is false for one that was not.

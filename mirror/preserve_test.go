@@ -167,6 +167,11 @@ func (w *world) told(t testing.TB, topic string, partition int32, want map[ledge
 	}
 }
 
+// reached says that every copy has caught up, and with so much.
+func (n *node) reached(copies int, position func(partition int32) int64) bool {
+	return n.caughtUp(copies) && !slices.ContainsFunc(n.Status(), func(s CopyStatus) bool { return s.Position != position(s.Partition) })
+}
+
 func TestOffsetsArePreserved(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -181,7 +186,7 @@ func TestOffsetsArePreserved(t *testing.T) {
 		}
 		sent += 200
 	}
-	eventually(t, "caught up", func() bool { return n.caughtUp(partitions) })
+	eventually(t, "caught up", func() bool { return n.reached(partitions, func(p int32) int64 { return int64(5 * (100 + p)) }) })
 	for p := range int32(partitions) {
 		if got := w.same(t, "orders", p); got.end != int64(5*(100+p)) {
 			t.Errorf("partition %d has %d records", p, got.end)
@@ -231,7 +236,7 @@ func TestTransactionsArePreserved(t *testing.T) {
 	w.west.produce(t, "orders", 0, 2, 5)
 	w.transact(t, "o", nil, "open")
 	w.west.produce(t, "orders", 0, 6, 9)
-	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) && n.only().Position == 3+3+3+1+3 })
 	if got := w.same(t, "orders", 0); got.stable == got.end || len(got.aborted) != 1 {
 		t.Errorf("the source is stable up to %d of %d and has %d aborted transactions", got.stable, got.end, len(got.aborted))
 	}
@@ -258,17 +263,17 @@ func TestAMirrorFollowsTheSourcesStart(t *testing.T) {
 	w.west.produce(t, "orders", 0, 30, 40)
 	deleteBefore(t, w.west, "orders", 35)
 	n.Assign(w.whole(2, 1, "orders"))
-	eventually(t, "caught up again", func() bool { return n.caughtUp(1) })
+	eventually(t, "caught up again", func() bool { return n.caughtUp(1) && n.only().Position == 40 })
 	w.same(t, "orders", 0)
 	n.Assign(nil)
 	<-n.released
 	w.west.produce(t, "orders", 0, 40, 50)
 	deleteBefore(t, w.west, "orders", 50)
 	n.Assign(w.whole(3, 1, "orders"))
-	eventually(t, "caught up with nothing", func() bool { return n.caughtUp(1) })
+	eventually(t, "caught up with nothing", func() bool { return n.caughtUp(1) && n.only().Position == 50 })
 	eventually(t, "nothing is left", func() bool { l := w.east.log(t, "orders", 0); return l.start == 50 && l.end == 50 })
 	w.west.produce(t, "orders", 0, 50, 55)
-	eventually(t, "caught up in the end", func() bool { return n.caughtUp(1) })
+	eventually(t, "caught up in the end", func() bool { return n.caughtUp(1) && n.only().Position == 55 })
 	w.same(t, "orders", 0)
 }
 
@@ -366,7 +371,7 @@ func TestWhatCompactionLeavesIsPreserved(t *testing.T) {
 	n.Assign(w.whole(1, 1, "orders"))
 	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
 	src.write(4, 30, 30, "a", 30)
-	eventually(t, "caught up again", func() bool { return n.caughtUp(1) })
+	eventually(t, "caught up again", func() bool { return n.caughtUp(1) && n.only().Position == 31 })
 	w.same(t, "orders", 0)
 	w.told(t, "orders", 0, map[ledger.Reason]int64{ledger.Compacted: 5 + 2 + 8 + 7})
 }
@@ -433,7 +438,7 @@ func TestAnAppendWithoutAnAnswer(t *testing.T) {
 			w.west.produce(t, "orders", p, 10*i, 10*i+10)
 		}
 	}
-	eventually(t, "caught up", func() bool { return n.caughtUp(2) })
+	eventually(t, "caught up", func() bool { return n.reached(2, func(int32) int64 { return 200 }) })
 	for p := range int32(2) {
 		w.same(t, "orders", p)
 		w.told(t, "orders", p, nil)
@@ -464,7 +469,7 @@ func TestALateWriterOfAMirrorWritesNothing(t *testing.T) {
 		return s.State == Failed && strings.Contains(s.Reason, errLateWriter.Error()) && s.Fix != ""
 	})
 	w.west.produce(t, "orders", 0, 50, 80)
-	eventually(t, "b has caught up again", func() bool { return b.caughtUp(1) })
+	eventually(t, "b has caught up again", func() bool { return b.caughtUp(1) && b.only().Position == 80 })
 	w.same(t, "orders", 0)
 	w.told(t, "orders", 0, nil)
 }
@@ -497,7 +502,7 @@ func TestANodeDiesBetweenAppendAndHop(t *testing.T) {
 	src.write(4, 10, 10, "a", 10)
 	n := w.node("c", born)
 	n.Assign(w.whole(3, 1, "orders"))
-	eventually(t, "caught up again", func() bool { return n.caughtUp(1) })
+	eventually(t, "caught up again", func() bool { return n.caughtUp(1) && n.only().Position == 11 })
 	w.same(t, "orders", 0)
 	w.told(t, "orders", 0, map[ledger.Reason]int64{ledger.Compacted: 2})
 }
@@ -524,7 +529,7 @@ func TestAMirrorOverRestarts(t *testing.T) {
 		w.restart(name)
 		produce()
 	}
-	eventually(t, "caught up", func() bool { return n.caughtUp(partitions) })
+	eventually(t, "caught up", func() bool { return n.reached(partitions, func(int32) int64 { return int64(sent) }) })
 	for p := range int32(partitions) {
 		w.same(t, "orders", p)
 		w.told(t, "orders", p, nil)
@@ -589,7 +594,7 @@ func TestACopyThatPreservesBeginsLater(t *testing.T) {
 	n.Assign(latest)
 	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
 	src.write(1, 10, 12, "a", 10, 11, 12)
-	eventually(t, "caught up again", func() bool { return n.caughtUp(1) })
+	eventually(t, "caught up again", func() bool { return n.caughtUp(1) && n.only().Position == 13 })
 	if l := w.east.log(t, "orders", 0); l.start != 10 || l.end != 13 {
 		t.Errorf("the mirror has %d to %d, want 10 to 13", l.start, l.end)
 	}

@@ -119,7 +119,7 @@ var verdicts = []struct {
 	{errTooNew, verdict{hold, "set message.timestamp.after.max.ms of the destination topic to the largest value, or let the flow put such records aside (spec.records.poison: quarantine)"}},
 	{errOtherLedger, verdict{stop, "see what the status says of the destination's ledger"}},
 	{errOrigin, verdict{rewind, "see what the status says of the source's ledger, and whether the flow that writes the topic there still runs"}},
-	{errPromoted, verdict{stop, "nothing, after a failover; to copy on, delete the destination topic, or let its changes flow back first"}},
+	{errPromoted, verdict{hold, "nothing, after a failover; to copy on, delete the destination topic, or let its changes flow back first"}},
 	{errMirrorPaused, verdict{hold, "replicator topic resume"}},
 	{errMirrorFailed, verdict{hold, "compare both topics, then replicator topic resume, or delete the destination topic to copy all again"}},
 	{errNoMirror, verdict{hold, "delete the destination topic, or set offsets: translate"}},

@@ -23,7 +23,6 @@ const (
 	keyMaxMessageBytes     = "max.message.bytes"
 	keyTimestampType       = "message.timestamp.type"
 	keyMirrorSource        = "mirror.source"
-	keyMirrorState         = "mirror.state"
 )
 
 // topicSettings are what starting copies need to know of destination topics.

@@ -20,6 +20,9 @@ type Topic struct {
 	DestinationID ledger.TopicID // zero while it does not exist
 	Partitions    int32          // of the source
 
+	// Offsets is how the copy treats them, [flow.OffsetsPreserve] or
+	// [flow.OffsetsTranslate], as was decided when the destination topic was made.
+	Offsets string
 	// Configs are the settings that the flow wrote to the destination topic last, or
 	// found to be equal on both sides: JSON, "" for none. What somebody else has set
 	// there shows by it.
@@ -42,6 +45,9 @@ type found struct {
 	partitions int32
 	replicas   int16 // of its first partition, 0 if not known
 	err        error // why the rest is not known
+
+	mirror    string // of a destination topic: its source, if it is a mirror
+	mirrorErr error  // why that is not known
 }
 
 // maxMissed is how often in a row the source must leave a topic out before it is
@@ -63,11 +69,12 @@ type topicPlanner struct {
 	pick     *flow.Matcher
 	name     flow.Naming
 	policies flow.FlowPolicies
+	fidelity fidelity
 }
 
 func newTopicPlanner(spec *flow.FlowSpec) (topicPlanner, error) {
 	pick, err := spec.Topics.Matcher()
-	return topicPlanner{pick, spec.Topics.Rename, spec.Policies}, err
+	return topicPlanner{pick, spec.Topics.Rename, spec.Policies, fidelity{want: spec.Offsets}}, err
 }
 
 // plan decides from what is there and what is known from before. Topics come by
@@ -171,6 +178,7 @@ func (l *topicPlanner) planTopic(topic string, from found, destination map[strin
 	case counterpart.partitions < from.partitions:
 		p.grow = from.partitions
 	}
+	l.fidelity.choose(&p, counterpart, exists)
 	return p
 }
 

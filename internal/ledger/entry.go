@@ -131,7 +131,8 @@ type Route []Life
 // Through says that the route leads through a topic.
 func (r Route) Through(l Life) bool { return slices.Contains(r, l) }
 
-// Run is a stretch of source offsets with one record each that went, in order
+// Run is a stretch of source offsets with one record each (at most one, where the
+// copy preserves offsets and compaction has emptied some of a batch) that went, in order
 // and unbroken, to as many destination offsets.
 type Run struct {
 	Source, Destination int64
