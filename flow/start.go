@@ -25,7 +25,9 @@ const (
 
 // StartAt begins each partition with its first record whose timestamp is t or
 // later; where there is none, at the end.
-func StartAt(t time.Time) Start { return startTimestamp + ":" + Start(t.UTC().Format(time.RFC3339Nano)) }
+func StartAt(t time.Time) Start {
+	return startTimestamp + ":" + Start(t.UTC().Format(time.RFC3339Nano))
+}
 
 // StartCommitted begins each partition where a consumer group stands at the
 // source. Where it has committed nothing: at the first offset, since a copy may
