@@ -45,7 +45,9 @@ func (s Start) Timestamp() (t time.Time, ok bool) {
 }
 
 // Group is the group of a [StartCommitted].
-func (s Start) Group() (name string, ok bool) { return strings.CutPrefix(string(s), startCommitted+":") }
+func (s Start) Group() (name string, ok bool) {
+	return strings.CutPrefix(string(s), startCommitted+":")
+}
 
 // written is the start as it is declared: a word, or one key with its value.
 func (s Start) written() any {
