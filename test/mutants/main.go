@@ -11,7 +11,8 @@
 //	--- a/package/file.go
 //	...
 //
-// All of them must apply: one that no longer does is an error, and is to be made
+// All of them must apply, also those that are not drawn: one that no longer does is
+// an error, and is to be made
 // anew or removed with what it was about. Then -n of them are drawn at random. For
 // each the test must be green, the patch must build, and the test must be red with
 // it. It all happens in a temporary copy of the files that git knows; the
