@@ -49,7 +49,11 @@ type Broker struct {
 	// topicsMu serialises changes of topics; readers take the snapshot.
 	topicsMu sync.Mutex
 	topics   atomic.Pointer[topicSet]
-	removed  []controller.TopicID // deleted, with their logs, which the metadata is not told yet; guarded by topicsMu
+	removed  map[controller.TopicID]string // names of those deleted, with their logs, which the metadata is not told yet; guarded by topicsMu
+	// unforgotten has one when a deletion has left something to [Broker.forgetDeleted].
+	unforgotten chan struct{}
+	// outdated says that the metadata were found to be older than the logs.
+	outdated bool
 	// settings are replaced under topicsMu as well.
 	settings atomic.Pointer[liveSettings]
 	loggers  *loggers
@@ -96,6 +100,7 @@ func New(cfg Config) (_ *Broker, err error) {
 		ready:      make(chan struct{}),
 		authorizer: func() authorizer { return everybody{} },
 	}
+	b.removed, b.unforgotten = map[controller.TopicID]string{}, make(chan struct{}, 1)
 	if cfg.Authorizer {
 		b.authorizer = func() authorizer { return b.acls() }
 	}
@@ -149,6 +154,7 @@ func New(cfg Config) (_ *Broker, err error) {
 	if b.coordinators, err = openCoordinators(b); err != nil {
 		return nil, fmt.Errorf("open coordinators: %w", err)
 	}
+	b.forgetInterrupted()
 	if cfg.Provenance {
 		if b.provenance, err = newProvenance(b); err != nil {
 			return nil, fmt.Errorf("open provenance: %w", err)
@@ -244,6 +250,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	inner.Go(func() error { return b.tend(innerCtx) })
 	inner.Go(func() error { return b.compact(innerCtx) })
 	inner.Go(func() error { return coordinate(innerCtx) })
+	inner.Go(func() error { return b.forgetDeleted(innerCtx) })
 	if b.tokens != nil {
 		inner.Go(func() error { return b.tokens.Run(innerCtx, b.log) })
 	}

@@ -221,7 +221,7 @@ func TestADeletedTopicEndsAParkedFetch(t *testing.T) {
 	q := fetchRequest(b, "t", 0, 1)
 	q.MaxWaitMillis = 60_000
 	answered := park(t, b, q)
-	if err := b.deleteTopic(b.topic("t")); err != nil {
+	if err := b.deleteTopic(t.Context(), b.topic("t")); err != nil {
 		t.Fatal(err)
 	}
 	if code := (<-answered).Topics[0].Partitions[0].ErrorCode; code != kerr.UnknownTopicOrPartition.Code && code != kerr.UnknownTopicID.Code {

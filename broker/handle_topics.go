@@ -207,12 +207,7 @@ func (b *Broker) deleteOne(ctx context.Context, r *request, want kmsg.DeleteTopi
 	if r.throttleMutation(int(t.Partitions), r.version >= 5) {
 		return kerr.ThrottlingQuotaExceeded
 	}
-	if err := b.deleteTopic(t); err != nil {
-		return err
-	}
-	// The next topic of this name is another one: no group has a position in it.
-	b.coordinators.groups.ForgetTopic(ctx, t.Name)
-	return nil
+	return b.deleteTopic(ctx, t)
 }
 
 // isOwn reports whether the broker itself depends on a topic.

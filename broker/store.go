@@ -135,10 +135,6 @@ func (b *Broker) settleLogs() error {
 	for id, name := range image.Deleted {
 		b.removeLogs(id, name)
 	}
-	if err := b.ctl.Update(func(*controller.Image) ([]controller.Record, error) { return b.buried(), nil }); err != nil {
-		return fmt.Errorf("note which logs were removed: %w", err)
-	}
-	b.removed = nil
 	for _, name := range names {
 		var id controller.TopicID
 		if id.UnmarshalText([]byte(name)) != nil {
@@ -182,6 +178,7 @@ func (b *Broker) catchUp() error {
 	if starts == image.Starts && highest < image.NextProducerID {
 		return nil
 	}
+	b.outdated = true
 	b.log.Warn("the metadata is older than the logs, which is as if it had been put back from a backup: what was changed since (topics, users, acls, settings) is not in it",
 		"starts", image.Starts, "seen", starts-1)
 	err := b.ctl.Update(func(i *controller.Image) ([]controller.Record, error) {
@@ -213,17 +210,7 @@ func (b *Broker) removeLogs(id controller.TopicID, name string) {
 		b.log.Error("remove logs of deleted topic", "topic", name, "id", id.String(), "err", err)
 		return
 	}
-	b.removed = append(b.removed, id)
-}
-
-// buried are the records which say that logs of deleted topics were removed. They
-// wait for the next deletion or start: nothing depends on them sooner.
-func (b *Broker) buried() []controller.Record {
-	var out []controller.Record
-	for _, id := range b.removed {
-		out = append(out, controller.Record{LogsRemoved: &controller.LogsRemoved{ID: id}})
-	}
-	return out
+	b.removed[id] = name
 }
 
 // putExtraAside puts aside partitions of t beyond those that it has.

@@ -196,7 +196,7 @@ func TestADeletionIsCarriedOn(t *testing.T) {
 		b.makeTopic(t, name, 1, 5)
 	}
 	a, dir := b.topic("a"), b.topicDir(b.topic("a").ID)
-	if err := b.deleteTopic(a); err != nil {
+	if err := b.deleteTopic(t.Context(), a); err != nil {
 		t.Fatal(err)
 	}
 	// Some of its files are there again, as if the power had gone while they were removed.
@@ -207,11 +207,12 @@ func TestADeletionIsCarriedOn(t *testing.T) {
 	if left := b.names(t, dir); left != nil {
 		t.Errorf("logs of a deleted topic: %q", left)
 	}
+	waitUntil(t, func() bool { return len(b.ctl.Image().Deleted) == 0 }) // its groups have been asked
 	for _, name := range []string{"b", "c", "d"} {
 		if b.topic(name) == nil {
 			b.makeTopic(t, name, 1, 0)
 		}
-		if err := b.deleteTopic(b.topic(name)); err != nil {
+		if err := b.deleteTopic(t.Context(), b.topic(name)); err != nil {
 			t.Fatal(err)
 		}
 		if n := len(b.ctl.Image().Deleted); n != 1 {
@@ -219,8 +220,53 @@ func TestADeletionIsCarriedOn(t *testing.T) {
 		}
 	}
 	b = b.restart(t)
-	if n := len(b.ctl.Image().Deleted); n != 0 || len(b.names(t, "data/orphans")) > 0 {
-		t.Errorf("%d tombstones, aside are %q", n, b.names(t, "data/orphans"))
+	waitUntil(t, func() bool { return len(b.ctl.Image().Deleted) == 0 })
+	if aside := b.names(t, "data/orphans"); len(aside) > 0 {
+		t.Errorf("aside are %q", aside)
+	}
+}
+
+// TestAPowerCutBeforeGroupsForgetADeletedTopic leaves no position in the next topic of
+// its name.
+func TestAPowerCutBeforeGroupsForgetADeletedTopic(t *testing.T) {
+	b := startBroker(t, quietBroker)
+	b.makeTopic(t, "t", 1, 10)
+	adm := kadm.NewClient(b.client(t))
+	commit := func() {
+		t.Helper()
+		var offsets kadm.Offsets
+		offsets.AddOffset("t", 0, 7, -1)
+		if err := adm.CommitAllOffsets(within(t, 10*time.Second), "g", offsets); err != nil {
+			t.Fatal(err)
+		}
+	}
+	committed := func() (int, error) {
+		got, err := adm.FetchOffsets(within(t, 10*time.Second), "g")
+		return len(got), err
+	}
+	commit()
+	b.stop()
+	idle := opened(t, b.cfg, b.fs) // its coordinators do nothing yet
+	if err := errors.Join(idle.deleteTopic(t.Context(), idle.topic("t")), idle.Close()); err != nil {
+		t.Fatal(err)
+	}
+	crashed := func(b *testBroker) *testBroker {
+		return runBroker(t, b.cfg, b.fs.Crash(nil), b.pool)
+	}
+	b = crashed(b)
+	adm = kadm.NewClient(b.client(t))
+	b.makeTopic(t, "t", 1, 10)
+	if n, err := committed(); err != nil || n > 0 {
+		t.Fatalf("the new topic has %d positions from the start, %v", n, err)
+	}
+	commit()
+	for range 2 { // what is of the new topic stays
+		b.stop()
+		b = crashed(b)
+		adm = kadm.NewClient(b.client(t))
+		if n, err := committed(); err != nil || n != 1 {
+			t.Errorf("the new topic has %d positions after a crash, %v", n, err)
+		}
 	}
 }
 
@@ -264,7 +310,7 @@ func TestAPowerCutWhileTopicsAreMade(t *testing.T) {
 			})
 			return err
 		},
-		"delete": func(b *Broker) error { return b.deleteTopic(b.topic("old")) },
+		"delete": func(b *Broker) error { return b.deleteTopic(t.Context(), b.topic("old")) },
 	}
 	prepared := startBroker(t, quietBroker)
 	prepared.makeTopic(t, "old", 1, 3)

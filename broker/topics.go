@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -256,6 +257,9 @@ func (b *Broker) createTopic(name string, partitions int32, configs map[string]s
 // createTopicOf is createTopic of an ordinary topic or of a mirror, for a request
 // that may come to be late.
 func (b *Broker) createTopicOf(name string, partitions int32, configs map[string]string, mirror *controller.Mirror, late <-chan struct{}) (*topic, error) {
+	if err := b.nameForgotten(name); err != nil {
+		return nil, err
+	}
 	b.topicsMu.Lock()
 	defer b.topicsMu.Unlock()
 	if err := b.roomFor(name, partitions); err != nil {
@@ -289,6 +293,9 @@ func (b *Broker) nameFree(name string) error {
 	if image.Topic(name) != nil {
 		return kerr.TopicAlreadyExists
 	}
+	if b.coordinators != nil && b.coordinators.groups.Forgetting(name) {
+		return stillKnown(name, errors.New("it was deleted just now"))
+	}
 	return checkCollision(image, name)
 }
 
@@ -306,22 +313,33 @@ func (b *Broker) roomFor(topic string, more int32) error {
 }
 
 // deleteTopic ends a topic's life. Requests that are under way see their
-// partitions closed.
-func (b *Broker) deleteTopic(t *topic) error {
+// partitions closed. It waits, as long as ctx, until groups have forgotten the topic.
+func (b *Broker) deleteTopic(ctx context.Context, t *topic) error {
+	if err := b.endTopic(t); err != nil {
+		return err
+	}
+	b.forgotten(ctx, t.Name)
+	return nil
+}
+
+func (b *Broker) endTopic(t *topic) error {
 	b.topicsMu.Lock()
 	defer b.topicsMu.Unlock()
 	current := b.topics.Load().byID[t.ID]
 	if current == nil {
 		return kerr.UnknownTopicOrPartition
 	}
+	ids, records := b.buried()
 	err := b.ctl.Update(func(*controller.Image) ([]controller.Record, error) {
-		return append(b.buried(), controller.Record{TopicDeleted: &controller.TopicDeleted{Name: t.Name, ID: t.ID}}), nil
+		return append(records, controller.Record{TopicDeleted: &controller.TopicDeleted{Name: t.Name, ID: t.ID}}), nil
 	})
 	if err != nil {
 		return err
 	}
-	b.removed = nil
+	b.drop(ids)
 	b.topics.Store(b.topics.Load().with(t.Name, nil))
+	// The next topic of this name is another one: no group has a position in it.
+	b.coordinators.groups.Forget(t.Name)
 	if err := closePartitions(current.partitions); err != nil {
 		b.log.Warn("close logs of deleted topic", "topic", t.Name, "err", err)
 	}

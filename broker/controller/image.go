@@ -70,8 +70,8 @@ type Image struct {
 
 	Topics     map[string]*Topic
 	TopicNames map[TopicID]string
-	// Deleted are topics that are no more and whose logs may still be there, with
-	// the names that they had. Of logs that nothing here knows nobody can tell
+	// Deleted are topics that are no more and whose logs, or offsets that groups have
+	// committed for them, may still be there, with the names that they had. Of logs that nothing here knows nobody can tell
 	// whether they may go.
 	Deleted map[TopicID]string
 	Users   map[UserKey]auth.Credential
@@ -165,7 +165,8 @@ type TopicDeleted struct {
 	ID   TopicID `json:"id"`
 }
 
-// LogsRemoved says that no logs of a deleted topic are left.
+// LogsRemoved says that no logs of a deleted topic are left, and no offsets that groups
+// have committed for it.
 type LogsRemoved struct {
 	ID TopicID `json:"id"`
 }

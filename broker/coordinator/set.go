@@ -109,19 +109,20 @@ func (c *Set[S]) All() ([]S, error) {
 	return all, missing
 }
 
-// Taken returns the shards of the partitions that are not down: those that are led,
-// those that are being loaded (what they are given to do waits for that), and those
-// whose leadership has ended and whose partition is about to be led again.
-func (c *Set[S]) Taken() []S {
+// Taken returns the shard of a partition that is not down: it is led, is being loaded
+// (what it is given to do waits for that), or its leadership has ended and its partition
+// is about to be led again.
+func (c *Set[S]) Taken(partition int32) (s S, err error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	var all []S
-	for _, l := range c.by {
-		if l.down == nil {
-			all = append(all, l.shard)
-		}
+	l, ok := c.by[partition]
+	switch {
+	case !ok:
+		return s, kerr.NotCoordinator
+	case l.down != nil:
+		return s, fmt.Errorf("%w: %w", kerr.CoordinatorNotAvailable, l.down)
 	}
-	return all
+	return l.shard, nil
 }
 
 // Faults are the partitions that cannot be served, and why: one that is being

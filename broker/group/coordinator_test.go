@@ -500,7 +500,7 @@ func TestForgetTopic(t *testing.T) {
 		if err := r.hold("held", 1, at(0, 5)); err != nil {
 			t.Fatal(err)
 		}
-		r.ForgetTopic(t.Context(), "t")
+		r.forget(t.Context(), "t")
 		if err := r.EndTransaction(t.Context(), 0, Marker{ProducerID: 1, Commit: true}); err != nil {
 			t.Fatal(err)
 		}

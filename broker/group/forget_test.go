@@ -9,6 +9,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
+// forget is what a deletion does.
+func (r *rig) forget(ctx context.Context, topic string) {
+	r.Forget(topic)
+	_ = r.Forgotten(ctx, topic)
+}
+
 // TestATopicIsForgottenWhoeverAskedIsGone: a client may delete a topic and leave, and
 // offsets in a topic that is no more must not become positions in the next one.
 func TestATopicIsForgottenWhoeverAskedIsGone(t *testing.T) {
@@ -20,7 +26,7 @@ func TestATopicIsForgottenWhoeverAskedIsGone(t *testing.T) {
 			if err := r.commit("g", at(0, 5)); err != nil {
 				t.Fatal(err)
 			}
-			r.ForgetTopic(gone, "t")
+			r.forget(gone, "t")
 			synctest.Wait()
 			r.wantOffset("g", -1)
 		}
@@ -39,7 +45,7 @@ func TestATopicIsForgottenByTheNextLeader(t *testing.T) {
 		if err := r.stop(); err != nil {
 			t.Fatal(err)
 		}
-		r.ForgetTopic(t.Context(), "t")
+		r.forget(t.Context(), "t")
 		serve, err := r.Lead(0, r.log)
 		if err != nil {
 			t.Fatal(err)
@@ -60,6 +66,35 @@ func TestATopicIsForgottenByTheNextLeader(t *testing.T) {
 		}
 		synctest.Wait()
 		r.wantOffset("g", 7)
+	})
+}
+
+// TestForgottenIsForGood: a topic is forgotten when no crash brings anything of it back.
+func TestForgottenIsForGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		if err := r.commit("g", at(0, 5)); err != nil {
+			t.Fatal(err)
+		}
+		r.Forget("t")
+		if !r.Forgetting("t") || r.Forgetting("other") {
+			t.Error("it is forgotten before anything was done")
+		}
+		synctest.Wait()
+		r.wantOffset("g", -1)
+		left, leave := context.WithCancel(t.Context())
+		leave()
+		for range 20 { // whichever of two things that can go on does
+			_ = r.Forgotten(left, "t")
+		}
+		if err := r.Forgotten(t.Context(), "t"); err != nil || r.Forgetting("t") {
+			t.Errorf("it is not forgotten: %v", err)
+		}
+		r.Forget("t")
+		r.Down(0, errors.New("a damaged log"))
+		if err := r.Forgotten(t.Context(), "t"); !errors.Is(err, kerr.CoordinatorNotAvailable) || !r.Forgetting("t") {
+			t.Errorf("a partition that is down has forgotten it: %v", err)
+		}
 	})
 }
 

@@ -61,7 +61,7 @@ func TestAFullLogChangesNothing(t *testing.T) {
 		}
 		refused("delete", r.Delete(t.Context(), "other"))
 		refused("end of a transaction", r.EndTransaction(t.Context(), 0, Marker{ProducerID: 1}))
-		r.ForgetTopic(t.Context(), "t")
+		r.forget(t.Context(), "t")
 		check()
 		if err := r.Heartbeat(t.Context(), "g", Heartbeat{MemberID: j.MemberID, Generation: 1}); err != nil {
 			t.Errorf("heartbeat: %v", err)

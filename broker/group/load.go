@@ -20,7 +20,7 @@ func (s *shard) begin(now time.Time) {
 		s.schedule(e)
 		s.forget(e)
 	}
-	s.forgetTopics(now)
+	_ = s.forgetTopics(now) // a refusal is logged, and it is tried again
 }
 
 // replay applies a batch that is in the log.

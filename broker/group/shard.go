@@ -115,7 +115,7 @@ func (s *shard) run(ctx context.Context) error {
 		case <-timer.C:
 			s.tick(time.Now())
 		case <-s.gone.told:
-			s.forgetTopics(time.Now())
+			_ = s.forgetTopics(time.Now()) // a refusal is logged, and it is tried again
 		case <-cleanup.C:
 			s.expire(time.Now(), s.cfg.OffsetsRetention)
 			if err := s.checkpoint(ctx, time.Now(), s.cfg.CheckpointRecords); err != nil {
@@ -322,7 +322,7 @@ func (s *shard) wake() time.Time {
 // tick lets the time of every group pass whose deadline has come.
 func (s *shard) tick(now time.Time) {
 	if !s.forgetAt.IsZero() && !s.forgetAt.After(now) {
-		s.forgetTopics(now)
+		_ = s.forgetTopics(now) // a refusal is logged, and it is tried again
 	}
 	for len(s.wakes) > 0 && !s.wakes[0].wake.After(now) && s.Failed() == nil {
 		e := s.wakes[0]
