@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 	"unsafe"
@@ -181,7 +180,7 @@ func (b *bounds) refuse(n ast.Node, message string) {
 	}
 	e := file.Error{Location: n.Location(), Message: message}
 	_ = e.Bind(file.NewSource(b.text))
-	b.fault = &SyntaxError{max(1, e.Line), min(e.Column, math.MaxInt-1) + 1, message}
+	b.fault = &SyntaxError{max(1, e.Line), e.Column + 1, message}
 }
 
 // loops looks for functions that go through a list.
