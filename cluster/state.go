@@ -100,6 +100,8 @@ type TopicSpec struct {
 	DestinationID string `json:"destinationId,omitempty"`
 	// Partitions of the source topic. Those beyond it are taken from their owners.
 	Partitions int32 `json:"partitions"`
+	// Newborn is how many of them, the last ones, came while the flow looked.
+	Newborn int32 `json:"newborn,omitempty"`
 	// Offsets is the fidelity that was chosen when the copy began: translate or
 	// preserve.
 	Offsets string `json:"offsets,omitempty"`

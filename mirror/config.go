@@ -29,6 +29,9 @@ type Assignment struct {
 	// FlowCopies is how many copies the flow has on all nodes: a node's part of the
 	// flow's limits goes by it. 0: those of this node are all.
 	FlowCopies int
+	// Newborn: the partition came to the source while the flow looked at it, so its
+	// copy begins with its first record, wherever the flow starts.
+	Newborn bool
 	// Epoch grows with every owner that the copy has had.
 	Epoch uint64
 }

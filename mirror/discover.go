@@ -38,8 +38,9 @@ type Discoverer struct {
 
 	planner     topicPlanner
 	follow      followed
-	from, to    string         // cluster.id of both, once they are known
-	missed      map[string]int // known topics that the source did not list, and how often in a row
+	from, to    string                  // cluster.id of both, once they are known
+	before      map[ledger.TopicID]bool // topics of the source at the last look, nil before the first
+	missed      map[string]int          // known topics that the source did not list, and how often in a row
 	source      *kgo.Client
 	destination *kgo.Client
 	brokers     int             // of the destination
@@ -117,6 +118,7 @@ func (d *Discoverer) pass(ctx context.Context) ([]Topic, error) {
 	for _, t := range d.Known() {
 		known[t.Source] = t
 	}
+	d.markNewborn(source)
 	missed, err := d.findMissed(ctx, source, known)
 	if err != nil {
 		return nil, err
@@ -138,6 +140,19 @@ func (d *Discoverer) pass(ctx context.Context) ([]Topic, error) {
 		topics[i] = plans[i].Topic
 	}
 	return topics, nil
+}
+
+// markNewborn marks what was not at the source when it was last looked at. A
+// Discoverer that has just begun does not know, nor does one whose source has no
+// topic ids.
+func (d *Discoverer) markNewborn(source map[string]found) {
+	before := d.before
+	d.before = make(map[ledger.TopicID]bool, len(source))
+	for name, t := range source {
+		t.newborn = before != nil && t.id != (ledger.TopicID{}) && !before[t.id]
+		source[name] = t
+		d.before[t.id] = true
+	}
 }
 
 // findMissed asks for known topics that the source has not listed, by name: one

@@ -20,6 +20,9 @@ func (f *flowRun) startOf(ctx context.Context, c *copier) (int64, error) {
 	if c.startAt >= 0 {
 		return c.startAt, nil
 	}
+	if c.a.Newborn {
+		return 0, nil
+	}
 	at, err := f.findStart(ctx, c.source())
 	if err != nil {
 		return 0, err

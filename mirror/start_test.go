@@ -50,6 +50,55 @@ func TestACopyFromATimeDeclaresTheRest(t *testing.T) {
 	}
 }
 
+// uReplicator 0b8614d: partitions that a topic was given later began at their end, and
+// what was written before they were found was left out.
+func TestAPartitionThatIsAddedBeginsWithItsFirstRecord(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 2)
+	w.east.create(t, "orders", 2)
+	for p := range int32(2) {
+		w.west.produce(t, "orders", p, 0, 10)
+	}
+	list := w.from(flow.StartLatest, 2)
+	list[1].Newborn = true
+	n := w.node("a", nil)
+	n.Assign(list)
+	eventually(t, "caught up", func() bool { return n.caughtUp(2) })
+	if got := w.east.read(t, "orders", 1, 10); len(got) != 10 {
+		t.Errorf("%d records of the partition that was added, want 10", len(got))
+	}
+	if gaps := w.gaps(); gaps[ledger.NotAsked.String()] != 10 || len(gaps) != 1 {
+		t.Errorf("gaps %v, want the 10 of the old partition, not asked for", gaps)
+	}
+}
+
+// What is there at the first look may be older than the flow; what comes later is not.
+func TestALookTellsWhatIsNew(t *testing.T) {
+	var d Discoverer
+	look := func(ids ...byte) (newborn int) {
+		topics := map[string]found{}
+		for _, id := range ids {
+			topics[fmt.Sprint(id)] = found{id: ledger.TopicID{id}}
+		}
+		d.markNewborn(topics)
+		for _, f := range topics {
+			if f.newborn {
+				newborn++
+			}
+		}
+		return newborn
+	}
+	for i, c := range []struct {
+		ids  []byte
+		want int
+	}{{[]byte{1, 2}, 0}, {[]byte{1, 2}, 0}, {[]byte{1, 2, 3}, 1}, {[]byte{1, 4}, 1}, {[]byte{0, 1, 4}, 0}} {
+		if got := look(c.ids...); got != c.want {
+			t.Errorf("look %d: %d are new, want %d", i, got, c.want)
+		}
+	}
+}
+
 func TestACopyFromWhereAGroupStands(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -19,6 +19,10 @@ type Topic struct {
 	Destination   string
 	DestinationID ledger.TopicID // zero while it does not exist
 	Partitions    int32          // of the source
+	// Newborn is how many of them, the last ones, came to the source while the flow
+	// looked at it: their copies begin with their first record, wherever the flow
+	// starts, since nobody may have wanted to leave out what was not there yet.
+	Newborn int32
 
 	// Offsets is how the copy treats them, [flow.OffsetsPreserve] or
 	// [flow.OffsetsTranslate], as was decided when the destination topic was made.
@@ -44,6 +48,7 @@ type found struct {
 	id         ledger.TopicID
 	partitions int32
 	replicas   int16 // of its first partition, 0 if not known
+	newborn    bool  // of a source topic: it was not there at the last look
 	err        error // why the rest is not known
 
 	mirror    string // of a destination topic: its source, if it is a mirror
@@ -162,7 +167,7 @@ func (l *topicPlanner) planTopic(topic string, from found, destination map[strin
 	}
 	p := topicPlan{Topic: Topic{Source: topic, SourceID: from.id, Destination: to, Partitions: from.partitions, State: Running}, replicas: from.replicas}
 	counterpart, exists := destination[to]
-	p.DestinationID = counterpart.id
+	p.DestinationID, p.Newborn = counterpart.id, newborn(from, known)
 	samePlace := exists && known.Destination == to && known.DestinationID == counterpart.id
 	if samePlace {
 		p.Configs = known.Configs
@@ -180,6 +185,18 @@ func (l *topicPlanner) planTopic(topic string, from found, destination map[strin
 	}
 	l.fidelity.choose(&p, counterpart, exists)
 	return p
+}
+
+// newborn is how many partitions of a topic, which is known or is the zero one, came
+// to the source while somebody looked.
+func newborn(from found, known Topic) int32 {
+	switch {
+	case known.Source == "" && !from.newborn:
+		return 0 // it may be older than the flow, or newly included
+	case known.Source == "" || known.SourceID != from.id:
+		return from.partitions
+	}
+	return known.Newborn + max(0, from.partitions-known.Partitions)
 }
 
 // recreated is what becomes of a topic that was deleted and created again, while

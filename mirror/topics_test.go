@@ -34,6 +34,11 @@ func TestPlanTopics(t *testing.T) {
 			nil, nil, 0,
 			[]topicPlan{{Topic: Topic{Source: "a", SourceID: id(1), Destination: "w.a", Partitions: 2, State: Running}, create: true}},
 		},
+		"born while the flow looked": {
+			facts{"a": {id: id(1), partitions: 2, newborn: true}},
+			nil, nil, 0,
+			[]topicPlan{{Topic: Topic{Source: "a", SourceID: id(1), Destination: "w.a", Partitions: 2, Newborn: 2, State: Running}, create: true}},
+		},
 		"there": {
 			facts{"a": {id: id(1), partitions: 2}},
 			facts{"w.a": {id: id(9), partitions: 3}},
@@ -44,7 +49,7 @@ func TestPlanTopics(t *testing.T) {
 			facts{"a": {id: id(1), partitions: 8}},
 			facts{"w.a": {id: id(9), partitions: 2}},
 			known(1, 9), 0,
-			[]topicPlan{{Topic: Topic{Source: "a", SourceID: id(1), Destination: "w.a", DestinationID: id(9), Partitions: 8, State: Running}, grow: 8}},
+			[]topicPlan{{Topic: Topic{Source: "a", SourceID: id(1), Destination: "w.a", DestinationID: id(9), Partitions: 8, Newborn: 6, State: Running}, grow: 8}},
 		},
 		"destination made anew": {
 			facts{"a": {id: id(1), partitions: 2}},

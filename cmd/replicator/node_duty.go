@@ -164,7 +164,7 @@ func (l *life) reportTopics(ctx context.Context, a cluster.Assignment, topics []
 
 func topicSpec(t mirror.Topic) cluster.TopicSpec {
 	spec := cluster.TopicSpec{
-		Source: t.Source, SourceID: t.SourceID.String(), Destination: t.Destination, Partitions: t.Partitions,
+		Source: t.Source, SourceID: t.SourceID.String(), Destination: t.Destination, Partitions: t.Partitions, Newborn: t.Newborn,
 		Offsets: cmp.Or(t.Offsets, flow.OffsetsTranslate), State: string(t.State), Problem: t.Problem, Fix: t.Fix, Blocked: t.Blocked, Configs: t.Configs,
 	}
 	if !t.GoneSince.IsZero() {
@@ -187,7 +187,7 @@ func knownTopics(s *cluster.State, name string) []mirror.Topic {
 	for _, source := range sortedNames(work.Topics) {
 		spec := work.Topics[source].TopicSpec
 		t := mirror.Topic{
-			Source: spec.Source, Destination: spec.Destination, Partitions: spec.Partitions, Offsets: spec.Offsets,
+			Source: spec.Source, Destination: spec.Destination, Partitions: spec.Partitions, Newborn: spec.Newborn, Offsets: spec.Offsets,
 			State: mirror.State(spec.State), Problem: spec.Problem, Fix: spec.Fix, Blocked: spec.Blocked, Configs: spec.Configs,
 		}
 		t.GoneSince, _ = time.Parse(time.RFC3339, spec.GoneSince) // "" is the zero time

@@ -273,6 +273,7 @@ func mirrorAssignment(state *cluster.State, a cluster.Assignment) (m mirror.Assi
 		Flow: a.Work.Name, Spec: f.Flow, Source: source.Cluster, Destination: destination.Cluster,
 		SourceTopic: a.Work.Topic, DestinationTopic: a.Topic.Destination, Partition: a.Work.Partition,
 		SourceTopicID: id, Epoch: a.Epoch, Offsets: a.Topic.Offsets,
+		Newborn: a.Work.Partition >= a.Topic.Partitions-a.Topic.Newborn,
 	}, true
 }
 
