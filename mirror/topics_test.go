@@ -60,7 +60,7 @@ func TestPlanTopics(t *testing.T) {
 		"both made anew": {
 			facts{"a": {id: id(5), partitions: 2}},
 			nil, known(1, 9), 0,
-			[]topicPlan{{Topic: Topic{Source: "a", SourceID: id(5), Destination: "w.a", Partitions: 2, State: Running}, create: true}},
+			[]topicPlan{{Topic: Topic{Source: "a", SourceID: id(5), Destination: "w.a", Partitions: 2, Newborn: 2, State: Running}, create: true}},
 		},
 		"gone from both":  {nil, nil, known(1, 9), 5, nil},
 		"not listed once": {nil, facts{"w.a": {id: id(9), partitions: 2}}, known(1, 9), 1, []topicPlan{{Topic: known(1, 9)["a"]}}},

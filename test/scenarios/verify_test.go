@@ -42,8 +42,8 @@ func TestVerify(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 
-	// Two sides of a megabyte, at a rate that takes seconds.
-	first := n.startVerification("?bytesPerSecond=327680")
+	// Two sides of a megabyte, at a rate that takes a quarter of a minute.
+	first := n.startVerification("?bytesPerSecond=131072")
 	owner, begun := w.verifier(first.ID, ""), verify.Report{}
 	eventually(t, recovery, "the comparison has come some way", func() error {
 		begun = verify.Report{}
