@@ -30,11 +30,13 @@ func TestVerify(t *testing.T) {
 	w.us.createTopic("orders", 2)
 	w.us.produce("orders", 2, 200)
 	w.us.produceValue("orders", 1, "a value that is to change")
-	for range 16 {
-		w.us.produceValue("orders", 0, strings.Repeat("x", 64<<10))
-	}
 	w.declare("orders")
 	w.running(2)
+	w.copied("orders", 2*200+1)
+	for i := range 16 { // each in a hop of its own: between hops a verification can be gone on with
+		w.us.produceValue("orders", 0, strings.Repeat("x", 64<<10))
+		w.copied("orders", 2*200+1+i+1)
+	}
 	const records = 2*200 + 1 + 16
 
 	n := w.liveNode()
