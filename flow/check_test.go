@@ -189,6 +189,7 @@ func TestDiff(t *testing.T) {
 + spec.groups.interval: 1s
 + spec.offsets: translate
 + spec.start: earliest
++ spec.delivery: exactly-once
 + spec.origin: any
 + spec.policies.onDelete: keep
 + spec.policies.deleteAfter: 24h

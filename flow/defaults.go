@@ -9,6 +9,12 @@ const (
 	OffsetsAuto      = "auto"
 )
 
+// Values of [FlowSpec.Delivery].
+const (
+	DeliveryExactlyOnce = "exactly-once"
+	DeliveryAtLeastOnce = "at-least-once"
+)
+
 // Values of [FlowSpec.Origin].
 const (
 	OriginAny   = "any"
@@ -51,6 +57,10 @@ const (
 	// DefaultStart copies all there is: a flow that begins at the end would
 	// silently leave data behind.
 	DefaultStart = StartEarliest
+
+	// DefaultDelivery is never weakened by itself: a destination that cannot give it
+	// shows, and somebody decides.
+	DefaultDelivery = DeliveryExactlyOnce
 
 	// DefaultOrigin carries records on from cluster to cluster, each once: what has
 	// been in a place is not copied back to it.
@@ -140,6 +150,7 @@ func (o Object) fillDefaults() {
 		spec := &o.Flow.Spec
 		setDefault(&spec.Offsets, DefaultOffsets)
 		setDefault(&spec.Start, DefaultStart)
+		setDefault(&spec.Delivery, DefaultDelivery)
 		setDefault(&spec.Origin, DefaultOrigin)
 		if spec.Topics.Configs.Sync == nil {
 			follow := true

@@ -73,6 +73,9 @@ type FlowSpec struct { //nolint:revive // Spec alone would hide that clusters an
 	Offsets string `yaml:"offsets,omitempty" json:"offsets,omitempty"`
 	// Start is where a copy without history begins.
 	Start Start `yaml:"start,omitempty" json:"start,omitempty"`
+	// Delivery is [DeliveryExactlyOnce], or [DeliveryAtLeastOnce] into a destination
+	// that has no transactions to give.
+	Delivery string `yaml:"delivery,omitempty" json:"delivery,omitempty"`
 	// Origin is [OriginAny] or [OriginLocal]: whether records are copied that came to
 	// the source from elsewhere, too.
 	Origin string `yaml:"origin,omitempty" json:"origin,omitempty"`

@@ -79,7 +79,7 @@ func TestMinimalGetsDefaults(t *testing.T) {
 	}
 	follow := true
 	want := flow.FlowSpec{
-		Source: "dc1", Destination: "dc2", Offsets: "translate", Start: "earliest", Origin: "any",
+		Source: "dc1", Destination: "dc2", Offsets: "translate", Start: "earliest", Delivery: "exactly-once", Origin: "any",
 		Topics:   flow.TopicSelector{Selector: flow.Selector{Include: []string{"*"}}, Configs: flow.ConfigSync{Sync: &follow, OnDrift: "report"}},
 		Policies: flow.FlowPolicies{OnDelete: "keep", DeleteAfter: flow.Duration(24 * time.Hour), OnRecreate: "stop", OnGap: "continue", OnTruncate: "stop", OnLoss: "recopy"},
 	}

@@ -214,6 +214,7 @@ func (v *validator) flow(s *FlowSpec) {
 	if _, grouped := s.Start.Group(); s.Start != "" && s.Start != StartEarliest && s.Start != StartLatest && !timed && !grouped {
 		v.fault("spec.start", fmt.Sprintf("%q is not known here", string(s.Start)), startFix)
 	}
+	v.oneOf("spec.delivery", s.Delivery, false, DeliveryExactlyOnce, DeliveryAtLeastOnce)
 	v.oneOf("spec.origin", s.Origin, false, OriginAny, OriginLocal)
 	path := "spec.limits.bytesPerSecond"
 	if limit := s.Limits.BytesPerSecond; limit < MinBytesPerSecond && (limit != 0 || v.written(path)) {

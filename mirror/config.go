@@ -41,8 +41,12 @@ type Lane struct {
 	TransactionalID string
 	ClusterID       string // destination's cluster.id
 	ProducerID      int64
-	ProducerEpoch   int16
+	ProducerEpoch   int16 // unfenced: the lane has no transactions, and nobody can fence it
 }
+
+// unfenced is the epoch under which a lane without transactions is registered. That
+// it is registered at all ends it: an ended incarnation is refused.
+const unfenced = -1
 
 // Lanes is the register of lanes, which raft keeps: what makes a takeover find
 // every producer that a dead node may still have. It is safe for concurrent use.
@@ -72,6 +76,9 @@ type Position struct {
 	// SourceLeaderEpoch is that of the source at Next-1, DestinationLeaderEpoch that
 	// of the destination when it took the last record; -1 if not known.
 	SourceLeaderEpoch, DestinationLeaderEpoch int32
+	// Plain says that a lane without transactions may have written behind the last
+	// hop.
+	Plain bool
 	// Epochs are the source's leader epochs, ascending; the oldest may be left out.
 	Epochs []SourceEpoch
 }

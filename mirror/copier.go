@@ -66,11 +66,13 @@ type copier struct {
 	committed int64 // -1: not known
 	// committedEpoch is the source's leader epoch at committed-1, -1 if not known.
 	committedEpoch int32
-	destNext       int64 // least offset that the next batch can get, 0: not known
-	destEpoch      int32 // the destination's leader epoch that had the last record, -1
-	destGuarded    int32 // its leader epoch for which that was found to be so, -1
-	destLoose      bool  // what lies between may be aborted batches of ours
-	start, end     int64 // of the source, -1
+	destNext       int64    // least offset that the next batch can get, 0: not known
+	destEpoch      int32    // the destination's leader epoch that had the last record, -1
+	destGuarded    int32    // its leader epoch for which that was found to be so, -1
+	destLoose      bool     // what lies between may be aborted batches of ours
+	remnant        *remnant // of the destination, not matched yet; nil: nothing is to be matched
+	matched        bool     // the destination was read to its end, and nothing was written since
+	start, end     int64    // of the source, -1
 	stable         int64
 	stableAt       time.Time // when stable last moved, or was last known to be the end
 	answeredAt     time.Time // when the source last answered a fetch of this copy
@@ -81,6 +83,7 @@ type copier struct {
 	records        int64
 	bytes          int64
 	foreign        int64
+	doubled        int64
 	recordRate     meter
 	byteRate       meter
 	offsetRate     meter // of committed, gaps included
@@ -176,7 +179,7 @@ func (c *copier) unresolved(generation uint64, why error) bool {
 // without history. What lies between it and start is declared as not asked for,
 // in the transaction that says that the copy has begun.
 // So is correct, if anything was lost.
-func (c *copier) begin(at Position, lim limits, start int64, correct *correction) {
+func (c *copier) begin(at Position, lim limits, start int64, correct *correction, behind *remnant) {
 	c.mu.Lock()
 	c.preparing = false
 	c.limits = lim
@@ -189,6 +192,13 @@ func (c *copier) begin(at Position, lim limits, start int64, correct *correction
 	c.destEpoch, c.destGuarded = at.DestinationLeaderEpoch, at.DestinationLeaderEpoch
 	c.moveTo(at.Next, at.SourceLeaderEpoch)
 	c.destNext = max(0, at.Destination)
+	c.remnant, c.matched = nil, false
+	if behind != nil {
+		c.destNext, c.destLoose, c.matched = max(c.destNext, behind.end), false, true
+		if len(behind.records) > 0 {
+			c.remnant = behind
+		}
+	}
 	if start > at.Next {
 		c.queue = append(c.queue, queued{chunk: gapChunk(at.Next, start, ledger.NotAsked, -1)})
 		c.fetchNext = start
@@ -365,7 +375,7 @@ func (c *copier) enter() *part {
 		return nil
 	}
 	c.inTxn = true
-	return &part{c: c, id: c.id, key: c.key, from: c.committed, next: c.committed, fromEpoch: c.committedEpoch, expect: c.destNext, loose: c.destLoose, begin: c.beginDue, correct: c.correct, hopAt: c.lastHop}
+	return &part{c: c, id: c.id, key: c.key, from: c.committed, next: c.committed, fromEpoch: c.committedEpoch, expect: c.destNext, loose: c.destLoose, begin: c.beginDue, correct: c.correct, hopAt: c.lastHop, remnant: c.remnant, matched: c.matched}
 }
 
 // take gives the writer the next chunk of a copier in its transaction; more says
@@ -379,6 +389,21 @@ func (c *copier) take() (q queued, ok, more bool) {
 	q, c.queue = c.queue[0], c.queue[1:]
 	c.queuedSize -= int64(len(q.batch))
 	return q, true, len(c.queue) > 0
+}
+
+// putBack gives the writer chunks first that it is to take next.
+func (c *copier) putBack(chunks []chunk) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopping {
+		return
+	}
+	first := make([]queued, len(chunks))
+	for i, k := range chunks {
+		first[i] = queued{chunk: k}
+		c.queuedSize += int64(len(k.batch))
+	}
+	c.queue = append(first, c.queue...)
 }
 
 // commit says that the transaction with part p is committed.
@@ -399,6 +424,16 @@ func (c *copier) commit(p *part, now time.Time) {
 	c.records += p.records
 	c.bytes += p.bytes
 	c.foreign += p.foreign
+	c.doubled += p.doubled
+	if c.remnant != nil {
+		c.doubled += c.remnant.doubled
+		p.doubled += c.remnant.doubled
+		c.remnant.doubled = 0
+		if len(c.remnant.records) == 0 {
+			c.remnant = nil
+		}
+	}
+	c.matched = p.matched
 	c.recordRate.add(p.records, now)
 	c.byteRate.add(p.bytes, now)
 	c.lastCommit, c.lastHop = now, p.hopAt
@@ -410,6 +445,7 @@ func (c *copier) commit(p *part, now time.Time) {
 	c.metrics.Records.Add(p.records)
 	c.metrics.Bytes.Add(p.bytes)
 	c.metrics.Foreign.Add(p.foreign)
+	c.metrics.Doubled.Add(p.doubled)
 	if again && !stopping {
 		c.writer.ready(c)
 	}
@@ -535,7 +571,7 @@ func (c *copier) status(now time.Time) CopyStatus {
 		Partition: c.a.Partition, Epoch: c.a.Epoch,
 		State: c.state, Reason: c.reason, Fix: c.fix,
 		Position: c.committed, SourceEnd: c.end, SourceStable: c.stable, SourceStart: c.start,
-		Lag: c.lag.lag(now), Records: c.records, Bytes: c.bytes, ForeignRecords: c.foreign,
+		Lag: c.lag.lag(now), Records: c.records, Bytes: c.bytes, ForeignRecords: c.foreign, MayBeDoubled: c.doubled,
 		RecordsPerSecond: c.recordRate.perSecond(now), BytesPerSecond: c.byteRate.perSecond(now), LastCommit: c.lastCommit,
 	}
 	s.LagBytes, s.CatchUp, s.Exposure = -1, -1, exposure(s.Lag, c.answeredAt, now)

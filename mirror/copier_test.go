@@ -15,7 +15,7 @@ func runningCopier(t *testing.T, topic string) *copier {
 	c := newCopier(Assignment{SourceTopic: topic, DestinationTopic: topic}, func() {}, &Metrics{})
 	c.writer = &lane{readyList: newReadyList()}
 	c.setID(ledger.CopyID{Source: ledger.End{Cluster: "west"}, Destination: ledger.End{Cluster: "east"}}, nil)
-	c.begin(Position{}, limits{}, 0, nil)
+	c.begin(Position{}, limits{}, 0, nil, nil)
 	return c
 }
 

@@ -152,7 +152,11 @@ func (f *flowRun) run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	f.addLane = func() *lane {
 		n := f.numbers.take(f.destination.id)
-		l := newLane(f.cfg, laneID(&f.cfg, f.destination.id, n), f.destination, f.metrics, f.log)
+		plain, id := f.spec.Spec.Delivery == flow.DeliveryAtLeastOnce, laneID(&f.cfg, f.destination.id, n)
+		if plain {
+			id = ledger.PlainLane(id)
+		}
+		l := newLane(f.cfg, id, plain, f.destination, f.metrics, f.log)
 		g.Go(func() error {
 			defer f.numbers.give(f.destination.id, n)
 			return l.run(gctx)

@@ -15,12 +15,14 @@ import (
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
-// lane is one transactional id and the loop that writes with it: for all copies
-// that are ready, transaction after transaction. run is the only goroutine that
-// touches anything below complaint.
+// lane is one producer id and the loop that writes with it: for all copies that are
+// ready, transaction after transaction. Its session is what a transaction is at the
+// destination, or without one. run is the only goroutine that touches anything below
+// complaint.
 type lane struct {
 	Config
-	id          string // transactional id
+	id          string // of exactly-once: the transactional id
+	plain       bool   // at-least-once: its transactions are none to the destination
 	destination *peer
 	metrics     *Metrics
 	log         *slog.Logger
@@ -29,28 +31,33 @@ type lane struct {
 	readyList
 	complaint
 
-	coordinator *coordinator
-	conns       map[int32]*kafka.Conn
-	pid         int64
-	epoch       int16
-	announced   int64 // the producer id that the ledger has as ours, -1
-	sequence    map[flow.TopicPartition]int32
-	writer      ledger.WriterID
-	chains      map[int32]*ledger.Chain
+	session   session
+	conns     map[int32]*kafka.Conn
+	pid       int64
+	epoch     int16
+	announced int64 // the producer id that the ledger has as ours, -1
+	sequence  map[flow.TopicPartition]int32
+	writer    ledger.WriterID
+	chains    map[int32]*ledger.Chain
 
 	open     bool    // a transaction may be open
 	doubt    []*part // of the transaction that failed; nil when none did
 	unclear  bool    // its commit was asked for and not answered
 	interval time.Duration
-	limit    int64 // bytes that a transaction may hold
+	limit    int64 // bytes that a transaction may hold, at most most
+	most     int64
 }
 
-func newLane(cfg Config, id string, destination *peer, m *Metrics, log *slog.Logger) *lane {
+func newLane(cfg Config, id string, plain bool, destination *peer, m *Metrics, log *slog.Logger) *lane {
 	l := &lane{
-		Config: cfg, id: id, destination: destination, metrics: m, log: log.With("lane", id),
-		readyList: newReadyList(), conns: map[int32]*kafka.Conn{}, announced: -1, interval: cfg.CommitInterval, limit: transactionBytes,
+		Config: cfg, id: id, plain: plain, destination: destination, metrics: m, log: log.With("lane", id),
+		readyList: newReadyList(), conns: map[int32]*kafka.Conn{}, announced: -1, interval: cfg.CommitInterval, limit: transactionBytes, most: transactionBytes,
 	}
-	l.coordinator = &coordinator{peer: destination, clientID: cfg.ClientID, id: id, timeout: cfg.TransactionTimeout, waiting: l.say}
+	if plain {
+		l.session, l.limit, l.most = &plainSession{peer: destination, pid: -1}, plainBytes, plainBytes
+		return l
+	}
+	l.session = &coordinator{peer: destination, clientID: cfg.ClientID, id: id, timeout: cfg.TransactionTimeout, waiting: l.say}
 	return l
 }
 
@@ -93,7 +100,7 @@ func (l *lane) end() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), l.StopTimeout)
 	defer cancel()
-	_, _, err := l.coordinator.init(ctx)
+	_, _, err := l.session.init(ctx)
 	if err == nil {
 		l.open = false
 		err = l.settle(ctx)
@@ -105,7 +112,7 @@ func (l *lane) end() error {
 }
 
 func (l *lane) close() {
-	l.coordinator.close()
+	l.session.close()
 	for id, conn := range l.conns {
 		_ = conn.Close()
 		delete(l.conns, id)
@@ -121,12 +128,16 @@ func (l *lane) start(ctx context.Context) error {
 		_ = conn.Close()
 		delete(l.conns, id)
 	}
-	pid, epoch, err := l.coordinator.init(ctx)
+	pid, epoch, err := l.session.init(ctx)
 	if err != nil {
 		return fmt.Errorf("open lane: %w", err)
 	}
 	l.open = false // what was is settled
-	err = l.Lanes.Register(ctx, Lane{TransactionalID: l.id, ClusterID: l.destination.id, ProducerID: pid, ProducerEpoch: epoch})
+	registered := Lane{TransactionalID: l.id, ClusterID: l.destination.id, ProducerID: pid, ProducerEpoch: epoch}
+	if l.plain {
+		registered.ProducerEpoch = unfenced
+	}
+	err = l.Lanes.Register(ctx, registered)
 	if errors.Is(err, ErrEnded) {
 		return fmt.Errorf("register lane %s: %w: %w", l.id, ErrFenced, err)
 	}
@@ -141,7 +152,7 @@ func (l *lane) start(ctx context.Context) error {
 	if err := l.settle(ctx); err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
-	if l.announced != pid {
+	if l.announced != pid || l.plain {
 		if err := l.announce(ctx); err != nil {
 			return fmt.Errorf("announce producer id %d: %w", pid, err)
 		}
@@ -157,7 +168,7 @@ func (l *lane) settle(ctx context.Context) error {
 	for len(l.doubt) > 0 {
 		p := l.doubt[0]
 		position, epoch := p.from, p.fromEpoch
-		if l.unclear {
+		if l.unclear && !l.plain {
 			at, err := l.Positions.Position(ctx, l.destination.cluster.Metadata.Name, p.id)
 			if err != nil {
 				return err
@@ -167,9 +178,13 @@ func (l *lane) settle(ctx context.Context) error {
 			}
 			if err := ownedBy(at, &l.Config, p.c.a.Epoch); err != nil {
 				p.fault = err
-			} else if p.correct != nil {
-				p.fault = fmt.Errorf("%w: whether the ledger was told is not known", errSuspect)
 			}
+		}
+		if p.fault == nil && p.correct != nil && (l.unclear || l.plain) {
+			p.fault = fmt.Errorf("%w: whether the ledger was told is not known", errSuspect)
+		}
+		if p.fault == nil && (l.plain && p.sent || p.remnant != nil) {
+			p.fault = errUnmatched
 		}
 		p.c.settle(position, epoch, p.fault)
 		l.doubt = l.doubt[1:]
@@ -206,7 +221,7 @@ func (l *lane) serve(ctx context.Context, wait *backoff) error {
 		hard, cancel := l.hard(ctx)
 		t := newTransaction(l)
 		err := t.run(ctx, hard)
-		l.limit = nextLimit(l.limit, t.bytes, err == nil, errors.Is(hard.Err(), context.DeadlineExceeded))
+		l.limit = nextLimit(l.limit, l.most, t.bytes, err == nil, errors.Is(hard.Err(), context.DeadlineExceeded))
 		cancel()
 		if err != nil {
 			l.metrics.Aborts.Add(1)
@@ -233,12 +248,12 @@ const minTransactionBytes = 2 << 20
 // nextLimit is how much the next transaction may hold. A destination that is slower
 // than a transaction is full (its quota, its link) would time out every one of them:
 // they become smaller until they pass, and grow again then.
-func nextLimit(limit, held int64, committed, late bool) int64 {
+func nextLimit(limit, most, held int64, committed, late bool) int64 {
 	switch {
 	case late:
 		return max(min(limit, held)/4, minTransactionBytes)
 	case committed && held >= limit:
-		return min(limit+limit/8, transactionBytes)
+		return min(limit+limit/8, most)
 	}
 	return limit
 }
@@ -258,7 +273,9 @@ func (l *lane) hard(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // announce registers the producer id in the ledger, in a transaction of its own:
-// a reader that meets a batch of ours finds its writer there already.
+// a reader that meets a batch of ours finds its writer there already. A lane without
+// transactions does so in every partition of the ledger and after each fault: by its
+// new epoch, what it had in flight there is refused from then on.
 func (l *lane) announce(ctx context.Context) error {
 	ctx, cancel := l.hard(ctx)
 	defer cancel()

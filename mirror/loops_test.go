@@ -487,7 +487,7 @@ func TestEqualProducerIDs(t *testing.T) {
 	atRest(t, both.last)
 	writers := map[string]int64{} // by cluster
 	for _, l := range both.fleet.lanes {
-		if both.maps.Replicator(l.ClusterID, l.ProducerID) {
+		if known, plain := both.maps.Replicator(l.ClusterID, l.ProducerID); known && !plain {
 			writers[l.ClusterID] = l.ProducerID
 		}
 	}

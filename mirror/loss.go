@@ -209,14 +209,21 @@ func (f *flowRun) dialLeader(ctx context.Context, tp flow.TopicPartition) (*kafk
 	return kafka.Dial(ctx, f.destination.cluster, v.brokers[leader], f.cfg.ClientID)
 }
 
-// readAt fetches a partition, read_committed, from an offset on.
-func readAt(ctx context.Context, conn *kafka.Conn, tp flow.TopicPartition, offset int64) (*kmsg.FetchResponseTopicPartition, error) {
+// Isolation levels of a fetch.
+const (
+	readUncommitted int8 = 0
+	readCommitted   int8 = 1
+)
+
+// readAt fetches a partition from an offset on. With an error of the partition comes
+// what the broker says of it.
+func readAt(ctx context.Context, conn *kafka.Conn, tp flow.TopicPartition, offset int64, size int32, isolation int8) (*kmsg.FetchResponseTopicPartition, error) {
 	req := kmsg.NewPtrFetchRequest()
-	req.ReplicaID, req.MinBytes, req.MaxBytes, req.IsolationLevel = -1, 0, minPartitionBytes, 1
+	req.ReplicaID, req.MinBytes, req.MaxBytes, req.IsolationLevel = -1, 0, size, isolation
 	t := kmsg.NewFetchRequestTopic()
 	t.Topic = tp.Topic
 	p := kmsg.NewFetchRequestTopicPartition()
-	p.Partition, p.FetchOffset, p.PartitionMaxBytes = tp.Partition, offset, minPartitionBytes
+	p.Partition, p.FetchOffset, p.PartitionMaxBytes = tp.Partition, offset, size
 	t.Partitions = append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
 	answer, err := conn.Request(ctx, req, 11)
@@ -228,19 +235,21 @@ func readAt(ctx context.Context, conn *kafka.Conn, tp flow.TopicPartition, offse
 	if err == nil && (len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1) {
 		err = kerr.UnknownServerError
 	}
+	var got *kmsg.FetchResponseTopicPartition
 	if err == nil {
-		err = kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
+		got = &resp.Topics[0].Partitions[0]
+		err = kerr.ErrorForCode(got.ErrorCode)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %v at offset %d: %w", tp, offset, err)
+		return got, fmt.Errorf("read %v at offset %d: %w", tp, offset, err)
 	}
-	return &resp.Topics[0].Partitions[0], nil
+	return got, nil
 }
 
 // endsTransaction says whether the batch before an offset is one that a
 // transaction wrote and that ends there, as the last of a copy does.
 func endsTransaction(ctx context.Context, conn *kafka.Conn, tp flow.TopicPartition, offset int64) (bool, error) {
-	p, err := readAt(ctx, conn, tp, offset-1)
+	p, err := readAt(ctx, conn, tp, offset-1, minPartitionBytes, readCommitted)
 	if err != nil {
 		return false, err
 	}
@@ -255,7 +264,7 @@ func endsTransaction(ctx context.Context, conn *kafka.Conn, tp flow.TopicPartiti
 // markers and what was aborted.
 func nothingCommitted(ctx context.Context, conn *kafka.Conn, tp flow.TopicPartition, from, end int64) (bool, error) {
 	for from < end {
-		p, err := readAt(ctx, conn, tp, from)
+		p, err := readAt(ctx, conn, tp, from, minPartitionBytes, readCommitted)
 		if err != nil {
 			return false, err
 		}

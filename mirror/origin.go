@@ -14,11 +14,14 @@ import (
 // concurrent use.
 type Origins interface {
 	// Replicator says whether the ledger, as far as it has been read, has a producer
-	// id as a replicator's.
-	Replicator(cluster string, producerID int64) bool
+	// id as a replicator's, and whether as one that writes without transactions.
+	Replicator(cluster string, producerID int64) (known, plain bool)
 	// Origin is where the record at an offset is from, if a hop that has been read
 	// tells.
 	Origin(at ledger.End, offset int64) (ledger.Origin, bool)
+	// Stray says that no hop tells of a record though hops tell of what was written
+	// behind it: a replicator that writes without transactions wrote it twice.
+	Stray(at ledger.End, offset int64) bool
 	// ReadLedger returns when everything that was in the ledger at the call has been
 	// read; exists is false if the cluster shows no ledger. It returns an error if the
 	// ledger cannot be read, is not the one that it was, or may have lost entries.
@@ -55,7 +58,8 @@ func (e *openQuestion) Error() string {
 // the ledger has been read to its end since the batch was fetched: a lane registers
 // its producer id before its first batch. That answer stays. One of a producer that
 // the ledger has is as its hop says, which is visible when its data is; a lane writes
-// transactional batches only, so another one with its producer id is not the lane's.
+// transactional batches only, or none, so another one with its producer id is not the
+// lane's.
 // In a mirror topic the producer ids are another cluster's and say nothing.
 type provenance struct {
 	origins     Origins
@@ -107,37 +111,44 @@ func (p *provenance) rule(q question) (r ruling, ok bool) {
 	case p.locals.has(p.source, q.producerID):
 		p.local = q.producerID
 		return ruling{next: math.MaxInt64}, true
-	case !p.origins.Replicator(p.source.Cluster, q.producerID):
+	}
+	switch known, plain := p.origins.Replicator(p.source.Cluster, q.producerID); {
+	case !known:
 		return ruling{}, false
-	case !q.transactional:
+	case q.transactional == plain: // not how the lane writes
 		return ruling{next: math.MaxInt64}, true
 	case q.decided && q.offset == p.noHop:
 		return ruling{next: q.offset + 1}, true
 	}
-	return p.ruleHop(q.offset)
+	return p.ruleHop(q.offset, !q.transactional)
 }
 
 // ruleMirror decides about what a mirror took over from its source.
 func (p *provenance) ruleMirror(offset int64) (ruling, bool) {
 	switch {
 	case p.whole:
-		return p.ruleHop(offset)
+		return p.ruleHop(offset, false)
 	case p.mirror.of == p.destination:
 		return ruling{skip: ledger.Returned, next: p.mirror.until}, true
 	case p.localOnly:
 		return ruling{skip: ledger.NotLocal, next: p.mirror.until}, true
 	}
-	return p.ruleHop(offset)
+	return p.ruleHop(offset, false)
 }
 
-// ruleHop decides about what a replicator wrote.
-func (p *provenance) ruleHop(offset int64) (ruling, bool) {
+// ruleHop decides about what a replicator wrote, plain: without a transaction.
+func (p *provenance) ruleHop(offset int64, plain bool) (ruling, bool) {
 	if p.from <= offset && offset < p.hop.next {
 		return p.hop, true
 	}
 	o, ok := p.origins.Origin(p.source, offset)
 	if !ok {
-		return ruling{}, false
+		// In a transaction there is no data without its hop.
+		r := ruling{skip: ledger.Doubled, next: offset + 1}
+		if p.whole { // a mirror has what its source has
+			r.skip = 0
+		}
+		return r, plain && p.origins.Stray(p.source, offset)
 	}
 	r := ruling{next: o.Next}
 	switch {
@@ -159,8 +170,10 @@ func (p *provenance) ruleHop(offset int64) (ruling, bool) {
 func (p *provenance) learn(q question) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if q.producerID >= 0 && q.offset >= p.mirror.until && !p.mirror.open && !p.origins.Replicator(p.source.Cluster, q.producerID) {
-		p.locals.add(p.source, q.producerID)
+	if q.producerID >= 0 && q.offset >= p.mirror.until && !p.mirror.open {
+		if known, _ := p.origins.Replicator(p.source.Cluster, q.producerID); !known {
+			p.locals.add(p.source, q.producerID)
+		}
 	}
 	if _, ok := p.origins.Origin(p.source, q.offset); !ok && p.whole && q.decided {
 		p.noHop = q.offset
@@ -171,7 +184,8 @@ func (p *provenance) learn(q question) {
 func (p *provenance) undecided(q question) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !q.decided && q.offset >= p.mirror.until && !p.mirror.open && p.origins.Replicator(p.source.Cluster, q.producerID)
+	known, plain := p.origins.Replicator(p.source.Cluster, q.producerID)
+	return !q.decided && q.offset >= p.mirror.until && !p.mirror.open && known && !plain
 }
 
 // setMirror says what part of the partition is a mirror.

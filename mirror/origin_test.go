@@ -14,6 +14,8 @@ import (
 // told is a ledger as a test tells it.
 type told struct {
 	replicators map[int64]bool
+	plain       bool // they write without transactions
+	strayBelow  int64
 	hops        []toldHop // of partition 0
 }
 
@@ -27,8 +29,8 @@ func life(name string) ledger.Life {
 	return ledger.Life{Cluster: name, TopicID: ledger.TopicID{name[0]}}
 }
 
-func (l *told) Replicator(cluster string, producerID int64) bool {
-	return cluster == "source" && l.replicators[producerID]
+func (l *told) Replicator(cluster string, producerID int64) (known, plain bool) {
+	return cluster == "source" && l.replicators[producerID], l.plain
 }
 
 func (l *told) Origin(at ledger.End, offset int64) (ledger.Origin, bool) {
@@ -43,6 +45,8 @@ func (l *told) Origin(at ledger.End, offset int64) (ledger.Origin, bool) {
 	}
 	return ledger.Origin{}, false
 }
+
+func (l *told) Stray(_ ledger.End, offset int64) bool { return offset < l.strayBelow }
 
 func (l *told) ReadLedger(context.Context, string) (bool, error) { return true, nil }
 

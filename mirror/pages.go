@@ -16,18 +16,30 @@ import (
 // a topic takes by default, since a hop of two thousand tiles is up to 60 kB.
 const pageBytes = 256 << 10
 
+// ledgerPlaces is how many partitions the ledger has.
+func (t *transaction) ledgerPlaces() (int32, error) {
+	topic := t.view.topic(ledger.Topic)
+	if topic.err != nil || len(topic.partitions) == 0 {
+		t.l.destination.wantRefresh()
+		return 0, fmt.Errorf("topic %s: %w", ledger.Topic, orElse(topic.err, kerr.UnknownTopicOrPartition))
+	}
+	return int32(len(topic.partitions)), nil
+}
+
 // writeLedger sends what the transaction has to say to the ledger: for each of
 // its partitions the entries of the copies there, in pages.
 func (t *transaction) writeLedger(ctx context.Context) error {
-	topic := t.view.topic(ledger.Topic)
-	n := int32(len(topic.partitions))
-	if topic.err != nil || n == 0 {
-		t.l.destination.wantRefresh()
-		return fmt.Errorf("topic %s: %w", ledger.Topic, orElse(topic.err, kerr.UnknownTopicOrPartition))
+	n, err := t.ledgerPlaces()
+	if err != nil {
+		return err
 	}
 	pages := map[int32][][]ledger.Entry{}
 	if t.announcement != nil {
-		pages[int32(uint64(t.announcement.ProducerID)%uint64(n))] = [][]ledger.Entry{{t.announcement}}
+		for at := range min(n, ledgerPartitions) {
+			if t.l.plain || at == int32(uint64(t.announcement.ProducerID)%uint64(n)) {
+				pages[at] = [][]ledger.Entry{{t.announcement}}
+			}
+		}
 	}
 	now := time.Now().UTC()
 	for _, p := range t.parts {
@@ -36,8 +48,47 @@ func (t *transaction) writeLedger(ctx context.Context) error {
 			// All entries of a copy are in one partition, even if somebody adds some.
 			at := ledger.PartitionOf(p.id, min(n, ledgerPartitions))
 			pages[at] = appendEntries(pages[at], entries)
+			p.sent = true
 		}
 	}
+	return t.writePages(ctx, pages)
+}
+
+// declare tells the ledger, ahead of the first batches of copies that a lane without
+// transactions writes for, that these have begun: what lies there without a hop is
+// then known for what it may be.
+func (t *transaction) declare(ctx context.Context, batches []outgoingBatch) error {
+	n, err := t.ledgerPlaces()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errLedger, err)
+	}
+	pages := map[int32][][]ledger.Entry{}
+	var told []*part
+	now := time.Now().UTC()
+	for i := range batches {
+		if p := batches[i].part; p.begin && !p.begun {
+			at := ledger.PartitionOf(p.id, min(n, ledgerPartitions))
+			pages[at] = appendEntries(pages[at], t.begins(p, now))
+			told = append(told, p)
+		}
+	}
+	if len(told) == 0 {
+		return nil
+	}
+	if err = t.writePages(ctx, pages); err == nil {
+		err = t.drain(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errLedger, err)
+	}
+	for _, p := range told {
+		p.begun = true
+	}
+	return nil
+}
+
+// writePages sends pages to the partitions of the ledger.
+func (t *transaction) writePages(ctx context.Context, pages map[int32][][]ledger.Entry) error {
 	var fresh []flow.TopicPartition
 	for at := range pages {
 		if tp := (flow.TopicPartition{Topic: ledger.Topic, Partition: at}); !t.added[tp] {
@@ -45,11 +96,10 @@ func (t *transaction) writeLedger(ctx context.Context) error {
 			t.added[tp] = true
 		}
 	}
-	if len(fresh) == 0 {
-		return nil
-	}
-	if err := t.add(ctx, fresh); err != nil {
-		return err
+	if len(fresh) > 0 {
+		if err := t.add(ctx, fresh); err != nil {
+			return err
+		}
 	}
 	for len(pages) > 0 { // one batch of a partition in a request
 		if err := t.sendPages(ctx, pages); err != nil {
@@ -117,22 +167,8 @@ func (t *transaction) page(at int32, entries []ledger.Entry) (record.Batch, erro
 // begun, if this is new, and where its source offsets went.
 func (t *transaction) entriesOf(p *part, now time.Time) []ledger.Entry {
 	var entries []ledger.Entry
-	if p.begin {
-		resume := p.from
-		if p.correct != nil {
-			resume = p.correct.resume
-		}
-		b := beginOf(&t.l.Config, &p.c.a, p.id, resume, now)
-		b.Lane = t.l.id
-		entries = append(entries, b)
-		if text := rulesText(p.c.a.Spec); text != "" {
-			entries = append(entries, &ledger.Rules{Copy: p.key, Epoch: p.c.a.Epoch, From: resume, Text: text, At: now})
-		}
-	}
-	if p.correct != nil {
-		r := p.correct.Retraction
-		r.At = now
-		entries = append(entries, &r)
+	if p.begin && !p.begun {
+		entries = t.begins(p, now)
 	}
 	// Times within a copy never go backwards, whatever the clock does.
 	if p.hopAt.Before(now) {
@@ -165,6 +201,30 @@ func beginOf(cfg *Config, a *Assignment, id ledger.CopyID, resume int64, at time
 		SourceTopic: a.SourceTopic, DestinationTopic: a.DestinationTopic,
 		Flow: a.Flow, Fleet: cfg.Fleet, Node: cfg.Node,
 	}
+}
+
+// begins is that a copy's epoch has begun, with what has to be corrected then.
+func (t *transaction) begins(p *part, now time.Time) []ledger.Entry {
+	lane := t.l.id
+	if p.remnant != nil { // whoever comes next has to look, too
+		lane = ledger.PlainLane(lane)
+	}
+	resume := p.from
+	if p.correct != nil {
+		resume = p.correct.resume
+	}
+	b := beginOf(&t.l.Config, &p.c.a, p.id, resume, now)
+	b.Lane = lane
+	entries := []ledger.Entry{b}
+	if text := rulesText(p.c.a.Spec); text != "" {
+		entries = append(entries, &ledger.Rules{Copy: p.key, Epoch: p.c.a.Epoch, From: resume, Text: text, At: now})
+	}
+	if p.correct != nil {
+		r := p.correct.Retraction
+		r.At = now
+		entries = append(entries, &r)
+	}
+	return entries
 }
 
 // appendEntries adds entries to the last page, or to new ones where they do not

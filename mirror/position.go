@@ -249,7 +249,13 @@ func (f *flowRun) startOne(ctx context.Context, c *copier, at Position, epochEnd
 		if err != nil {
 			return err
 		}
-		c.begin(at, lim, at.Next, correct)
+		var behind *remnant
+		if at.Plain && correct == nil {
+			if behind, err = f.readRemnant(ctx, c, at, lim); err != nil {
+				return err
+			}
+		}
+		c.begin(at, lim, at.Next, correct, behind)
 		return nil
 	}
 	// Without history a copy begins at 0; what the source no longer has then shows
@@ -258,7 +264,7 @@ func (f *flowRun) startOne(ctx context.Context, c *copier, at Position, epochEnd
 	if err != nil {
 		return err
 	}
-	c.begin(at, lim, start, nil)
+	c.begin(at, lim, start, nil, nil)
 	return nil
 }
 

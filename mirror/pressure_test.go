@@ -118,25 +118,25 @@ func TestTransactionsOfASlowDestinationBecomeSmaller(t *testing.T) {
 	limit, passes := int64(transactionBytes), int64(6<<20) // what a destination takes in the time of a transaction
 	tries := 0
 	for ; limit > passes; tries++ {
-		limit = nextLimit(limit, limit, false, true)
+		limit = nextLimit(limit, transactionBytes, limit, false, true)
 	}
 	if tries > 3 || limit < passes/4 {
 		t.Errorf("after %d tries a transaction may hold %d bytes, where %d pass", tries, limit, passes)
 	}
 	small := limit
-	if limit = nextLimit(limit, limit/2, true, false); limit != small {
+	if limit = nextLimit(limit, transactionBytes, limit/2, true, false); limit != small {
 		t.Errorf("one that was not full made the limit %d of %d", limit, small)
 	}
 	for range 100 {
-		limit = nextLimit(limit, limit, true, false)
+		limit = nextLimit(limit, transactionBytes, limit, true, false)
 	}
 	if limit != transactionBytes {
 		t.Errorf("on a fast destination the limit stays at %d", limit)
 	}
-	if limit = nextLimit(limit, 100, false, true); limit != minTransactionBytes {
+	if limit = nextLimit(limit, transactionBytes, 100, false, true); limit != minTransactionBytes {
 		t.Errorf("the least is %d, got %d", minTransactionBytes, limit)
 	}
-	if limit = nextLimit(limit, limit, false, false); limit != minTransactionBytes {
+	if limit = nextLimit(limit, transactionBytes, limit, false, false); limit != minTransactionBytes {
 		t.Errorf("another fault made the limit %d", limit)
 	}
 }

@@ -29,6 +29,7 @@ var (
 	errRefilled      = errors.New("destination log was cut back and written to by others")
 	errSuspect       = errors.New("what was copied may be lost, it is being looked into")
 	errGap           = errors.New("the source deleted records before they were copied")
+	errUnmatched     = errors.New("what was written and not acknowledged is matched with the source")
 	errIntruder      = errors.New("destination log is shorter than what was written to it")
 	errSuperseded    = errors.New("the ledger has a newer epoch of this copy")
 	errClaimed       = errors.New("the ledger says that the copy belongs to another fleet")
@@ -130,7 +131,7 @@ var verdicts = []struct {
 
 	{kerr.TopicAuthorizationFailed, verdict{hold, "allow READ and DESCRIBE on the source topic, WRITE and DESCRIBE on the destination topic"}},
 	{kerr.ClusterAuthorizationFailed, verdict{hold, "allow IDEMPOTENT_WRITE on the destination cluster"}},
-	{kerr.TransactionalIDAuthorizationFailed, verdict{hold, "allow WRITE and DESCRIBE on transactional ids with the prefix waybill."}},
+	{kerr.TransactionalIDAuthorizationFailed, verdict{hold, "allow WRITE and DESCRIBE on transactional ids with the prefix waybill., or, if that cannot be had, set spec.delivery of the flow to at-least-once"}},
 	{kerr.SaslAuthenticationFailed, verdict{hold, "check the user and the secret that the Cluster object refers to"}},
 	{kerr.MessageTooLarge, verdict{hold, "raise max.message.bytes of the destination topic"}},
 	{kerr.RecordListTooLarge, verdict{hold, "raise segment.bytes of the destination topic"}},

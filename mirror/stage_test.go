@@ -58,7 +58,7 @@ func checkChunks(t *testing.T, seed uint64, l *sourceLog, position, next int64, 
 			t.Fatalf("seed %d: chunk at %d: a broker would refuse it", seed, c.from)
 		}
 		c.batch.SetBaseOffset(0)
-		c.batch.Restamp(record.Stamp{ProducerID: 9, Attributes: outgoing(c.batch.Attributes())})
+		c.batch.Restamp(record.Stamp{ProducerID: 9, Attributes: outgoing(c.batch.Attributes(), true)})
 		if err := c.batch.Check(); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}

@@ -64,6 +64,10 @@ type CopyStatus struct {
 	Records        int64 `json:"records"`
 	Bytes          int64 `json:"bytes"`
 	ForeignRecords int64 `json:"foreignRecords"`
+	// MayBeDoubled are records that a copy without transactions found behind its last
+	// hop, or meanwhile, and could not match with the source's: if they are its own
+	// they are there twice.
+	MayBeDoubled int64 `json:"mayBeDoubled"`
 	// Rates over the last ten seconds.
 	RecordsPerSecond float64 `json:"recordsPerSecond"`
 	BytesPerSecond   float64 `json:"bytesPerSecond"`
@@ -176,6 +180,8 @@ type Metrics struct {
 	EncodedBatches atomic.Int64 // produced by the record path; aborted ones count too
 	Quarantined    atomic.Int64 // records put into quarantine; aborted ones count too
 	GapOffsets     atomic.Int64 // source offsets declared as gaps and committed
+	Doubled        atomic.Int64 // records that may be there twice, see CopyStatus.MayBeDoubled
+	Matched        atomic.Int64 // records that were found at the destination, and not written again
 	Foreign        atomic.Int64 // destination offsets that are not ours, found between ours
 	Commits        atomic.Int64 // transactions committed
 	Aborts         atomic.Int64 // transactions given up, whatever became of them

@@ -63,6 +63,9 @@ func (t *takeover) fence(ctx context.Context, destination *peer, say func(error)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for _, l := range lanes {
+		if l.ProducerEpoch == unfenced {
+			continue // it ends with its incarnation
+		}
 		g.Go(func() error {
 			k := &coordinator{
 				peer: destination, clientID: t.cfg.ClientID, id: l.TransactionalID, timeout: t.cfg.TransactionTimeout,

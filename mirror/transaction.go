@@ -62,8 +62,13 @@ type part struct {
 	expect     int64 // least base offset of the next acknowledgement, 0: not known
 	loose      bool  // what lies below that base offset need not be foreign
 	wrote      bool
+	begun      bool     // the ledger has its begin, ahead of its data
+	sent       bool     // something of it may be at the destination
+	remnant    *remnant // what may be there from before; nil: nothing
+	matched    bool     // the tail was looked into, and nothing was written since
 
 	records, bytes, foreign int64
+	doubled                 int64 // may be twice at the destination
 	hopAt                   time.Time
 	leaderEpoch             int32 // destination's
 	fault                   error // the copy's own fault
@@ -181,6 +186,20 @@ func (t *transaction) round(ctx context.Context, ready []*copier) (more []*copie
 			q.release()
 			return nil, t.blame(p, fmt.Errorf("%v: what was fetched goes on at offset %d, the copy is at %d", c.source(), q.from, p.next))
 		}
+		if p.remnant != nil && q.batch != nil && q.aside == nil {
+			pieces, rest := p.remnant.split(&q.chunk, t.l.MaxDecode)
+			if len(pieces) > 0 {
+				q.release()
+				t.found(p, pieces)
+				if len(rest) > 0 {
+					c.putBack(rest)
+				}
+				if len(rest) > 0 && !again {
+					more = append(more, c)
+				}
+				continue
+			}
+		}
 		p.next = q.next
 		p.chunks = append(p.chunks, placed{chunk: q.chunk})
 		if q.batch == nil {
@@ -200,6 +219,11 @@ func (t *transaction) round(ctx context.Context, ready []*copier) (more []*copie
 		}
 		batches = append(batches, outgoingBatch{tp: tp, queued: q, part: p, i: len(p.chunks) - 1})
 	}
+	if t.l.plain {
+		if err := t.declare(ctx, batches); err != nil {
+			return nil, err
+		}
+	}
 	if len(fresh) > 0 {
 		if err := t.l.reach(beforeAdd); err != nil {
 			return nil, err
@@ -214,9 +238,21 @@ func (t *transaction) round(ctx context.Context, ready []*copier) (more []*copie
 	return more, t.send(ctx, batches)
 }
 
+// found takes note of what a copy has at the destination from before.
+func (t *transaction) found(p *part, pieces []placed) {
+	for _, k := range pieces {
+		n := k.records()
+		p.chunks = append(p.chunks, k)
+		p.next, p.expect = k.next, max(p.expect, k.base+n)
+		p.records += n
+		t.l.metrics.Matched.Add(n)
+	}
+	p.wrote, p.leaderEpoch = true, -1
+}
+
 func (t *transaction) add(ctx context.Context, tps []flow.TopicPartition) error {
 	t.l.open = true
-	err := t.l.coordinator.add(ctx, t.l.pid, t.l.epoch, tps)
+	err := t.l.session.add(ctx, t.l.pid, t.l.epoch, tps)
 	var faults partitionErrors
 	if errors.As(err, &faults) {
 		for _, p := range t.parts {
@@ -270,7 +306,9 @@ func (t *transaction) send(ctx context.Context, batches []outgoingBatch) error {
 		}
 		r.add(b.tp, b.batch, entry{b.part, b.i, count})
 		if b.aside == nil {
-			b.part.leaderEpoch = epoch
+			if b.part.leaderEpoch = epoch; t.l.plain {
+				b.part.leaderEpoch = -1 // no leader checks it, so another one's may be true
+			}
 			b.part.bytes += int64(len(b.batch))
 		}
 		t.bytes += int64(len(b.batch))
@@ -305,7 +343,7 @@ func (t *transaction) stamp(b record.Batch, tp flow.TopicPartition, count int64)
 	t.l.sequence[tp] = record.AddSequence(seq, int32(count))
 	b.SetBaseOffset(0)
 	b.SetLeaderEpoch(-1)
-	b.Restamp(record.Stamp{ProducerID: t.l.pid, ProducerEpoch: t.l.epoch, BaseSequence: seq, Attributes: outgoing(b.Attributes())})
+	b.Restamp(record.Stamp{ProducerID: t.l.pid, ProducerEpoch: t.l.epoch, BaseSequence: seq, Attributes: outgoing(b.Attributes(), !t.l.plain)})
 }
 
 // dispatch sends a request, after the oldest in flight to that broker if there
@@ -323,7 +361,16 @@ func (t *transaction) dispatch(ctx context.Context, broker int32, r *requestBuil
 	}
 	bounded, cancel := context.WithTimeout(ctx, 2*ackTimeout)
 	defer cancel()
-	call := conn.SendProduce(bounded, r.request(t.l.id))
+	for _, e := range r.entries {
+		if e.part != nil {
+			e.part.sent = true
+		}
+	}
+	id := t.l.id
+	if t.l.plain {
+		id = ""
+	}
+	call := conn.SendProduce(bounded, r.request(id))
 	t.flights[broker] = append(t.flights[broker], flight{call, r.entries})
 	return nil
 }
@@ -380,11 +427,17 @@ func (t *transaction) acknowledge(tp flow.TopicPartition, e entry, p *kmsg.Produ
 	}
 	if e.part.expect > 0 && !e.part.loose {
 		own := int64(1) // the commit marker of the transaction before
-		if e.part.wrote {
+		if e.part.wrote || t.l.plain {
 			own = 0
 		}
-		e.part.foreign += max(0, p.BaseOffset-e.part.expect-own)
+		between := max(0, p.BaseOffset-e.part.expect-own)
+		if e.part.matched { // a request from before may have come late
+			e.part.doubled += between
+		} else {
+			e.part.foreign += between
+		}
 	}
+	e.part.matched = false
 	e.part.loose = false
 	e.part.expect = p.BaseOffset + e.count
 	e.part.wrote = true
@@ -459,7 +512,7 @@ func (t *transaction) finish(ctx context.Context) error {
 	}
 	if len(t.added) > 0 {
 		t.unclear = true
-		if err := t.l.coordinator.commit(ctx, t.l.pid, t.l.epoch); err != nil {
+		if err := t.l.session.commit(ctx, t.l.pid, t.l.epoch); err != nil {
 			return err
 		}
 		if err := t.l.reach(afterEndSent); err != nil {

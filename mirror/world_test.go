@@ -31,6 +31,7 @@ type world struct {
 	maps       *offsets.Maps
 	hosts      map[string]*host // those that are bundled
 	fleet      *fleet
+	configure  func(name string, cfg *broker.Config) // of bundled clusters; may be nil
 	log        *slog.Logger
 }
 
@@ -53,13 +54,19 @@ func init() {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	return newWorldOf(t, nil)
+}
+
+// newWorldOf is newWorld with brokers that a test configures.
+func newWorldOf(t testing.TB, configure func(name string, cfg *broker.Config)) *world {
+	t.Helper()
 	level := slog.LevelError + 1
 	if os.Getenv("MIRROR_LOG") != "" {
 		level = slog.LevelDebug
 	}
 	w := &world{
 		t: t, hosts: map[string]*host{}, maps: offsets.NewMaps(), fleet: &fleet{ended: map[uint64]bool{}, lanes: map[string]registered{}},
-		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+		configure: configure, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	}
 	w.west, w.east = w.site("west"), w.site("east")
 	readInto(w, w.maps, w.west)
@@ -104,6 +111,9 @@ func (w *world) bundled(name string) *flow.Cluster {
 	cfg := broker.DefaultConfig()
 	cfg.Dir, cfg.Provenance, cfg.AutoCreateTopics = "data", false, false
 	cfg.Listeners = []broker.Listener{{Name: "plain", Addr: "127.0.0.1:0", Protocol: broker.Plaintext}}
+	if w.configure != nil {
+		w.configure(name, &cfg)
+	}
 	mem := vfs.NewMem()
 	cfg.FS = mem
 	if _, bench := w.t.(*testing.B); bench {
@@ -240,7 +250,7 @@ func (w *world) PositionBefore(ctx context.Context, destination string, id ledge
 }
 
 func positionOf(p offsets.Position) Position {
-	out := Position{p.Exists, p.Epoch, p.Fleet, p.Next, p.Destination, p.SourceLeaderEpoch, p.DestinationLeaderEpoch, nil}
+	out := Position{p.Exists, p.Epoch, p.Fleet, p.Next, p.Destination, p.SourceLeaderEpoch, p.DestinationLeaderEpoch, p.Plain, nil}
 	for _, e := range p.Epochs {
 		out.Epochs = append(out.Epochs, SourceEpoch(e))
 	}

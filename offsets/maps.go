@@ -39,7 +39,7 @@ type Maps struct {
 	topics  map[string]ledger.TopicID       // of the ledgers, by cluster.id
 	next    map[place]int64                 // what is applied already ends here
 	waived  map[place]int64                 // faults up to here count no more
-	writers map[string]map[int64]bool       // replicators' producer ids, by cluster.id
+	writers map[string]map[int64]writerKind // replicators' producer ids, by cluster.id
 }
 
 // entry is one copy. Its Map is replaced, not changed, once it was handed out.
@@ -85,7 +85,7 @@ func NewMaps() *Maps {
 		ledgers: map[string]Ledger{}, copies: map[ledger.CopyKey]*entry{}, names: map[nameKey][]ledger.CopyKey{},
 		into: map[ledger.End][]ledger.CopyKey{}, faults: map[place]fault{},
 		topics: map[string]ledger.TopicID{}, next: map[place]int64{}, waived: map[place]int64{},
-		writers: map[string]map[int64]bool{},
+		writers: map[string]map[int64]writerKind{},
 	}
 }
 
@@ -296,9 +296,12 @@ func (ms *Maps) Damages() []Damage {
 type Position struct {
 	// Exists says that the ledger knows the copy; if not, the rest means nothing.
 	Exists bool
-	Epoch  uint64 // of its last Begin or hop
-	Fleet  string // that claimed it last
-	Next   int64  // source offset from which it goes on
+	// Plain says that whoever has begun it last wrote without transactions: there may
+	// be records at the destination that no hop tells of.
+	Plain bool
+	Epoch uint64 // of its last Begin or hop
+	Fleet string // that claimed it last
+	Next  int64  // source offset from which it goes on
 	// Destination is the offset after the last record that it wrote, -1 if none.
 	Destination int64
 	// SourceLeaderEpoch is the source's as of the last hop, DestinationLeaderEpoch
@@ -346,7 +349,7 @@ func (ms *Maps) PositionBefore(ctx context.Context, cluster string, id ledger.Co
 		return Position{}, fmt.Errorf("position of a copy: %w: its begin is missing", ErrUncertain)
 	}
 	p := Position{
-		Exists: true, Epoch: c.m.Epoch(), Fleet: c.m.begin.Fleet, Next: c.m.Next(), Destination: c.m.DestinationNext(),
+		Exists: true, Plain: c.m.begin.Plain(), Epoch: c.m.Epoch(), Fleet: c.m.begin.Fleet, Next: c.m.Next(), Destination: c.m.DestinationNext(),
 		SourceLeaderEpoch: c.m.sourceEpoch, DestinationLeaderEpoch: c.m.destinationEpoch, Epochs: c.m.epochs[:len(c.m.epochs):len(c.m.epochs)],
 	}
 	if source < math.MaxInt64 || destination < math.MaxInt64 {

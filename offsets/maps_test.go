@@ -55,8 +55,8 @@ func TestPosition(t *testing.T) {
 		err  string
 	}{
 		{"never heard of", func(*Maps) {}, Position{}, ""},
-		{"begun", func(ms *Maps) { feed(ms, 0, begin(4, 7)) }, Position{true, 4, "prod", 7, -1, -1, -1, nil}, ""},
-		{"copied", func(ms *Maps) { feed(ms, 0, begin(4, 7), hop(4, 7, 5, 20)) }, Position{true, 4, "prod", 12, 25, 0, 0, []SourceEpoch{{7, 0}}}, ""},
+		{"begun", func(ms *Maps) { feed(ms, 0, begin(4, 7)) }, Position{true, false, 4, "prod", 7, -1, -1, -1, nil}, ""},
+		{"copied", func(ms *Maps) { feed(ms, 0, begin(4, 7), hop(4, 7, 5, 20)) }, Position{true, false, 4, "prod", 12, 25, 0, 0, []SourceEpoch{{7, 0}}}, ""},
 		{"no begin", func(ms *Maps) { feed(ms, 0, hop(4, 7, 5, 20)) }, Position{}, "its begin is missing"},
 		{"a page is lost after the last hop", func(ms *Maps) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
@@ -66,7 +66,7 @@ func TestPosition(t *testing.T) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
 			lost(ms, 2)
 			feed(ms, 3, hop(1, 5, 5, 5))
-		}, Position{true, 1, "prod", 10, 10, 0, 0, []SourceEpoch{{0, 0}}}, ""},
+		}, Position{true, false, 1, "prod", 10, 10, 0, 0, []SourceEpoch{{0, 0}}}, ""},
 		{"the next hop shows that it was", func(ms *Maps) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
 			lost(ms, 2)
@@ -85,25 +85,25 @@ func TestPosition(t *testing.T) {
 			feed(ms, 0, begin(1, 0))
 			missing(ms, 5)
 			feed(ms, 5, hop(1, 0, 5, 0))
-		}, Position{true, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
+		}, Position{true, false, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
 		{"an unknown copy in a damaged ledger", func(ms *Maps) { lost(ms, 2) }, Position{}, "checksum does not match"},
 		{"an unknown copy in a ledger without its beginning", func(ms *Maps) { gone(ms, 100) }, Position{}, "below offset 100 do not exist"},
 		{"a copy that began after what is gone", func(ms *Maps) {
 			gone(ms, 100)
 			feed(ms, 100, begin(1, 0), hop(1, 0, 5, 0))
-		}, Position{true, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
+		}, Position{true, false, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
 		{"a foreign record", func(ms *Maps) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
 			ms.Corrupt(tail.Position{Cluster: "dst", Offset: 9}, &ledger.CorruptError{Foreign: true})
-		}, Position{true, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
+		}, Position{true, false, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
 		{"an old page", func(ms *Maps) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
 			ms.Corrupt(tail.Position{Cluster: "dst", Offset: 9}, &ledger.ChainError{Want: 2, Got: 1})
-		}, Position{true, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
+		}, Position{true, false, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
 		{"damage in another partition", func(ms *Maps) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
 			ms.Corrupt(tail.Position{Cluster: "dst", Partition: 1, Offset: 9}, ledger.ErrVersion)
-		}, Position{true, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
+		}, Position{true, false, 1, "prod", 5, 5, 0, 0, []SourceEpoch{{0, 0}}}, ""},
 		{"entries in another partition", func(ms *Maps) {
 			feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
 			ms.Apply(tail.Position{Cluster: "dst", Partition: 1}, &ledger.Page{Entries: []ledger.Entry{hop(1, 5, 5, 5)}})
@@ -273,13 +273,13 @@ func TestPositionBeforeACut(t *testing.T) {
 		source, destination int64
 		want                Position
 	}{
-		{"all of it", all, all, Position{true, 1, "prod", 25, 30, 7, 9, []SourceEpoch{{0, 3}, {10, 7}}}},
-		{"a source offset in a run", 12, all, Position{true, 1, "prod", 12, 22, 7, 9, []SourceEpoch{{0, 3}, {10, 7}}}},
-		{"where an epoch begins", 10, all, Position{true, 1, "prod", 10, 11, 3, 9, []SourceEpoch{{0, 3}}}},
-		{"before everything", 0, all, Position{true, 1, "prod", 0, -1, -1, 9, []SourceEpoch{}}},
-		{"a destination offset in a run", all, 8, Position{true, 1, "prod", 7, 8, 3, 9, []SourceEpoch{{0, 3}}}},
-		{"a destination offset between runs", all, 15, Position{true, 1, "prod", 10, 11, 3, 9, []SourceEpoch{{0, 3}}}},
-		{"behind the end", all, 30, Position{true, 1, "prod", 25, 30, 7, 9, []SourceEpoch{{0, 3}, {10, 7}}}},
+		{"all of it", all, all, Position{true, false, 1, "prod", 25, 30, 7, 9, []SourceEpoch{{0, 3}, {10, 7}}}},
+		{"a source offset in a run", 12, all, Position{true, false, 1, "prod", 12, 22, 7, 9, []SourceEpoch{{0, 3}, {10, 7}}}},
+		{"where an epoch begins", 10, all, Position{true, false, 1, "prod", 10, 11, 3, 9, []SourceEpoch{{0, 3}}}},
+		{"before everything", 0, all, Position{true, false, 1, "prod", 0, -1, -1, 9, []SourceEpoch{}}},
+		{"a destination offset in a run", all, 8, Position{true, false, 1, "prod", 7, 8, 3, 9, []SourceEpoch{{0, 3}}}},
+		{"a destination offset between runs", all, 15, Position{true, false, 1, "prod", 10, 11, 3, 9, []SourceEpoch{{0, 3}}}},
+		{"behind the end", all, 30, Position{true, false, 1, "prod", 25, 30, 7, 9, []SourceEpoch{{0, 3}, {10, 7}}}},
 	} {
 		got, err := ms.PositionBefore(t.Context(), "dst", testCopy, c.source, c.destination)
 		if err != nil || !reflect.DeepEqual(got, c.want) {
@@ -287,7 +287,7 @@ func TestPositionBeforeACut(t *testing.T) {
 		}
 	}
 	feed(ms, 9, &ledger.Retraction{Copy: testCopy.Key(), Epoch: 1, Source: 12, Destination: 22, Lost: ledger.LostAtSource}, of(8, hop(1, 12, 3, 40)))
-	want := Position{true, 1, "prod", 15, 43, 8, 9, []SourceEpoch{{0, 3}, {10, 7}, {12, 8}}}
+	want := Position{true, false, 1, "prod", 15, 43, 8, 9, []SourceEpoch{{0, 3}, {10, 7}, {12, 8}}}
 	if got, err := ms.Position(t.Context(), "dst", testCopy); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("after a retraction: got %+v, %v, want %+v", got, err, want)
 	}

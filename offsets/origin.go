@@ -114,18 +114,31 @@ func (ms *Maps) register(cluster string, w *ledger.Writer) {
 		return // of another cluster, where this ledger says nothing
 	}
 	if ms.writers[cluster] == nil {
-		ms.writers[cluster] = map[int64]bool{}
+		ms.writers[cluster] = map[int64]writerKind{}
 	}
-	ms.writers[cluster][w.ProducerID] = true
+	kind := transactionalWriter
+	if w.Plain() {
+		kind = plainWriter
+	}
+	ms.writers[cluster][w.ProducerID] = kind
 }
 
 // Replicator says whether a cluster's ledger, as far as it has been read, has a
-// producer id as a replicator's.
-func (ms *Maps) Replicator(cluster string, producerID int64) bool {
+// producer id as a replicator's, and whether as one that writes without transactions.
+func (ms *Maps) Replicator(cluster string, producerID int64) (known, plain bool) {
 	ms.mu.RLock()
 	defer ms.mu.RUnlock()
-	return ms.writers[cluster][producerID]
+	kind := ms.writers[cluster][producerID]
+	return kind != 0, kind == plainWriter
 }
+
+// writerKind is how a replicator's producer writes; 0: it is none.
+type writerKind uint8
+
+const (
+	transactionalWriter writerKind = iota + 1
+	plainWriter
+)
 
 // Origin is where the record at an offset of a partition is from, if a hop that has
 // been read tells. Where two copies claim to have written it nothing is said.
@@ -141,6 +154,21 @@ func (ms *Maps) Origin(at ledger.End, offset int64) (ledger.Origin, bool) {
 		}
 	}
 	return found, claims == 1
+}
+
+// Stray says that no hop tells of a record, though every copy into its partition has
+// one behind it: a replicator without transactions has written the record again, or
+// it was somebody else's.
+func (ms *Maps) Stray(at ledger.End, offset int64) bool {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	for _, key := range ms.into[at] {
+		m := ms.copies[key].m
+		if _, ok := m.origin(offset); ok || m.DestinationNext() <= offset {
+			return false
+		}
+	}
+	return len(ms.into[at]) > 0
 }
 
 // ReadLedger waits until everything that is in a cluster's ledger now was applied,

@@ -72,7 +72,8 @@ func TestOrigin(t *testing.T) {
 	if at.Partition++; slices.ContainsFunc([]int64{100, 205}, func(o int64) bool { _, ok := ms.Origin(at, o); return ok }) {
 		t.Error("another partition is answered for")
 	}
-	if !ms.Replicator("dst", 9) || ms.Replicator("dst", 10) || ms.Replicator("another", 9) || ms.Replicator("another", 10) {
+	known := func(cluster string, pid int64) bool { known, _ := ms.Replicator(cluster, pid); return known }
+	if !known("dst", 9) || known("dst", 10) || known("another", 9) || known("another", 10) {
 		t.Error("a producer id counts in the cluster whose ledger has it, and only there")
 	}
 }

@@ -310,7 +310,7 @@ func (m *Map) unreadSource(y int64) (x int64, why string) {
 		switch {
 		case t.reason == unknown:
 			return 0, m.whyUnknown(max(x, t.source))
-		case t.run() || !empty(t.reason) && t.reason != ledger.Returned && t.reason != ledger.NotLocal && t.reason != ledger.Filtered:
+		case t.run() || !empty(t.reason) && t.reason != ledger.Returned && t.reason != ledger.NotLocal && t.reason != ledger.Doubled && t.reason != ledger.Filtered:
 			return max(x, t.source), ""
 		}
 	}

@@ -63,7 +63,7 @@ func (p positions) PositionBefore(ctx context.Context, destination string, id le
 	}
 	pos, err := p.maps.PositionBefore(ctx, clusterID, id, source, at)
 	out := mirror.Position{
-		Exists: pos.Exists, Epoch: pos.Epoch, Fleet: pos.Fleet, Next: pos.Next, Destination: pos.Destination,
+		Exists: pos.Exists, Plain: pos.Plain, Epoch: pos.Epoch, Fleet: pos.Fleet, Next: pos.Next, Destination: pos.Destination,
 		SourceLeaderEpoch: pos.SourceLeaderEpoch, DestinationLeaderEpoch: pos.DestinationLeaderEpoch,
 	}
 	for _, e := range pos.Epochs {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -170,18 +171,19 @@ type Reason uint8
 
 // The reasons for a gap.
 const (
-	Compacted   Reason = 1 // the source's cleaner removed it
-	Aborted     Reason = 2 // its transaction was aborted
-	Control     Reason = 3 // it is a transaction marker
-	Expired     Reason = 4 // the source deleted it before it was copied
-	Filtered    Reason = 5 // the flow's filter left it out
-	Quarantined Reason = 6 // the destination cannot take it
-	Returned    Reason = 7 // it came from the destination (loop)
-	NotAsked    Reason = 8 // it lies before the flow's start
-	NotLocal    Reason = 9 // it was not born at the source, and the flow copies what was
+	Compacted   Reason = 1  // the source's cleaner removed it
+	Aborted     Reason = 2  // its transaction was aborted
+	Control     Reason = 3  // it is a transaction marker
+	Expired     Reason = 4  // the source deleted it before it was copied
+	Filtered    Reason = 5  // the flow's filter left it out
+	Quarantined Reason = 6  // the destination cannot take it
+	Returned    Reason = 7  // it came from the destination (loop)
+	NotAsked    Reason = 8  // it lies before the flow's start
+	NotLocal    Reason = 9  // it was not born at the source, and the flow copies what was
+	Doubled     Reason = 10 // a replicator without transactions wrote it twice
 )
 
-var reasonNames = [...]string{"", "compacted", "aborted", "control", "expired", "filtered", "quarantined", "returned", "not-asked", "not-local"}
+var reasonNames = [...]string{"", "compacted", "aborted", "control", "expired", "filtered", "quarantined", "returned", "not-asked", "not-local", "doubled"}
 
 func (r Reason) String() string {
 	if int(r) < len(reasonNames) && r != 0 {
@@ -262,10 +264,25 @@ type Writer struct {
 	Cluster       string // cluster.id in which the producer id is valid
 	ProducerID    int64
 	ProducerEpoch int16
-	Lane          string // transactional id
+	Lane          string // transactional id, or a [PlainLane]
 	Fleet, Node   string
 	At            time.Time
 }
+
+// plainLane begins the names of lanes that write without transactions: their data is
+// there before its hops are.
+const plainLane = "plain/"
+
+// PlainLane is the name under which a lane without transactions is written down.
+func PlainLane(lane string) string {
+	return plainLane + strings.TrimPrefix(lane, plainLane)
+}
+
+// Plain says that the writer's lane has no transactions.
+func (w *Writer) Plain() bool { return strings.HasPrefix(w.Lane, plainLane) }
+
+// Plain says that the epoch may have data at the destination that no hop tells of.
+func (b *Begin) Plain() bool { return strings.HasPrefix(b.Lane, plainLane) }
 
 // Client is who produced or read, as the broker knows it. Software is name and
 // version as the client reports them (KIP-511).

@@ -133,7 +133,8 @@ func (noPositions) Position(context.Context, string, ledger.CopyID) (mirror.Posi
 // been read.
 type noOrigins struct{}
 
-func (noOrigins) Replicator(string, int64) bool                    { return false }
+func (noOrigins) Replicator(string, int64) (known, plain bool)     { return false, false }
+func (noOrigins) Stray(ledger.End, int64) bool                     { return false }
 func (noOrigins) Origin(ledger.End, int64) (ledger.Origin, bool)   { return ledger.Origin{}, false }
 func (noOrigins) ReadLedger(context.Context, string) (bool, error) { return true, nil }
 
