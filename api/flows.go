@@ -83,7 +83,7 @@ type FlowStatus struct {
 	Name        string `json:"name"`
 	Source      string `json:"source"`
 	Destination string `json:"destination"`
-	Delivery    string `json:"delivery" doc:"exactly-once, or what the destination allows"`
+	Delivery    string `json:"delivery" doc:"exactly-once or at-least-once, as the flow declares it; what the destination cannot give fails and is never weakened"`
 	State       string `json:"state"`
 	Reason      string `json:"reason,omitempty"`
 	ToDo        string `json:"toDo,omitempty" doc:"What the operator can do about it"`

@@ -8,7 +8,8 @@ import (
 
 // Notes says what a set of objects does that is worth knowing before it runs, and is
 // no fault: topics that are copied in a circle, topics that come back under another
-// name, and topics that are carried twice to one cluster. The objects are expected to
+// name, and topics that are carried twice to one cluster, and flows
+// that do not promise each record once. The objects are expected to
 // pass [Check].
 func Notes(objects []Object) []string {
 	c := newChecker()
@@ -31,6 +32,11 @@ func Notes(objects []Object) []string {
 			source := r[0].Flow.Spec.Source
 			notes = append(notes, fmt.Sprintf("topics like %q of %s come back to it as %q, by %s: that is another topic, so they are copied there; let %s have origin: %s if they should not be",
 				name, source, a.around(name), r, r.last().Key(), OriginLocal))
+		}
+	}
+	for _, f := range c.running {
+		if f.Flow.Spec.Delivery == DeliveryAtLeastOnce {
+			notes = append(notes, fmt.Sprintf("%s is %s: after a fault it matches what is at the destination with the source, and what cannot be matched may be there twice; nothing at the destination fences a node that was replaced and does not know it", f.Key(), DeliveryAtLeastOnce))
 		}
 	}
 	return append(notes, c.carriedTwice()...)

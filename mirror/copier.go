@@ -581,6 +581,10 @@ func (c *copier) status(now time.Time) CopyStatus {
 		e := outlookOf(s.LagRecords, c.offsetRate.perSecond(now), c.endRate.perSecond(now))
 		s.CatchUp, s.CatchUpBasis = e.after, e.basis
 	}
+	if c.state == Running && c.doubled > 0 {
+		s.Reason = fmt.Sprintf("%d records may be twice at the destination: they were found behind the last hop and do not follow the source's order", c.doubled)
+		s.Fix = "compare both sides with verify; the count begins anew when the copy moves or its node starts"
+	}
 	if c.held(now) {
 		s.Reason, s.Fix = c.heldReason(now)
 	}

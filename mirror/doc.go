@@ -29,6 +29,12 @@
 // in one fetch are put together on their way (coalesce.go): a request to a broker
 // holds one batch of a partition, however small.
 //
+// A flow that is to be at-least-once has lanes without transactions (session.go): the
+// same loop, in which a transaction is only what is written between two words to the
+// ledger. A copy's Begin goes ahead of its data and its hops follow the acknowledgements;
+// what a fault leaves without a hop is the remnant (remnant.go), with which the source's
+// next records are matched before anything is written.
+//
 // # Offsets that are preserved
 //
 // A copy into a mirror topic of a bundled broker takes another way. It is fetched
@@ -55,7 +61,8 @@
 //
 //   - A read_committed reader of the destination sees every record of the source
 //     once, in order, with its timestamp, headers, key and value, whoever dies
-//     when. DESIGN.md has the argument.
+//     when. DESIGN.md has the argument. An at-least-once flow promises every record, in
+//     order where none is doubled, and counts those that may be doubled.
 //   - Where offsets are preserved every reader does, read_uncommitted too, and a mirror
 //     is its source's log to the byte, from the source's start on.
 //   - Every source offset is accounted for in the ledger: it is in a run of a hop,
@@ -95,8 +102,10 @@
 //   - Making a mirror of an ordinary topic that exists, even of an empty one.
 //   - A source batch that a mirror ends within, which takes two sources to make: the
 //     copy stops and says so.
-//   - Destinations without transactions, and a ledger in another cluster than the
-//     destination.
+//   - A ledger in another cluster than the destination; destinations that give no
+//     producer id. Without one nobody could tell a copy from what was born there.
+//   - Putting what is in quarantine there once, where a flow is at-least-once: after a
+//     fault it may be there twice.
 //   - Record formats before v2: a copy that meets such a batch fails and says so.
 //   - A partition that goes offline between its data and its commit marker holds
 //     up the other copies of its lane until it is back: the coordinator lets the

@@ -348,7 +348,8 @@ func (s *fakeSource) lose(offset int64) {
 // mirror of something that no ledger tells of.
 type bornThere struct{}
 
-func (bornThere) Replicator(string, int64) bool { return false }
+func (bornThere) Replicator(string, int64) (known, plain bool) { return false, false }
+func (bornThere) Stray(ledger.End, int64) bool                 { return false }
 
 func (bornThere) Origin(_ ledger.End, offset int64) (ledger.Origin, bool) {
 	return ledger.Origin{Next: offset + 1}, true

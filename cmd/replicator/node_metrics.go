@@ -113,6 +113,8 @@ func registerMirror(meter metric.Meter, counters func() *mirror.Metrics) error {
 		{"waybill_mirror_recovered_offsets", "", "Source offsets that were found in mirror topics and not in the ledger.", func(m *mirror.Metrics) int64 { return m.Recovered.Load() }},
 		{"waybill_mirror_gap_offsets", "", "Source offsets without a copy, declared in the ledger.", func(m *mirror.Metrics) int64 { return m.GapOffsets.Load() }},
 		{"waybill_mirror_foreign_offsets", "", "Destination offsets that others wrote between ours.", func(m *mirror.Metrics) int64 { return m.Foreign.Load() }},
+		{"waybill_mirror_matched_records", "", "Records that were found at the destination without a hop, and not written again.", func(m *mirror.Metrics) int64 { return m.Matched.Load() }},
+		{"waybill_mirror_doubled_records", "", "Records of at-least-once copies that may be at the destination twice.", func(m *mirror.Metrics) int64 { return m.Doubled.Load() }},
 		{"waybill_mirror_commits", "", "Transactions committed.", func(m *mirror.Metrics) int64 { return m.Commits.Load() }},
 		{"waybill_mirror_aborts", "", "Transactions given up.", func(m *mirror.Metrics) int64 { return m.Aborts.Load() }},
 		{"waybill_mirror_unclear_commits", "", "Commits that were not answered.", func(m *mirror.Metrics) int64 { return m.Unclear.Load() }},

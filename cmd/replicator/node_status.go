@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -73,7 +74,7 @@ func (f *flows) Status(ctx context.Context) (api.Status, error) {
 // counts only if it is of the present owner.
 func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[cluster.Work]cluster.WorkStatus) api.FlowStatus {
 	fs := api.FlowStatus{
-		Name: f.Metadata.Name, Source: f.Spec.Source, Destination: f.Spec.Destination, Delivery: "exactly-once",
+		Name: f.Metadata.Name, Source: f.Spec.Source, Destination: f.Spec.Destination, Delivery: cmp.Or(f.Spec.Delivery, flow.DefaultDelivery),
 		State: string(mirror.Running), Topics: []api.TopicStatus{},
 	}
 	var found dutyReport
@@ -82,6 +83,7 @@ func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[clust
 		fs.State, fs.Progress = stateFinding, unknownProgress()
 	}
 	if work != nil {
+		fs.Delivery = deliveryOf(f, work.Topics)
 		for _, name := range sortedNames(work.Topics) {
 			fs.Topics = append(fs.Topics, topicStatus(fs.Name, work.Topics[name], f.Spec.PausedTopic(name), reports))
 		}
@@ -108,6 +110,25 @@ func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[clust
 		fs.State = statePaused
 	}
 	return fs
+}
+
+// deliveryOf is what a flow gives: mirror topics take each record once without
+// transactions, whatever is declared.
+func deliveryOf(f *flow.ReplicationFlow, topics map[string]*cluster.Topic) string {
+	declared := cmp.Or(f.Spec.Delivery, flow.DefaultDelivery)
+	mirrors := 0
+	for _, t := range topics {
+		if t.Offsets == flow.OffsetsPreserve {
+			mirrors++
+		}
+	}
+	switch {
+	case mirrors == 0 || declared == flow.DeliveryExactlyOnce:
+		return declared
+	case mirrors == len(topics):
+		return flow.DeliveryExactlyOnce
+	}
+	return declared + ", mirror topics " + flow.DeliveryExactlyOnce
 }
 
 // judge adds what the holder of a flow's duty said last: what keeps it from
