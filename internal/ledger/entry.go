@@ -279,10 +279,10 @@ func PlainLane(lane string) string {
 }
 
 // Plain says that the writer's lane has no transactions.
-func (w *Writer) Plain() bool { return strings.HasPrefix(w.Lane, plainLane) }
+func (e *Writer) Plain() bool { return strings.HasPrefix(e.Lane, plainLane) }
 
 // Plain says that the epoch may have data at the destination that no hop tells of.
-func (b *Begin) Plain() bool { return strings.HasPrefix(b.Lane, plainLane) }
+func (e *Begin) Plain() bool { return strings.HasPrefix(e.Lane, plainLane) }
 
 // Client is who produced or read, as the broker knows it. Software is name and
 // version as the client reports them (KIP-511).
