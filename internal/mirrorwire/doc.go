@@ -22,8 +22,9 @@
 // grows), where he believes the log to end, and what leader epoch its last record
 // has. If all three match, everything is appended, else nothing. The answer to
 // either tells the present end, epoch and writer's epoch, so that a writer can go
-// on. It comes when what was appended is on disk, as far as the topic's flush.messages asks for that; requests on a connection are
-// pipelined like Produce. Error codes are Kafka's:
+// on. It comes when what was appended is on disk, if the topic's flush.messages asks
+// for that as it does by default; requests on a connection are pipelined like Produce.
+// Error codes are Kafka's:
 //
 //	PRODUCER_FENCED          a writer with a higher epoch was here, or the topic
 //	                         was promoted: stop
