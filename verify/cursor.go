@@ -211,7 +211,7 @@ func committed(a Answer, offset int64) (pieces []*piece, next int64, err error) 
 		if err != nil {
 			return pieces, next, &FrameError{Offset: next, Err: err}
 		}
-		if n := len(pieces); n > 0 && pieces[n-1].damage != nil && b.BaseOffset() > pieces[n-1].BaseOffset() {
+		if n := len(pieces); n > 0 && pieces[n-1].damage != nil && b.BaseOffset() > max(offset, pieces[n-1].BaseOffset()) {
 			pieces[n-1].next = min(pieces[n-1].next, b.BaseOffset())
 			next = pieces[n-1].next
 		}
@@ -220,9 +220,8 @@ func committed(a Answer, offset int64) (pieces []*piece, next int64, err error) 
 		case damage == nil && (b.BaseOffset() < 0 || b.LastOffset() >= a.End || b.BaseOffset() < next && len(pieces) > 0):
 			return pieces, next, &FrameError{Offset: next, Err: fmt.Errorf("a batch claims offsets %d to %d", b.BaseOffset(), b.LastOffset())}
 		case damage != nil:
-			p := &piece{Batch: b, next: believable(b), damage: damage}
+			p := &piece{Batch: b, next: min(believable(b), a.Stable), damage: damage}
 			if p.next > offset && b.BaseOffset() >= 0 && b.BaseOffset() < a.Stable {
-				p.next = min(p.next, a.Stable)
 				pieces, next = append(pieces, p), max(next, p.next)
 			}
 			continue
