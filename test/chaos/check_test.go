@@ -98,7 +98,7 @@ func (c *chaos) check() {
 		}
 		return err
 	})
-	copies := foldLedger(c.t, eu.records[ledger.Topic])
+	copies := foldLedger(c.t, eu.records[ledger.Topic], false)
 	var records, gaps int64
 	for _, topic := range topics {
 		if len(us.ends[topic]) != len(eu.ends[topic]) {

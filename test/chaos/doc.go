@@ -25,8 +25,9 @@
 //
 // # Owners of copies
 //
-// TestMirror (make chaos-mirror) is about the copies alone: between bundled brokers,
-// into Apache Kafka, and between Apache Kafkas that forget producers after seconds.
+// TestMirror (make chaos-mirror) is about the copies alone: into mirror topics,
+// between bundled brokers, into Apache Kafka, and between Apache Kafkas that forget
+// producers after seconds.
 // Producers write steadily, in all codecs, fresh records and records of years ago,
 // a tenth in transactions; the nodes that copy are killed, mostly with records
 // under way, and suspended for longer than it takes to be replaced, requests of
@@ -37,7 +38,8 @@
 // Producers number their records, so readers of both sides, which nothing
 // disturbs, need no memory of what they have read: they tell as they go what is
 // lost, doubled, reordered, altered or was never committed. The ledger is held
-// against what they saw: where each record was and is. A fault has been recovered
+// against what they saw: where each record was and is. Of mirror topics two further
+// readers compare every offset, markers and what was aborted too. A fault has been recovered
 // from when the copy holds all that was acknowledged when it was done.
 //
 // TestFlows and TestRing (make interop-mirror) break nothing. They carry what is

@@ -33,13 +33,20 @@ type pair struct {
 	name     string
 	from, to kind
 	weight   int
+	offsets  string // of the flow: translate or preserve
 }
 
 var pairs = []pair{
-	{"bundled-bundled", bundled, bundled, 3},
-	{"bundled-kafka41", bundled, kafka41, 2},
-	{"kafka41-kafka39", kafka41, kafka39, 2},
+	{"mirror-topics", bundled, bundled, 2, preserve},
+	{"bundled-bundled", bundled, bundled, 2, translate},
+	{"bundled-kafka41", bundled, kafka41, 2, translate},
+	{"kafka41-kafka39", kafka41, kafka39, 1, translate},
 }
+
+const (
+	preserve  = "preserve"
+	translate = "translate"
+)
 
 // shares deals kills to pairs by their weights.
 func shares(kills int, of []pair) []int {
@@ -116,7 +123,7 @@ func newMirrorRun(t *testing.T, p pair, rng *rand.Rand) *mirrorRun {
 	})
 	t.Cleanup(m.letGo)
 	m.flood = startFlood(t, m.us, *rateFlag*1.05e6, rng)
-	objects := m.us.declaration() + m.eu.declaration() + "apiVersion: waybill/v1\nkind: ReplicationFlow\nmetadata: {name: " + flowName + "}\nspec: {source: us, destination: eu, offsets: translate, topics: {include: [\"*\"]}}\n"
+	objects := m.us.declaration() + m.eu.declaration() + "apiVersion: waybill/v1\nkind: ReplicationFlow\nmetadata: {name: " + flowName + "}\nspec: {source: us, destination: eu, offsets: " + p.offsets + ", topics: {include: [\"*\"]}}\n"
 	eventually(t, recovery, "apply", func() error {
 		_, err := m.anyNode(http.MethodPost, "/api/v1/apply", objects)
 		return err
@@ -125,6 +132,10 @@ func newMirrorRun(t *testing.T, p pair, rng *rand.Rand) *mirrorRun {
 	m.check.read(m.us, (*strand).source)
 	m.awaitCounterparts()
 	m.check.read(m.eu, (*strand).copied)
+	if p.offsets == preserve {
+		m.check.everyReader(m.us, (*twin).source)
+		m.check.everyReader(m.eu, (*twin).copied)
+	}
 	return m
 }
 
@@ -155,7 +166,11 @@ func (m *mirrorRun) run(kills int) {
 	must(m.t, m.flood.err())
 	want := m.flood.counts()
 	m.check.awaitEnd(want, m.us, m.eu)
+	if m.row.pair.offsets == preserve {
+		m.check.awaitTwins(endsOf(m.t, m.us, streamTopics()...))
+	}
 	m.row.verdict = m.check.finish(want)
+	m.row.twins = m.check.sumOfTwins()
 	m.row.account(m.flood, m.check)
 	m.checkLedger()
 	for _, p := range m.fleet.processes() {
@@ -359,7 +374,8 @@ func (m *mirrorRun) sleep(n *node) {
 func (m *mirrorRun) checkLedger() {
 	m.t.Helper()
 	us, eu := m.ids(m.us), m.ids(m.eu)
-	copies := foldLedger(m.t, readAll(m.t, m.eu, ledger.Topic))
+	whole := m.row.pair.offsets == preserve
+	copies := foldLedger(m.t, readAll(m.t, m.eu, ledger.Topic), whole)
 	ends := endsOf(m.t, m.us, streamTopics()...)
 	for _, topic := range streamTopics() {
 		for p := range int32(floodPartitions) {
@@ -368,7 +384,7 @@ func (m *mirrorRun) checkLedger() {
 				Destination: ledger.End{Cluster: eu.cluster, TopicID: eu.topics[topic], Partition: p},
 			}
 			f, s := copies[id.Key()], &m.check.strands[topic][p]
-			s.checkLedger(m.t, f, ends[topic][p])
+			s.checkLedger(m.t, f, ends[topic][p], whole)
 			if f == nil {
 				continue
 			}

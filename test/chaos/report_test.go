@@ -14,6 +14,7 @@ import (
 // row is what became of one pair.
 type row struct {
 	verdict
+	twins       twin
 	pair        pair
 	faults      map[string]int // by name, as often as done
 	kills       int
@@ -65,6 +66,7 @@ func (a *report) print(t *testing.T, seed uint64) {
 	}
 	line("from", func(r *row) any { return r.pair.from })
 	line("to", func(r *row) any { return r.pair.to })
+	line("offsets", func(r *row) any { return r.pair.offsets })
 	for _, f := range mirrorFaults {
 		line(f.name, func(r *row) any { return r.faults[f.name] })
 	}
@@ -85,6 +87,8 @@ func (a *report) print(t *testing.T, seed uint64) {
 	line("reordered", func(r *row) any { return r.reordered })
 	line("altered", func(r *row) any { return r.altered })
 	line("phantoms", func(r *row) any { return r.phantoms })
+	line("offsets compared for every reader", func(r *row) any { return r.twins.compared })
+	line("  wrong", func(r *row) any { return r.twins.wrong })
 	line("recovery p50, s", func(r *row) any { return fmt.Sprintf("%.1f", r.wait(0.5)) })
 	line("recovery worst, s", func(r *row) any { return fmt.Sprintf("%.1f", r.wait(1)) })
 	_ = w.Flush()
@@ -97,7 +101,7 @@ func (a *report) judge(t *testing.T, kills int, rate float64) {
 	for i := range a.rows {
 		r := &a.rows[i]
 		done, inFlight = done+r.kills, inFlight+r.inFlight
-		if n := r.wrong(); n != 0 {
+		if n := r.wrong() + r.twins.wrong; n != 0 {
 			t.Errorf("%s: %d records are wrong", r.pair.name, n)
 		}
 		if r.compared != r.acked {

@@ -139,6 +139,7 @@ type comparer struct {
 
 	mu      sync.Mutex
 	strands map[string]*[floodPartitions]strand
+	twins   map[string]*[floodPartitions]twin
 	reached map[string]map[string]*[floodPartitions]int64 // by cluster: the offset that is read next
 	marks   []mark                                        // that are not reached, oldest first
 	waits   []time.Duration                               // of those that are
@@ -147,13 +148,14 @@ type comparer struct {
 }
 
 func startComparer(t *testing.T) *comparer {
-	c := &comparer{t: t, seed: maphash.MakeSeed(), strands: map[string]*[floodPartitions]strand{}, reached: map[string]map[string]*[floodPartitions]int64{}, moved: time.Now()}
+	c := &comparer{t: t, seed: maphash.MakeSeed(), strands: map[string]*[floodPartitions]strand{}, twins: map[string]*[floodPartitions]twin{}, reached: map[string]map[string]*[floodPartitions]int64{}, moved: time.Now()}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	t.Cleanup(func() { c.stop(); c.wg.Wait() })
 	for _, s := range streams {
-		c.strands[s.topic] = new([floodPartitions]strand)
+		c.strands[s.topic], c.twins[s.topic] = new([floodPartitions]strand), new([floodPartitions]twin)
 		for p := range c.strands[s.topic] {
-			c.strands[s.topic][p] = strand{name: fmt.Sprintf("%s/%d", s.topic, p), missing: map[int64]bool{}}
+			name := fmt.Sprintf("%s/%d", s.topic, p)
+			c.strands[s.topic][p], c.twins[s.topic][p] = strand{name: name, missing: map[int64]bool{}}, twin{name: name}
 		}
 	}
 	return c
@@ -268,6 +270,9 @@ func (c *comparer) wrong() (faults []string) {
 	for _, topic := range streamTopics() {
 		for p := range c.strands[topic] {
 			faults = append(faults, c.strands[topic][p].faults...)
+			if f := c.twins[topic][p].fault; f != "" {
+				faults = append(faults, f)
+			}
 		}
 	}
 	return faults
@@ -339,14 +344,21 @@ func (c *comparer) finish(want map[string][floodPartitions]int64) verdict {
 			all.add(s.verdict)
 		}
 	}
+	for _, partitions := range c.twins {
+		for p := range partitions {
+			partitions[p].end()
+		}
+	}
 	for _, fault := range c.wrong() {
 		c.t.Error(fault)
 	}
 	return all
 }
 
-// checkLedger holds what the readers saw against what the ledger says.
-func (s *strand) checkLedger(t *testing.T, f *fold, end int64) {
+// checkLedger holds what the readers saw against what the ledger says. A copy of
+// the whole source has everything in runs, markers and what was aborted too, at the
+// source's offsets.
+func (s *strand) checkLedger(t *testing.T, f *fold, end int64, whole bool) {
 	t.Helper()
 	if f == nil {
 		t.Errorf("the ledger knows no copy of %s", s.name)
@@ -358,7 +370,10 @@ func (s *strand) checkLedger(t *testing.T, f *fold, end int64) {
 	if f.next != end || f.copied+f.left != f.next {
 		t.Errorf("%s ends at %d, the ledger accounts for what is below %d: %d records and %d gaps", s.name, end, f.next, f.copied, f.left)
 	}
-	if f.copied != s.compared {
+	switch want := (tile{0, 0, end}); {
+	case whole && (f.copied != end || !f.holds(want)):
+		t.Errorf("%s: the ledger has %d of the source's %d offsets, or not at themselves", s.name, f.copied, end)
+	case !whole && f.copied != s.compared:
 		t.Errorf("%s: readers see %d records, the ledger has %d", s.name, s.compared, f.copied)
 	}
 	if i := slices.IndexFunc(s.tiles, func(t tile) bool { return !f.holds(t) }); i >= 0 {
