@@ -11,7 +11,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/waybillhq/waybill/internal/kafka"
-	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/mirrorwire"
 )
 
@@ -90,7 +89,10 @@ type stretch struct {
 
 	acked   []placed // in the mirror, not in the ledger
 	writing int      // pages under way
-	bytes   int      // of acked, and of what is being written
+	untold  bool     // a page is not in the ledger, so nothing behind it may be
+	// Of what is acknowledged and not in the ledger, in bytes: acked, and what the
+	// pages under way tell of.
+	unwritten, inPages int
 }
 
 // pageWritten tells what became of a page.
@@ -353,24 +355,6 @@ func (a *appender) land(f *appendFlight) {
 	}
 }
 
-// fits says that an answer is, partition by partition, about the request.
-func (f *appendFlight) fits(r *mirrorwire.AppendResponse) bool {
-	if r == nil || len(r.Topics) != len(f.sent) {
-		return false
-	}
-	for i, t := range r.Topics {
-		if t.TopicID != f.req.Topics[i].TopicID || len(t.Partitions) != len(f.sent[i]) {
-			return false
-		}
-		for j, p := range t.Partitions {
-			if p.Partition != f.req.Topics[i].Partitions[j].Partition {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // answered takes note of what became of one append.
 func (a *appender) answered(e *sentChunk, p *mirrorwire.AppendResponsePartition, now time.Time) {
 	s := e.s
@@ -394,7 +378,7 @@ func (a *appender) answered(e *sentChunk, p *mirrorwire.AppendResponsePartition,
 	s.c.acknowledged(&e.chunk, p.LastEpoch, now)
 	if e.next > e.from {
 		s.acked = append(s.acked, placed{chunk: e.chunk, base: e.from})
-		s.bytes += e.size
+		s.unwritten += e.size
 		a.bytes += e.size
 	}
 }
@@ -457,170 +441,3 @@ func (a *appender) settle() {
 		}
 	}
 }
-
-// writeHops sends what the mirrors have to the ledger, one page of each of its
-// partitions at a time and not more often than hopInterval.
-func (a *appender) writeHops(timer *time.Timer) {
-	if a.writing > 0 {
-		return
-	}
-	var due []*stretch
-	for _, s := range a.stretches {
-		if len(s.acked) > 0 {
-			due = append(due, s)
-		}
-	}
-	if len(due) == 0 {
-		return
-	}
-	now := time.Now()
-	if wait := hopInterval - now.Sub(a.hopsAt); wait > 0 && a.bytes < unhopped {
-		timer.Reset(wait)
-		return
-	}
-	a.hopsAt = now
-	pages := map[int32]*hopPages{}
-	for _, s := range due {
-		id, key := s.c.copyIDs()
-		at, err := a.journal.place(id)
-		if err != nil {
-			a.fail(s, fmt.Errorf("%w: %w", errLedger, err))
-			a.forget(s)
-			continue
-		}
-		last := s.acked[len(s.acked)-1].leaderEpoch
-		proto := ledger.Hop{Copy: key, Epoch: s.c.a.Epoch, At: s.c.hopTime(now.UTC()), DestinationLeaderEpoch: last}
-		if pages[at] == nil {
-			pages[at] = &hopPages{}
-		}
-		for _, h := range hopsOf(proto, s.acked) {
-			pages[at].add(h, s)
-		}
-		s.acked = nil
-	}
-	for at, p := range pages {
-		for i, entries := range p.pages {
-			of := p.of[i]
-			for _, s := range of {
-				s.writing++
-			}
-			a.writing++
-			if err := a.reach(beforeHop); err != nil {
-				a.pageDone(pageWritten{of, err})
-				continue
-			}
-			a.journal.send(at, entries, func(err error) { a.pageDone(pageWritten{of, err}) })
-		}
-	}
-}
-
-// pageDone is called by the journal.
-func (a *appender) pageDone(w pageWritten) {
-	a.pagesMu.Lock()
-	a.pages = append(a.pages, w)
-	a.pagesMu.Unlock()
-	a.poke()
-}
-
-func (a *appender) notePages() {
-	a.pagesMu.Lock()
-	pages := a.pages
-	a.pages = nil
-	a.pagesMu.Unlock()
-	for _, w := range pages {
-		a.note(w)
-	}
-}
-
-// note takes note of what became of a page.
-func (a *appender) note(w pageWritten) {
-	a.writing--
-	for _, s := range w.of {
-		s.writing--
-		if w.err != nil {
-			a.fail(s, w.err)
-		}
-		if s.writing == 0 && (w.err != nil || len(s.acked) == 0) {
-			a.forget(s)
-		}
-	}
-}
-
-// forget drops what is not in the ledger, or was: what the mirror has and the
-// ledger does not know is found when the copy starts again.
-func (a *appender) forget(s *stretch) {
-	a.bytes -= s.bytes
-	s.bytes, s.acked = 0, nil
-}
-
-// hopPages are hops of several copies as pages, and of whom each page tells.
-type hopPages struct {
-	pages [][]ledger.Entry
-	of    [][]*stretch
-	size  int
-}
-
-func (p *hopPages) add(h *ledger.Hop, s *stretch) {
-	n := estimate(h)
-	if len(p.pages) == 0 || p.size+n > pageBytes {
-		p.pages, p.of, p.size = append(p.pages, nil), append(p.of, nil), 0
-	}
-	p.size += n
-	last := len(p.pages) - 1
-	p.pages[last] = append(p.pages[last], h)
-	if of := p.of[last]; len(of) == 0 || of[len(of)-1] != s {
-		p.of[last] = append(of, s)
-	}
-}
-
-// appendBuilder packs chunks of some copies into a request, those of one in order.
-type appendBuilder struct {
-	req    *mirrorwire.AppendRequest
-	sent   [][]sentChunk
-	index  map[[16]byte]int
-	frames []*frame
-	size   int
-}
-
-func newAppendBuilder() *appendBuilder {
-	return &appendBuilder{
-		req:   &mirrorwire.AppendRequest{TimeoutMillis: int32(ackTimeout.Milliseconds())},
-		index: map[[16]byte]int{},
-	}
-}
-
-func (r *appendBuilder) add(s *stretch, p mirrorwire.AppendRequestPartition, k chunk, f *frame) {
-	id, _ := s.c.copyIDs()
-	i, ok := r.index[id.Destination.TopicID]
-	if !ok {
-		i = len(r.req.Topics)
-		r.index[id.Destination.TopicID] = i
-		r.req.Topics = append(r.req.Topics, mirrorwire.AppendRequestTopic{TopicID: id.Destination.TopicID, Source: mirrorSource(id.Source)})
-		r.sent = append(r.sent, nil)
-	}
-	t := &r.req.Topics[i]
-	t.Partitions = append(t.Partitions, p)
-	k.size, k.batch = len(k.batch), nil
-	r.sent[i] = append(r.sent[i], sentChunk{s, k})
-	r.frames = append(r.frames, f)
-	r.size += len(p.Batches) + appendOverhead
-	s.flying++
-}
-
-// appendOverhead is what an append takes in a request beside its batches.
-const appendOverhead = 64
-
-// release gives back what the chunks' bytes are in.
-func (r *appendBuilder) release() {
-	for _, f := range r.frames {
-		f.release()
-	}
-	for i := range r.req.Topics {
-		for j := range r.req.Topics[i].Partitions {
-			r.req.Topics[i].Partitions[j].Batches = nil
-		}
-	}
-}
-
-// mirrorSource is what a mirror topic's mirror.source says of a source.
-func mirrorSource(e ledger.End) string { return e.Cluster + "/" + e.TopicID.String() }
