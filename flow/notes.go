@@ -7,10 +7,9 @@ import (
 )
 
 // Notes says what a set of objects does that is worth knowing before it runs, and is
-// no fault: topics that are copied in a circle, topics that come back under another
-// name, and topics that are carried twice to one cluster, and flows
-// that do not promise each record once. The objects are expected to
-// pass [Check].
+// no fault: topics that are copied in a circle, that come back under another name or
+// that are carried twice to one cluster, and flows that do not promise each record
+// once. The objects are expected to pass [Check].
 func Notes(objects []Object) []string {
 	c := newChecker()
 	c.check(objects)
