@@ -14,9 +14,10 @@ import (
 
 // Reader reads one partition as a read_committed consumer does.
 type Reader interface {
-	// Fetch returns batches from the one that holds offset on, or none where there
-	// are no more, and where an offset below the log start is asked for.
-	Fetch(ctx context.Context, offset int64) (Answer, error)
+	// Fetch returns batches from the one that holds offset on, at most limit bytes
+	// of them but always a whole one (KIP-74), or none where there are no more, and
+	// where an offset below the log start is asked for.
+	Fetch(ctx context.Context, offset int64, limit int) (Answer, error)
 	// Bounds are the partition's, without records.
 	Bounds(ctx context.Context) (Answer, error)
 }
@@ -177,7 +178,7 @@ func (p *piece) section() record.Digest {
 
 // fetch gets what comes from offset on.
 func (c *cursor) fetch(ctx context.Context, offset int64) error {
-	a, err := c.reader.Fetch(ctx, offset)
+	a, err := c.reader.Fetch(ctx, offset, FetchBytes)
 	if err != nil {
 		return err
 	}

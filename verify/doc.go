@@ -38,7 +38,7 @@
 //   - Progress is saved at the bounds of hops: who goes on compares no hop by
 //     halves, and counts none twice.
 //   - Memory: for each copy under way (at most [Config].Parallel) a fetch of either
-//     side, which holds [FetchBytes] or one larger batch, and one batch of either side
+//     side, which holds at most [FetchBytes] or one larger batch, and one batch of either side
 //     decompressed, to at most 8 MiB; and for one copy at a time to at most
 //     [Config].MaxDecode. What would be more is not comparable, and said to be.
 //     Records are taken apart one by one.

@@ -21,6 +21,7 @@ type log struct {
 	compacts   bool
 	perFetch   int // batches in one answer; 0 is all
 	fetches    int
+	largest    int // bytes of records in one answer
 	fail       func(offset int64) error
 	openUntil  int // calls of Bounds for which a transaction holds everything back
 	boundCalls int
@@ -54,7 +55,7 @@ func (l *log) Bounds(context.Context) (Answer, error) {
 	return a, nil
 }
 
-func (l *log) Fetch(_ context.Context, offset int64) (Answer, error) {
+func (l *log) Fetch(_ context.Context, offset int64, limit int) (Answer, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fetches++
@@ -73,11 +74,15 @@ func (l *log) Fetch(_ context.Context, offset int64) (Answer, error) {
 		if b.NextOffset() <= max(offset, l.start) {
 			continue
 		}
+		if n > 0 && len(a.Records)+len(b) > limit {
+			break
+		}
 		a.Records = append(a.Records, b...)
 		if n++; n == l.perFetch {
 			break
 		}
 	}
+	l.largest = max(l.largest, len(a.Records))
 	return a, nil
 }
 
@@ -212,8 +217,8 @@ func compare(t testing.TB, c Copy, source, dest *log, e *entries) Progress {
 // silent has nothing more to say than the bounds.
 type silent struct{ bounds Answer }
 
-func (s silent) Fetch(context.Context, int64) (Answer, error) {
+func (s silent) Fetch(context.Context, int64, int) (Answer, error) {
 	return Answer{Stable: s.bounds.Stable, End: s.bounds.End}, nil
 }
 
-func (s silent) Bounds(ctx context.Context) (Answer, error) { return s.Fetch(ctx, 0) }
+func (s silent) Bounds(ctx context.Context) (Answer, error) { return s.Fetch(ctx, 0, 0) }

@@ -17,7 +17,8 @@ import (
 )
 
 // FetchBytes bounds a response of one partition, except for a single larger batch:
-// over 50 ms of distance 2 MiB are 40 MB/s for each copy under way.
+// over 50 ms of distance 2 MiB are 40 MB/s for each copy under way. Where a rate is
+// set a response has less.
 const FetchBytes = 2 << 20
 
 // KafkaCluster is a [Cluster] over a client, which stays the caller's.
@@ -121,14 +122,14 @@ const (
 	fetchWait  = 500 * time.Millisecond
 )
 
-func (r *kafkaReader) Fetch(ctx context.Context, offset int64) (Answer, error) {
+func (r *kafkaReader) Fetch(ctx context.Context, offset int64, limit int) (Answer, error) {
 	at := leaderKey{r.topic, r.partition}
 	for try := 1; ; try++ {
 		leader, err := r.cluster.leader(ctx, at)
 		if err != nil {
 			return Answer{}, err
 		}
-		resp, err := r.request(offset).RequestWith(ctx, r.cluster.cl.Broker(int(leader)))
+		resp, err := r.request(offset, int32(limit)).RequestWith(ctx, r.cluster.cl.Broker(int(leader)))
 		if err == nil {
 			err = kerr.ErrorForCode(resp.ErrorCode)
 		}
@@ -157,15 +158,15 @@ func (r *kafkaReader) Fetch(ctx context.Context, offset int64) (Answer, error) {
 	}
 }
 
-func (r *kafkaReader) request(offset int64) *kmsg.FetchRequest {
+func (r *kafkaReader) request(offset int64, limit int32) *kmsg.FetchRequest {
 	req := kmsg.NewPtrFetchRequest()
 	req.ReplicaID = -1
-	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(fetchWait.Milliseconds()), 1, FetchBytes
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(fetchWait.Milliseconds()), 1, limit
 	req.IsolationLevel = 1 // read_committed
 	t := kmsg.NewFetchRequestTopic()
 	t.Topic, t.TopicID = r.topic, r.id
 	p := kmsg.NewFetchRequestTopicPartition()
-	p.Partition, p.FetchOffset, p.PartitionMaxBytes, p.CurrentLeaderEpoch = r.partition, offset, FetchBytes, -1
+	p.Partition, p.FetchOffset, p.PartitionMaxBytes, p.CurrentLeaderEpoch = r.partition, offset, limit, -1
 	t.Partitions = append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
 	return req

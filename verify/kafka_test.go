@@ -104,7 +104,7 @@ func (s *site) batches(topic string, id ledger.TopicID) (all []record.Batch) {
 	s.t.Helper()
 	r := KafkaCluster(s.client).Reader(topic, id, 0)
 	for next := int64(0); ; {
-		a, err := r.Fetch(s.ctx, next)
+		a, err := r.Fetch(s.ctx, next, FetchBytes)
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -297,7 +297,7 @@ func TestReadingAPartition(t *testing.T) {
 	bounds, err := r.Bounds(s.ctx)
 	same("bounds", bounds, err)
 	for _, offset := range []int64{0, 1, 2, 3, 4, 99} {
-		a, err := r.Fetch(s.ctx, offset)
+		a, err := r.Fetch(s.ctx, offset, FetchBytes)
 		same("fetch", a, err)
 		if some := offset == 1 || offset == 2; some != (len(a.Records) > 0) {
 			t.Errorf("at %d: %d bytes", offset, len(a.Records))
@@ -306,18 +306,26 @@ func TestReadingAPartition(t *testing.T) {
 	if err := open.EndTransaction(s.ctx, kgo.TryAbort); err != nil {
 		t.Fatal(err)
 	}
-	a, err := r.Fetch(s.ctx, 1)
+	a, err := r.Fetch(s.ctx, 1, FetchBytes)
 	want = Answer{Start: 1, Stable: 5, End: 5}
 	same("after the transaction", a, err)
 	if len(a.Aborted) != 1 || a.Aborted[0].FirstOffset != 3 {
 		t.Errorf("got %+v", a.Aborted)
 	}
 
+	// However little is asked for, a batch comes whole.
+	if a, err = r.Fetch(s.ctx, 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	if b, rest, err := record.Next(a.Records); err != nil || len(rest) > 0 || b.NextOffset() != 3 {
+		t.Errorf("of one byte: %d bytes, %v", len(a.Records), err)
+	}
+
 	// Another life of the topic is not read in its place.
-	if _, err := cluster.Reader("keys", ledger.TopicID{7}, 0).Fetch(s.ctx, 1); !errors.Is(err, kerr.UnknownTopicID) {
+	if _, err := cluster.Reader("keys", ledger.TopicID{7}, 0).Fetch(s.ctx, 1, FetchBytes); !errors.Is(err, kerr.UnknownTopicID) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := cluster.Reader("keys", id, 9).Fetch(s.ctx, 1); err == nil {
+	if _, err := cluster.Reader("keys", id, 9).Fetch(s.ctx, 1, FetchBytes); err == nil {
 		t.Error("a partition was read that there is not")
 	}
 }

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// pace spreads bytes over time, for all readers of a run together. A response may
-// have more than a second's share: those that come after it wait for that.
+// pace spreads bytes over time, for all readers of a run together. A response is a
+// part of a second's share, or one batch that is larger: those that come after it
+// wait for that.
 type pace struct {
 	rate func() int64 // bytes per second, asked again each time; 0: no limit
 
@@ -36,14 +37,27 @@ func (p *pace) spend(ctx context.Context, n int) error {
 	}
 }
 
+// share is how much one response may have at a rate: an eighth of a second's, so
+// that what the readers of the four copies that are under way by default fetch at
+// once is paid for within a second.
+func share(bytesPerSecond int64) int {
+	if bytesPerSecond <= 0 {
+		return FetchBytes
+	}
+	return int(min(max(bytesPerSecond/8, minShare), FetchBytes))
+}
+
+// minShare keeps a response worth its round trip.
+const minShare = 4 << 10
+
 // paced is a Reader whose bytes are spread over time.
 type paced struct {
 	Reader
 	pace *pace
 }
 
-func (r paced) Fetch(ctx context.Context, offset int64) (Answer, error) {
-	a, err := r.Reader.Fetch(ctx, offset)
+func (r paced) Fetch(ctx context.Context, offset int64, limit int) (Answer, error) {
+	a, err := r.Reader.Fetch(ctx, offset, min(limit, share(r.pace.rate())))
 	if err == nil {
 		err = r.pace.spend(ctx, len(a.Records))
 	}

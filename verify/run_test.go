@@ -121,6 +121,29 @@ func TestBytesAreSpreadOverTime(t *testing.T) {
 	})
 }
 
+// TestAResponseIsASharesSize: a small rate is a steady trickle, and not a burst with
+// nothing behind it.
+func TestAResponseIsASharesSize(t *testing.T) {
+	for rate, want := range map[int64]int{0: FetchBytes, 1: minShare, 64 << 10: 8 << 10, 5 << 20: 640 << 10, 1 << 40: FetchBytes} {
+		if got := share(rate); got != want {
+			t.Errorf("at %d bytes a second: got %d, want %d", rate, got, want)
+		}
+	}
+	const rate = 64 << 10
+	synctest.Test(t, func(t *testing.T) {
+		source, dest, e := long(t, 300)
+		source.perFetch, dest.perFetch = 0, 0
+		r := NewRun(Config{Source: source, Destination: dest, Entries: e, Save: saved(nil), BytesPerSecond: func() int64 { return rate }})
+		got, err := r.Do(t.Context(), []Copy{theCopy}, []Progress{Begin("run", theCopy, 0, e)})
+		if err != nil || got[0].Records != 600 || got[0].Different != 0 {
+			t.Fatalf("got %+v, %v", got, err)
+		}
+		if most := max(source.largest, dest.largest); most > share(rate) || most < share(rate)/2 {
+			t.Errorf("a response had %d bytes, want at most %d", most, share(rate))
+		}
+	})
+}
+
 func TestAClusterThatFailsForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source, dest, e := long(t, 6)
