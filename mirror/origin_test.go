@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -175,7 +176,7 @@ func TestStageOfMixedBatches(t *testing.T) {
 	lim.origin = p
 	data := slices.Concat(by(0, 2, 7), by(2, 6, 7), by(8, 1, 7), by(9, 1, 5), by(10, 1, 7), by(11, 1, 5))
 	chunks, next, err := stageBatches(fetched{0, data, nil}, lim)
-	open, ok := err.(*openQuestion) //nolint:errorlint // it is returned as it is
+	open, ok := errors.AsType[*openQuestion](err)
 	if !ok || open.offset != 10 || next != 10 {
 		t.Fatalf("stopped at %d with %v", next, err)
 	}

@@ -49,11 +49,11 @@ type maskStep struct {
 	rule mask.Rule
 }
 
-// newRules makes rules of a declaration. Secrets are read now, and not again while
-// the flow runs.
+// newRules makes rules of a declaration; of none such that say nothing. Secrets are
+// read now, and not again while the flow runs.
 func newRules(r *flow.Records) (*rules, error) {
 	if r == nil {
-		return nil, nil //nolint:nilnil // which says that records are copied as they are
+		return &rules{}, nil
 	}
 	out := &rules{headers: r.Headers, quarantine: r.Poison == flow.PoisonQuarantine}
 	if r.Filter != "" {
