@@ -98,8 +98,8 @@ type Progress struct {
 	LagBytes   int64   `json:"lagBytes" doc:"Those, at the mean size of what was copied; -1 if not known"`
 	LagSeconds float64 `json:"lagSeconds" doc:"For how long the oldest of them has been at the source; -1 if not known"`
 	// What a person waits for, and what it rests on.
-	EtaSeconds float64 `json:"etaSeconds" doc:"Until nothing is missing, at the rates that etaBasis names; -1 if not known, or never at these rates"`
-	EtaBasis   string  `json:"etaBasis,omitempty"`
+	ETASeconds float64 `json:"etaSeconds" doc:"Until nothing is missing, at the rates that etaBasis names; -1 if not known, or never at these rates"`
+	ETABasis   string  `json:"etaBasis,omitempty"`
 	RPOSeconds float64 `json:"rpoSeconds" doc:"Recovery point: if the source were lost now, what it acknowledged during this time would be missing, lagRecords at least; -1 if not known"`
 
 	RecordsPerSecond float64 `json:"recordsPerSecond" doc:"Copied, over the last ten seconds"`
@@ -112,6 +112,7 @@ type Progress struct {
 type TopicStatus struct {
 	SourceTopic      string `json:"sourceTopic"`
 	DestinationTopic string `json:"destinationTopic"`
+	Offsets          string `json:"offsets" doc:"preserve where the destination is a mirror topic, which has the source's offsets; else translate"`
 	State            string `json:"state"`
 	Reason           string `json:"reason,omitempty"`
 	ToDo             string `json:"toDo,omitempty"`
@@ -129,6 +130,8 @@ type CopyStatus struct {
 	ToDo      string `json:"toDo,omitempty"`
 	Position  int64  `json:"position" doc:"Next source offset to copy; -1 if not known"`
 	SourceEnd int64  `json:"sourceEnd" doc:"The source's high watermark; -1 if not known"`
+	// Of copies that are at least once.
+	MayBeDoubled int64 `json:"mayBeDoubled,omitempty" doc:"Records that may be at the destination twice, since the present owner started: found behind the last hop and not matched with the source's"`
 	Progress
 }
 

@@ -184,10 +184,10 @@ func TestStatusForPeople(t *testing.T) {
 	fleetThat(t, api.Status{
 		Fleet: api.FleetStatus{Leader: "r2", Nodes: []api.NodeStatus{{Name: "r1", Address: "10.0.0.1:8080"}, {Name: "r2", Address: "10.0.0.2:8080", Alive: true, Copies: 2}}},
 		Flows: []api.FlowStatus{{
-			Name: "us-eu", Source: "us", Destination: "eu", Delivery: "exactly-once", State: "failed", Progress: api.Progress{LagRecords: -1, LagBytes: -1, LagSeconds: -1, EtaSeconds: -1, RPOSeconds: -1, Records: 1234567, Bytes: 1000},
+			Name: "us-eu", Source: "us", Destination: "eu", Delivery: "exactly-once", State: "failed", Progress: api.Progress{LagRecords: -1, LagBytes: -1, LagSeconds: -1, ETASeconds: -1, RPOSeconds: -1, Records: 1234567, Bytes: 1000},
 			Reason: "topic orders: partition 1: not authorized", ToDo: "allow Write",
-			Topics: []api.TopicStatus{{SourceTopic: "orders", DestinationTopic: "orders", State: "failed", Progress: unknownProgress(), Reason: "partition 1: not authorized", ToDo: "allow Write", Partitions: []api.CopyStatus{
-				{Partition: 0, Node: "r2", Epoch: 5, State: "running", Position: 90, SourceEnd: 100, Progress: api.Progress{LagRecords: 10, LagBytes: 1000, LagSeconds: 2, EtaSeconds: 75, EtaBasis: "copies 1 offsets/s, the source grows by 0/s (last 10 s)", RPOSeconds: 2, RecordsPerSecond: 1, Records: 1234567}},
+			Topics: []api.TopicStatus{{SourceTopic: "orders", DestinationTopic: "orders", Offsets: "translate", State: "failed", Progress: unknownProgress(), Reason: "partition 1: not authorized", ToDo: "allow Write", Partitions: []api.CopyStatus{
+				{Partition: 0, Node: "r2", Epoch: 5, State: "running", Position: 90, SourceEnd: 100, Progress: api.Progress{LagRecords: 10, LagBytes: 1000, LagSeconds: 2, ETASeconds: 75, ETABasis: "copies 1 offsets/s, the source grows by 0/s (last 10 s)", RPOSeconds: 2, RecordsPerSecond: 1, Records: 1234567}},
 				{Partition: 1, Node: "r2", Epoch: 6, State: "failed", Reason: "not authorized", ToDo: "allow Write", Position: -1, SourceEnd: -1, Progress: unknownProgress()},
 			}}},
 		}},

@@ -9,7 +9,7 @@ import (
 
 // unknownProgress is that of which nothing has been heard.
 func unknownProgress() api.Progress {
-	return api.Progress{LagRecords: -1, LagBytes: -1, LagSeconds: -1, EtaSeconds: -1, RPOSeconds: -1}
+	return api.Progress{LagRecords: -1, LagBytes: -1, LagSeconds: -1, ETASeconds: -1, RPOSeconds: -1}
 }
 
 // together is the progress of two parts as one. The whole has arrived when the
@@ -18,12 +18,12 @@ func together(a, b api.Progress) api.Progress {
 	sum := api.Progress{
 		LagRecords: sumKnown(a.LagRecords, b.LagRecords), LagBytes: sumKnown(a.LagBytes, b.LagBytes),
 		LagSeconds: maxKnown(a.LagSeconds, b.LagSeconds), RPOSeconds: maxKnown(a.RPOSeconds, b.RPOSeconds),
-		EtaSeconds: a.EtaSeconds, EtaBasis: a.EtaBasis,
+		ETASeconds: a.ETASeconds, ETABasis: a.ETABasis,
 		RecordsPerSecond: a.RecordsPerSecond + b.RecordsPerSecond, BytesPerSecond: a.BytesPerSecond + b.BytesPerSecond,
 		Records: a.Records + b.Records, Bytes: a.Bytes + b.Bytes,
 	}
-	if a.EtaSeconds >= 0 && (b.EtaSeconds < 0 || b.EtaSeconds > a.EtaSeconds) {
-		sum.EtaSeconds, sum.EtaBasis = b.EtaSeconds, b.EtaBasis
+	if a.ETASeconds >= 0 && (b.ETASeconds < 0 || b.ETASeconds > a.ETASeconds) {
+		sum.ETASeconds, sum.ETABasis = b.ETASeconds, b.ETABasis
 	}
 	return sum
 }

@@ -144,7 +144,7 @@ func judge(fs *api.FlowStatus, state string, said dutyReport, include []string) 
 }
 
 func topicStatus(flowName string, t *cluster.Topic, paused bool, reports map[cluster.Work]cluster.WorkStatus) api.TopicStatus {
-	ts := api.TopicStatus{SourceTopic: t.Source, DestinationTopic: t.Destination, State: string(mirror.Running), Partitions: []api.CopyStatus{}}
+	ts := api.TopicStatus{SourceTopic: t.Source, DestinationTopic: t.Destination, Offsets: t.Offsets, State: string(mirror.Running), Partitions: []api.CopyStatus{}}
 	if t.State != "" {
 		ts.State = t.State
 	}
@@ -199,11 +199,11 @@ func copyStatus(partition int32, owner cluster.Owner, report cluster.WorkStatus)
 		return cs
 	}
 	cs.State, cs.Reason, cs.ToDo = string(c.State), c.Reason, c.Fix
-	cs.Position, cs.SourceEnd, cs.Records, cs.Bytes = c.Position, c.SourceEnd, c.Records, c.Bytes
+	cs.Position, cs.SourceEnd, cs.Records, cs.Bytes, cs.MayBeDoubled = c.Position, c.SourceEnd, c.Records, c.Bytes, c.MayBeDoubled
 	cs.RecordsPerSecond, cs.BytesPerSecond = c.RecordsPerSecond, c.BytesPerSecond
 	if c.Position >= 0 && c.SourceEnd >= 0 {
 		cs.LagRecords, cs.LagBytes, cs.LagSeconds = c.LagRecords, c.LagBytes, c.Lag.Seconds()
-		cs.EtaSeconds, cs.EtaBasis = secondsKnown(c.CatchUp), c.CatchUpBasis
+		cs.ETASeconds, cs.ETABasis = secondsKnown(c.CatchUp), c.CatchUpBasis
 		cs.RPOSeconds = secondsKnown(c.Exposure)
 	}
 	return cs

@@ -42,15 +42,15 @@ func TestUnknownPartsMakeTheSumUnknown(t *testing.T) {
 
 func TestTheWholeHasArrivedWithItsLastPart(t *testing.T) {
 	part := func(lag int64, eta, rpo float64, basis string) api.Progress {
-		return api.Progress{LagRecords: lag, LagBytes: lag * 100, EtaSeconds: eta, RPOSeconds: rpo, EtaBasis: basis, RecordsPerSecond: 5}
+		return api.Progress{LagRecords: lag, LagBytes: lag * 100, ETASeconds: eta, RPOSeconds: rpo, ETABasis: basis, RecordsPerSecond: 5}
 	}
 	for _, c := range []struct {
 		name       string
 		a, b, want api.Progress
 	}{
-		{"the slower one decides", part(10, 2, 1, "a"), part(20, 4, 0.5, "b"), api.Progress{LagRecords: 30, LagBytes: 3000, EtaSeconds: 4, RPOSeconds: 1, EtaBasis: "b", RecordsPerSecond: 10}},
-		{"one never arrives", part(10, -1, 1, "a"), part(20, 4, 3, "b"), api.Progress{LagRecords: 30, LagBytes: 3000, EtaSeconds: -1, RPOSeconds: 3, EtaBasis: "a", RecordsPerSecond: 10}},
-		{"one is not known", unknownProgress(), part(20, 4, 3, "b"), api.Progress{LagRecords: -1, LagBytes: -1, LagSeconds: -1, EtaSeconds: -1, RPOSeconds: -1, RecordsPerSecond: 5}},
+		{"the slower one decides", part(10, 2, 1, "a"), part(20, 4, 0.5, "b"), api.Progress{LagRecords: 30, LagBytes: 3000, ETASeconds: 4, RPOSeconds: 1, ETABasis: "b", RecordsPerSecond: 10}},
+		{"one never arrives", part(10, -1, 1, "a"), part(20, 4, 3, "b"), api.Progress{LagRecords: 30, LagBytes: 3000, ETASeconds: -1, RPOSeconds: 3, ETABasis: "a", RecordsPerSecond: 10}},
+		{"one is not known", unknownProgress(), part(20, 4, 3, "b"), api.Progress{LagRecords: -1, LagBytes: -1, LagSeconds: -1, ETASeconds: -1, RPOSeconds: -1, RecordsPerSecond: 5}},
 	} {
 		if got := together(c.a, c.b); got != c.want {
 			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
@@ -153,6 +153,16 @@ func TestFlowStatus(t *testing.T) {
 		if got := summary(flowStatus(s.state, s.flow, s.reports)); got != c.want {
 			t.Errorf("%s:\ngot  %s\nwant %s", c.name, got, c.want)
 		}
+	}
+}
+
+func TestStatusSaysHowATopicIsCopied(t *testing.T) {
+	s := newScene()
+	s.topic.Offsets = flow.OffsetsPreserve
+	s.copy(1, "r2", 6, mirror.CopyStatus{State: mirror.Running, Position: 50, SourceEnd: 50, MayBeDoubled: 4})
+	got := flowStatus(s.state, s.flow, s.reports).Topics[0]
+	if got.Offsets != flow.OffsetsPreserve || got.Partitions[0].MayBeDoubled != 0 || got.Partitions[1].MayBeDoubled != 4 {
+		t.Errorf("got %+v", got)
 	}
 }
 

@@ -98,10 +98,10 @@ func drawStatus(t *table, s api.Status, partitions bool) {
 
 func drawPartitions(t *table, flows []api.FlowStatus) {
 	t.line("")
-	t.row(slices.Concat([]any{"TOPIC", "STATE"}, progressHead)...)
+	t.row(slices.Concat([]any{"TOPIC", "STATE"}, progressHead, []any{"OFFSETS"})...)
 	for _, f := range flows {
 		for _, topic := range f.Topics {
-			t.row(slices.Concat([]any{f.Name + ": " + topic.SourceTopic, topic.State}, progressRow(topic.Progress))...)
+			t.row(slices.Concat([]any{f.Name + ": " + topic.SourceTopic, topic.State}, progressRow(topic.Progress), []any{or(topic.Offsets)})...)
 		}
 	}
 	t.line("")
@@ -114,8 +114,8 @@ func drawPartitions(t *table, flows []api.FlowStatus) {
 		}
 	}
 	for _, f := range flows {
-		if f.EtaBasis != "" {
-			t.line("  " + f.Name + ": its slowest partition " + f.EtaBasis)
+		if f.ETABasis != "" {
+			t.line("  " + f.Name + ": its slowest partition " + f.ETABasis)
 		}
 	}
 }
@@ -129,13 +129,18 @@ func progressRow(p api.Progress) []any {
 
 // eta is when nothing is missing any more.
 func eta(p api.Progress) string {
-	switch {
-	case p.LagRecords == 0:
+	if p.LagRecords == 0 {
 		return "-"
-	case p.EtaSeconds < 0:
+	}
+	return remaining(p.ETASeconds)
+}
+
+// remaining is a time that something still takes, in seconds; -1: not known.
+func remaining(seconds float64) string {
+	if seconds < 0 {
 		return "?"
 	}
-	return time.Duration(p.EtaSeconds * float64(time.Second)).Round(time.Second).String()
+	return time.Duration(seconds * float64(time.Second)).Round(time.Second).String()
 }
 
 // drawDamage names the first places of a ledger that cannot be right.

@@ -148,11 +148,7 @@ func progressLine(r *verify.Report) string {
 	}
 	line := fmt.Sprintf("%.1f %%, %s of %s, %s records, %s differences", percent, count(int64(r.CopiesDone)), several(r.Copies, "partition"), count(r.Records), count(r.Different))
 	if r.State == verify.Running {
-		eta := "?"
-		if r.ETASeconds >= 0 {
-			eta = time.Duration(r.ETASeconds * float64(time.Second)).Round(time.Second).String()
-		}
-		line += ", " + eta + " left"
+		line += ", " + remaining(r.ETASeconds) + " left"
 	}
 	if r.Problem != "" {
 		line += ", waits: " + r.Problem
