@@ -15,6 +15,7 @@ import (
 	"github.com/waybillhq/waybill/broker/auth"
 	"github.com/waybillhq/waybill/broker/commitlog"
 	"github.com/waybillhq/waybill/broker/controller"
+	"github.com/waybillhq/waybill/broker/guard"
 	"github.com/waybillhq/waybill/broker/replica"
 	"github.com/waybillhq/waybill/internal/vfs"
 )
@@ -245,22 +246,27 @@ func (b *Broker) Run(ctx context.Context) error {
 	parts, stopParts := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopParts()
 	inner, innerCtx := errgroup.WithContext(parts)
-	inner.Go(func() error { return b.flusher.Run(innerCtx) })
-	inner.Go(func() error { return b.retain(innerCtx) })
-	inner.Go(func() error { return b.tend(innerCtx) })
-	inner.Go(func() error { return b.compact(innerCtx) })
-	inner.Go(func() error { return coordinate(innerCtx) })
-	inner.Go(func() error { return b.forgetDeleted(innerCtx) })
+	part := func(name string, run func(ctx context.Context) error) {
+		inner.Go(func() error { return b.guarded(name, func() error { return run(innerCtx) }) })
+	}
+	part("flusher", b.flusher.Run)
+	part("retention", b.retain)
+	part("tending of logs", b.tend)
+	part("compaction", b.compact)
+	part("coordinators", coordinate)
+	part("forgetting of deleted topics", b.forgetDeleted)
 	if b.tokens != nil {
-		inner.Go(func() error { return b.tokens.Run(innerCtx, b.log) })
+		part("keys of tokens", func(ctx context.Context) error { return b.tokens.Run(ctx, b.log) })
 	}
 	if b.provenance != nil {
-		inner.Go(func() error { return b.provenance.run(innerCtx) })
+		part("provenance", b.provenance.run)
 	}
 
 	outer, outerCtx := errgroup.WithContext(ctx)
 	for _, ln := range b.listeners {
-		outer.Go(func() error { return b.accept(outerCtx, ln) })
+		outer.Go(func() error {
+			return b.guarded("listener "+ln.Name, func() error { return b.accept(outerCtx, ln) })
+		})
 	}
 	outer.Go(func() error {
 		select {
@@ -277,6 +283,16 @@ func (b *Broker) Run(ctx context.Context) error {
 		err = cause
 	}
 	return errors.Join(err, b.Close())
+}
+
+// guarded runs a part of the broker. One that panics ends [Broker.Run] as one that fails.
+func (b *Broker) guarded(name string, run func() error) error {
+	err := guard.Call(run)
+	if guard.Is(err) {
+		b.log.Error("part of the broker panicked: the broker stops in good order", append([]any{"part", name}, guard.About(err)...)...)
+		err = fmt.Errorf("%s: %w", name, err)
+	}
+	return err
 }
 
 // Close releases what New opened. Run calls it; only a broker that never ran

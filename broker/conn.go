@@ -3,16 +3,16 @@ package broker
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/waybillhq/waybill/broker/guard"
 )
 
 const (
@@ -221,13 +221,11 @@ func (c *conn) cutShort() {
 	c.gone()
 }
 
-var errPanic = errors.New("request panicked")
-
 // recoverPanic, deferred, makes a panic the end of this connection only.
 func (c *conn) recoverPanic(err *error) {
 	if v := recover(); v != nil {
-		c.log.Error("request panicked", "panic", v, "stack", string(debug.Stack()))
-		*err = errPanic
+		*err = guard.Of(v)
+		c.log.Error("request panicked", guard.About(*err)...)
 	}
 }
 

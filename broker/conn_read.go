@@ -18,7 +18,8 @@ import (
 // connection was closed on this side is no failure of its own: whoever did it,
 // worker, writer or a stop, says why. The second context ends with the client or a
 // stop, when nothing more is begun.
-func (c *conn) read(ctx, present context.Context, frames chan<- frame) error {
+func (c *conn) read(ctx, present context.Context, frames chan<- frame) (err error) {
+	defer c.recoverPanic(&err)
 	for {
 		if err := c.waitForFrame(); err != nil {
 			if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || c.ending.Load() {

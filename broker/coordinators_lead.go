@@ -3,10 +3,12 @@ package broker
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/waybillhq/waybill/broker/commitlog"
+	"github.com/waybillhq/waybill/broker/guard"
 	"github.com/waybillhq/waybill/broker/replica"
 )
 
@@ -52,12 +54,13 @@ func (c *coordinators) lead() (keep func(ctx context.Context) error) {
 		}, c.txns.Down)
 	}
 	return func(ctx context.Context) error {
-		var wg sync.WaitGroup
+		group, ctx := errgroup.WithContext(ctx)
 		for _, k := range all {
-			wg.Go(func() { k.keep(ctx) })
+			group.Go(func() error {
+				return guard.Call(func() error { k.keep(ctx); return nil })
+			})
 		}
-		wg.Wait()
-		return nil
+		return group.Wait()
 	}
 }
 
@@ -84,7 +87,7 @@ func (l *leadership) keep(ctx context.Context) {
 	for rest := leadRest; l.serve != nil; l.take() {
 		began := time.Now()
 		err := l.serve(ctx)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && !guard.Is(err) {
 			return
 		}
 		if errors.Is(err, commitlog.ErrClosed) {
@@ -109,6 +112,6 @@ func (l *leadership) tell(until string, why error) {
 	if why.Error() != l.told {
 		l.told = why.Error()
 		l.b.log.Error("coordinator is down: requests for it are answered COORDINATOR_NOT_AVAILABLE",
-			"topic", l.p.Topic, "partition", l.p.Partition, "until", until, "err", why)
+			append([]any{"topic", l.p.Topic, "partition", l.p.Partition, "until", until}, guard.About(why)...)...)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"flag"
 	"log/slog"
 	"math"
@@ -15,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybillhq/waybill/broker/guard"
 	"github.com/waybillhq/waybill/internal/vfs"
 )
 
@@ -74,7 +74,7 @@ func (d *damager) run(t *testing.T, n int) (decoded int) {
 	for range n {
 		raw := d.next()
 		ok, err := b.feed(raw)
-		if errors.Is(err, errPanic) {
+		if guard.Is(err) {
 			t.Errorf("a handler panicked over %x", raw)
 			return decoded
 		}
@@ -186,7 +186,7 @@ func (f *fed) feed(raw []byte) (decoded bool, err error) {
 	c := &conn{b: f.Broker, log: slog.New(slog.DiscardHandler), client: client}
 	_, p, err := c.handle(f.gone, h, f.table[h.key], raw)
 	if err != nil {
-		return errors.Is(err, errPanic), err
+		return guard.Is(err), err
 	}
 	resp, err := p(f.gone)
 	if err == nil && resp != nil {

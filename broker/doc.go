@@ -36,7 +36,10 @@
 //   - What a client proved is looked at again with each of its requests: expired
 //     sessions (KIP-368), ended or revoked certificates and deleted users cost the
 //     connection (session.go). Rules that change hold for the next request.
-//   - Bytes of a client never panic the process; a malformed frame costs its
+//   - A panic never ends the process: a request's costs its connection, a coordinator's
+//     partition is led again from its log, and one in a part that works for all ends
+//     [Broker.Run] with an error, in good order (package guard).
+//   - A malformed frame costs its
 //     connection, and an address that sends many a line of log now and then. Memory for
 //     large requests and answers is counted before it is used (budget.go).
 //   - Who produced and who fetched is in the broker's ledger within a second

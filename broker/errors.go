@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -11,6 +12,7 @@ import (
 	"github.com/waybillhq/waybill/broker/commitlog"
 	"github.com/waybillhq/waybill/broker/controller"
 	"github.com/waybillhq/waybill/broker/group"
+	"github.com/waybillhq/waybill/broker/guard"
 	"github.com/waybillhq/waybill/broker/replica"
 	"github.com/waybillhq/waybill/internal/record"
 )
@@ -81,7 +83,7 @@ func (b *Broker) code(err error, doing string, about ...any) int16 {
 	// A log that takes no writes has told so itself, once.
 	told := errors.Is(err, commitlog.ErrFull) || errors.Is(err, commitlog.ErrOffline) || errors.Is(err, controller.ErrFull)
 	if (e == kerr.UnknownServerError || e == kerr.KafkaStorageError) && !told {
-		b.log.Error("request not carried out", append([]any{"doing", doing, "err", err}, about...)...)
+		b.log.Error("request not carried out", slices.Concat([]any{"doing", doing}, guard.About(err), about)...)
 	}
 	return e.Code
 }

@@ -1,8 +1,9 @@
 package broker
 
 import (
-	"errors"
 	"testing"
+
+	"github.com/waybillhq/waybill/broker/guard"
 )
 
 // FuzzHandle takes frames of an authenticated client, at first those that real ones
@@ -17,7 +18,7 @@ func FuzzHandle(f *testing.F) {
 		if len(raw) > 16<<10 {
 			return
 		}
-		if _, err := b.feed(raw); errors.Is(err, errPanic) {
+		if _, err := b.feed(raw); guard.Is(err) {
 			t.Fatal("handler panicked")
 		}
 	})

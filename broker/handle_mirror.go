@@ -13,6 +13,7 @@ import (
 	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/broker/commitlog"
 	"github.com/waybillhq/waybill/broker/controller"
+	"github.com/waybillhq/waybill/broker/guard"
 	"github.com/waybillhq/waybill/broker/replica"
 	"github.com/waybillhq/waybill/internal/mirrorwire"
 )
@@ -138,7 +139,8 @@ func (b *Broker) waitMirrored(ctx context.Context, timeout time.Duration, all []
 		if m.err != nil {
 			if m.partition != nil {
 				group.Go(func() error {
-					if end := m.partition.EndOffset(); m.partition.WaitCommitted(ctx, end) != nil {
+					end := m.partition.EndOffset()
+					if guard.Call(func() error { return m.partition.WaitCommitted(ctx, end) }) != nil {
 						b.flusher.Add(m.partition, end)
 					}
 					return nil
@@ -147,10 +149,10 @@ func (b *Broker) waitMirrored(ctx context.Context, timeout time.Duration, all []
 			continue
 		}
 		group.Go(func() error {
-			if m.err = m.partition.WaitCommitted(ctx, m.end); m.err != nil {
+			if m.err = guard.Call(func() error { return m.partition.WaitCommitted(ctx, m.end) }); m.err != nil {
 				b.flusher.Add(m.partition, m.end)
 			} else if m.start >= 0 {
-				m.err = m.partition.FollowStart(m.start)
+				m.err = guard.Call(func() error { return m.partition.FollowStart(m.start) })
 			}
 			return nil
 		})

@@ -12,6 +12,7 @@ import (
 	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/broker/commitlog"
 	"github.com/waybillhq/waybill/broker/controller"
+	"github.com/waybillhq/waybill/broker/guard"
 	"github.com/waybillhq/waybill/broker/replica"
 	"github.com/waybillhq/waybill/internal/record"
 )
@@ -210,8 +211,7 @@ func (b *Broker) waitProduced(ctx context.Context, q *kmsg.ProduceRequest, all [
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	waitOne := func(p *produced) {
-		if err := p.partition.WaitCommitted(ctx, p.end); err != nil {
-			p.err = err
+		if p.err = guard.Call(func() error { return p.partition.WaitCommitted(ctx, p.end) }); p.err != nil {
 			b.flusher.Add(p.partition, p.end)
 		}
 	}

@@ -79,6 +79,8 @@ func (b *Broker) accept(ctx context.Context, ln *listener) error {
 	failures := newClosings(b.log)
 	defer failures.flush()
 	defer conns.Wait()
+	ctx, end := context.WithCancel(ctx)
+	defer end() // also when it is not the context that ends this
 	var refusals quiet
 	stop := context.AfterFunc(ctx, func() { ln.nl.Close() })
 	defer stop()

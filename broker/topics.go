@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/waybillhq/waybill/broker/controller"
+	"github.com/waybillhq/waybill/broker/guard"
 	"github.com/waybillhq/waybill/broker/replica"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
@@ -204,6 +205,7 @@ func (b *Broker) eachNew(t *topic, open func(n int, dir string, id replica.Ident
 	group.SetLimit(concurrentSyncs)
 	for i := range more {
 		group.Go(func() (err error) {
+			defer guard.Recover(&err)
 			n := have + i
 			more[i], err = open(n, b.partitionDir(t.ID, n), replica.Identity{Topic: t.Name, TopicID: t.ID, Partition: int32(n)}, epoch)
 			return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/waybillhq/waybill/broker/guard"
 	"github.com/waybillhq/waybill/internal/record"
 )
 
@@ -169,6 +170,61 @@ func TestStateIsWhatTheLogSays(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAPanicEndsTheLeadership, wherever it is: who asked is told, and what the log has
+// is there when the partition is led again.
+func TestAPanicEndsTheLeadership(t *testing.T) {
+	for name, panics := range map[string]func(ctx context.Context, s *counter) error{
+		"in what was asked": func(ctx context.Context, s *counter) error {
+			return s.Do(ctx, func() error { s.n++; panic("a fault") })
+		},
+		"in the loop": func(_ context.Context, s *counter) error {
+			s.inbox <- func() { panic("a fault") }
+			<-s.Done()
+			return s.Ended()
+		},
+		"in what follows": func(ctx context.Context, s *counter) error {
+			return s.Do(ctx, func() error { s.Fail(errDisk); panic("a fault") })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var set Set[*counter]
+				log := &memLog{room: -1}
+				s, ended := lead(t, &set, 4, log)
+				if err := s.add(t.Context(), 3, 1); err != nil {
+					t.Fatal(err)
+				}
+				if err := panics(t.Context(), s); !errors.Is(err, kerr.CoordinatorNotAvailable) || !guard.Is(err) {
+					t.Errorf("who asked is told %v", err)
+				}
+				if err := <-ended; err == nil {
+					t.Error("leadership ends without a reason")
+				}
+				if _, err := set.Led(4); !errors.Is(err, kerr.CoordinatorNotAvailable) {
+					t.Errorf("led: %v", err)
+				}
+				if s, _ = lead(t, &set, 4, log); s.n != 3 {
+					t.Errorf("led again it has %d records, want 3", s.n)
+				}
+			})
+		})
+	}
+	t.Run("in the replay", func(t *testing.T) {
+		log := &memLog{room: -1}
+		b, err := record.Encode(make([]record.Record, 1), record.NoProducer(record.None))
+		if err == nil {
+			_, _, err = log.Append(b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &counter{Loop: NewLoop("topic", 0, log)}
+		if err := s.Serve(t.Context(), func(record.Batch) error { panic("a fault") }, s.run); !guard.Is(err) {
+			t.Errorf("served: %v", err)
+		}
+	})
 }
 
 func TestCarefulWhileTheLogMayRefuse(t *testing.T) {

@@ -21,7 +21,7 @@
 // *kerr.Error: a full disk is COORDINATOR_NOT_AVAILABLE) has written nothing, and
 // the shard goes on: who asked for it changes nothing, and may try again. Whoever
 // cannot change nothing any more ends the leadership with [Loop.Fail]; so does
-// every other error of the log. Nothing is acknowledged after that, and requests
+// every other error of the log, and a panic. Nothing is acknowledged after that, and requests
 // are answered COORDINATOR_NOT_AVAILABLE until the partition is led again, which
 // reads what the log holds. Other shards do not notice.
 //

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/waybillhq/waybill/broker/guard"
 	"github.com/waybillhq/waybill/internal/record"
 )
 
@@ -53,17 +54,18 @@ func (l *Loop) Partition() int32 { return l.partition }
 
 // Serve reads the log, giving every batch to replay, and then calls run, which
 // calls [Loop.Loaded] and works on the [Loop.Inbox] until ctx ends or [Loop.Failed].
-// It returns why leadership has ended: nil if ctx has.
+// It returns why leadership has ended: nil if ctx has. A panic of either ends it as
+// [Loop.Fail] does.
 func (l *Loop) Serve(ctx context.Context, replay func(record.Batch) error, run func(context.Context) error) error {
 	defer close(l.done)
-	if err := l.load(ctx, replay); err != nil {
+	if err := guard.Call(func() error { return l.load(ctx, replay) }); err != nil {
 		if ctx.Err() == nil {
 			l.failure = fmt.Errorf("load partition %d of %s: %w", l.partition, l.topic, err)
 		}
 		return l.failure
 	}
-	err := run(ctx)
-	if l.failure == nil && ctx.Err() == nil {
+	err := guard.Call(func() error { return run(ctx) })
+	if l.failure == nil && (ctx.Err() == nil || guard.Is(err)) {
 		l.failure = err
 	}
 	return l.failure
@@ -87,17 +89,27 @@ func (l *Loop) Ended() error {
 	return fmt.Errorf("%w: %w", kerr.CoordinatorNotAvailable, l.failure)
 }
 
-// Do runs f in the loop's goroutine and returns what f returns.
+// Do runs f in the loop's goroutine and returns what f returns. A panic of f ends the
+// leadership: what it has left half done is in memory only.
 func (l *Loop) Do(ctx context.Context, f func() error) error {
 	result := make(chan error, 1)
 	select {
-	case l.inbox <- func() { result <- f() }:
+	case l.inbox <- func() { result <- l.guarded(f) }:
 		return <-result
 	case <-l.done:
 		return l.Ended()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+func (l *Loop) guarded(f func() error) error {
+	err := guard.Call(f)
+	if guard.Is(err) {
+		l.Fail(err)
+		err = fmt.Errorf("%w: %w", kerr.CoordinatorNotAvailable, err)
+	}
+	return err
 }
 
 // Wait returns when what a request was computed from may be told: the log is

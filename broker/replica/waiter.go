@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/waybillhq/waybill/broker/guard"
 )
 
 // Waiter is woken when any of the partitions that it is on changes: the high
@@ -114,7 +116,7 @@ func (f *Flusher) Add(p *Partition, end int64) {
 }
 
 // Run commits until ctx ends. A partition that fails is left to answer for
-// itself: its log is offline and says so to the next request.
+// itself: its log is offline and says so to the next request. The error is a panic.
 func (f *Flusher) Run(ctx context.Context) error {
 	for {
 		select {
@@ -130,10 +132,14 @@ func (f *Flusher) Run(ctx context.Context) error {
 		group.SetLimit(f.limit)
 		for p, end := range dirty {
 			group.Go(func() error {
-				_ = p.WaitCommitted(ctx, end)
-				return nil
+				return guard.Call(func() error {
+					_ = p.WaitCommitted(ctx, end)
+					return nil
+				})
 			})
 		}
-		_ = group.Wait() // none returns an error
+		if err := group.Wait(); err != nil {
+			return err
+		}
 	}
 }

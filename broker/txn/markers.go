@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/waybillhq/waybill/broker/guard"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -32,7 +34,9 @@ func (s *shard) writeMarkers(t Txn, next int64) error {
 	g, ctx := errgroup.WithContext(s.endCtx)
 	g.SetLimit(concurrentMarkers)
 	for _, tp := range t.Sorted() {
-		g.Go(func() error { return s.writeMarker(ctx, t.ID, tp, m) })
+		g.Go(func() error {
+			return guard.Call(func() error { return s.writeMarker(ctx, t.ID, tp, m) })
+		})
 	}
 	return g.Wait()
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/waybillhq/waybill/broker/coordinator"
+	"github.com/waybillhq/waybill/broker/guard"
 	"github.com/waybillhq/waybill/internal/record"
 )
 
@@ -48,10 +49,13 @@ func newShard(c *Coordinator, partition, epoch int32, log Log) *shard {
 
 // run serves the shard until ctx ends, the log fails, or an ender finds that
 // somebody else leads.
-func (s *shard) run(ctx context.Context) error {
+func (s *shard) run(ctx context.Context) (err error) {
 	ctx, stop := context.WithCancel(ctx)
-	defer stop()
 	s.enders, s.endCtx = errgroup.WithContext(ctx)
+	defer func() {
+		stop()
+		err = errors.Join(err, s.enders.Wait())
+	}()
 	highest := NoProducer.ID
 	for _, e := range s.ids {
 		highest = max(highest, e.txn.Producer.ID, e.txn.NextID)
@@ -61,13 +65,11 @@ func (s *shard) run(ctx context.Context) error {
 	}
 	// The store of ids may have been put back from a backup.
 	if err := s.Coordinator.ids.PassProducerID(highest); err != nil {
-		stop()
-		return errors.Join(err, s.enders.Wait())
+		return err
 	}
 	s.Loaded()
 	s.work()
-	stop()
-	return errors.Join(s.Failed(), s.enders.Wait())
+	return s.Failed()
 }
 
 // work does what requests want and what time brings.
@@ -126,7 +128,8 @@ func (s *shard) step(e *entry, now time.Time, ev Event) (answer, err error) {
 func (s *shard) settle(e *entry) {
 	e.settled = make(chan struct{})
 	t, next := e.txn, e.next
-	s.enders.Go(func() error {
+	s.enders.Go(func() (err error) {
+		defer guard.Recover(&err)
 		if err := s.writeMarkers(t, next); err != nil {
 			return err
 		}
