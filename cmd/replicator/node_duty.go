@@ -22,17 +22,21 @@ const dutyRetry = time.Second
 // runFlowDuty finds a flow's topics and moves its groups, for as long as the
 // duty is this node's. It waits for clusters that do not answer.
 func (l *life) runFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) error {
-	for {
+	for ctx.Err() == nil {
 		err := l.tryFlowDuty(ctx, a, d)
-		if ctx.Err() != nil {
-			return nil
+		if ctx.Err() == nil {
+			d.trouble(err)
+			pause(ctx, dutyRetry)
 		}
-		d.trouble(err)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(dutyRetry):
-		}
+	}
+	return nil
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }
 

@@ -62,11 +62,7 @@ func (w *work) run(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			w.log.Warn("this node's work has ended and begins anew", "error", err)
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(sessionPause):
-		}
+		pause(ctx, sessionPause)
 	}
 }
 
