@@ -51,7 +51,7 @@ func (v *verifications) keep(ctx context.Context, a cluster.Assignment, f *flow.
 			wait := time.Until(at)
 			if wait <= 0 {
 				req := verify.Request{From: f.Spec.Verify.From, BytesPerSecond: int64(f.Spec.Verify.BytesPerSecond)}
-				if err := v.start(ctx, a.Work.Name, req, "", a.Epoch); err != nil && ctx.Err() == nil {
+				if _, err := v.start(ctx, a.Work.Name, req, "", a.Epoch); err != nil && ctx.Err() == nil {
 					v.log.Warn("verification cannot start", "flow", a.Work.Name, "err", err)
 					pause(ctx, dutyRetry)
 				}

@@ -124,7 +124,7 @@ func (v *verifications) StartVerification(ctx context.Context, name string, req 
 	if _, err := declaredFlow(v.fleet.State(), name); err != nil {
 		return nil, err
 	}
-	if err := v.start(ctx, name, req, by, 0); err != nil {
+	if _, err := v.start(ctx, name, req, by, 0); err != nil {
 		return nil, verificationError(err)
 	}
 	return v.Verification(ctx, name)
@@ -153,12 +153,13 @@ func verificationError(err error) error {
 	return err
 }
 
-// start asks the fleet for a verification. epoch is that of a duty, 0 for a person.
-func (v *verifications) start(ctx context.Context, name string, req verify.Request, by string, epoch uint64) error {
+// start asks the fleet for a verification and returns its id. epoch is that of a
+// duty, 0 for a person.
+func (v *verifications) start(ctx context.Context, name string, req verify.Request, by string, epoch uint64) (id string, err error) {
 	now := time.Now().UTC()
 	old, err := verificationOf(v.fleet.State(), name, now)
 	if err != nil {
-		return err
+		return "", err
 	}
 	c := &cluster.StartVerification{Flow: name, ID: now.Format("20060102-150405.000"), By: by, At: now, Epoch: epoch}
 	if old != nil {
@@ -169,15 +170,15 @@ func (v *verifications) start(ctx context.Context, name string, req verify.Reque
 		if before != nil {
 			before.Partitions, before.Previous = nil, nil
 			if c.Found, err = json.Marshal(before); err != nil {
-				return fmt.Errorf("encode the result before: %w", err)
+				return "", fmt.Errorf("encode the result before: %w", err)
 			}
 		}
 	}
 	if c.Request, err = json.Marshal(req); err != nil {
-		return fmt.Errorf("encode verification: %w", err)
+		return "", fmt.Errorf("encode verification: %w", err)
 	}
 	_, err = v.fleet.Propose(ctx, c)
-	return err
+	return c.ID, err
 }
 
 // checkRequest finds everything that is wrong with a request.
