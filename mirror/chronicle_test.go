@@ -20,7 +20,7 @@ func TestWhatHappensToTopicsIsInTheLedger(t *testing.T) {
 	has := func(want ...string) func() bool {
 		return func() bool {
 			var got []string
-			for _, e := range w.entries(t) {
+			for _, e := range w.east.entries(t) {
 				if e, ok := e.(*ledger.Event); ok && e.SourceTopic == "orders" && e.Source.TopicID == orders.SourceID && e.Destination.TopicID == orders.DestinationID {
 					got = append(got, e.What.String()+" "+e.Text)
 				}

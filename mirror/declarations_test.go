@@ -41,8 +41,7 @@ func (w *world) move(s *site, name string) {
 func TestANewLimitStopsNoCopy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	n := w.node("a", nil)
 	limited := func(limit flow.Size) []Assignment {
 		all := w.copies(1, 1, "orders")
@@ -80,8 +79,7 @@ func TestADestinationThatMovesInATransaction(t *testing.T) {
 			w := newWorld(t)
 			w.bundledOnly("east")
 			const partitions = 2
-			w.west.create(t, "orders", partitions)
-			w.east.create(t, "orders", partitions)
+			w.create(t, "orders", partitions)
 			var armed atomic.Bool
 			var once sync.Once
 			gone := make(chan struct{})
@@ -142,8 +140,7 @@ func TestANewSelectionStopsNoCopy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, topic := range []string{"orders", "more"} {
-		w.west.create(t, topic, 1)
-		w.east.create(t, topic, 1)
+		w.create(t, topic, 1)
 	}
 	n := w.node("a", nil)
 	n.Assign(w.copies(1, 1, "orders"))
@@ -205,8 +202,7 @@ func TestNewPartitionsDisturbNoCopy(t *testing.T) {
 func TestAFlowHasTheLanesThatItDeclares(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 4)
-	w.east.create(t, "orders", 4)
+	w.create(t, "orders", 4)
 	n := w.node("a", func(c *Config) { c.CopiesPerLane = 1 })
 	for _, lanes := range []int{1, 3} {
 		before := n.Metrics().LaneOpens.Load()

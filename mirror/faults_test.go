@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,29 +17,6 @@ import (
 	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
-
-// only is the status of the one copy of a node.
-func (n *node) only() CopyStatus {
-	if all := n.Status(); len(all) == 1 {
-		return all[0]
-	}
-	return CopyStatus{}
-}
-
-// gaps sums up what the ledger declares of a copy, by reason.
-func (w *world) gaps() map[string]int64 {
-	w.t.Helper()
-	if err := w.maps.CatchUp(w.t.Context(), "east"); err != nil {
-		w.t.Fatal(err)
-	}
-	sum := map[string]int64{}
-	for _, m := range w.maps.Copies() {
-		for _, g := range m.Gaps(0, m.Next(), 1000) {
-			sum[g.Reason] += g.Count
-		}
-	}
-	return sum
-}
 
 func TestADestinationWithFewerPartitionsRecovers(t *testing.T) {
 	t.Parallel()
@@ -81,8 +59,7 @@ func TestTwoLivesAreNotSpliced(t *testing.T) {
 	for _, side := range []string{"west", "east"} {
 		t.Run(side, func(t *testing.T) {
 			w := newWorld(t)
-			w.west.create(t, "orders", 1)
-			w.east.create(t, "orders", 1)
+			w.create(t, "orders", 1)
 			w.west.produce(t, "orders", 0, 0, 50)
 			n := w.node("a", func(c *Config) { c.MetadataInterval = 100 * time.Millisecond })
 			n.Assign(w.copies(1, 1, "orders"))
@@ -116,8 +93,7 @@ func TestTwoLivesAreNotSpliced(t *testing.T) {
 func TestANewLifeIsNotReadBetweenTwoLooks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	w.west.produce(t, "orders", 0, 0, 50)
 	n := w.node("a", func(c *Config) { c.MetadataInterval = time.Hour })
 	n.Assign(w.copies(1, 1, "orders"))
@@ -138,40 +114,20 @@ func TestANewLifeIsNotReadBetweenTwoLooks(t *testing.T) {
 func TestAnExpiredStretchIsDeclared(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	w.west.produce(t, "orders", 0, 0, 100)
 	deleteBefore(t, w.west, "orders", 30)
 	n := w.node("a", nil)
 	n.Assign(w.copies(1, 1, "orders"))
 	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
-	got := w.east.read(t, "orders", 0, 70)
-	if len(got) != 70 || string(got[0].Value) != "30" {
-		t.Fatalf("%d records, the first is %s", len(got), got[0].Value)
-	}
-	if gaps := w.gaps(); gaps[ledger.Expired.String()] != 30 || len(gaps) != 1 {
-		t.Errorf("gaps %v, want 30 expired", gaps)
-	}
-}
-
-func deleteBefore(t *testing.T, s *site, topic string, offset int64) {
-	t.Helper()
-	var offsets kadm.Offsets
-	offsets.Add(kadm.Offset{Topic: topic, Partition: 0, At: offset})
-	resp, err := s.admin.DeleteRecords(t.Context(), offsets)
-	if err == nil {
-		err = resp.Error()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.east.expectRange(t, "orders", 0, 30, 100)
+	w.gapsAre(t, map[ledger.Reason]int64{ledger.Expired: 30})
 }
 
 func TestACopyFromTheLatestOffsetDeclaresTheRest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	w.west.produce(t, "orders", 0, 0, 40)
 	n := w.node("a", nil)
 	list := w.copies(1, 1, "orders")
@@ -179,13 +135,8 @@ func TestACopyFromTheLatestOffsetDeclaresTheRest(t *testing.T) {
 	n.Assign(list)
 	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
 	w.west.produce(t, "orders", 0, 40, 60)
-	got := w.east.read(t, "orders", 0, 20)
-	if len(got) != 20 || string(got[0].Value) != "40" {
-		t.Fatalf("%d records, the first is %s", len(got), got[0].Value)
-	}
-	if gaps := w.gaps(); gaps[ledger.NotAsked.String()] != 40 || len(gaps) != 1 {
-		t.Errorf("gaps %v, want 40 not asked for", gaps)
-	}
+	w.east.expectRange(t, "orders", 0, 40, 60)
+	w.gapsAre(t, map[ledger.Reason]int64{ledger.NotAsked: 40})
 }
 
 // TestOnlyCommittedRecordsTravel mixes transactions of both outcomes with plain
@@ -193,45 +144,26 @@ func TestACopyFromTheLatestOffsetDeclaresTheRest(t *testing.T) {
 func TestOnlyCommittedRecordsTravel(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	n := w.node("a", nil)
 	n.Assign(w.copies(1, 1, "orders"))
 	committed := 0
 	for round := range 6 {
-		cl, err := kafka.NewClient(w.west.Cluster, "txn", kgo.TransactionalID(fmt.Sprint("t", round%2)), kgo.DefaultProduceTopic("orders"),
-			kgo.RecordPartitioner(kgo.ManualPartitioner()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cl.BeginTransaction(); err != nil {
-			t.Fatal(err)
-		}
-		abort := round%3 == 1
-		for i := range 20 {
-			value := "aborted"
-			if !abort {
-				value = fmt.Sprint(committed + i)
+		commit := round%3 != 1
+		values := slices.Repeat([]string{"aborted"}, 20)
+		if commit {
+			for i := range values {
+				values[i] = fmt.Sprint(committed + i)
 			}
-			if err := cl.ProduceSync(t.Context(), &kgo.Record{Value: []byte(value)}).FirstErr(); err != nil {
-				t.Fatal(err)
-			}
+			committed += len(values)
 		}
-		if err := cl.EndTransaction(t.Context(), kgo.TransactionEndTry(!abort)); err != nil {
-			t.Fatal(err)
-		}
-		cl.Close()
-		if !abort {
-			committed += 20
-		}
+		w.transact(t, fmt.Sprint("t", round%2), &commit, values...)
 		w.west.produce(t, "orders", 0, committed, committed+5)
 		committed += 5
 	}
 	w.east.expect(t, "orders", 0, committed)
 	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
-	if gaps := w.gaps(); gaps[ledger.Control.String()] != 6 || gaps[ledger.Aborted.String()] != 40 || len(gaps) != 2 {
-		t.Errorf("gaps %v, want 6 control and 40 aborted", gaps)
-	}
+	w.gapsAre(t, map[ledger.Reason]int64{ledger.Control: 6, ledger.Aborted: 40})
 }
 
 // TestATooLargeRecordStopsTheCopyThere gives the destination a smaller limit
@@ -245,9 +177,7 @@ func TestATooLargeRecordStopsTheCopyThere(t *testing.T) {
 	value := make([]byte, 5000)
 	_, _ = rand.Read(value) // it never fails
 	big := &kgo.Record{Topic: "orders", Value: value}
-	if err := w.west.client.ProduceSync(t.Context(), big).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
+	w.west.put(t, big)
 	n := w.node("a", nil)
 	n.Assign(w.copies(1, 1, "orders"))
 	eventually(t, "stopped before the record", func() bool {
@@ -275,9 +205,7 @@ func TestAFaultOfOneCopyLeavesTheOthersAlone(t *testing.T) {
 	w.east.create(t, "keyless", 1, "cleanup.policy", "compact")
 	n := w.node("a", func(c *Config) { c.LanesPerFlow = 1 })
 	n.Assign(w.copies(1, 1, "orders", "keyless"))
-	if err := w.west.client.ProduceSync(t.Context(), &kgo.Record{Topic: "keyless", Value: []byte("x")}).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
+	w.west.put(t, &kgo.Record{Topic: "keyless", Value: []byte("x")})
 	for i := range 10 {
 		w.west.produce(t, "orders", 0, 100*i, 100*i+100)
 	}
@@ -291,8 +219,7 @@ func TestAFaultOfOneCopyLeavesTheOthersAlone(t *testing.T) {
 func TestAnotherLedgerIsNotWrittenTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	n := w.node("a", func(c *Config) { c.MetadataInterval = 100 * time.Millisecond })
 	n.Assign(w.copies(1, 1, "orders"))
 	w.west.produce(t, "orders", 0, 0, 10)
@@ -312,8 +239,7 @@ func TestAnotherLedgerIsNotWrittenTo(t *testing.T) {
 func TestALaneThatCannotWriteHopsWaitsLongerEachTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	n := w.node("a", nil)
 	n.Assign(w.copies(1, 1, "orders"))
 	w.west.produce(t, "orders", 0, 0, 10)
@@ -352,16 +278,11 @@ func TestALaneThatCannotWriteHopsWaitsLongerEachTime(t *testing.T) {
 func TestANodeOfAnEndedIncarnationIsFencedAtItsNextLane(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	n := w.node("a", nil)
 	w.fleet.end(n.incarnation)
 	n.Assign(w.copies(1, 1, "orders"))
-	select {
-	case <-n.fenced:
-	case <-time.After(10 * time.Second):
-		t.Fatal("not fenced")
-	}
+	n.awaitFenced(t)
 }
 
 func TestClassify(t *testing.T) {

@@ -75,8 +75,7 @@ func TestDiscoveryMakesMirrorTopics(t *testing.T) {
 	w.bundledOnly("east")
 	w.west.create(t, "orders", 1, "retention.ms", "-1")
 	w.west.produce(t, "orders", 0, 0, 10)
-	w.west.create(t, "written", 1)
-	w.east.create(t, "written", 1)
+	w.create(t, "written", 1)
 	f := w.whole(1, 1, "orders")[0].Spec
 	f.Spec.Offsets = flow.OffsetsAuto
 	f.Spec.Topics.Include = []string{"*"}

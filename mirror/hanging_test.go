@@ -15,8 +15,7 @@ import (
 func TestATransactionThatHangsIsNamed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	w.west.produce(t, "orders", 0, 0, 10)
 	n := w.node("a", func(c *Config) { c.HangingAfter = 50 * time.Millisecond })
 	n.Assign(w.copies(1, 1, "orders"))

@@ -11,23 +11,13 @@ import (
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
-// bundledOnly skips tests that reach into a bundled broker.
-func (w *world) bundledOnly(names ...string) {
-	for _, n := range names {
-		if w.hosts[n] == nil {
-			w.t.Skip("needs a bundled broker as " + n)
-		}
-	}
-}
-
 // TestBrokersThatRestart restarts both sides in turn while data flows.
 func TestBrokersThatRestart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.bundledOnly("west", "east")
 	const partitions = 2
-	w.west.create(t, "orders", partitions)
-	w.east.create(t, "orders", partitions)
+	w.create(t, "orders", partitions)
 	n := w.node("a", nil)
 	n.Assign(w.copies(1, partitions, "orders"))
 	sent := 0
@@ -54,8 +44,7 @@ func TestAFlippedBitAtTheSourceIsNamed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.bundledOnly("west", "east")
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	w.west.produce(t, "orders", 0, 0, 10)
 	w.west.client.Flush(t.Context())
 	w.west.produce(t, "orders", 0, 123456, 123457) // the record to damage
@@ -70,9 +59,7 @@ func TestAFlippedBitAtTheSourceIsNamed(t *testing.T) {
 	w.east.expect(t, "orders", 0, 10)
 	deleteBefore(t, w.west, "orders", 11)
 	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
-	if gaps := w.gaps(); gaps[ledger.Expired.String()] != 1 || len(gaps) != 1 {
-		t.Errorf("gaps %v, want 1 expired", gaps)
-	}
+	w.gapsAre(t, map[ledger.Reason]int64{ledger.Expired: 1})
 }
 
 // damage flips a bit of the first place where a site's store holds what.
@@ -133,8 +120,7 @@ func TestACopyStopsWhereHistoryDoesNotFit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.west.create(t, "orders", 1)
-			w.east.create(t, "orders", 1)
+			w.create(t, "orders", 1)
 			w.west.produce(t, "orders", 0, 0, 100)
 			if c.at.SourceLeaderEpoch >= 0 {
 				w.bundledOnly("west")
@@ -158,8 +144,7 @@ func TestACopyStopsWhereHistoryDoesNotFit(t *testing.T) {
 func TestPositionsThatFailAreAskedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	w.west.produce(t, "orders", 0, 0, 100)
 	var asked atomic.Int32
 	n := w.node("a", func(cfg *Config) {

@@ -581,9 +581,7 @@ func (s *site) dial(t testing.TB) *kafka.Conn {
 func (s *site) say(t testing.TB, entries ...ledger.Entry) {
 	t.Helper()
 	r := &kgo.Record{Topic: ledger.Topic, Value: ledger.NewChain(ledger.WriterID(uuid.New())).Encode(entries)}
-	if err := s.client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
+	s.put(t, r)
 }
 
 // TestMirrorTopicsAreByTheirHops has a mirror topic at east, with west's producer ids

@@ -170,24 +170,12 @@ func (w *world) cutBack(name, dir string, files stored) {
 	h.start(w)
 }
 
-// retractions are those in the ledger.
-func (w *world) retractions() (all []*ledger.Retraction) {
-	w.t.Helper()
-	for _, e := range w.entries(w.t) {
-		if r, ok := e.(*ledger.Retraction); ok {
-			all = append(all, r)
-		}
-	}
-	return all
-}
-
 // truncatedSource is a world in which the source has lost the records 30 to 49
 // after they were copied, and has others instead.
 func truncatedSource(t *testing.T, policy string) (*world, *node) {
 	w := newWorld(t)
 	w.bundledOnly("west")
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	n := w.node("a", nil)
 	list := w.copies(1, 1, "orders")
 	list[0].Spec.Spec.Policies.OnTruncate = policy
@@ -215,7 +203,7 @@ func TestATruncatedSourceStopsTheCopy(t *testing.T) {
 		return s.State == Failed && s.Position == 50 && strings.Contains(s.Reason, errTruncated.Error()) && strings.Contains(s.Fix, "onTruncate")
 	})
 	w.east.expect(t, "orders", 0, 50)
-	if r := w.retractions(); len(r) != 0 {
+	if r := entriesIn[*ledger.Retraction](t, w.east); len(r) != 0 {
 		t.Errorf("the ledger takes back %v", r)
 	}
 }
@@ -236,12 +224,10 @@ func TestATruncatedSourceIsRetracted(t *testing.T) {
 			t.Fatalf("record %d is %s, want %d", i, r.Value, want)
 		}
 	}
-	if r := w.retractions(); len(r) != 1 || r[0].Source != 30 || r[0].Lost != ledger.LostAtSource {
+	if r := entriesIn[*ledger.Retraction](t, w.east); len(r) != 1 || r[0].Source != 30 || r[0].Lost != ledger.LostAtSource {
 		t.Errorf("the ledger takes back %+v, want from 30 on, lost at the source", r)
 	}
-	if gaps := w.gaps(); len(gaps) != 0 {
-		t.Errorf("gaps %v, want none", gaps)
-	}
+	w.gapsAre(t, nil)
 }
 
 // lossyDestination is a world in which the destination has lost the records 30 to
@@ -249,8 +235,7 @@ func TestATruncatedSourceIsRetracted(t *testing.T) {
 func lossyDestination(t *testing.T, policy string, meanwhile func(w *world)) (*world, *node) {
 	w := newWorld(t)
 	w.bundledOnly("east")
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	n := w.node("a", func(c *Config) { c.MetadataInterval = 200 * time.Millisecond })
 	list := w.copies(1, 1, "orders")
 	list[0].Spec.Spec.Policies.OnLoss = policy
@@ -273,16 +258,14 @@ func lossyDestination(t *testing.T, policy string, meanwhile func(w *world)) (*w
 func TestALossAtTheDestinationIsCopiedAgain(t *testing.T) {
 	t.Parallel()
 	w, n := lossyDestination(t, flow.LossRecopy, func(*world) {})
-	eventually(t, "taken back", func() bool { return len(w.retractions()) > 0 })
+	eventually(t, "taken back", func() bool { return len(entriesIn[*ledger.Retraction](t, w.east)) > 0 })
 	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
 	w.west.produce(t, "orders", 0, 50, 60)
 	w.east.expect(t, "orders", 0, 60)
-	if r := w.retractions(); len(r) != 1 || r[0].Source != 30 || r[0].Lost != ledger.LostAtDestination {
+	if r := entriesIn[*ledger.Retraction](t, w.east); len(r) != 1 || r[0].Source != 30 || r[0].Lost != ledger.LostAtDestination {
 		t.Errorf("the ledger takes back %+v, want from 30 on, lost at the destination", r)
 	}
-	if gaps := w.gaps(); len(gaps) != 0 {
-		t.Errorf("gaps %v, want none", gaps)
-	}
+	w.gapsAre(t, nil)
 }
 
 func TestALossAtTheDestinationStopsTheCopy(t *testing.T) {
@@ -321,8 +304,7 @@ func TestALossThatOthersHaveFilledStopsTheCopy(t *testing.T) {
 func TestAGapMayStopTheCopy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	w.west.produce(t, "orders", 0, 0, 20)
 	deleteBefore(t, w.west, "orders", 5) // before the copy begins: not its gap
 	n := w.node("a", nil)
@@ -344,9 +326,7 @@ func TestAGapMayStopTheCopy(t *testing.T) {
 	})
 	n.Assign(with(flow.GapContinue))
 	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
-	if gaps := w.gaps(); gaps[ledger.Expired.String()] != 5+10 || len(gaps) != 1 {
-		t.Errorf("gaps %v, want 15 expired", gaps)
-	}
+	w.gapsAre(t, map[ledger.Reason]int64{ledger.Expired: 5 + 10})
 }
 
 // A hop is of one leader epoch of the source: cutting a copy back relies on it.

@@ -10,8 +10,7 @@ func TestCopiesEverythingOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const partitions, each = 3, 500
-	w.west.create(t, "orders", partitions)
-	w.east.create(t, "orders", partitions)
+	w.create(t, "orders", partitions)
 	for p := range int32(partitions) {
 		w.west.produce(t, "orders", p, 0, each)
 	}

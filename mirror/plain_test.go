@@ -51,8 +51,7 @@ func delivered(list []Assignment, delivery string) []Assignment {
 func TestWithoutTransactionsNothingIsWeakenedSilently(t *testing.T) {
 	t.Parallel()
 	w := withoutTransactions(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	w.west.produce(t, "orders", 0, 0, 50)
 	n := w.node("a", nil)
 	n.Assign(w.copies(1, 1, "orders"))
@@ -79,8 +78,7 @@ func TestWhatWasNotAcknowledgedIsMatched(t *testing.T) {
 			t.Parallel()
 			w := withoutTransactions(t)
 			const partitions = 2
-			w.west.create(t, "orders", partitions)
-			w.east.create(t, "orders", partitions)
+			w.create(t, "orders", partitions)
 			var faults atomic.Int32
 			n := w.node("a", func(c *Config) {
 				c.at = func(p point) error {
@@ -134,8 +132,7 @@ func TestAnHeirFindsWhatHasNoHop(t *testing.T) {
 		t.Run(delivery, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.west.create(t, "orders", 1)
-			w.east.create(t, "orders", 1)
+			w.create(t, "orders", 1)
 			var armed atomic.Bool
 			var number atomic.Uint64
 			old := w.node("old", func(c *Config) {
@@ -154,14 +151,10 @@ func TestAnHeirFindsWhatHasNoHop(t *testing.T) {
 			eventually(t, "caught up", func() bool { return old.caughtUp(1) })
 			armed.Store(true)
 			foreign := &kgo.Record{Topic: "orders", Partition: 0, Value: []byte("foreign")}
-			if err := w.east.client.ProduceSync(t.Context(), foreign).FirstErr(); err != nil {
-				t.Fatal(err)
-			}
+			w.east.put(t, foreign)
 			w.west.produce(t, "orders", 0, 50, 120)
 			<-old.fenced
-			if err := w.east.client.ProduceSync(t.Context(), &kgo.Record{Topic: "orders", Partition: 0, Value: []byte("foreign")}).FirstErr(); err != nil {
-				t.Fatal(err)
-			}
+			w.east.put(t, &kgo.Record{Topic: "orders", Partition: 0, Value: []byte("foreign")})
 			heir := w.node("heir", nil)
 			heir.Assign(delivered(w.copies(2, 1, "orders"), delivery))
 			w.west.produce(t, "orders", 0, 120, 170)
@@ -170,9 +163,7 @@ func TestAnHeirFindsWhatHasNoHop(t *testing.T) {
 			if m := heir.Metrics(); m.Matched.Load() == 0 || m.Doubled.Load() != 0 {
 				t.Errorf("%d matched, %d may be doubled", m.Matched.Load(), m.Doubled.Load())
 			}
-			if g := w.gaps(); len(g) != 0 {
-				t.Errorf("gaps are declared: %v", g)
-			}
+			w.gapsAre(t, nil)
 		})
 	}
 }
@@ -201,8 +192,7 @@ func (w *world) ours(t *testing.T, n int) {
 func TestADeliveryThatChangesKeepsItsPosition(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	var faults atomic.Int32
 	n := w.node("a", func(c *Config) {
 		c.at = func(p point) error {
@@ -232,8 +222,7 @@ func TestADeliveryThatChangesKeepsItsPosition(t *testing.T) {
 func TestWithoutTransactionsTooNothingComesBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 2)
-	w.east.create(t, "orders", 2)
+	w.create(t, "orders", 2)
 	n := w.node("a", nil)
 	n.Assign(slices.Concat(atLeastOnce(carry(w.west, w.east, flow.OriginAny, "orders")), atLeastOnce(carry(w.east, w.west, flow.OriginAny, "orders"))))
 	for i := range 10 {

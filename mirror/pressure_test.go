@@ -49,8 +49,7 @@ func TestADestinationThatTakesNothingIsWaitedFor(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.bundledOnly("east")
-			w.west.create(t, "orders", 1)
-			w.east.create(t, "orders", 1)
+			w.create(t, "orders", 1)
 			n := w.node("a", func(c *Config) { c.BufferBytes = minFlowBytes })
 			n.Assign(w.copies(1, 1, "orders"))
 			w.fill(t, 10)
@@ -88,8 +87,7 @@ func TestADestinationThatThrottlesSlowsTheCopy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.bundledOnly("east")
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	quota := func(op kadm.AlterClientQuotaOp) {
 		t.Helper()
 		_, err := w.east.admin.AlterClientQuotas(t.Context(), []kadm.AlterClientQuotaEntry{{

@@ -32,13 +32,6 @@ func (w *world) withRules(r flow.Records, partitions int32, topics ...string) []
 	return all
 }
 
-func (s *site) put(t testing.TB, records ...*kgo.Record) {
-	t.Helper()
-	if err := s.client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // readTo returns the records of a partition below an offset, which are committed
 // or aborted.
 func (s *site) readTo(t testing.TB, topic string, partition int32, end int64) []*kgo.Record {
@@ -79,35 +72,10 @@ func header(r *kgo.Record, key string) string {
 	return value
 }
 
-// entries reads what the ledger of a site says, of one kind.
-func entriesIn[E ledger.Entry](t testing.TB, s *site) (out []E) {
-	t.Helper()
-	ends, err := s.admin.ListCommittedOffsets(t.Context(), ledger.Topic)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for p := range int32(ledgerPartitions) {
-		end, _ := ends.Lookup(ledger.Topic, p)
-		for _, r := range s.readTo(t, ledger.Topic, p, end.Offset) {
-			page, err := ledger.Decode(r.Value)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, e := range page.Entries {
-				if e, ok := e.(E); ok {
-					out = append(out, e)
-				}
-			}
-		}
-	}
-	return out
-}
-
 func TestRulesAreApplied(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	key := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(key, []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -147,9 +115,7 @@ func TestRulesAreApplied(t *testing.T) {
 			t.Errorf("compression %d, want zstd", r.Attrs.CompressionType())
 		}
 	}
-	if gaps := w.gaps(); gaps["filtered"] != 7 {
-		t.Errorf("gaps %v, want 7 filtered", gaps)
-	}
+	w.gapsAre(t, map[ledger.Reason]int64{ledger.Filtered: 7})
 	for _, h := range entriesIn[*ledger.Hop](t, w.east) {
 		for _, run := range h.Runs {
 			if run.Path != ledger.Altered {
@@ -165,8 +131,7 @@ func TestRulesAreApplied(t *testing.T) {
 func TestNewRulesHoldFromOneOffsetOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	n := w.node("a", nil)
 	n.Assign(w.withRules(flow.Records{Filter: "offset % 2 == 0"}, 1, "orders"))
 	total := 0
@@ -268,9 +233,7 @@ func TestQuarantine(t *testing.T) {
 	if len(bad) > 0 {
 		t.Errorf("not in quarantine: %.100v", bad)
 	}
-	if gaps := w.gaps(); gaps["quarantined"] != 12 {
-		t.Errorf("gaps %v, want 12 quarantined", gaps)
-	}
+	w.gapsAre(t, map[ledger.Reason]int64{ledger.Quarantined: 12})
 	records := int64(0)
 	for _, q := range entriesIn[*ledger.Quarantine](t, w.east) {
 		for i := range q.Records {
@@ -342,8 +305,7 @@ func TestPoisonStops(t *testing.T) {
 func TestRulesWhoseSecretIsNotThere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	w.west.produce(t, "orders", 0, 0, 5)
 	path := filepath.Join(t.TempDir(), "key")
 	n := w.node("a", nil)

@@ -23,8 +23,7 @@ func (w *world) from(start flow.Start, partitions int32) []Assignment {
 func TestACopyFromATimeDeclaresTheRest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 2)
-	w.east.create(t, "orders", 2)
+	w.create(t, "orders", 2)
 	begin := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
 	for i := range 40 { // a record a minute; partition 1 ends before the start
 		for p := range int32(2) {
@@ -33,21 +32,14 @@ func TestACopyFromATimeDeclaresTheRest(t *testing.T) {
 				at = at.Add(-24 * time.Hour)
 			}
 			r := &kgo.Record{Topic: "orders", Partition: p, Value: fmt.Append(nil, i), Timestamp: at}
-			if err := w.west.client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
-				t.Fatal(err)
-			}
+			w.west.put(t, r)
 		}
 	}
 	n := w.node("a", nil)
 	n.Assign(w.from(flow.StartAt(begin.Add(30*time.Minute)), 2))
 	eventually(t, "caught up", func() bool { return n.caughtUp(2) })
-	got := w.east.read(t, "orders", 0, 10)
-	if len(got) != 10 || string(got[0].Value) != "30" {
-		t.Fatalf("%d records, the first is %s", len(got), got[0].Value)
-	}
-	if gaps := w.gaps(); gaps[ledger.NotAsked.String()] != 30+40 || len(gaps) != 1 {
-		t.Errorf("gaps %v, want 70 not asked for", gaps)
-	}
+	w.east.expectRange(t, "orders", 0, 30, 40)
+	w.gapsAre(t, map[ledger.Reason]int64{ledger.NotAsked: 30 + 40})
 }
 
 // uReplicator 0b8614d: partitions that a topic was given later began at their end, and
@@ -55,8 +47,7 @@ func TestACopyFromATimeDeclaresTheRest(t *testing.T) {
 func TestAPartitionThatIsAddedBeginsWithItsFirstRecord(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 2)
-	w.east.create(t, "orders", 2)
+	w.create(t, "orders", 2)
 	for p := range int32(2) {
 		w.west.produce(t, "orders", p, 0, 10)
 	}
@@ -68,9 +59,7 @@ func TestAPartitionThatIsAddedBeginsWithItsFirstRecord(t *testing.T) {
 	if got := w.east.read(t, "orders", 1, 10); len(got) != 10 {
 		t.Errorf("%d records of the partition that was added, want 10", len(got))
 	}
-	if gaps := w.gaps(); gaps[ledger.NotAsked.String()] != 10 || len(gaps) != 1 {
-		t.Errorf("gaps %v, want the 10 of the old partition, not asked for", gaps)
-	}
+	w.gapsAre(t, map[ledger.Reason]int64{ledger.NotAsked: 10})
 }
 
 // What is there at the first look may be older than the flow; what comes later is not.
@@ -102,8 +91,7 @@ func TestALookTellsWhatIsNew(t *testing.T) {
 func TestACopyFromWhereAGroupStands(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 2)
-	w.east.create(t, "orders", 2)
+	w.create(t, "orders", 2)
 	for p := range int32(2) {
 		w.west.produce(t, "orders", p, 0, 40)
 	}
@@ -119,14 +107,9 @@ func TestACopyFromWhereAGroupStands(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "caught up", func() bool { return n.caughtUp(2) })
-	got := w.east.read(t, "orders", 0, 15)
-	if len(got) != 15 || string(got[0].Value) != "25" {
-		t.Fatalf("%d records, the first is %s", len(got), got[0].Value)
-	}
+	w.east.expectRange(t, "orders", 0, 25, 40)
 	w.east.expect(t, "orders", 1, 40)
-	if gaps := w.gaps(); gaps[ledger.NotAsked.String()] != 25 || len(gaps) != 1 {
-		t.Errorf("gaps %v, want 25 not asked for", gaps)
-	}
+	w.gapsAre(t, map[ledger.Reason]int64{ledger.NotAsked: 25})
 }
 
 // TestAStartDoesNotMove stops a copy that starts at the latest offset after its
@@ -134,8 +117,7 @@ func TestACopyFromWhereAGroupStands(t *testing.T) {
 func TestAStartDoesNotMove(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.west.create(t, "orders", 1)
-	w.east.create(t, "orders", 1)
+	w.create(t, "orders", 1)
 	w.west.produce(t, "orders", 0, 0, 40)
 	n := w.node("a", nil)
 	n.Assign(w.from(flow.StartLatest, 1))
@@ -148,8 +130,5 @@ func TestAStartDoesNotMove(t *testing.T) {
 	list[0].Epoch = 2
 	again.Assign(list)
 	eventually(t, "caught up", func() bool { return again.caughtUp(1) })
-	got := w.east.read(t, "orders", 0, 20)
-	if len(got) != 20 || string(got[0].Value) != "40" {
-		t.Fatalf("%d records, the first is %s", len(got), got[0].Value)
-	}
+	w.east.expectRange(t, "orders", 0, 40, 60)
 }

@@ -47,8 +47,7 @@ func TestAnOwnerThatSleptWritesNothing(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			const partitions = 3
-			w.west.create(t, "orders", partitions)
-			w.east.create(t, "orders", partitions)
+			w.create(t, "orders", partitions)
 			produce := func(from, next int) {
 				for p := range int32(partitions) {
 					w.west.produce(t, "orders", p, from, next)
@@ -63,10 +62,7 @@ func TestAnOwnerThatSleptWritesNothing(t *testing.T) {
 			produce(100, 200)
 			<-g.reached
 
-			w.fleet.end(old.incarnation)
-			heir := w.node("heir", nil)
-			heir.Assign(w.copies(2, partitions, "orders"))
-			eventually(t, "the new owner has caught up", func() bool { return heir.caughtUp(partitions) })
+			heir := w.heir(t, old, w.copies(2, partitions, "orders"))
 			produce(200, 300)
 			close(g.open) // the old owner goes on as if nothing had happened
 			produce(300, 400)
@@ -92,8 +88,7 @@ func TestAnUnansweredStepIsDecidedByTheLedger(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			const partitions = 2
-			w.west.create(t, "orders", partitions)
-			w.east.create(t, "orders", partitions)
+			w.create(t, "orders", partitions)
 			var faults atomic.Int32
 			n := w.node("a", func(c *Config) {
 				c.at = func(p point) error {
@@ -125,8 +120,7 @@ func TestAPlannedMoveEndsNoIncarnation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const partitions = 4
-	w.west.create(t, "orders", partitions)
-	w.east.create(t, "orders", partitions)
+	w.create(t, "orders", partitions)
 	nodes := []*node{w.node("a", nil), w.node("b", nil)}
 	sent, epoch := 0, uint64(1)
 	nodes[0].Assign(w.copies(epoch, partitions, "orders"))
@@ -158,8 +152,7 @@ func TestACopyThatComesBackFindsWhatOthersWrote(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const partitions = 2
-	w.west.create(t, "orders", partitions)
-	w.east.create(t, "orders", partitions)
+	w.create(t, "orders", partitions)
 	home, away := w.node("home", nil), w.node("away", nil)
 	sent := 0
 	produce := func() {
@@ -196,8 +189,7 @@ func TestALedgerThatGrowsKeepsItsCopies(t *testing.T) {
 	var names []string
 	for i := range topics {
 		names = append(names, fmt.Sprint("orders-", i))
-		w.west.create(t, names[i], 1)
-		w.east.create(t, names[i], 1)
+		w.create(t, names[i], 1)
 	}
 	produce := func(from, next int) {
 		for _, name := range names {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -33,6 +34,15 @@ type world struct {
 	fleet      *fleet
 	configure  func(name string, cfg *broker.Config) // of bundled clusters; may be nil
 	log        *slog.Logger
+}
+
+// bundledOnly skips tests that reach into a bundled broker.
+func (w *world) bundledOnly(names ...string) {
+	for _, n := range names {
+		if w.hosts[n] == nil {
+			w.t.Skip("needs a bundled broker as " + n)
+		}
+	}
 }
 
 // site is one cluster of the world.
@@ -171,6 +181,27 @@ func (s *site) create(t testing.TB, topic string, partitions int32, configs ...s
 	}
 }
 
+// create makes a topic on both sides.
+func (w *world) create(t testing.TB, topic string, partitions int32, configs ...string) {
+	t.Helper()
+	w.west.create(t, topic, partitions, configs...)
+	w.east.create(t, topic, partitions, configs...)
+}
+
+// deleteBefore has a site forget the records of partition 0 below an offset.
+func deleteBefore(t testing.TB, s *site, topic string, offset int64) {
+	t.Helper()
+	var offsets kadm.Offsets
+	offsets.Add(kadm.Offset{Topic: topic, Partition: 0, At: offset})
+	resp, err := s.admin.DeleteRecords(t.Context(), offsets)
+	if err == nil {
+		err = resp.Error()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // produce writes records with values from to next-1 to a partition, in order.
 func (s *site) produce(t testing.TB, topic string, partition int32, from, next int) {
 	t.Helper()
@@ -187,6 +218,37 @@ func (s *site) produce(t testing.TB, topic string, partition int32, from, next i
 	}
 	if err := s.client.Flush(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// put writes records as they are.
+func (s *site) put(t testing.TB, records ...*kgo.Record) {
+	t.Helper()
+	if err := s.client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// transact produces values in a transaction, which it ends or leaves open.
+func (w *world) transact(t testing.TB, id string, end *bool, values ...string) {
+	t.Helper()
+	cl, err := kafka.NewClient(w.west.Cluster, id, kgo.TransactionalID(id), kgo.DefaultProduceTopic("orders"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	if err := cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range values {
+		if err := cl.ProduceSync(t.Context(), kgo.StringRecord(v)).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if end != nil {
+		if err := cl.EndTransaction(t.Context(), kgo.TransactionEndTry(*end)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -212,14 +274,20 @@ func (s *site) read(t testing.TB, topic string, partition int32, n int) []*kgo.R
 // expect reads a partition and checks that it holds exactly the values from 0 on.
 func (s *site) expect(t testing.TB, topic string, partition int32, n int) {
 	t.Helper()
-	got := s.read(t, topic, partition, n)
+	s.expectRange(t, topic, partition, 0, n)
+}
+
+// expectRange is expect for the values from to next-1.
+func (s *site) expectRange(t testing.TB, topic string, partition int32, from, next int) {
+	t.Helper()
+	got := s.read(t, topic, partition, next-from)
 	for i, r := range got {
-		if want := fmt.Sprint(i); string(r.Value) != want {
-			t.Fatalf("%s/%d: record %d (offset %d) has value %s: lost, doubled or out of order", topic, partition, i, r.Offset, r.Value)
+		if want := fmt.Sprint(from + i); string(r.Value) != want {
+			t.Fatalf("%s/%d: record %d (offset %d) has value %s, want %s: lost, doubled or out of order", topic, partition, i, r.Offset, r.Value, want)
 		}
 	}
-	if len(got) != n {
-		t.Fatalf("%s/%d: %d records, want %d", topic, partition, len(got), n)
+	if len(got) != next-from {
+		t.Fatalf("%s/%d: %d records, want %d", topic, partition, len(got), next-from)
 	}
 }
 
@@ -355,6 +423,27 @@ func (w *world) node(name string, change func(*Config)) *node {
 	return n
 }
 
+// awaitFenced returns when a node knows that its incarnation is over.
+func (n *node) awaitFenced(t testing.TB) {
+	t.Helper()
+	select {
+	case <-n.fenced:
+	case <-time.After(20 * time.Second):
+		t.Fatal("not fenced")
+	}
+}
+
+// heir ends the incarnation of a node and has another one take its copies over. It
+// returns when that one has caught up.
+func (w *world) heir(t testing.TB, old *node, list []Assignment) *node {
+	t.Helper()
+	w.fleet.end(old.incarnation)
+	n := w.node("heir", nil)
+	n.Assign(list)
+	eventually(t, "the new owner has caught up", func() bool { return n.caughtUp(len(list)) })
+	return n
+}
+
 // copies are assignments of all partitions of topics.
 func (w *world) copies(epoch uint64, partitions int32, topics ...string) []Assignment {
 	spec := &flow.ReplicationFlow{Metadata: flow.Metadata{Name: "west-east"}, Spec: flow.FlowSpec{Source: "west", Destination: "east", Start: flow.StartEarliest}}
@@ -383,6 +472,14 @@ func (w *world) dumpIfFailed(n *node) {
 	w.t.Logf("ends %v\nstable %v", ends.Offsets(), stable.Offsets())
 }
 
+// only is the status of the one copy of a node.
+func (n *node) only() CopyStatus {
+	if all := n.Status(); len(all) == 1 {
+		return all[0]
+	}
+	return CopyStatus{}
+}
+
 // caughtUp says that every copy runs and has nothing left to do.
 func (n *node) caughtUp(copies int) bool {
 	all := n.Status()
@@ -393,10 +490,10 @@ func (n *node) caughtUp(copies int) bool {
 
 var errTest = errors.New("fault made by the test")
 
-// entries is all that the east's ledger says, in the order of each partition.
-func (w *world) entries(t testing.TB) []ledger.Entry {
+// entries is all that the ledger of a site says, in the order of each partition.
+func (s *site) entries(t testing.TB) []ledger.Entry {
 	t.Helper()
-	ends, err := w.east.admin.ListCommittedOffsets(t.Context(), ledger.Topic)
+	ends, err := s.admin.ListCommittedOffsets(t.Context(), ledger.Topic)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -407,7 +504,7 @@ func (w *world) entries(t testing.TB) []ledger.Entry {
 			left[o.Partition] = o.Offset
 		}
 	})
-	cl, err := kafka.NewClient(w.east.Cluster, "reader", kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{ledger.Topic: from}),
+	cl, err := kafka.NewClient(s.Cluster, "reader", kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{ledger.Topic: from}),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.FetchMaxWait(50*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
@@ -437,14 +534,49 @@ func (w *world) entries(t testing.TB) []ledger.Entry {
 	return out
 }
 
+// entriesIn is what the ledger of a site says, of one kind.
+func entriesIn[E ledger.Entry](t testing.TB, s *site) (out []E) {
+	t.Helper()
+	for _, e := range s.entries(t) {
+		if e, ok := e.(E); ok {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
 // begins counts how often the copies of each source topic have begun.
 func (w *world) begins(t testing.TB) map[string]int {
 	t.Helper()
 	n := map[string]int{}
-	for _, e := range w.entries(t) {
-		if b, ok := e.(*ledger.Begin); ok {
-			n[b.SourceTopic]++
-		}
+	for _, b := range entriesIn[*ledger.Begin](t, w.east) {
+		n[b.SourceTopic]++
 	}
 	return n
+}
+
+// gapsAre checks what east's ledger declares of all copies as having none, and of
+// how many offsets.
+func (w *world) gapsAre(t testing.TB, want map[ledger.Reason]int64) {
+	t.Helper()
+	if err := w.maps.CatchUp(t.Context(), "east"); err != nil {
+		t.Fatal(err)
+	}
+	checkGaps(t, want, w.maps.Copies()...)
+}
+
+func checkGaps(t testing.TB, want map[ledger.Reason]int64, of ...*offsets.Map) {
+	t.Helper()
+	got, named := map[string]int64{}, map[string]int64{}
+	for _, m := range of {
+		for _, g := range m.Gaps(0, m.Next(), 1000) {
+			got[g.Reason] += g.Count
+		}
+	}
+	for r, n := range want {
+		named[r.String()] = n
+	}
+	if !maps.Equal(got, named) {
+		t.Errorf("the ledger declares gaps %v, want %v", got, named)
+	}
 }
