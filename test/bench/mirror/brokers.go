@@ -211,7 +211,7 @@ func ends(ctx context.Context, cl *kadm.Client, name string) (sum int64, err err
 	return sum, nil
 }
 
-// runBetween copies a cell once between two brokers. The topic with its records is there.
+// run copies a cell once between two brokers. The topic with its records is there.
 func (p *pair) run(ctx context.Context, who, from string, c cell) (usage, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
