@@ -192,7 +192,7 @@ func loop(ctx context.Context, j job, flush bool, in, out []kgo.Opt) (usage, err
 		fetches := consumer.PollFetches(ctx)
 		if err := fetches.Err(); err != nil {
 			if j.Forever && ctx.Err() != nil {
-				break // it was told to end
+				return used(), nil // it was told to end
 			}
 			return usage{}, err
 		}
