@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -181,6 +182,10 @@ func settleMirror(m *controller.Mirror, p *replica.Partition) error {
 	switch {
 	case !m.ReadOnly():
 		err = p.CancelMirror() // It was begun, and the metadata never said so.
+	case m.State != controller.MirrorPromoting && p.Mirror().PromotedAt >= 0:
+		// The metadata are older than its promotion: see failPromoted.
+		p.AcceptMirrored(false)
+		return nil
 	case m.State != controller.MirrorPromoting, p.Mirror().Role == commitlog.Plain:
 		// One that is added while its topic is promoted is promoted with it.
 		err = p.BeginMirror(p.EndOffset(), p.LastEpoch(), false)
@@ -262,6 +267,9 @@ func (b *Broker) alterMirror(ctx context.Context, id controller.TopicID, want *m
 		}
 		m.State = controller.MirrorPaused
 	case mirrorwire.Resume:
+		if wasPromoted(t) {
+			return refuse(kerr.InvalidRequest, fmt.Sprintf("mirror topic %s: %s", t.Name, promotedBefore))
+		}
 		m.State, m.Reason = controller.MirrorActive, ""
 	case mirrorwire.Fail:
 		m.State, m.Reason = controller.MirrorFailed, want.Reason[:min(len(want.Reason), maxMirrorText)]
@@ -330,7 +338,7 @@ func (b *Broker) beginPromotion(t *topic) (*topic, error) {
 			if err := p.Offline(); err != nil {
 				return have, err
 			}
-			least = max(least, p.Mirror().HighestEpoch+1)
+			least = max(least, p.Mirror().HighestEpoch+1, p.LastEpoch()+1)
 		}
 		if promoting && least == starts+have.EpochOffset {
 			return have, begun
@@ -433,6 +441,26 @@ func (b *Broker) finishRestore(t *topic) error {
 	return nil
 }
 
+// promotedBefore is why a topic is no active mirror of which metadata from before its
+// promotion say that it is one.
+const promotedBefore = "it was promoted after the metadata were stored that this broker was started with, and may hold records of its own: promote it again; then it can be restored"
+
+// wasPromoted says whether the log of a partition says that its promotion has begun,
+// which the metadata of a read-only topic do not know.
+func wasPromoted(t *topic) bool {
+	return slices.ContainsFunc(t.partitions, func(p *replica.Partition) bool { return p.Mirror().PromotedAt >= 0 })
+}
+
+// failPromoted leaves it to a person what becomes of a topic that was promoted. Its logs
+// take nothing from a source whether or not that can be stored.
+func (b *Broker) failPromoted(t *topic) {
+	b.log.Error("mirror topic has failed", "topic", t.Name, "reason", promotedBefore)
+	m := controller.Mirror{Source: t.Mirror.Source, State: controller.MirrorFailed, Reason: promotedBefore}
+	if _, err := b.setMirror(t, 0, m); err != nil {
+		b.log.Error("state of a mirror topic is not stored", "topic", t.Name, "err", err)
+	}
+}
+
 // resumeMirrors carries on what a stop or a crash interrupted. A topic for which
 // that fails stays as it is, read-only, and can be asked for again.
 func (b *Broker) resumeMirrors(ctx context.Context) {
@@ -444,8 +472,13 @@ func (b *Broker) resumeMirrors(ctx context.Context) {
 		switch t.Mirror.State {
 		case controller.MirrorPromoting:
 			err = b.promoteMirror(ctx, t)
-		case controller.MirrorRestoring:
-			err = b.finishRestore(t)
+		case controller.MirrorPromoted:
+		default:
+			if wasPromoted(t) {
+				b.failPromoted(t)
+			} else if t.Mirror.State == controller.MirrorRestoring {
+				err = b.finishRestore(t)
+			}
 		}
 		if err != nil {
 			b.log.Error("mirror topic stays between two states", "topic", t.Name, "state", t.Mirror.State, "err", err)

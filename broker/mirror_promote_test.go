@@ -144,3 +144,46 @@ func TestAPromotionGoesOnAboveWhatWasMirrored(t *testing.T) {
 		t.Errorf("first record after the promotion at %d, want 1", at)
 	}
 }
+
+// TestMetadataFromBeforeAPromotionMirrorNothing into the topic: a person decides.
+func TestMetadataFromBeforeAPromotionMirrorNothing(t *testing.T) {
+	b := startBroker(t, quietBroker)
+	b.makeMirror(t, "orders", 1)
+	p, err := b.partition("orders", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := appendFromSource(t, p, 5); err != nil {
+		t.Fatal(err)
+	}
+	old, err := vfs.ReadFile(b.fs, metadataFile, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	promote := mirrorwire.AlterRequestTopic{Topic: "orders", Op: mirrorwire.Promote}
+	if got := b.alter(t, promote); got.State != mirrorwire.Promoted {
+		t.Fatalf("promote: %+v", got)
+	}
+	produceN(t, b.client(t), "orders", 0, 1)
+	b.stop()
+	b.putMetadata(t, old)
+	for range 2 {
+		b = b.restart(t)
+		topic := b.topic("orders")
+		if stateOf(topic) != mirrorwire.Failed || topic.Mirror.Reason != promotedBefore {
+			t.Fatalf("it is %+v", topic.Mirror)
+		}
+		if err := appendFromSource(t, topic.partitions[0], 6); err == nil {
+			t.Error("something is mirrored behind the records of its own")
+		}
+		if got := b.alter(t, mirrorwire.AlterRequestTopic{Topic: "orders", Op: mirrorwire.Resume}); got.ErrorCode == 0 || got.State != mirrorwire.Failed {
+			t.Errorf("resume: %+v", got)
+		}
+	}
+	if got := b.alter(t, promote); got.ErrorCode != 0 || got.State != mirrorwire.Promoted {
+		t.Fatalf("promoted again: %+v", got)
+	}
+	if at := produceN(t, b.client(t), "orders", 0, 1); at != 2 {
+		t.Errorf("the next record is at %d, want 2", at)
+	}
+}
