@@ -197,9 +197,6 @@ func (v *validator) flow(s *FlowSpec) {
 	v.patterns("spec.topics.paused", s.Topics.Paused, topicGlob, "topic")
 	v.policies(&s.Policies)
 	if s.Records != nil {
-		if s.Offsets == "preserve" {
-			v.fault("spec.records", "stands beside offsets: preserve, which copies every record as it is", "remove one of them")
-		}
 		v.records(s.Records)
 	}
 	if s.Groups != nil {
