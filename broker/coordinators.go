@@ -47,7 +47,7 @@ func openCoordinators(b *Broker) (*coordinators, error) {
 	txns := txn.DefaultConfig()
 	txns.IDPartitions = b.cfg.TransactionsPartitions
 	txns.Log = b.loggers.logger("broker.txn")
-	c.txns = txn.NewCoordinator(txns, c, b.ctl)
+	c.txns = txn.NewCoordinator(txns, c, producerIDs{b})
 	return c, nil
 }
 

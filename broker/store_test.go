@@ -94,6 +94,32 @@ func TestOldMetadataGiveNoTransactionalProducersIDAway(t *testing.T) {
 	}
 }
 
+// TestOldMetadataGiveNoProducerIDBeforeTheCoordinatorsHaveLoaded: it may be one of theirs.
+func TestOldMetadataGiveNoProducerIDBeforeTheCoordinatorsHaveLoaded(t *testing.T) {
+	b := startBroker(t, quietBroker)
+	b.makeTopic(t, "t", 1, 0)
+	old, err := vfs.ReadFile(b.fs, metadataFile, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		b = b.restart(t)
+		produceN(t, b.client(t), "t", 0, 1)
+	}
+	b.stop()
+	b.putMetadata(t, old)
+	b = runPrepared(t, b.cfg, b.fs, b.pool, func(b *Broker) { // its coordinators lead nothing yet
+		if id, err := (producerIDs{b}).NextProducerID(); !errors.Is(err, kerr.CoordinatorLoadInProgress) {
+			t.Errorf("producer id %d, %v", id, err)
+		}
+	})
+	b.awaitCoordinators(t)
+	if _, err := (producerIDs{b.Broker}).NextProducerID(); err != nil {
+		t.Errorf("when they have loaded: %v", err)
+	}
+	produceN(t, b.client(t), "t", 2, 1)
+}
+
 // TestLogsAreKeptWithoutTheirMetadata, and served again when it is put back.
 func TestLogsAreKeptWithoutTheirMetadata(t *testing.T) {
 	b := startBroker(t, quietBroker)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -97,6 +98,7 @@ type Coordinator struct {
 	ids        ProducerIDs
 
 	shards coordinator.Set[*shard]
+	passed sync.Map // partitions whose producer ids have been passed, once
 }
 
 // NewCoordinator returns a coordinator that leads nothing yet.
@@ -140,6 +142,18 @@ func (c *Coordinator) shard(id string) (*shard, error) {
 		return nil, kerr.InvalidRequest
 	}
 	return c.shards.Led(c.Partition(id))
+}
+
+// IDsPassed says whether every partition has been loaded, once at least, so that no
+// producer id of a transactional id is given out again, even by a store of ids that was
+// put back from a backup.
+func (c *Coordinator) IDsPassed() bool {
+	for n := range c.cfg.IDPartitions {
+		if _, ok := c.passed.Load(n); !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // NewProducer gives a producer without a transactional id its own.

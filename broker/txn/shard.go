@@ -67,6 +67,7 @@ func (s *shard) run(ctx context.Context) (err error) {
 	if err := s.Coordinator.ids.PassProducerID(highest); err != nil {
 		return err
 	}
+	s.passed.Store(s.Loop.Partition(), nil)
 	s.Loaded()
 	s.work()
 	return s.Failed()
