@@ -61,7 +61,7 @@ type WorkStatus struct {
 func (n *Node) beat(ctx context.Context) error {
 	ticker := time.NewTicker(n.cfg.HeartbeatInterval)
 	defer ticker.Stop()
-	b := beater{node: n}
+	b := beater{node: n, pulse: pulse{interval: n.cfg.StatusInterval}}
 	for {
 		_, until := n.raft.Following()
 		select {
@@ -83,13 +83,48 @@ func (n *Node) beat(ctx context.Context) error {
 	}
 }
 
+// pulse is what a node remembers of its heartbeats, and decides what the next one
+// says. It has no clock and no I/O: the simulation runs the same one.
+type pulse struct {
+	interval   time.Duration // between reports: Config.StatusInterval
+	leader     string        // the last one known
+	reportedTo string        // the leader that knows the works; "lost" if none is known to
+	reportedAt time.Time
+}
+
+// next returns the heartbeat to send to the leader at now, if there is one to send
+// it to and one that would answer. The node is registered if the fleet has it as a
+// member, incarnation is that of its session or 0, and report is its works, and
+// whether they have not been sent before.
+func (p *pulse) next(node string, registered bool, incarnation uint64, report func() ([]WorkStatus, bool), now time.Time) (hb heartbeat, ok bool) {
+	if p.leader == "" || !registered && p.reportedTo == "" {
+		return heartbeat{}, false // not a member yet, or nobody has been elected
+	}
+	hb = heartbeat{Node: node, Incarnation: incarnation}
+	if incarnation != 0 && (p.reportedTo != p.leader || now.Sub(p.reportedAt) >= p.interval) {
+		if works, fresh := report(); fresh || p.reportedTo != p.leader {
+			hb.Report, hb.Works = true, works
+		}
+	}
+	return hb, true
+}
+
+// answered notes that the heartbeat that was sent at the given time was answered.
+func (p *pulse) answered(hb heartbeat, sent time.Time) {
+	p.reportedTo = p.leader
+	if hb.Report {
+		p.reportedAt = sent
+	}
+}
+
+// lost notes that a heartbeat was not answered: the whole report goes out again.
+func (p *pulse) lost() { p.reportedTo = "lost" }
+
 // beater sends heartbeats. Only the goroutine of Node.beat uses it.
 type beater struct {
-	node       *Node
-	leader     string // the last one known
-	reportedTo string
-	reportedAt time.Time
-	failing    bool
+	pulse
+	node    *Node
+	failing bool
 }
 
 // beat sends one heartbeat and renews the session's lease if it is answered.
@@ -99,35 +134,24 @@ func (b *beater) beat(ctx context.Context) (removed bool, err error) {
 	if leader != "" {
 		b.leader = leader
 	}
-	if b.leader == "" {
-		return false, nil // not a member yet, or nobody has been elected
-	}
-	if _, registered := n.State().Members[n.cfg.Name]; !registered && b.reportedTo == "" {
-		return false, nil
-	}
-	hb := heartbeat{Node: n.cfg.Name}
+	var incarnation uint64
+	var report func() ([]WorkStatus, bool)
 	s := n.openSession()
 	if s != nil {
-		hb.Incarnation = s.incarnation
-		if b.reportedTo != b.leader || time.Since(b.reportedAt) >= n.cfg.StatusInterval {
-			var fresh bool
-			if hb.Works, fresh = s.report(); fresh || b.reportedTo != b.leader {
-				hb.Report = true
-			} else {
-				hb.Works = nil
-			}
-		}
+		incarnation, report = s.incarnation, s.report
 	}
+	_, registered := n.State().Members[n.cfg.Name]
 	sent := time.Now()
+	hb, ok := b.next(n.cfg.Name, registered, incarnation, report, sent)
+	if !ok {
+		return false, nil
+	}
 	answer, err := b.send(ctx, until, hb)
 	if err != nil {
-		b.reportedTo = "lost" // send the whole report again
+		b.lost()
 		return false, err
 	}
-	b.reportedTo = b.leader
-	if hb.Report {
-		b.reportedAt = sent
-	}
+	b.answered(hb, sent)
 	switch {
 	case answer.Removed:
 		return true, nil

@@ -3,9 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
-	"maps"
 	"reflect"
-	"slices"
 	"sync"
 	"time"
 
@@ -20,34 +18,17 @@ const leadTick = 100 * time.Millisecond
 // or is about to be deposed.
 const proposeTimeout = 2 * time.Second
 
-// leader is what a node does and remembers while it leads.
+// leader runs a controller while its node leads.
 type leader struct {
 	node *Node
 
-	mu      sync.Mutex
-	leases  *leases
-	reports map[string]report // by node
-
-	// Used by run only. balancing is on until nothing is left to move.
-	balancing bool
-	balanced  time.Time // when it was last turned on
-	usable    []string  // the nodes that it was done for
-	idle      uint64    // the revision at which there was nothing to assign
-}
-
-// report is what a node last said of its work.
-type report struct {
-	incarnation uint64
-	works       []WorkStatus
+	mu         sync.Mutex
+	controller *controller
 }
 
 // lead runs while this node leads.
 func (n *Node) lead(ctx context.Context) error {
-	l := &leader{
-		node:    n,
-		leases:  newLeases(n.State().Members, time.Now(), n.cfg.LeaderGrace, n.cfg.IncarnationTimeout),
-		reports: make(map[string]report),
-	}
+	l := &leader{node: n, controller: newController(&n.cfg, n.State(), uuid.NewString(), time.Now())}
 	n.leading.Store(l)
 	defer n.leading.Store(nil)
 	poke(n.beatNow)
@@ -62,7 +43,7 @@ func (l *leader) run(ctx context.Context) {
 	var last Command
 	for {
 		state, revision, newer := l.node.replica.Watch()
-		command := l.decide(state, revision, time.Now())
+		command := l.decide(state, revision)
 		if command != nil && !reflect.DeepEqual(command, last) {
 			l.propose(ctx, command)
 			last = command
@@ -95,71 +76,14 @@ func (l *leader) propose(ctx context.Context, c Command) {
 }
 
 // decide returns the next command that the state needs, or nil.
-func (l *leader) decide(s *State, revision uint64, now time.Time) Command {
-	if s.FleetID == "" {
-		return &InitFleet{FleetID: uuid.NewString()}
-	}
+func (l *leader) decide(s *State, revision uint64) Command {
 	l.mu.Lock()
-	gone := l.leases.expired(s.Members, now)
-	settled := l.leases.settled(s.Members, now)
-	loads := l.loads(s)
-	l.mu.Unlock()
-	for _, name := range sortedKeys(gone) {
-		l.node.log.Warn("node is silent; ending its incarnation", "name", name, "incarnation", gone[name])
-		return &EndIncarnation{Node: name, Incarnation: gone[name], Reason: "silent"}
+	defer l.mu.Unlock()
+	command := l.controller.decide(s, revision, time.Now())
+	if end, ok := command.(*EndIncarnation); ok {
+		l.node.log.Warn("node is silent; ending its incarnation", "name", end.Node, "incarnation", end.Incarnation)
 	}
-	if !settled || l.nothingToDo(revision, now) {
-		return nil
-	}
-	if change := assign(s, loads, l.moves(s, loads, now)); change != nil {
-		return change
-	}
-	l.idle = revision
-	return nil
-}
-
-// nothingToDo reports whether a state has been looked at and load is not due.
-func (l *leader) nothingToDo(revision uint64, now time.Time) bool {
-	return l.idle == revision && !l.balancing && now.Sub(l.balanced) < l.node.cfg.RebalanceInterval
-}
-
-// moves returns how many copies may be on the move. Looking for moves begins when
-// nodes come or go and every RebalanceInterval, and goes on until none is left:
-// so loads that swing do not move copies back and forth.
-func (l *leader) moves(s *State, loads Loads, now time.Time) int {
-	var usable []string
-	for _, name := range sortedKeys(s.Members) {
-		if s.Members[name].usable() {
-			usable = append(usable, name)
-		}
-	}
-	if !slices.Equal(usable, l.usable) || now.Sub(l.balanced) >= l.node.cfg.RebalanceInterval {
-		l.usable, l.balancing, l.balanced = usable, true, now
-	}
-	if !l.balancing {
-		return 0
-	}
-	releasing := false
-	s.works(func(_ Work, o Owner) { releasing = releasing || o.Releasing })
-	if !releasing && assign(s, loads, l.node.cfg.MaxMoves) == nil {
-		l.balancing = false
-		return 0
-	}
-	return l.node.cfg.MaxMoves
-}
-
-// loads returns the rates of the copies whose owners have reported them.
-func (l *leader) loads(s *State) Loads {
-	loads := make(Loads)
-	for name, r := range l.reports {
-		if s.Ended(name, r.incarnation) {
-			continue
-		}
-		for _, w := range r.works {
-			loads[w.Work] = w.BytesPerSecond
-		}
-	}
-	return loads
+	return command
 }
 
 // hear takes a heartbeat. It answers only if this node still leads: an answer
@@ -169,21 +93,9 @@ func (l *leader) hear(ctx context.Context, hb heartbeat) (heartbeatAnswer, error
 		return heartbeatAnswer{}, err
 	}
 	s := l.node.State()
-	if _, ok := s.Members[hb.Node]; !ok {
-		return heartbeatAnswer{Removed: true}, nil
-	}
-	ended := hb.Incarnation != 0 && s.Ended(hb.Node, hb.Incarnation)
-	incarnation := hb.Incarnation
-	if ended {
-		incarnation = 0
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.leases.beat(hb.Node, incarnation, time.Now())
-	if hb.Report && !ended {
-		l.reports[hb.Node] = report{incarnation: hb.Incarnation, works: hb.Works}
-	}
-	return heartbeatAnswer{Ended: ended}, nil
+	return l.controller.hear(s, hb, time.Now()), nil
 }
 
 // FleetStatus is the fleet as its leader sees it.
@@ -206,30 +118,10 @@ type NodeStatus struct {
 
 func (l *leader) fleetStatus() FleetStatus {
 	s, revision := l.node.replica.Current()
-	fs := FleetStatus{Leader: l.node.cfg.Name, Revision: revision, Works: []WorkStatus{}}
-	owned := make(map[string]int)
-	s.works(func(_ Work, o Owner) {
-		if o.Node != "" {
-			owned[o.Node]++
-		}
-	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := time.Now()
-	for _, name := range sortedKeys(s.Members) {
-		fs.Nodes = append(fs.Nodes, NodeStatus{Member: s.Members[name], Alive: l.leases.alive(name, now), Works: owned[name]})
-	}
-	for _, name := range slices.Sorted(maps.Keys(l.reports)) {
-		r := l.reports[name]
-		for _, w := range r.works {
-			// Who reports work that it no longer owns has not heard of it yet.
-			if o, ok := s.Owner(w.Work); ok && o.Node == name && o.Incarnation == r.incarnation && o.Epoch == w.Epoch {
-				w.Node = name
-				fs.Works = append(fs.Works, w)
-			}
-		}
-	}
-	slices.SortFunc(fs.Works, func(a, b WorkStatus) int { return a.Work.compare(b.Work) })
+	fs := l.controller.status(s, revision, time.Now())
+	fs.Leader = l.node.cfg.Name
 	return fs
 }
 

@@ -5,6 +5,21 @@ import (
 	"time"
 )
 
+// tenure is how long a session lasts by the clock of its own node: from when the
+// last heartbeat that was answered was sent.
+type tenure struct {
+	lease time.Duration
+	until time.Time
+}
+
+func newTenure(began time.Time, lease time.Duration) tenure {
+	return tenure{lease: lease, until: began.Add(lease)}
+}
+
+// renew notes that a heartbeat was answered that had been sent then. It may come
+// late: the leader says with its answer that the incarnation has not ended.
+func (t *tenure) renew(sent time.Time) { t.until = sent.Add(t.lease) }
+
 // leases are a leader's memory of whom it has heard. They are not replicated: a
 // new leader starts with none, and gives everybody the grace period. All times
 // come from one process's monotonic clock.

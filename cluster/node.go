@@ -172,7 +172,7 @@ func (n *Node) propose(ctx context.Context, c Command) (Result, error) {
 	}
 	for {
 		applied, err := n.raft.Apply(ctx, b)
-		if errors.Is(err, ErrUnclear) && c.repeatable() && !errors.Is(err, ErrStopped) {
+		if proposeAgain(c, err) {
 			select {
 			case <-time.After(50 * time.Millisecond):
 				continue
@@ -188,6 +188,12 @@ func (n *Node) propose(ctx context.Context, c Command) (Result, error) {
 		}
 		return Result{Revision: applied.Index, Number: r.Number}, r.Refusal.err()
 	}
+}
+
+// proposeAgain reports whether a command whose outcome is an error is to be proposed
+// once more: it is not known whether it was applied, and twice is as good as once.
+func proposeAgain(c Command, err error) bool {
+	return errors.Is(err, ErrUnclear) && c.repeatable() && !errors.Is(err, ErrStopped)
 }
 
 // PeerClient returns an HTTP client for the other nodes' PeerHandlers. The host

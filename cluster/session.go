@@ -24,7 +24,8 @@ type Session struct {
 	closeOnce   sync.Once
 
 	mu     sync.Mutex
-	lease  *time.Timer
+	tenure tenure
+	lease  *time.Timer // fires at the tenure's end
 	status []WorkStatus
 	fresh  bool // status has not been sent
 	last   []Assignment
@@ -66,7 +67,8 @@ func (n *Node) Session(ctx context.Context) (*Session, error) {
 	}
 	s.incarnation = incarnation
 	s.mu.Lock()
-	s.lease = time.AfterFunc(n.cfg.SessionLease-time.Since(began), func() { s.cancel(ErrLeaseLost) })
+	s.tenure = newTenure(began, n.cfg.SessionLease)
+	s.lease = time.AfterFunc(time.Until(s.tenure.until), func() { s.cancel(ErrLeaseLost) })
 	s.mu.Unlock()
 	poke(n.beatNow)
 	poke(n.feedNow)
@@ -188,7 +190,8 @@ func (s *Session) renew(sent time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() == nil && s.lease != nil {
-		s.lease.Reset(s.node.cfg.SessionLease - time.Since(sent))
+		s.tenure.renew(sent)
+		s.lease.Reset(time.Until(s.tenure.until))
 	}
 }
 
@@ -289,15 +292,14 @@ func (n *Node) drain(ctx context.Context) {
 }
 
 // moveAway asks for the work of a session to be moved and waits until it has
-// none and others have it, or it is over: a leader that goes before it has placed
-// what it gave back leaves that to its successor, who first waits for everybody.
+// moved, or the session is over.
 func (n *Node) moveAway(ctx context.Context, s *Session) error {
 	if _, err := n.propose(ctx, &StopMember{Node: n.cfg.Name, Incarnation: s.incarnation}); err != nil {
 		return err
 	}
 	for {
 		state, _, newer := n.replica.Watch()
-		if len(state.AssignmentsOf(n.cfg.Name, s.incarnation)) == 0 && !state.unplaced() {
+		if state.movedAway(n.cfg.Name, s.incarnation) {
 			return nil
 		}
 		select {
