@@ -65,6 +65,7 @@ var commands = func() map[string]func() Command {
 		func() Command { return new(DeleteExecution) },
 		func() Command { return new(PinLedger) },
 		func() Command { return new(WaiveDamage) },
+		func() Command { return new(Audited) },
 	} {
 		m[f().kind()] = f
 	}

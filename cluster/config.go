@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,6 +36,9 @@ type Config struct {
 	// but /raftnode/ and /fleet/.
 	PeerHandler http.Handler
 	Logger      *slog.Logger
+	// Author, if set, says who asks for what is proposed under a context, nil if
+	// nobody does. So no way of changing something can forget its record.
+	Author func(context.Context) *Author
 
 	// HeartbeatInterval is between a node's heartbeats, HeartbeatTimeout how long
 	// it waits for the answer to one.

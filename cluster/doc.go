@@ -56,6 +56,16 @@
 //   - The death of any one node of three, the leader too, is decided on within
 //     3 s: its incarnation has ended and its work has other owners.
 //
+// # Who changed what
+//
+// A command that somebody asked for travels with its [Author] ([Audited]), and the
+// state that it leads to holds a [Record] of it: change and record are one step,
+// and every node has the same records in the same order. Each record carries a
+// hash of the one before. The state keeps the last 256; whoever wants all of them
+// writes them down as they come ([State.TrailAfter]). Config.Author finds the
+// author in the context of a proposal, so no caller can forget to name it. What is
+// refused leaves no record there.
+//
 // # Goroutines
 //
 // [Node.Run] owns all: raft, heartbeats, and the feeding of the one open session.

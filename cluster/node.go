@@ -155,14 +155,15 @@ func (n *Node) Raft() raftnode.Status { return n.raft.Status() }
 
 // Propose has the fleet apply a command, and returns when this node's State
 // includes it. It waits for a leader until ctx ends, or ProposeTimeout if ctx has
-// no deadline. A refusal by the state is one of the errors of this package.
+// no deadline. A refusal by the state is one of the errors of this package. What
+// somebody asked for (see Config.Author) is recorded with the change.
 func (n *Node) Propose(ctx context.Context, c Command) (Result, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, n.cfg.ProposeTimeout)
 		defer cancel()
 	}
-	return n.propose(ctx, c)
+	return n.propose(ctx, n.audited(ctx, c))
 }
 
 func (n *Node) propose(ctx context.Context, c Command) (Result, error) {

@@ -23,14 +23,19 @@ type State struct {
 
 	// Objects are what operators declared, by key ("ReplicationFlow/orders").
 	Objects map[string]Object `json:"objects,omitempty"`
-	// ObjectsRevision is that of the last change to Objects.
+	// ObjectsRevision is that of the last change to Objects, ObjectsChanged who made
+	// it, nil if nobody did by name.
 	ObjectsRevision uint64 `json:"objectsRevision,omitempty"`
+	ObjectsChanged  *Stamp `json:"objectsChanged,omitempty"`
 
 	Members    map[string]Member     `json:"members,omitempty"`    // by name
 	Flows      map[string]*Flow      `json:"flows,omitempty"`      // by name
 	Executions map[string]*Execution `json:"executions,omitempty"` // by id
 	Lanes      map[string]Lane       `json:"lanes,omitempty"`      // by transactional id
 	Ledgers    map[string]Ledger     `json:"ledgers,omitempty"`    // by cluster id
+
+	// Trail is the last accepted changes that somebody asked for, in order.
+	Trail []Record `json:"trail,omitempty"`
 }
 
 // Object is a declared object as it is stored.
@@ -39,6 +44,8 @@ type Object struct {
 	Revision uint64 `json:"revision"`
 	// Spec is the whole object in flow's canonical JSON.
 	Spec json.RawMessage `json:"spec"`
+	// Changed is who made the last change, nil if nobody did by name.
+	Changed *Stamp `json:"changed,omitempty"`
 }
 
 // Member is one node of the fleet.

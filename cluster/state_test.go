@@ -498,6 +498,7 @@ func FuzzCommand(f *testing.F) {
 		&PutVerification{Flow: "orders", ID: "v1", Epoch: 4, Copies: map[string]json.RawMessage{"k": json.RawMessage(`1`)}},
 		&StopVerification{Flow: "orders", ID: "v1", At: noon},
 		&RegisterLane{Lane: Lane{ID: "l", ClusterID: "c", Node: "a", Incarnation: 2}},
+		&Audited{by("ops", Touched{Key: "ReplicationFlow/orders"}), &ApplyObjects{Delete: []string{"ReplicationFlow/orders"}}},
 	} {
 		b, err := encodeCommand(c)
 		if err != nil {
