@@ -4,7 +4,7 @@
 // A request passes one path: its bearer token names a caller ([Caller]), the
 // operation says which role it needs, the handler turns parameters into a call
 // of one of the interfaces that this package declares ([Objects], [Flows],
-// [Groups], [Lineage], [Runbooks], [Verifications]), and its answer or error becomes JSON. Errors
+// [Fleet], [Groups], [Lineage], [Runbooks], [Verifications]), and its answer or error becomes JSON. Errors
 // are problem details (RFC 9457) on every route, unknown ones included.
 //
 // Who may see what: changing anything needs the role admin. Answers about events

@@ -44,6 +44,9 @@ type fleet struct {
 	step      string
 	execution *runbook.Execution
 	rows      []offsets.Row
+	node      string
+	draining  bool
+	force     bool
 	request   verify.Request
 	verified  verify.Report
 	notReady  error
@@ -76,6 +79,11 @@ func (f *fleet) Delete(_ context.Context, kind, name string) error {
 
 func (f *fleet) Status(context.Context) (Status, error) {
 	return Status{Fleet: FleetStatus{Leader: "r1", Nodes: []NodeStatus{}}, Flows: []FlowStatus{}}, f.called("status")
+}
+
+func (f *fleet) Drain(_ context.Context, node string, draining, force bool, by Person) error {
+	f.node, f.draining, f.force, f.person = node, draining, force, by
+	return f.called("drain")
 }
 
 func (f *fleet) Rows(_ context.Context, _ string) ([]offsets.Row, error) {
@@ -168,7 +176,7 @@ var (
 				{Name: "vera", Token: viewerToken, Role: Viewer, Principals: map[string]string{"us": "User:vera"}},
 				{Name: "ops", Token: adminToken, Role: Admin},
 			},
-			Objects: asked, Flows: asked, Groups: asked, Lineage: asked, Ledgers: asked, Runbooks: asked, Verifications: asked,
+			Objects: asked, Flows: asked, Fleet: asked, Groups: asked, Lineage: asked, Ledgers: asked, Runbooks: asked, Verifications: asked,
 			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("# metrics\n")) }),
 			Ready:   func() error { return asked.notReady },
 		})

@@ -75,7 +75,16 @@ type NodeStatus struct {
 	Address     string `json:"address" doc:"Of its HTTP API"`
 	Alive       bool   `json:"alive"`
 	Incarnation uint64 `json:"incarnation,omitempty" doc:"0 while it owns nothing"`
+	Draining    bool   `json:"draining,omitempty" doc:"An operator wants it to own nothing"`
+	Stopping    bool   `json:"stopping,omitempty" doc:"Its process ends as soon as its work has moved"`
 	Copies      int    `json:"copies" doc:"Partitions that it is to copy"`
+	Works       int    `json:"works" doc:"All work that it owns: copies, duties of flows, runbooks"`
+
+	BytesPerSecond float64           `json:"bytesPerSecond" doc:"Of its copies together, as the assignment weighs them: smoothed, and known to the leader"`
+	Region         string            `json:"region,omitempty"`
+	Rack           string            `json:"rack,omitempty"`
+	Labels         map[string]string `json:"labels,omitempty"`
+	Version        string            `json:"version,omitempty"`
 }
 
 // FlowStatus sums up a flow; its state is the worst of its topics'.

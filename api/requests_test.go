@@ -35,6 +35,22 @@ func TestPathsAreUnescaped(t *testing.T) {
 	}
 }
 
+func TestDraining(t *testing.T) {
+	f := newFleet(t)
+	ask(t, f, http.MethodPost, "/api/v1/fleet/nodes/r%2F1/drain?reason=new%20disk", adminToken)
+	if f.node != "r/1" || !f.draining || f.force || f.person != (Person{"ops", "new disk"}) {
+		t.Errorf("drain: got %q draining %v, force %v, by %+v", f.node, f.draining, f.force, f.person)
+	}
+	ask(t, f, http.MethodPost, "/api/v1/fleet/nodes/r1/drain?force=true", adminToken)
+	if !f.force {
+		t.Error("force is lost")
+	}
+	ask(t, f, http.MethodPost, "/api/v1/fleet/nodes/r1/undrain", adminToken)
+	if f.node != "r1" || f.draining {
+		t.Errorf("undrain: got %q draining %v", f.node, f.draining)
+	}
+}
+
 func TestGapsAreOfARange(t *testing.T) {
 	for query, want := range map[string][2]int64{
 		"":                 {0, math.MaxInt64 - 1},

@@ -32,6 +32,8 @@ var routes = []route{
 	{"DELETE", "/api/v1/objects/{kind}/{name}", "/api/v1/objects/Cluster/us", 401, 403, 204, ""},
 	{"POST", "/api/v1/apply", "/api/v1/apply?dryRun=true", 401, 403, 200, plain},
 	{"GET", "/api/v1/status", "/api/v1/status", 401, 200, 200, plain},
+	{"POST", "/api/v1/fleet/nodes/{node}/drain", "/api/v1/fleet/nodes/r1/drain?force=true&reason=CHG-1", 401, 403, 204, ""},
+	{"POST", "/api/v1/fleet/nodes/{node}/undrain", "/api/v1/fleet/nodes/r1/undrain", 401, 403, 204, ""},
 	{"POST", "/api/v1/ledgers/{cluster}/{partition}/{offset}/waive", "/api/v1/ledgers/eu/3/17/waive?reason=CHG-1", 401, 403, 204, ""},
 	{"GET", "/api/v1/flows/{flow}/groups", "/api/v1/flows/us-eu/groups", 401, 200, 200, plain},
 	{"GET", "/api/v1/flows/{flow}/verification", "/api/v1/flows/us-eu/verification?partitions=true", 401, 200, 200, plain},

@@ -27,6 +27,7 @@ type Config struct {
 
 	Objects  Objects
 	Flows    Flows
+	Fleet    Fleet
 	Groups   Groups
 	Ledgers  Ledgers
 	Lineage  Lineage
@@ -61,6 +62,7 @@ func New(c Config) http.Handler {
 
 	registerObjects(h, c.Objects)
 	registerFlows(h, c.Flows)
+	registerFleet(h, c.Fleet)
 	registerGroups(h, c.Groups)
 	registerLedgers(h, c.Ledgers)
 	registerLineage(h, c.Lineage)

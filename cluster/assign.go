@@ -25,9 +25,6 @@ const slack = 0.2
 // stays below raftnode.MaxCommand. The leader goes on with the next.
 const maxWorks = 1000
 
-// zoneLabel is the label of a Cluster that says in which zone it is.
-const zoneLabel = "zone"
-
 // assign decides what the leader should propose, or returns nil if nothing is to
 // change. It is pure, and the same state and loads give the same answer.
 //
@@ -72,7 +69,7 @@ type assigner struct {
 	copies   map[string][]item               // by node, those that could move
 	leaving  []item                          // wanted copies that are being released
 	moving   int                             // copies being released
-	nearZone map[string][]string
+	nearRegion map[string][]string
 }
 
 func newAssigner(s *State, loads Loads) *assigner {
@@ -83,13 +80,13 @@ func newAssigner(s *State, loads Loads) *assigner {
 		held:     make(map[WorkKind]map[string]float64),
 		total:    make(map[WorkKind]float64),
 		copies:   make(map[string][]item),
-		nearZone: make(map[string][]string),
+		nearRegion: make(map[string][]string),
 	}
 	for _, name := range sortedKeys(s.Members) {
 		if m := s.Members[name]; m.usable() {
 			a.nodes = append(a.nodes, name)
-			if m.Zone != "" {
-				a.nearZone[m.Zone] = append(a.nearZone[m.Zone], name)
+			if m.Region != "" {
+				a.nearRegion[m.Region] = append(a.nearRegion[m.Region], name)
 			}
 		}
 	}
@@ -103,7 +100,7 @@ func newAssigner(s *State, loads Loads) *assigner {
 	return a
 }
 
-// nearestTo returns the usable nodes in the zone of a flow's destination, or all
+// nearestTo returns the usable nodes in the region of a flow's destination, or all
 // if there are none. What it cannot read puts no constraint on anything.
 func (a *assigner) nearestTo(name string) []string {
 	var spec struct {
@@ -112,7 +109,9 @@ func (a *assigner) nearestTo(name string) []string {
 		} `json:"spec"`
 	}
 	var destination struct {
-		Metadata flow.Metadata `json:"metadata"`
+		Spec struct {
+			Region string `json:"region"`
+		} `json:"spec"`
 	}
 	declared := a.state.Objects[string(flow.KindReplicationFlow)+"/"+name].Spec
 	if json.Unmarshal(declared, &spec) != nil {
@@ -122,7 +121,7 @@ func (a *assigner) nearestTo(name string) []string {
 	if json.Unmarshal(declared, &destination) != nil {
 		return a.nodes
 	}
-	if near := a.nearZone[destination.Metadata.Labels[zoneLabel]]; len(near) > 0 {
+	if near := a.nearRegion[destination.Spec.Region]; len(near) > 0 {
 		return near
 	}
 	return a.nodes

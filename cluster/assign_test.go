@@ -192,14 +192,14 @@ func TestAssignByLoad(t *testing.T) {
 
 func TestAssignPrefersNodesNearTheDestination(t *testing.T) {
 	s := newScript(t)
-	for name, zone := range map[string]string{"a": "east", "b": "west", "c": "west", "d": ""} {
-		s.must(&SetMember{Name: name, Zone: zone})
+	for name, region := range map[string]string{"a": "east", "b": "west", "c": "west", "d": ""} {
+		s.must(&SetMember{Name: name, Region: region})
 	}
 	for _, n := range []string{"a", "b", "c", "d"} {
 		s.must(&BeginIncarnation{Node: n})
 	}
 	s.must(&ApplyObjects{Put: []PutObject{
-		{Key: "Cluster/dst", Spec: json.RawMessage(`{"kind":"Cluster","metadata":{"name":"dst","labels":{"zone":"west"}}}`)},
+		{Key: "Cluster/dst", Spec: json.RawMessage(`{"kind":"Cluster","spec":{"region":"west"}}`)},
 		{Key: "ReplicationFlow/f", Spec: json.RawMessage(`{"kind":"ReplicationFlow","spec":{"destination":"dst"}}`)},
 	}})
 	s.settle(nil, 100)

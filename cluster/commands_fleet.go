@@ -26,10 +26,12 @@ func (c *InitFleet) apply(d *draft, _ uint64) (uint64, error) {
 
 // SetMember says what a node says of itself. Incarnation and draining stay.
 type SetMember struct {
-	Name    string `json:"name"`
-	APIAddr string `json:"apiAddr,omitempty"`
-	Zone    string `json:"zone,omitempty"`
-	Version string `json:"version,omitempty"`
+	Name    string            `json:"name"`
+	APIAddr string            `json:"apiAddr,omitempty"`
+	Region  string            `json:"region,omitempty"`
+	Rack    string            `json:"rack,omitempty"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	Version string            `json:"version,omitempty"`
 }
 
 func (*SetMember) kind() string     { return "member.set" }
@@ -40,7 +42,11 @@ func (c *SetMember) apply(d *draft, _ uint64) (uint64, error) {
 		return 0, fmt.Errorf("member without a name: %w", ErrInvalid)
 	}
 	m := d.Members[c.Name]
-	m.Name, m.APIAddr, m.Zone, m.Version = c.Name, c.APIAddr, c.Zone, c.Version
+	m.Name, m.APIAddr, m.Version = c.Name, c.APIAddr, c.Version
+	m.Region, m.Rack, m.Labels = c.Region, c.Rack, nil
+	if len(c.Labels) > 0 { // as a snapshot would bring it back
+		m.Labels = maps.Clone(c.Labels)
+	}
 	d.members()[c.Name] = m
 	return 0, nil
 }

@@ -29,8 +29,10 @@ type Config struct {
 	Bootstrap bool
 	Join      []string
 
-	// APIAddr, Zone and Version are published in the state, for others.
-	APIAddr, Zone, Version string
+	// APIAddr and Version are published in the state, for others; Region, Rack and
+	// Labels, for the assignment of work.
+	APIAddr, Version, Region, Rack string
+	Labels                         map[string]string
 
 	// PeerHandler, if set, answers requests of other nodes' PeerClient: all paths
 	// but /raftnode/ and /fleet/.

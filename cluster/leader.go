@@ -114,6 +114,9 @@ type NodeStatus struct {
 	Alive bool `json:"alive"`
 	// Works is how many pieces of work it owns.
 	Works int `json:"works"`
+	// BytesPerSecond is what its copies move together, as the assignment weighs
+	// them.
+	BytesPerSecond float64 `json:"bytesPerSecond"`
 }
 
 func (l *leader) fleetStatus() FleetStatus {

@@ -101,7 +101,10 @@ func (n *Node) Run(ctx context.Context) error {
 
 // register tells the fleet what the node says of itself.
 func (n *Node) register(ctx context.Context) error {
-	want := SetMember{Name: n.cfg.Name, APIAddr: n.cfg.APIAddr, Zone: n.cfg.Zone, Version: n.cfg.Version}
+	want := SetMember{
+		Name: n.cfg.Name, APIAddr: n.cfg.APIAddr, Version: n.cfg.Version,
+		Region: n.cfg.Region, Rack: n.cfg.Rack, Labels: n.cfg.Labels,
+	}
 	for {
 		_, err := n.propose(ctx, &want)
 		if err == nil || ctx.Err() != nil {

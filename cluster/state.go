@@ -52,9 +52,12 @@ type Object struct {
 type Member struct {
 	Name    string `json:"name"`
 	APIAddr string `json:"apiAddr,omitempty"` // host:port of its HTTP API
-	// Zone is where it runs; copies prefer nodes in the zone of their destination.
-	Zone    string `json:"zone,omitempty"`
-	Version string `json:"version,omitempty"`
+	// Region and Rack are where it runs: copies prefer nodes near their destination.
+	Region string `json:"region,omitempty"`
+	Rack   string `json:"rack,omitempty"`
+	// Labels are what flows may ask for in the nodes that run them.
+	Labels  map[string]string `json:"labels,omitempty"`
+	Version string            `json:"version,omitempty"`
 	// Incarnation is its present life as an owner, 0 if it has none.
 	Incarnation uint64 `json:"incarnation,omitempty"`
 	// Draining: an operator wants it to own nothing.

@@ -427,8 +427,8 @@ func TestSmallCommands(t *testing.T) {
 		t.Error("the group is not back")
 	}
 	s.must(&DrainMember{Name: "a", Draining: true})
-	s.must(&SetMember{Name: "a", Zone: "z"})
-	if m := s.state.Members["a"]; !m.Draining || m.Incarnation != a || m.Zone != "z" {
+	s.must(&SetMember{Name: "a", Rack: "z"})
+	if m := s.state.Members["a"]; !m.Draining || m.Incarnation != a || m.Rack != "z" {
 		t.Errorf("after SetMember: %+v", m)
 	}
 	s.must(&RemoveMember{Name: "a"})

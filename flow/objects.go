@@ -35,8 +35,18 @@ type ClusterSpec struct {
 	BootstrapServers []string `yaml:"bootstrapServers" json:"bootstrapServers"`
 	// ClusterID, if set, is the only cluster.id that may answer there.
 	ClusterID string `yaml:"clusterId,omitempty" json:"clusterId,omitempty"`
-	TLS       *TLS   `yaml:"tls,omitempty" json:"tls,omitempty"`
-	SASL      *SASL  `yaml:"sasl,omitempty" json:"sasl,omitempty"`
+	// Region and Rack are where its brokers are; nodes near it are preferred for
+	// flows into it.
+	Region string `yaml:"region,omitempty" json:"region,omitempty"`
+	Rack   string `yaml:"rack,omitempty" json:"rack,omitempty"`
+	TLS    *TLS   `yaml:"tls,omitempty" json:"tls,omitempty"`
+	SASL   *SASL  `yaml:"sasl,omitempty" json:"sasl,omitempty"`
+}
+
+// Connection is what matters to who connects: not where the cluster is.
+func (s ClusterSpec) Connection() ClusterSpec {
+	s.Region, s.Rack = "", ""
+	return s
 }
 
 // TLS is the client's side of TLS. An empty TLS trusts the system's roots.
@@ -83,6 +93,8 @@ type FlowSpec struct { //nolint:revive // Spec alone would hide that clusters an
 	Policies FlowPolicies `yaml:"policies,omitempty" json:"policies,omitzero"`
 	// Records is nil where they are copied as they are.
 	Records *Records `yaml:"records,omitempty" json:"records,omitempty"`
+	// Placement is nil where any node may run the flow.
+	Placement *Placement `yaml:"placement,omitempty" json:"placement,omitempty"`
 	// Limits may change while the flow's copies run.
 	Limits FlowLimits `yaml:"limits,omitempty" json:"limits,omitzero"`
 	// Verify, if set, has both sides compared again and again.

@@ -60,6 +60,8 @@ func TestSchemaHasEveryKey(t *testing.T) {
 		ConfigSync{},
 		FlowPolicies{},
 		GroupSelector{},
+		Placement{},
+		NodeSelector{},
 		FlowLimits{},
 		FlowVerify{},
 		Records{},

@@ -131,6 +131,8 @@ func (v *validator) cluster(s *ClusterSpec) {
 	if (s.ClusterID != "" || v.written("spec.clusterId")) && !clusterID.MatchString(s.ClusterID) {
 		v.fault("spec.clusterId", "is not a cluster.id", "write what the cluster reports, or remove the key")
 	}
+	v.location("spec.region", s.Region)
+	v.location("spec.rack", s.Rack)
 	if t := s.TLS; t != nil && (t.CertFile == "") != (t.KeyFile == "") {
 		missing := "spec.tls.keyFile"
 		if t.CertFile == "" {
@@ -213,6 +215,9 @@ func (v *validator) flow(s *FlowSpec) {
 	}
 	v.oneOf("spec.delivery", s.Delivery, false, DeliveryExactlyOnce, DeliveryAtLeastOnce)
 	v.oneOf("spec.origin", s.Origin, false, OriginAny, OriginLocal)
+	if s.Placement != nil {
+		v.placement(s.Placement)
+	}
 	path := "spec.limits.bytesPerSecond"
 	if limit := s.Limits.BytesPerSecond; limit < MinBytesPerSecond && (limit != 0 || v.written(path)) {
 		v.fault(path, fmt.Sprintf("%s is too little to copy with", limit), fmt.Sprintf("write %s or more, pause the flow, or remove the key for no limit", MinBytesPerSecond))

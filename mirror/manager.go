@@ -197,7 +197,13 @@ func (m *Manager) start(ctx context.Context, g *errgroup.Group, list []Assignmen
 // sameDeclarations says that a flow may go on as it is: a new bandwidth does not stop it,
 // nor does what only says which topics there are and what becomes of them.
 func (r *running) sameDeclarations(a Assignment) bool {
-	return reflect.DeepEqual(ofCopies(r.spec), ofCopies(a.Spec)) && reflect.DeepEqual(r.source.cluster, a.Source) && reflect.DeepEqual(r.destination.cluster, a.Destination)
+	return reflect.DeepEqual(ofCopies(r.spec), ofCopies(a.Spec)) && sameConnection(r.source.cluster, a.Source) && sameConnection(r.destination.cluster, a.Destination)
+}
+
+// sameConnection says that two declarations of a cluster are the same to who
+// connects: its labels, its annotations and where it is are for others.
+func sameConnection(a, b *flow.Cluster) bool {
+	return a.Metadata.Name == b.Metadata.Name && reflect.DeepEqual(a.Spec.Connection(), b.Spec.Connection())
 }
 
 // ofCopies is what a flow says about how its copies copy.
@@ -205,6 +211,7 @@ func ofCopies(f *flow.ReplicationFlow) flow.FlowSpec {
 	spec := f.Spec
 	spec.Limits = flow.FlowLimits{Lanes: spec.Limits.Lanes}
 	spec.Topics, spec.Groups, spec.Verify, spec.Paused = flow.TopicSelector{}, nil, nil, false
+	spec.Placement = nil
 	spec.Policies.OnDelete, spec.Policies.DeleteAfter, spec.Policies.OnRecreate = "", 0, ""
 	return spec
 }

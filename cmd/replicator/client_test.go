@@ -52,6 +52,9 @@ func TestWhatCommandsAsk(t *testing.T) {
 	for _, c := range []struct{ args, method, uri string }{
 		{"status", "GET", "/api/v1/status"},
 		{"get", "GET", "/api/v1/objects"},
+		{"fleet drain a/b", "POST", "/api/v1/fleet/nodes/a%2Fb/drain"},
+		{"fleet drain r1 --force --reason CHG-1", "POST", "/api/v1/fleet/nodes/r1/drain?force=true&reason=CHG-1"},
+		{"fleet undrain r1", "POST", "/api/v1/fleet/nodes/r1/undrain"},
 		{"get flows", "GET", "/api/v1/objects?kind=ReplicationFlow"},
 		{"get cluster a/b", "GET", "/api/v1/objects/Cluster/a%2Fb"},
 		{"delete runbook r", "DELETE", "/api/v1/objects/Runbook/r"},

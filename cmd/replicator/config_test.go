@@ -146,6 +146,13 @@ func TestNodeConfiguration(t *testing.T) {
 			`x.yaml:16:14: api.users[1].name: "ops" is the name of two users`,
 			`x.yaml:17:41: api.users[2].token: is that of ops too; who did what could not be told: give each user a token of his own`,
 		}},
+		{"labels", goodNode + "region: eu west\nrack: \"-\"\nlabels: {node: r1, \"a b\": c, disk: \"\"}\n", []string{
+			`x.yaml:16:9: region: "eu west" cannot be compared with those of clusters; use up to 63 letters, digits, "-", "_", "." and "/", not at the ends`,
+			`x.yaml:17:7: rack: "-" cannot be compared with those of clusters; use up to 63 letters, digits, "-", "_", "." and "/", not at the ends`,
+			`x.yaml:18:9: labels: "a b" is not a label; use up to 63 letters, digits, "-", "_", "." and "/", not at the ends`,
+			`x.yaml:18:16: labels.node: is a label that every node has by itself; its value is that of name, region or rack: remove it`,
+			`x.yaml:18:36: labels.disk: "" is not a label's value; use up to 63 letters, digits, "-", "_", "." and "/", not at the ends`,
+		}},
 		{"principals", goodNode + "      principals: {us: ops, eu: \"User:ops\"}\n", []string{
 			`x.yaml:16:24: api.users[0].principals.us: "ops" is not a principal; write User:name`,
 		}},

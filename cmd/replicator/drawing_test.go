@@ -182,7 +182,7 @@ func TestStepsAreShownWithTheTimeWhenTheyChanged(t *testing.T) {
 
 func TestStatusForPeople(t *testing.T) {
 	fleetThat(t, api.Status{
-		Fleet: api.FleetStatus{Leader: "r2", Nodes: []api.NodeStatus{{Name: "r1", Address: "10.0.0.1:8080"}, {Name: "r2", Address: "10.0.0.2:8080", Alive: true, Copies: 2}}},
+		Fleet: api.FleetStatus{Leader: "r2", Nodes: []api.NodeStatus{{Name: "r1", Address: "10.0.0.1:8080"}, {Name: "r2", Address: "10.0.0.2:8080", Alive: true, Copies: 2, Works: 3, BytesPerSecond: 1234567, Region: "eu"}, {Name: "r3", Alive: true, Draining: true, Works: 1}, {Name: "r4", Alive: true, Draining: true}, {Name: "r5", Alive: true, Stopping: true, Works: 1}}},
 		Flows: []api.FlowStatus{{
 			Name: "us-eu", Source: "us", Destination: "eu", Delivery: "exactly-once", State: "failed", Progress: api.Progress{LagRecords: -1, LagBytes: -1, LagSeconds: -1, ETASeconds: -1, RPOSeconds: -1, Records: 1234567, Bytes: 1000},
 			Reason: "topic orders: partition 1: not authorized", ToDo: "allow Write",

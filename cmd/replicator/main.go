@@ -91,6 +91,7 @@ func newRoot() *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: "processes", Title: "Processes:"},
 		&cobra.Group{ID: "objects", Title: "Objects (clusters, flows, runbooks):"},
+		&cobra.Group{ID: "fleet", Title: "The fleet:"},
 		&cobra.Group{ID: "looking", Title: "Looking:"},
 		&cobra.Group{ID: "kafka", Title: "A cluster by hand:"},
 	)
@@ -102,6 +103,7 @@ func newRoot() *cobra.Command {
 	}
 	add("processes", newDemo(), newServe(), newBroker(), newVersion())
 	add("objects", newValidate(), newPlan(), newApply(), newGet(), newDelete(), newPause(), newResume(), newRunbook())
+	add("fleet", newFleet())
 	add("looking", newStatus(), newVerify(), newLedger(), newGroups(), newLineage(), newDump())
 	add("kafka", newTopic(), newProduce(), newConsume())
 	root.AddCommand(newExitCodes())

@@ -94,7 +94,7 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 	}
 	n.server = &http.Server{
 		Handler: api.New(api.Config{
-			Users: users, Objects: &objects{n.fleet, &claims{fleet: f.Fleet, directory: n.directory, maps: n.maps, log: log}}, Flows: status, Groups: groups, Ledgers: n.ledgers,
+			Users: users, Objects: &objects{n.fleet, &claims{fleet: f.Fleet, directory: n.directory, maps: n.maps, log: log}}, Flows: status, Fleet: &nodes{n.fleet, log}, Groups: groups, Ledgers: n.ledgers,
 			Lineage: &eventLineage{n.index, n.ledgers}, Runbooks: runbooks, Verifications: verifications, Metrics: n.work.metrics.handler, Ready: n.ready,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -121,6 +121,7 @@ func openFleet(f nodeFile, apiAddr string, log *slog.Logger) (*cluster.Node, err
 	conf.Listen, conf.Advertise, conf.Credentials = f.Peer.Address, f.Peer.Advertise, credentials
 	conf.Bootstrap, conf.Join = f.Peer.Bootstrap, f.Peer.Join
 	conf.APIAddr, conf.Version, conf.Logger = apiAddr, version, log
+	conf.Region, conf.Rack, conf.Labels = f.Region, f.Rack, f.Labels
 	return cluster.Open(conf)
 }
 

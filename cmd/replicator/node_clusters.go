@@ -45,14 +45,15 @@ type clusterEntry struct {
 	client   *kgo.Client
 
 	// The rest is guarded by the directory's mutex.
-	id      string // cluster.id; "" until it has answered once
-	err     error  // why it did not answer last
-	asked   bool   // it has answered, or not, at least once
-	asking  bool   // it is being asked
-	acls    *acl.Set
-	aclsErr error
-	aclsAt  time.Time
-	open    bool // the cluster has no authorizer
+	superUsers []string
+	id         string // cluster.id; "" until it has answered once
+	err        error  // why it did not answer last
+	asked      bool   // it has answered, or not, at least once
+	asking     bool   // it is being asked
+	acls       *acl.Set
+	aclsErr    error
+	aclsAt     time.Time
+	open       bool // the cluster has no authorizer
 }
 
 func newDirectory(clientID string, log *slog.Logger) *directory {
@@ -69,12 +70,13 @@ func (d *directory) reconcile(declared []*flow.Cluster) {
 		name := c.Metadata.Name
 		keep[name] = true
 		if old := d.entries[name]; old != nil {
-			if reflect.DeepEqual(old.declared.Spec, c.Spec) {
+			if reflect.DeepEqual(old.declared.Spec.Connection(), c.Spec.Connection()) {
+				old.superUsers = superUsersOf(c)
 				continue
 			}
 			old.close()
 		}
-		e := &clusterEntry{declared: c}
+		e := &clusterEntry{declared: c, superUsers: superUsersOf(c)}
 		e.client, e.err = kafka.NewClient(c, d.clientID)
 		d.entries[name] = e
 	}
@@ -166,7 +168,7 @@ func (d *directory) current(c *flow.Cluster) error {
 	if err != nil {
 		return err
 	}
-	if !reflect.DeepEqual(e.declared.Spec, c.Spec) {
+	if !reflect.DeepEqual(e.declared.Spec.Connection(), c.Spec.Connection()) {
 		return fmt.Errorf("cluster %s: its new declaration is not in use yet", c.Metadata.Name)
 	}
 	return nil
@@ -240,6 +242,7 @@ func (d *directory) allowed(ctx context.Context, cluster, principal, host string
 func (d *directory) acls(ctx context.Context, e *clusterEntry) (*acl.Set, bool, error) {
 	d.mu.Lock()
 	set, open, err, fresh := e.acls, e.open, e.aclsErr, time.Since(e.aclsAt) < aclFresh
+	superUsers := e.superUsers
 	d.mu.Unlock()
 	if fresh {
 		return set, open, err
@@ -253,17 +256,17 @@ func (d *directory) acls(ctx context.Context, e *clusterEntry) (*acl.Set, bool, 
 		err = fmt.Errorf("read ACLs of cluster %s: %w", e.declared.Metadata.Name, err)
 		d.log.Warn("questions about events are answered with no", "error", err)
 	}
-	set = acl.NewSet(rules, e.superUsers())
+	set = acl.NewSet(rules, superUsers)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e.acls, e.open, e.aclsErr, e.aclsAt = set, open, err, time.Now()
 	return set, open, err
 }
 
-// superUsers of a cluster are not visible to its clients; the operator names
+// superUsersOf a cluster are not visible to its clients; the operator names
 // them in an annotation of the Cluster.
-func (e *clusterEntry) superUsers() []string {
-	return strings.FieldsFunc(e.declared.Metadata.Annotations[superUserAnnotation], func(r rune) bool { return r == ',' || r == ' ' })
+func superUsersOf(c *flow.Cluster) []string {
+	return strings.FieldsFunc(c.Metadata.Annotations[superUserAnnotation], func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 // superUserAnnotation lists, comma separated, the principals that are super

@@ -64,7 +64,9 @@ func (f *flows) Status(ctx context.Context) (api.Status, error) {
 	}
 	for _, n := range seen.Nodes {
 		status.Fleet.Nodes = append(status.Fleet.Nodes, api.NodeStatus{
-			Name: n.Name, Address: n.APIAddr, Alive: n.Alive, Incarnation: n.Incarnation, Copies: copies[n.Name],
+			Name: n.Name, Address: n.APIAddr, Alive: n.Alive, Incarnation: n.Incarnation, Draining: n.Draining, Stopping: n.Stopping,
+			Copies: copies[n.Name], Works: n.Works, BytesPerSecond: n.BytesPerSecond,
+			Region: n.Region, Rack: n.Rack, Labels: n.Labels, Version: n.Version,
 		})
 	}
 	return status, nil

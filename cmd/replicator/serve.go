@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"regexp"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -14,11 +15,15 @@ import (
 // nodeFile is the plain file that 'replicator serve --config' reads. Its keys
 // are documented in docs/fleet.md; those without omitempty must be there.
 type nodeFile struct {
-	Name    string   `json:"name"`
-	Fleet   string   `json:"fleet"`
-	DataDir string   `json:"dataDir"`
-	Peer    nodePeer `json:"peer"`
-	API     nodeAPI  `json:"api"`
+	Name    string `json:"name"`
+	Fleet   string `json:"fleet"`
+	DataDir string `json:"dataDir"`
+	// Where it runs, and what flows may ask for in the nodes that run them.
+	Region string            `json:"region,omitempty"`
+	Rack   string            `json:"rack,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+	Peer   nodePeer          `json:"peer"`
+	API    nodeAPI           `json:"api"`
 }
 
 type nodePeer struct {
@@ -112,8 +117,27 @@ func (f *nodeFile) check(c config) {
 			c.Fault(needed.path, "is empty", "")
 		}
 	}
+	f.checkLabels(c)
 	f.Peer.check(c)
 	f.API.check(c)
+}
+
+func (f *nodeFile) checkLabels(c config) {
+	for _, place := range []struct{ path, value string }{{"region", f.Region}, {"rack", f.Rack}} {
+		if place.value != "" && !flow.ValidLabel(place.value) {
+			c.Fault(place.path, fmt.Sprintf("%q cannot be compared with those of clusters", place.value), flow.LabelFix)
+		}
+	}
+	for _, key := range sortedNames(f.Labels) {
+		switch {
+		case slices.Contains(flow.NodeLabels, key):
+			c.Fault("labels."+key, "is a label that every node has by itself", "its value is that of name, region or rack: remove it")
+		case !flow.ValidLabel(key):
+			c.Fault("labels", fmt.Sprintf("%q is not a label", key), flow.LabelFix)
+		case !flow.ValidLabel(f.Labels[key]):
+			c.Fault("labels."+key, fmt.Sprintf("%q is not a label's value", f.Labels[key]), flow.LabelFix)
+		}
+	}
 }
 
 func (p *nodePeer) check(c config) {

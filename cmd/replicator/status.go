@@ -52,16 +52,9 @@ func newStatus() *cobra.Command {
 }
 
 func drawStatus(t *table, s api.Status, partitions bool) {
-	t.row("NODE", "STATE", "COPIES", "API")
+	t.row("NODE", "STATE", "COPIES", "LOAD", "REGION", "API")
 	for _, n := range s.Fleet.Nodes {
-		state := "gone"
-		if n.Alive {
-			state = "alive"
-		}
-		if n.Name == s.Fleet.Leader {
-			state += ", leader"
-		}
-		t.row(n.Name, state, n.Copies, n.Address)
+		t.row(n.Name, nodeState(n, s.Fleet.Leader), n.Copies, count(int64(n.BytesPerSecond))+" B/s", or(n.Region), n.Address)
 	}
 	t.line("")
 	t.row("CLUSTER", "STATE", "LEDGER", "BEHIND", "DAMAGED", "ID")
@@ -94,6 +87,26 @@ func drawStatus(t *table, s api.Status, partitions bool) {
 	if partitions {
 		drawPartitions(t, s.Flows)
 	}
+}
+
+// nodeState is what a node is and what becomes of it, in words.
+func nodeState(n api.NodeStatus, leader string) string {
+	state := "gone"
+	if n.Alive {
+		state = "alive"
+	}
+	if n.Name == leader {
+		state += ", leader"
+	}
+	switch {
+	case n.Draining && n.Works > 0:
+		state += ", draining"
+	case n.Draining:
+		state += ", drained"
+	case n.Stopping:
+		state += ", stopping"
+	}
+	return state
 }
 
 func drawPartitions(t *table, flows []api.FlowStatus) {
