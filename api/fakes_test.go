@@ -38,6 +38,8 @@ type fleet struct {
 	address   lineage.Address
 	gapsTo    int64
 	from      offsets.Where
+	positions []offsets.Where
+	move      GroupMove
 	to        string
 	person    Person
 	decision  string
@@ -90,9 +92,24 @@ func (f *fleet) Rows(_ context.Context, _ string) ([]offsets.Row, error) {
 	return f.rows, f.called("rows")
 }
 
-func (f *fleet) Translate(_ context.Context, caller Caller, from offsets.Where, to string) ([]offsets.Translation, error) {
-	f.caller, f.from, f.to = caller, from, to
-	return nil, f.called("translate")
+func (f *fleet) Move(_ context.Context, _ string, req GroupMove, by Person) ([]offsets.Row, error) {
+	f.move, f.person = req, by
+	return f.rows, f.called("move")
+}
+
+// Translate answers that each position lies at the next offset in eu, as f.result says.
+func (f *fleet) Translate(_ context.Context, caller Caller, from []offsets.Where, to string) ([]Translations, error) {
+	f.caller, f.from, f.positions, f.to = caller, from[0], from, to
+	var all []Translations
+	for _, w := range from {
+		there := offsets.Where{Cluster: "eu", Topic: "us." + w.Topic, Partition: w.Partition, Offset: w.Offset + 1}
+		r := offsets.Result{Offset: there.Offset, Exact: true, Why: offsets.Copied}
+		if w.Offset == 0 {
+			there.Offset, r = -1, offsets.Result{Offset: -1, Why: offsets.Unknown, Note: "a page, it seems, is missing"}
+		}
+		all = append(all, Translations{From: w, To: []offsets.Translation{{To: there, Flow: "us-eu", Result: r, Lives: 1}}})
+	}
+	return all, f.called("translate")
 }
 
 func (f *fleet) Waive(_ context.Context, _ string, _ int32, _ int64, by Person) error {

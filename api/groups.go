@@ -14,8 +14,24 @@ import (
 type Groups interface {
 	// Rows looks at each group of a flow in each partition, now.
 	Rows(ctx context.Context, flow string) ([]offsets.Row, error)
-	// Translate answers for one position, in the cluster named to or in all.
-	Translate(ctx context.Context, caller Caller, from offsets.Where, to string) ([]offsets.Translation, error)
+	// Move commits the positions of groups on the other side and has the fleet
+	// remember which side they are on; all of those that are named, or none.
+	Move(ctx context.Context, flow string, req GroupMove, by Person) ([]offsets.Row, error)
+	// Translate answers for positions, in their order, each in the cluster named to
+	// or in all.
+	Translate(ctx context.Context, caller Caller, from []offsets.Where, to string) ([]Translations, error)
+}
+
+// GroupMove is which groups change sides, and on what terms.
+type GroupMove struct {
+	// Return brings groups home that have moved to the destination.
+	Return bool
+	// Groups by name; none are all that can change sides.
+	Groups       []string
+	Inexact      bool
+	DropMetadata bool
+	// DryRun writes nothing.
+	DryRun bool
 }
 
 // GroupRows is where the groups of a flow stand.
@@ -25,53 +41,45 @@ type GroupRows struct {
 	Rows   []offsets.Row       `json:"rows" doc:"By group, topic and partition"`
 }
 
-// Translations are the images of a position.
-type Translations struct {
-	From offsets.Where         `json:"from"`
-	To   []offsets.Translation `json:"to"`
+func groupRows(flow string, rows []offsets.Row, err error) (*groupsOutput, error) {
+	if err != nil {
+		return nil, err
+	}
+	if rows == nil {
+		rows = []offsets.Row{}
+	}
+	return &groupsOutput{Body: GroupRows{Flow: flow, Groups: offsets.PlanGroups(rows), Rows: rows}}, nil
 }
 
-// PositionPath addresses a position, or the event that lies there.
-type PositionPath struct {
-	Cluster   string `path:"cluster" doc:"Name of a declared cluster, or its cluster.id"`
-	Topic     string `path:"topic"`
-	Partition int32  `path:"partition" minimum:"0" maximum:"2147483647"`
-	Offset    int64  `path:"offset" minimum:"0"`
+// moveInput is how groups are moved.
+type moveInput struct {
+	FlowPath
+	Groups       []string `query:"group,explode" maxItems:"1000" doc:"Names; all that have not changed sides if there are none"`
+	Inexact      bool     `query:"inexact" doc:"Also groups that read records again, or skip some, as the plan says"`
+	DropMetadata bool     `query:"dropMetadata" doc:"Leave out the metadata of the groups' own commits"`
+	DryRun       bool     `query:"dryRun" doc:"Say what would happen"`
+	Reason       string   `query:"reason" doc:"Is remembered"`
 }
 
 func registerGroups(h huma.API, g Groups) {
 	huma.Register(h, operation(http.MethodGet, "/api/v1/flows/{flow}/groups", "list-groups", "Where a flow's consumer groups stand on both sides, and why", http.StatusNotFound),
-		func(ctx context.Context, in *struct {
-			Flow string `path:"flow"`
-		},
-		) (*groupsOutput, error) {
+		func(ctx context.Context, in *FlowPath) (*groupsOutput, error) {
 			rows, err := g.Rows(ctx, in.Flow)
-			if err != nil {
-				return nil, err
-			}
-			if rows == nil {
-				rows = []offsets.Row{}
-			}
-			return &groupsOutput{Body: GroupRows{Flow: in.Flow, Groups: offsets.PlanGroups(rows), Rows: rows}}, nil
+			return groupRows(in.Flow, rows, err)
 		})
-	huma.Register(h, operation(http.MethodGet, "/api/v1/offsets/{cluster}/{topic}/{partition}/{offset}", "translate-offset", "Where a position lies on the other side", http.StatusNotFound),
-		func(ctx context.Context, in *struct {
-			PositionPath
-			To string `query:"to" doc:"Only in this cluster"`
-		},
-		) (*translationOutput, error) {
-			from := offsets.Where{Cluster: in.Cluster, Topic: in.Topic, Partition: in.Partition, Offset: in.Offset}
-			to, err := g.Translate(ctx, CallerOf(ctx), from, in.To)
-			if err != nil {
-				return nil, err
-			}
-			if to == nil {
-				to = []offsets.Translation{}
-			}
-			return &translationOutput{Body: Translations{From: from, To: to}}, nil
-		})
+	for _, back := range []bool{false, true} {
+		path, id, summary := "/api/v1/flows/{flow}/groups/move", "move-groups", "Commit where groups go on at the destination, all or none, and remember that they have moved"
+		if back {
+			path, id, summary = "/api/v1/flows/{flow}/groups/return", "return-groups", "Commit where groups that have moved go on at the source, all or none, and follow them again"
+		}
+		huma.Register(h, adminOperation(http.MethodPost, path, id, summary, http.StatusNotFound, http.StatusConflict),
+			func(ctx context.Context, in *moveInput) (*groupsOutput, error) {
+				req := GroupMove{Return: back, Groups: in.Groups, Inexact: in.Inexact, DropMetadata: in.DropMetadata, DryRun: in.DryRun}
+				rows, err := g.Move(ctx, in.Flow, req, Person{CallerOf(ctx).Name, in.Reason})
+				return groupRows(in.Flow, rows, err)
+			})
+	}
+	registerPositions(h, g)
 }
 
 type groupsOutput struct{ Body GroupRows }
-
-type translationOutput struct{ Body Translations }

@@ -36,10 +36,14 @@ var routes = []route{
 	{"POST", "/api/v1/fleet/nodes/{node}/undrain", "/api/v1/fleet/nodes/r1/undrain", 401, 403, 204, ""},
 	{"POST", "/api/v1/ledgers/{cluster}/{partition}/{offset}/waive", "/api/v1/ledgers/eu/3/17/waive?reason=CHG-1", 401, 403, 204, ""},
 	{"GET", "/api/v1/flows/{flow}/groups", "/api/v1/flows/us-eu/groups", 401, 200, 200, plain},
+	{"POST", "/api/v1/flows/{flow}/groups/move", "/api/v1/flows/us-eu/groups/move?group=a&group=b&dryRun=true", 401, 403, 200, plain},
+	{"POST", "/api/v1/flows/{flow}/groups/return", "/api/v1/flows/us-eu/groups/return?inexact=true&reason=CHG-1", 401, 403, 200, plain},
 	{"GET", "/api/v1/flows/{flow}/verification", "/api/v1/flows/us-eu/verification?partitions=true", 401, 200, 200, plain},
 	{"POST", "/api/v1/flows/{flow}/verification", "/api/v1/flows/us-eu/verification?topic=a*&topic=b&from=verified&bytesPerSecond=65536", 401, 403, 200, plain},
 	{"DELETE", "/api/v1/flows/{flow}/verification", "/api/v1/flows/us-eu/verification", 401, 403, 200, plain},
 	{"GET", "/api/v1/offsets/{cluster}/{topic}/{partition}/{offset}", "/api/v1/offsets/us/orders/3/1041?to=eu", 401, 200, 200, plain},
+	{"GET", "/api/v1/offsets/{cluster}", "/api/v1/offsets/us?position=orders/3/1041&position=orders/4/7&to=eu&format=csv", 401, 200, 200, "text/csv; charset=utf-8"},
+	{"POST", "/api/v1/offsets/{cluster}", "/api/v1/offsets/us?format=kafka", 401, 200, 200, "text/csv; charset=utf-8"},
 	{"GET", "/api/v1/lineage/events/{cluster}/{topic}/{partition}/{offset}", "/api/v1/lineage/events/us/orders/3/1041", 401, 200, 200, plain},
 	{"GET", "/api/v1/lineage/topics/{cluster}/{topic}", "/api/v1/lineage/topics/us/orders", 401, 200, 200, plain},
 	{"GET", "/api/v1/lineage/gaps/{cluster}/{topic}/{partition}", "/api/v1/lineage/gaps/us/orders/3?from=5", 401, 200, 200, plain},
@@ -82,6 +86,13 @@ var wrong = []route{
 	{"POST", "", "/api/v1/flows/us-eu/verification?bytesPerSecond=-1", 401, 403, 422, problem},
 	{"POST", "", "/api/v1/flows/us-eu/verification?topics=a", 401, 403, 422, problem},
 	{"GET", "", "/api/v1/offsets/us/orders/3/-1", 401, 422, 422, problem},
+	{"GET", "", "/api/v1/offsets/us/orders/3/1?format=xml", 401, 422, 422, problem},
+	{"GET", "", "/api/v1/offsets/us", 401, 422, 422, problem},
+	{"GET", "", "/api/v1/offsets/us?position=orders/3", 401, 422, 422, problem},
+	{"GET", "", "/api/v1/offsets/us?position=orders/-3/1", 401, 422, 422, problem},
+	{"GET", "", "/api/v1/offsets/us?position=orders/3/99999999999999999999", 401, 422, 422, problem},
+	{"GET", "", "/api/v1/offsets/us?position=/3/1", 401, 422, 422, problem},
+	{"POST", "", "/api/v1/flows/us-eu/groups/move?groups=a", 401, 403, 422, problem},
 	{"GET", "", "/api/v1/offsets/us/orders/4294967296/1", 401, 422, 422, problem},
 	{"GET", "", "/api/v1/lineage/gaps/us/orders/3?to=-2", 401, 422, 422, problem},
 	{"POST", "", "/api/v1/ledgers/eu/3/x/waive", 401, 403, 422, problem},
@@ -119,7 +130,11 @@ type answer struct {
 
 func ask(t *testing.T, f *fleet, method, path, token string) answer {
 	t.Helper()
-	r := httptest.NewRequest(method, path, body("kind: Cluster\n"))
+	text := "kind: Cluster\n"
+	if strings.HasPrefix(path, "/api/v1/offsets/") {
+		text = "orders,3,1041\n"
+	}
+	r := httptest.NewRequest(method, path, body(text))
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}

@@ -229,7 +229,7 @@ func (w *world) checkTranslations(maps *offsets.Maps, from, to *site, partition 
 		offsetHere[string(r.Value)] = r.Offset
 	}
 	for x := int64(0); x <= here[len(here)-1].Offset+1; x += 7 {
-		answers := maps.Translate(offsets.Where{Cluster: from.Metadata.Name, Topic: "orders", Partition: partition, Offset: x}, to.Metadata.Name)
+		answers := maps.Translate(offsets.Where{Cluster: from.Metadata.Name, Topic: "orders", Partition: partition, Offset: x}, to.Metadata.Name, nil)
 		if len(answers) != 1 {
 			w.t.Fatalf("%d answers", len(answers))
 		}

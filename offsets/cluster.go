@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -22,7 +23,8 @@ type Cluster interface {
 	// transaction that is about to commit some is waited for.
 	Commits(ctx context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, error)
 	// Commit writes positions of a group that has no members, without a leader
-	// epoch. It fails if the group has members after all.
+	// epoch. If the group has members after all, it returns an error that wraps
+	// [ErrActive].
 	Commit(ctx context.Context, group string, at map[flow.TopicPartition]Commit) error
 	// Topics are the ids of topics that exist.
 	Topics(ctx context.Context, names []string) (map[string]ledger.TopicID, error)
@@ -45,8 +47,9 @@ func (k kafkaCluster) Groups(ctx context.Context) (map[string]string, error) {
 	}
 	states := map[string]string{}
 	for name, g := range groups {
-		// Others (connect, share) keep no offsets that a consumer would go on from.
-		if g.ProtocolType == "consumer" || g.ProtocolType == "" {
+		// Others (connect) keep no offsets that a consumer would go on from; share
+		// groups keep theirs elsewhere.
+		if slices.Contains([]string{"", "consumer", "streams"}, g.ProtocolType) {
 			states[name] = g.State
 		}
 	}
@@ -85,11 +88,18 @@ func (k kafkaCluster) Commit(ctx context.Context, group string, at map[flow.Topi
 	if err == nil {
 		err = resp.Error()
 	}
+	if err != nil && slices.ContainsFunc(refusals, func(r error) bool { return errors.Is(err, r) }) {
+		return fmt.Errorf("commit offsets of group %s: %w: %w", group, ErrActive, err)
+	}
 	if err != nil {
 		return fmt.Errorf("commit offsets of group %s: %w", group, err)
 	}
 	return nil
 }
+
+// refusals are what coordinators answer to a commit that is no member's while the
+// group has some: the classic protocol's and KIP-848's.
+var refusals = []error{kerr.UnknownMemberID, kerr.IllegalGeneration, kerr.RebalanceInProgress, kerr.StaleMemberEpoch, kerr.FencedMemberEpoch}
 
 func (k kafkaCluster) Topics(ctx context.Context, names []string) (map[string]ledger.TopicID, error) {
 	ids := map[string]ledger.TopicID{}

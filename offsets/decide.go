@@ -1,7 +1,9 @@
 package offsets
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/waybillhq/waybill/flow"
@@ -15,6 +17,9 @@ type Commit struct {
 	Offset   int64
 	Metadata string
 }
+
+// ErrActive says that a group has members, so that nobody else may commit for it.
+var ErrActive = errors.New("the group has members")
 
 // Action is what becomes of one group in one partition.
 type Action string
@@ -33,19 +38,24 @@ type Row struct {
 	Group            string              `json:"group"`
 	Source           flow.TopicPartition `json:"source"`
 	Destination      flow.TopicPartition `json:"destination"`
-	SourceOffset     int64               `json:"sourceOffset"`     // as committed
-	SourceLag        int64               `json:"sourceLag"`        // to the log end; -1 if not known
-	SourceState      string              `json:"sourceState"`      // of the group
-	DestinationState string              `json:"destinationState"` // of the group, empty if there is none
-	Present          int64               `json:"present"`          // committed at the destination, -1 if nothing
+	SourceOffset     int64               `json:"sourceOffset"`       // as committed
+	SourceLag        int64               `json:"sourceLag"`          // to the log end; -1 if not known
+	SourceState      string              `json:"sourceState"`        // of the group
+	DestinationState string              `json:"destinationState"`   // of the group, empty if there is none
+	Present          int64               `json:"present"`            // committed at the destination, -1 if nothing
+	Metadata         string              `json:"metadata,omitempty"` // of the source's commit
 	Result           Result              `json:"result"`
+	Because          string              `json:"because"` // why the result is what it is, in a sentence
 	Action           Action              `json:"action"`
-	Why              string              `json:"why,omitempty"`
+	Why              string              `json:"why,omitempty"` // of the action
 	// Moved says that the group has left the source: its position at the
 	// destination is its own.
 	Moved bool `json:"moved,omitempty"`
-	// Written says that the answer was committed and read back.
+	// Written says that the answer was committed; of a move, that it was read back too.
 	Written bool `json:"written"`
+
+	stands Commit // at the destination, where Present is not negative
+	commit Commit // what Write commits there
 }
 
 // Case is what [Decide] decides on.
@@ -61,6 +71,24 @@ type Case struct {
 	// Overwrite is an operator's word that what stands at the destination may
 	// be replaced although the flow did not write it.
 	Overwrite bool
+	// Inexact is an operator's word that records may be read again, or skipped,
+	// as the result says.
+	Inexact bool
+	// Unmarked commits without the flow's mark, because the fleet remembers that the
+	// group has moved; with the metadata of the source's commit, or with DropMetadata
+	// with none.
+	Unmarked, DropMetadata bool
+	// Partners are the other flows that bring records to the same partition, and
+	// reckon with this one's: what they have written is as good as our own.
+	Partners []string
+}
+
+// ours says whether what stands at the destination is a flow's own writing.
+func (c Case) ours() bool {
+	if c.Stands == nil || c.Stands.Metadata == Mark(c.Flow) {
+		return true
+	}
+	return slices.ContainsFunc(c.Partners, func(f string) bool { return c.Stands.Metadata == Mark(f) })
 }
 
 // idle says whether a group in this state has no members. A group that is not
@@ -75,15 +103,23 @@ func Decide(c Case) Row {
 	row := c.Row
 	row.Present = -1
 	if c.Stands != nil {
-		row.Present = c.Stands.Offset
+		row.Present, row.stands = c.Stands.Offset, *c.Stands
 	}
-	row.Moved = !c.Overwrite && (c.Moved || c.Stands != nil && c.Stands.Metadata != Mark(c.Flow) && !writtenByFlow(*c.Stands))
+	row.commit = Commit{row.Result.Offset, Mark(c.Flow)}
+	if c.Unmarked {
+		row.commit.Metadata = row.Metadata
+		if c.DropMetadata {
+			row.commit.Metadata = ""
+		}
+	}
+	row.Moved = !c.Overwrite && (c.Moved || c.Stands != nil && !writtenByFlow(*c.Stands))
+	row.Because = row.Result.explain(row.SourceOffset)
 	row.Action, row.Why = decide(c, row)
 	return row
 }
 
 func decide(c Case, row Row) (Action, string) {
-	ours := c.Stands == nil || c.Stands.Metadata == Mark(c.Flow)
+	ours := c.ours()
 	r := row.Result
 	switch {
 	case c.Overwrite:
@@ -101,14 +137,14 @@ func decide(c Case, row Row) (Action, string) {
 		return Leave, r.Note
 	case r.Offset < 0:
 		return Wait, because(r)
-	case c.Final && !r.Exact:
+	case c.Final && !r.Exact && !c.Inexact:
 		return Wait, "not exact: " + because(r)
 	case c.Final && !idle(row.SourceState) && row.SourceLag != 0:
 		return Wait, fmt.Sprintf("the group is active at the source and has %d records to read", row.SourceLag)
-	case row.Present == r.Offset && ours:
+	case row.stands == row.commit && c.Stands != nil, row.Present == r.Offset && ours && !c.Final:
 		return Keep, ""
 	case row.Present > r.Offset && !c.Final:
-		return Keep, fmt.Sprintf("the source group went back: offset %d is below %d, which stands", r.Offset, row.Present)
+		return Keep, fmt.Sprintf("the source group went back: offset %d is below %d, which stands; 'groups move' follows it", r.Offset, row.Present)
 	case !r.Exact:
 		return Write, "not exact: " + because(r)
 	}

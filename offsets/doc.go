@@ -16,7 +16,7 @@
 //   - Where two flows copy a pair of partitions to each other no exact image need
 //     exist. The answer is the lowest offset that skips nothing, with the number
 //     of records that are read again. So it is where a third partition is copied into
-//     both, as in a mesh.
+//     both, as in a mesh, and for a group that reads several sources of one topic.
 //   - It never guesses. Where a page of the ledger is missing, or two entries
 //     contradict each other, the offsets concerned are unknown, and the answer
 //     says because of what.
@@ -24,6 +24,9 @@
 //     next hop shows that it missed nothing, or an operator waives the damage.
 //   - A group is written at the destination only while it is idle there, never
 //     backwards, never past the end, and never over a position that was not ours.
+//   - Groups change sides all or none ([Syncer.Apply]), exactly or with the counted
+//     effect that an operator takes on, and home again: a Syncer with its ends swapped,
+//     then [Syncer.Adopt].
 //
 // A gap is passed over: a position at a compacted, aborted, control, expired or
 // filtered offset is that of the next record that was copied; what lies before

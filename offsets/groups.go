@@ -15,10 +15,6 @@ import (
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
-// ErrNotExact says that [Syncer.ApplyExact] wrote nothing, because of the rows
-// that came with it.
-var ErrNotExact = errors.New("a group has no exact position at the destination")
-
 // Moved remembers, for ever and for the whole fleet, which groups have left the
 // source: their positions at the destination are theirs.
 type Moved interface {
@@ -39,7 +35,11 @@ type SyncConfig struct {
 	Interval time.Duration
 	Maps     *Maps
 	Moved    Moved
-	Log      *slog.Logger
+	// Peers are other clusters by cluster.id, nil where one is not known: several
+	// flows may lead into one topic, and a group may read all their sources. It may be
+	// nil itself.
+	Peers func(clusterID string) Cluster
+	Log   *slog.Logger
 }
 
 // Syncer moves the positions of a flow's groups along with their data. Its methods
@@ -117,69 +117,40 @@ func (s *Syncer) Round(ctx context.Context) ([]Row, error) {
 	return rows, errors.Join(errs...)
 }
 
-// ApplyExact commits the exact positions of the named groups, or nothing at all:
-// if one of them has no exact position, or could still go on at the source, it
-// returns an error that wraps [ErrNotExact] and the rows that say why. What it
-// committed it has read back. It may be repeated.
-//
-// Overwrite is for groups that come home: what they once committed at the
-// destination themselves is replaced.
-func (s *Syncer) ApplyExact(ctx context.Context, groups []string, overwrite bool) ([]Row, error) {
-	pick := func(g string) bool { return slices.Contains(groups, g) }
-	rows, err := s.look(ctx, pick, Case{Final: true, Overwrite: overwrite})
-	if err != nil {
-		return nil, fmt.Errorf("apply group positions: %w", err)
-	}
-	grouped := byGroup(rows)
-	for _, g := range groups {
-		if grouped[g] == nil {
-			return rows, fmt.Errorf("apply group positions: %w: group %s has no position in the flow's topics", ErrNotExact, g)
-		}
-	}
-	for _, row := range rows {
-		if row.Action == Wait || row.Action == Leave {
-			return rows, fmt.Errorf("apply group positions: %w: group %s, %s: %s", ErrNotExact, row.Group, row.Source, row.Why)
-		}
-	}
-	for _, group := range slices.Sorted(maps.Keys(grouped)) {
-		if err := s.write(ctx, group, grouped[group]); err != nil {
-			return rows, fmt.Errorf("apply group positions: %w", err)
-		}
-	}
-	return rows, s.readBack(ctx, groups, rows)
-}
-
+// write commits what is due of a group, unless it has become active or committed
+// something itself since it was looked at: then it waits for the next round.
 func (s *Syncer) write(ctx context.Context, group string, rows []*Row) error {
-	at := map[flow.TopicPartition]Commit{}
-	for _, row := range rows {
-		if row.Action == Write {
-			at[row.Destination] = Commit{row.Result.Offset, Mark(s.cfg.Flow)}
-		}
-	}
-	if len(at) == 0 {
+	due := slices.DeleteFunc(slices.Clone(rows), func(r *Row) bool { return r.Action != Write })
+	if len(due) == 0 {
 		return nil
 	}
-	if err := s.cfg.Destination.Commit(ctx, group, at); err != nil {
+	now, err := s.cfg.Destination.Commits(ctx, []string{group})
+	if err != nil {
+		return fmt.Errorf("destination: %w", err)
+	}
+	at := map[flow.TopicPartition]Commit{}
+	for _, row := range due {
+		stands, ok := now[group][row.Destination]
+		if ok != (row.Present >= 0) || ok && stands != row.stands {
+			return wait(due, "its position at the destination has changed meanwhile")
+		}
+		at[row.Destination] = row.commit
+	}
+	if err := s.cfg.Destination.Commit(ctx, group, at); errors.Is(err, ErrActive) {
+		return wait(due, "the group became active at the destination")
+	} else if err != nil {
 		return err
 	}
-	for _, row := range rows {
-		row.Written = row.Action == Write
+	for _, row := range due {
+		row.Written = true
 	}
 	return nil
 }
 
-func (s *Syncer) readBack(ctx context.Context, groups []string, rows []Row) error {
-	now, err := s.cfg.Destination.Commits(ctx, groups)
-	if err != nil {
-		return fmt.Errorf("read group positions back: %w", err)
-	}
-	for i := range rows {
-		row := &rows[i]
-		got, ok := now[row.Group][row.Destination]
-		if row.Written = ok && got == (Commit{row.Result.Offset, Mark(s.cfg.Flow)}); !row.Written {
-			return fmt.Errorf("read group positions back: group %s, %s: offset %d %q stands there, wrote %d",
-				row.Group, row.Destination, got.Offset, got.Metadata, row.Result.Offset)
-		}
+// wait puts rows off.
+func wait(rows []*Row, why string) error {
+	for _, row := range rows {
+		row.Action, row.Why = Wait, why
 	}
 	return nil
 }
@@ -191,7 +162,7 @@ type view struct {
 	ids, idsThere  map[string]ledger.TopicID
 	commits        map[string]map[flow.TopicPartition]Commit
 	commitsThere   map[string]map[flow.TopicPartition]Commit
-	ends           map[flow.TopicPartition]int64 // of the source
+	starts, ends   map[flow.TopicPartition]int64 // of the source
 	floors         map[flow.TopicPartition]int64
 	startsT, endsT map[flow.TopicPartition]int64
 }
@@ -220,6 +191,9 @@ func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case) ([]
 	}
 	topics, renamed := s.topics(v.commits)
 	if v.ends, err = src.Ends(ctx, topics); err != nil {
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	if v.starts, err = src.Starts(ctx, topics); err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}
 	if v.ids, err = src.Topics(ctx, topics); err != nil {
@@ -288,6 +262,7 @@ func (s *Syncer) topics(commits map[string]map[flow.TopicPartition]Commit) (topi
 
 func (s *Syncer) decide(ctx context.Context, v view, groups []string, how Case) ([]Row, error) {
 	var rows []Row
+	p := peers{ask: s.cfg.Peers, groups: groups, known: map[string]*peer{}}
 	for _, g := range groups {
 		moved := s.cfg.Moved.IsMoved(s.cfg.Flow, g)
 		if why := s.left(v, g); !moved && !how.Overwrite && why != "" {
@@ -301,7 +276,8 @@ func (s *Syncer) decide(ctx context.Context, v view, groups []string, how Case) 
 				continue
 			}
 			c := how
-			c.Flow, c.Moved, c.Row = s.cfg.Flow, moved, s.row(v, g, tp, at)
+			c.Flow, c.Moved = s.cfg.Flow, moved
+			c.Row, c.Partners = s.row(ctx, v, &p, g, tp, at)
 			if there, ok := v.commitsThere[g][c.Destination]; ok {
 				c.Stands = &there
 			}
@@ -325,12 +301,16 @@ func (s *Syncer) left(v view, group string) string {
 	return ""
 }
 
-// row fills in what is known of a group's position before anything is decided.
-func (s *Syncer) row(v view, group string, tp flow.TopicPartition, at Commit) Row {
+// row fills in what is known of a group's position before anything is decided, and
+// names the flows that write the same partition of the destination.
+func (s *Syncer) row(ctx context.Context, v view, p *peers, group string, tp flow.TopicPartition, at Commit) (row Row, partners []string) {
 	to := flow.TopicPartition{Topic: s.cfg.Rename(tp.Topic), Partition: tp.Partition}
-	row := Row{
+	row = Row{
 		Group: group, Source: tp, Destination: to, SourceOffset: at.Offset, SourceLag: -1,
 		SourceState: v.states[group], DestinationState: v.there[group],
+	}
+	if !writtenByFlow(at) {
+		row.Metadata = at.Metadata
 	}
 	if end, ok := v.ends[tp]; ok {
 		row.SourceLag = max(0, end-at.Offset)
@@ -339,20 +319,39 @@ func (s *Syncer) row(v view, group string, tp flow.TopicPartition, at Commit) Ro
 	idThere, okThere := v.idsThere[to.Topic]
 	if !ok || !okThere {
 		row.Result = none(NoCopy, "the topic does not exist at both ends")
-		return row
+		return row, nil
 	}
 	route := s.cfg.Maps.Route(
 		ledger.End{Cluster: s.cfg.SourceID, TopicID: id, Partition: tp.Partition},
 		ledger.End{Cluster: s.cfg.DestinationID, TopicID: idThere, Partition: to.Partition},
 	)
-	known := func(m map[flow.TopicPartition]int64) int64 {
-		if at, ok := m[to]; ok {
+	for _, m := range route.Further() {
+		share, known, err := p.share(ctx, m, group)
+		if err != nil {
+			row.Result = none(Unknown, err.Error())
+			return row, nil
+		}
+		if known {
+			route.Shares = append(route.Shares, share)
+			partners = append(partners, m.Labels().Flow)
+		}
+	}
+	known := func(m map[flow.TopicPartition]int64, tp flow.TopicPartition) int64 {
+		if at, ok := m[tp]; ok {
 			return at
 		}
 		return -1
 	}
-	row.Result = route.Translate(at.Offset, Bounds{Start: known(v.startsT), End: known(v.endsT), Floor: known(v.floors)})
-	return row
+	row.Result = route.Translate(at.Offset, Bounds{Start: known(v.startsT, to), End: known(v.endsT, to), Floor: known(v.floors, to)})
+	if n := route.Stranded(at.Offset, known(v.ends, tp)); n > 0 && row.Result.Offset >= 0 {
+		row.Result.Exact = false
+		row.Result.Skipped += n
+		row.Result.Note = fmt.Sprintf("up to %d records from offset %d on were not copied from there, and nothing copies them back", n, at.Offset)
+	}
+	if start := known(v.starts, tp); at.Offset < start && row.Result.Note == "" {
+		row.Result.Note = fmt.Sprintf("the source's log begins at %d by now", start)
+	}
+	return row, partners
 }
 
 // byGroup splits rows, which it points into.

@@ -3,6 +3,7 @@ package offsets
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -24,6 +25,10 @@ type memoryCluster struct {
 	end     int64
 	down    atomic.Bool
 	writes  int
+	start   int64
+	joins   bool                          // a group has members by the time that somebody commits for it
+	reads   int                           // of commits
+	onRead  func(c *memoryCluster, n int) // before the n-th
 }
 
 var orders = flow.TopicPartition{Topic: "orders"}
@@ -36,6 +41,9 @@ func (c *memoryCluster) Groups(context.Context) (map[string]string, error) {
 }
 
 func (c *memoryCluster) Commits(_ context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, error) {
+	if c.reads++; c.onRead != nil {
+		c.onRead(c, c.reads)
+	}
 	all := map[string]map[flow.TopicPartition]Commit{}
 	for _, g := range groups {
 		all[g] = maps.Clone(c.commits[g])
@@ -45,8 +53,8 @@ func (c *memoryCluster) Commits(_ context.Context, groups []string) (map[string]
 
 func (c *memoryCluster) Commit(_ context.Context, group string, at map[flow.TopicPartition]Commit) error {
 	c.writes++
-	if !idle(c.groups[group]) {
-		return errors.New("group has members")
+	if !idle(c.groups[group]) || c.joins {
+		return fmt.Errorf("commit: %w", ErrActive)
 	}
 	if c.commits[group] == nil {
 		c.commits[group] = map[flow.TopicPartition]Commit{}
@@ -67,7 +75,7 @@ func (c *memoryCluster) Stable(context.Context, []string) (map[flow.TopicPartiti
 }
 
 func (c *memoryCluster) Starts(context.Context, []string) (map[flow.TopicPartition]int64, error) {
-	return map[flow.TopicPartition]int64{orders: 0}, nil
+	return map[flow.TopicPartition]int64{orders: c.start}, nil
 }
 
 func (c *memoryCluster) Ends(ctx context.Context, ts []string) (map[flow.TopicPartition]int64, error) {
@@ -135,7 +143,7 @@ func TestRound(t *testing.T) {
 		{"at the first offset", 0, func(_, _ *memoryCluster, _ movedGroups) {}, Write, "", Commit{100, "waybill:f"}, false},
 		{"goes on", 6, func(_, d *memoryCluster, _ movedGroups) { d.commits["app"] = ours(104) }, Write, "", Commit{106, "waybill:f"}, false},
 		{"stands there", 4, func(_, d *memoryCluster, _ movedGroups) { d.commits["app"] = ours(104) }, Keep, "", Commit{104, "waybill:f"}, false},
-		{"at the end", 10, func(_, _ *memoryCluster, _ movedGroups) {}, Write, "", Commit{110, "waybill:f"}, false},
+		{"at the end", 10, func(_, _ *memoryCluster, _ movedGroups) {}, Write, "", Commit{111, "waybill:f"}, false},
 		{"never backwards", 4, func(_, d *memoryCluster, _ movedGroups) { d.commits["app"] = ours(108) }, Keep, "went back", Commit{108, "waybill:f"}, false},
 		{"ahead of the copy", 11, func(s, _ *memoryCluster, _ movedGroups) { s.end = 12 }, Wait, "copied up to offset 10", Commit{}, false},
 		{"never past the end", 8, func(_, d *memoryCluster, _ movedGroups) { d.end = 107 }, Wait, "the log ends at 107", Commit{}, false},
@@ -150,6 +158,17 @@ func TestRound(t *testing.T) {
 		{"another flow's", 4, func(_, d *memoryCluster, _ movedGroups) {
 			d.commits["app"] = map[flow.TopicPartition]Commit{orders: {102, "waybill:g"}}
 		}, Leave, "flow g writes", Commit{102, "waybill:g"}, false},
+		{"committed itself after we looked", 4, func(_, d *memoryCluster, _ movedGroups) {
+			d.onRead = func(c *memoryCluster, n int) {
+				if n == 2 { // just before the write
+					c.commits["app"] = map[flow.TopicPartition]Commit{orders: {109, ""}}
+				}
+			}
+		}, Wait, "has changed meanwhile", Commit{109, ""}, false},
+		{"joined after we looked", 4, func(_, d *memoryCluster, _ movedGroups) { d.joins = true }, Wait, "became active", Commit{}, false},
+		{"KIP-848 states", 4, func(_, d *memoryCluster, _ movedGroups) { d.groups["app"] = "Reconciling" }, Wait, "Reconciling", Commit{}, false},
+		{"below the source's log start", 4, func(s, _ *memoryCluster, _ movedGroups) { s.start = 7 }, Write, "", Commit{104, "waybill:f"}, false},
+		{"below the destination's log start", 4, func(_, d *memoryCluster, _ movedGroups) { d.start = 107 }, Write, "not exact", Commit{107, "waybill:f"}, false},
 		{"recreated at the source", 4, func(s, _ *memoryCluster, _ movedGroups) { s.id[3]++ }, Leave, "no copy connects", Commit{}, false},
 		{"absent at the destination", 4, func(_, d *memoryCluster, _ movedGroups) { d.id = ledger.TopicID{} }, Leave, "does not exist", Commit{}, false},
 	}
@@ -190,6 +209,97 @@ func TestOnePartitionMovesTheGroup(t *testing.T) {
 	}
 }
 
+// TestRowsSayWhy: of each row a sentence about its offset.
+func TestRowsSayWhy(t *testing.T) {
+	for source, want := range map[int64]string{
+		4:  "the record at offset 4 is at offset 104 there: the source's log begins at 5 by now",
+		7:  "the record at offset 7 is at offset 107 there",
+		10: "everything below offset 10 was read; offset 111 is behind the last copy",
+		12: "ahead: copied up to offset 10",
+	} {
+		s, src, _, _ := newSync(Commit{Offset: source})
+		src.start = 5
+		rows, err := s.Plan(t.Context())
+		if err != nil || len(rows) != 1 || rows[0].Because != want {
+			t.Errorf("got %+v %v, want %q", rows, err, want)
+		}
+	}
+}
+
+// TestSeveralSources: flow g brings records of another cluster into the same topic as
+// flow f, and the group reads both sources.
+func TestSeveralSources(t *testing.T) {
+	other := ledger.CopyID{Source: ledger.End{Cluster: "north", TopicID: ledger.TopicID{9}}, Destination: testCopy.Destination}
+	setUp := func() (*Syncer, *memoryCluster, *memoryCluster) {
+		s, _, dst, _ := newSync(Commit{Offset: 5})
+		b := &ledger.Begin{Copy: other, Epoch: 1, Flow: "g", SourceCluster: "north", SourceTopic: "orders", DestinationTopic: "orders", Lane: "lane"}
+		feed(s.cfg.Maps, 2, b, &ledger.Hop{Copy: other.Key(), Epoch: 1, Next: 10, Runs: []ledger.Run{{Count: 10, Destination: 90, Path: ledger.Raw}}},
+			hop(1, 10, 10, 120))
+		north := &memoryCluster{id: other.Source.TopicID, commits: map[string]map[flow.TopicPartition]Commit{"app": {orders: {Offset: 2}}}}
+		s.cfg.Peers = func(id string) Cluster {
+			if id != "north" {
+				return nil
+			}
+			return north
+		}
+		dst.end = 131
+		return s, north, dst
+	}
+	// f: 0..9 at 100..109, 10..19 at 120..129; g: 0..9 at 90..99.
+	for _, c := range []struct {
+		name          string
+		source, north int64 // -1: nothing committed there
+		offset        int64
+		reread        int64
+		exact         bool
+		why           Why
+	}{
+		{"both in the midst", 5, 2, 92, 5, false, Interleaved},
+		{"the other is at its end", 5, 10, 105, 0, true, Copied},
+		{"both at their ends", 20, 10, 130, 0, true, AtEnd},
+		{"this one is at its end", 20, 9, 99, 20, false, Interleaved},
+		{"nothing read", 0, 0, 90, 0, true, Copied},
+		{"the other is ahead of its copy", 5, 11, -1, 0, false, Ahead},
+		{"it does not read the other", 5, -1, 105, 0, true, Copied},
+	} {
+		s, north, dst := setUp()
+		s.cfg.Source.(*memoryCluster).commits["app"][orders] = Commit{Offset: c.source}
+		if c.north < 0 {
+			north.commits = nil
+		} else {
+			north.commits["app"][orders] = Commit{Offset: c.north}
+		}
+		dst.commits["app"] = map[flow.TopicPartition]Commit{orders: {90, "waybill:g"}} // the other flow's, which reckons alike
+		rows, err := s.Round(t.Context())
+		if err != nil || len(rows) != 1 {
+			t.Fatalf("%s: got %+v %v", c.name, rows, err)
+		}
+		r := rows[0].Result
+		if r.Offset != c.offset || r.Reread != c.reread || r.Exact != c.exact || r.Why != c.why {
+			t.Errorf("%s: got %+v", c.name, r)
+		}
+		if action := rows[0].Action; c.north >= 0 && c.offset > 90 && action != Write || c.north < 0 && action != Leave {
+			t.Errorf("%s: got %+v", c.name, rows[0])
+		}
+	}
+	s, north, _ := setUp()
+	north.id[0]++ // its position is one in another life of the topic
+	if rows, err := s.Plan(t.Context()); err != nil || rows[0].Result.Offset != 105 {
+		t.Errorf("another life: got %+v %v", rows, err)
+	}
+	s.cfg.Peers = func(string) Cluster { return failing{north} }
+	if rows, err := s.Plan(t.Context()); err != nil || rows[0].Action != Wait || !strings.Contains(rows[0].Why, "stands in north, from where flow g") {
+		t.Errorf("a position that cannot be had: got %+v %v", rows, err)
+	}
+}
+
+// failing is a cluster whose commits cannot be read.
+type failing struct{ *memoryCluster }
+
+func (failing) Commits(context.Context, []string) (map[string]map[flow.TopicPartition]Commit, error) {
+	return nil, errors.New("not reachable")
+}
+
 func TestApplyExact(t *testing.T) {
 	cases := []struct {
 		name      string
@@ -203,7 +313,7 @@ func TestApplyExact(t *testing.T) {
 		{"a source that went back is followed", 4, func(_, d *memoryCluster) {
 			d.commits["app"] = map[flow.TopicPartition]Commit{orders: {108, "waybill:f"}}
 		}, false, "", Commit{104, "waybill:f"}},
-		{"active at the source, everything read", 10, func(s, _ *memoryCluster) { s.groups["app"] = "Stable" }, false, "", Commit{110, "waybill:f"}},
+		{"active at the source, everything read", 10, func(s, _ *memoryCluster) { s.groups["app"] = "Stable" }, false, "", Commit{111, "waybill:f"}},
 		{"active at the source", 4, func(s, _ *memoryCluster) { s.groups["app"] = "Stable" }, false, "has 6 records to read", Commit{}},
 		{"ahead of the copy", 11, func(s, _ *memoryCluster) { s.end = 11 }, false, "copied up to offset 10", Commit{}},
 		{"moved", 4, func(_, d *memoryCluster) {

@@ -27,9 +27,13 @@ type Translation struct {
 
 // Translate answers where a position lies in each partition that is a copy of
 // its partition or is copied into it, in the cluster named to, or in all if to is
-// empty. It does not know the logs' bounds: an answer may lie below the log
-// start. It does not wait for the ledger (see [Maps.CatchUp]).
-func (ms *Maps) Translate(from Where, to string) []Translation {
+// empty. Bounds are what the caller knows of the log of an answer; nil if nothing:
+// then it may lie below the log start. It does not wait for the ledger (see
+// [Maps.CatchUp]).
+func (ms *Maps) Translate(from Where, to string, bounds func(Where) Bounds) []Translation {
+	if bounds == nil {
+		bounds = func(Where) Bounds { return AnyBounds }
+	}
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 
@@ -71,7 +75,7 @@ func (ms *Maps) Translate(from Where, to string) []Translation {
 			}
 		}
 		t := Translation{To: other, Flow: now.begin.Flow, Lives: len(ends)}
-		t.Result = ms.route(now.here, now.there).Translate(from.Offset, AnyBounds)
+		t.Result = ms.route(now.here, now.there).Translate(from.Offset, bounds(other))
 		t.To.Offset = t.Result.Offset
 		out = append(out, t)
 	}

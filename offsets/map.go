@@ -26,6 +26,8 @@ type Map struct {
 
 	sourceEpoch      int32 // the source's leader epoch as of the last hop, -1
 	destinationEpoch int32 // the destination's as of the last run, -1
+	marked           bool  // the last run was written in a transaction, so a marker follows it
+	unmarked         bool  // and some run was not
 	epochs           []SourceEpoch
 }
 
@@ -141,6 +143,8 @@ func (m *Map) applyHop(h *ledger.Hop) bool {
 	m.sourceEpoch = h.SourceLeaderEpoch
 	if len(h.Runs) > 0 {
 		m.destinationEpoch = h.DestinationLeaderEpoch
+		m.marked = m.begin != nil && m.begin.Lane != "" && !m.begin.Plain()
+		m.unmarked = m.unmarked || !m.marked
 	}
 	m.learnEpoch(h)
 	from := m.Next()

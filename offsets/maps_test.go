@@ -32,9 +32,12 @@ func (c caughtUp) CatchUp(ctx context.Context) error {
 func (c caughtUp) Exists() bool { return !c.absent }
 
 // feed applies each entry as a page of its own to ledger partition 0 of dst.
-func feed(ms *Maps, from int64, entries ...ledger.Entry) {
+func feed(ms *Maps, from int64, entries ...ledger.Entry) { feedTo(ms, "dst", from, entries...) }
+
+// feedTo is feed to another cluster's ledger.
+func feedTo(ms *Maps, cluster string, from int64, entries ...ledger.Entry) {
 	for i, e := range entries {
-		ms.Apply(tail.Position{Cluster: "dst", Offset: from + int64(i)}, &ledger.Page{Entries: []ledger.Entry{e}})
+		ms.Apply(tail.Position{Cluster: cluster, Offset: from + int64(i)}, &ledger.Page{Entries: []ledger.Entry{e}})
 	}
 }
 
@@ -201,7 +204,7 @@ func TestReadersMayBeReplaced(t *testing.T) {
 	if got := ms.Resume("dst", ledger.TopicID{8}, 0); got != 0 {
 		t.Errorf("another ledger: got %d, want 0", got)
 	}
-	if ms.Copy(testCopy) != nil || len(ms.Copies()) != 0 || ms.Translate(Where{"east", "orders", 0, 3}, "") != nil {
+	if ms.Copy(testCopy) != nil || len(ms.Copies()) != 0 || ms.Translate(Where{"east", "orders", 0, 3}, "", nil) != nil {
 		t.Error("copies of a ledger that is gone are still there")
 	}
 	feed(ms, 0, begin(1, 0), hop(1, 0, 5, 70))
@@ -239,19 +242,19 @@ func TestTranslateByName(t *testing.T) {
 	second.Copy = now.Copy.Key()
 	feed(ms, 0, old, hop(1, 0, 5, 0), now, second, back)
 
-	got := ms.Translate(Where{"east", "orders", 0, 3}, "")
+	got := ms.Translate(Where{"east", "orders", 0, 3}, "", nil)
 	want := []Translation{{To: Where{"west", "orders", 0, 0}, Flow: "f2", Lives: 2}}
 	want[0].Result = Result{Offset: 0, Reread: 3, Why: Interleaved, Note: "records of both sides mix"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if got := ms.Translate(Where{"dst", "orders", 0, 100}, "src"); len(got) != 1 || got[0].Flow != "return" {
+	if got := ms.Translate(Where{"dst", "orders", 0, 100}, "src", nil); len(got) != 1 || got[0].Flow != "return" {
 		t.Errorf("by cluster.id: got %+v", got)
 	}
-	if got := ms.Translate(Where{"east", "orders", 0, 3}, "north"); got != nil {
+	if got := ms.Translate(Where{"east", "orders", 0, 3}, "north", nil); got != nil {
 		t.Errorf("to a cluster without a copy: got %+v", got)
 	}
-	if got := ms.Translate(Where{"east", "nothing", 0, 3}, ""); got != nil {
+	if got := ms.Translate(Where{"east", "nothing", 0, 3}, "", nil); got != nil {
 		t.Errorf("a topic without a copy: got %+v", got)
 	}
 }

@@ -3,6 +3,7 @@ package offsets
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/waybillhq/waybill/internal/ledger"
 )
@@ -43,6 +44,34 @@ type Result struct {
 	Note    string `json:"note,omitempty"` // for people
 }
 
+// explain says in a sentence why position x lies where the result says.
+func (r Result) explain(x int64) string {
+	note := ""
+	if r.Note != "" {
+		note = ": " + r.Note
+	}
+	switch r.Why {
+	case Copied:
+		return fmt.Sprintf("the record at offset %d is at offset %d there%s", x, r.Offset, note)
+	case InGap:
+		return fmt.Sprintf("offset %d has no copy (%s); the next record that has is at offset %d", x, r.Note, r.Offset)
+	case AtEnd:
+		return fmt.Sprintf("everything below offset %d was read; offset %d is behind the last copy%s", x, r.Offset, note)
+	case NothingCopied:
+		if r.Offset < 0 {
+			return "no record has a copy yet"
+		}
+		return fmt.Sprintf("no record has a copy yet; the first will be at offset %d or behind it%s", r.Offset, note)
+	case BeforeStart:
+		return fmt.Sprintf("offset %d lies before the copy, whose first record is at offset %d%s", x, r.Offset, note)
+	case Interleaved:
+		return fmt.Sprintf("several writers mix, and offset %d is the lowest that skips nothing, with %d records read again%s", r.Offset, r.Reread, note)
+	case Expired:
+		return fmt.Sprintf("the copies from offset %d on are gone%s", x, note)
+	}
+	return because(r)
+}
+
 // Bounds are what is known of the log where an answer lies; -1 is not known.
 type Bounds struct {
 	Start, End int64 // log start, and high watermark as of after the ledger was read
@@ -63,6 +92,14 @@ type Route struct {
 	Others []*Map
 	// Thirds are partitions that are copied into both, as in a mesh.
 	Thirds []Third
+	// Shares are those of Others whose sources the same reader reads, too, and how far.
+	Shares []Share
+}
+
+// Share is a further copy into a partition, and where a reader stands at its source.
+type Share struct {
+	Copy *Map
+	At   int64
 }
 
 // Third is the copies of a third partition into the one where a position is known
@@ -91,8 +128,8 @@ func (r Route) Translate(x int64, there Bounds) Result {
 		}
 		res.Offset, res.Exact = there.Floor, res.Skipped == 0
 	}
-	if res.Offset >= 0 {
-		res = r.withThirds(x, res)
+	if res.Offset >= 0 && len(r.Thirds)+len(r.Shares) > 0 {
+		res = r.mix(x, res, there.Floor)
 	}
 	if doubt := r.doubt(); doubt != "" {
 		if res.Why == AtEnd || res.Why == NothingCopied || res.Why == Ahead {
@@ -103,6 +140,11 @@ func (r Route) Translate(x int64, there Bounds) Result {
 	if res.Offset < 0 {
 		return res
 	}
+	if m := r.There; m != nil && res.Why == AtEnd && m.marked && len(r.Others) == 0 && there.Floor == res.Offset+1 {
+		// One offset lies between the last copy and the last stable offset: the marker
+		// of its transaction. Nothing is skipped with it, and no lag remains.
+		res.Offset = there.Floor
+	}
 	if there.Start > res.Offset {
 		res.Note = fmt.Sprintf("the copy was at offset %d, the log begins at %d", res.Offset, there.Start)
 		res.Offset, res.Exact, res.Why = there.Start, false, Expired
@@ -110,47 +152,71 @@ func (r Route) Translate(x int64, there Bounds) Result {
 	if there.End >= 0 && res.Offset > there.End {
 		return none(Lost, fmt.Sprintf("the copy was at offset %d, the log ends at %d", res.Offset, there.End))
 	}
-	if other := r.interleaved(); other != nil && res.Exact {
-		l := other.Labels()
+	if other := r.mixed(); other != nil && res.Exact {
 		res.Exact, res.Why = false, Interleaved
-		res.Note = fmt.Sprintf("flow %s writes the same partition", l.Flow)
+		res.Note = fmt.Sprintf("flow %s writes the same partition", other.Labels().Flow)
 	}
 	return res
 }
 
-// withThirds lowers an answer so that it skips nothing that came to both sides from
-// a third and is unread here.
-func (r Route) withThirds(x int64, res Result) Result {
-	lowest, unread := res.Offset, make([]int64, len(r.Thirds))
-	for i, t := range r.Thirds {
-		var why string
-		if unread[i], why = t.Here.unreadSource(x); why != "" {
+// mix makes an answer one for a reader of several copies into the partition where it
+// lies: the lowest offset that skips nothing of any, with what is read again of all.
+func (r Route) mix(x int64, res Result, floor int64) Result {
+	all := r.Shares
+	for _, t := range r.Thirds {
+		unread, why := t.Here.unreadSource(x)
+		if why != "" {
 			return none(Unknown, why)
 		}
-		if first, ok := t.There.firstCopy(unread[i]); ok {
-			lowest = min(lowest, first)
+		all = append(all[:len(all):len(all)], Share{t.There, unread})
+	}
+	first, end := int64(math.MaxInt64), res.Offset
+	if r.There == nil || r.Back != nil {
+		first = res.Offset
+	} else if _, unread := r.There.firstCopy(x); unread {
+		first = res.Offset
+	}
+	for i, s := range all {
+		if i < len(r.Shares) {
+			f := s.Copy.forward(s.At)
+			if f.Offset < 0 && f.Why != NothingCopied {
+				return none(f.Why, fmt.Sprintf("flow %s: %s", s.Copy.Labels().Flow, because(f)))
+			}
+			res.Skipped += f.Skipped
 		}
+		if at, ok := s.Copy.firstCopy(s.At); ok {
+			first = min(first, at)
+		}
+		// Behind floor another copy's records may lie that the ledger has not shown yet.
+		end = max(end, min(s.Copy.DestinationNext(), floor))
 	}
-	if lowest == res.Offset {
-		return res
-	}
-	res.Exact, res.Why, res.Note = false, Interleaved, "records of a third side mix with these"
-	res.Offset, res.Reread = lowest, 0
+	res.Offset, res.Reread = min(first, end), 0
 	if r.There != nil {
-		res.Reread += r.There.readBefore(x, lowest)
+		res.Reread += r.There.readBefore(x, res.Offset)
 	}
 	if r.Back != nil {
-		res.Reread += r.Back.readFrom(lowest, x)
+		res.Reread += r.Back.readFrom(res.Offset, x)
 	}
-	for i, t := range r.Thirds {
-		res.Reread += t.There.readBefore(unread[i], lowest)
+	for _, s := range all {
+		res.Reread += s.Copy.readBefore(s.At, res.Offset)
+	}
+	res.Exact = res.Reread == 0 && res.Skipped == 0
+	if res.Reread > 0 {
+		res.Why, res.Note = Interleaved, "records of several sides mix"
 	}
 	return res
 }
 
 // doubt is why one of the copies is uncertain, "" if none is.
 func (r Route) doubt() string {
-	for _, m := range []*Map{r.There, r.Back} {
+	maps := []*Map{r.There, r.Back}
+	for _, t := range r.Thirds {
+		maps = append(maps, t.Here, t.There)
+	}
+	for _, s := range r.Shares {
+		maps = append(maps, s.Copy)
+	}
+	for _, m := range maps {
 		if m != nil && m.doubt != "" {
 			return m.doubt
 		}
@@ -373,8 +439,54 @@ func (m *Map) readFrom(x, y int64) int64 {
 	return n
 }
 
-// interleaved is another copy whose records lie among ours, nil if none is.
-func (r Route) interleaved() *Map {
+// Stranded is the number of offsets in [x, end), where a position is known, that may
+// hold records which are not on the other side and do not come to it: nothing copies
+// them there. The markers of the copies' own transactions are not counted.
+func (r Route) Stranded(x, end int64) int64 {
+	if r.There != nil || r.Back == nil {
+		return 0
+	}
+	var n int64
+	at, follows := x, int64(-1) // the first offset not looked at; where a run ended that a marker follows
+	hole := func(to int64) {
+		if to = min(to, end); to <= at {
+			return
+		}
+		n += to - at
+		if follows == at && !r.Back.unmarked {
+			n--
+		}
+	}
+	for e, t := range r.Back.tiles.fromDest(x) {
+		if at == x && e.runEnd >= 0 && e.dest <= x {
+			follows = e.dest
+		}
+		if t.run() {
+			hole(t.dest)
+			at, follows = max(at, t.destEnd()), t.destEnd()
+		}
+	}
+	if d := r.Back.DestinationNext(); d >= 0 && d <= x {
+		follows = d // x lies behind the last run
+	}
+	hole(end)
+	return n
+}
+
+// Further are other copies into the partition where the answer lies, of which nothing
+// is known of how far the reader has read them at their sources.
+func (r Route) Further() (further []*Map) {
+	for _, o := range r.Others {
+		if !slices.ContainsFunc(r.Shares, func(s Share) bool { return s.Copy == o }) &&
+			!slices.ContainsFunc(r.Thirds, func(t Third) bool { return t.There == o }) {
+			further = append(further, o)
+		}
+	}
+	return further
+}
+
+// mixed is one of Further whose records lie among ours, nil if none's do.
+func (r Route) mixed() *Map {
 	if r.There == nil {
 		return nil
 	}
@@ -382,7 +494,7 @@ func (r Route) interleaved() *Map {
 	if !ok {
 		return nil
 	}
-	for _, o := range r.Others {
+	for _, o := range r.Further() {
 		if from, ok := o.firstCopy(0); ok && from < r.There.DestinationNext() && lo < o.DestinationNext() {
 			return o
 		}

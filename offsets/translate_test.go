@@ -16,7 +16,7 @@ var testCopy = ledger.CopyID{
 func begin(epoch uint64, resume int64) *ledger.Begin {
 	return &ledger.Begin{
 		Copy: testCopy, Epoch: epoch, Resume: resume, Flow: "f", Fleet: "prod", SourceCluster: "east", DestinationCluster: "west",
-		SourceTopic: "orders", DestinationTopic: "orders",
+		SourceTopic: "orders", DestinationTopic: "orders", Lane: "lane",
 	}
 }
 
@@ -34,6 +34,13 @@ func hop(epoch uint64, from int64, pairs ...int64) *ledger.Hop {
 		h.Next += count
 	}
 	return h
+}
+
+// plainBegin opens an epoch without transactions.
+func plainBegin(epoch uint64, resume int64) *ledger.Begin {
+	b := begin(epoch, resume)
+	b.Lane = ledger.PlainLane("lane")
+	return b
 }
 
 func fold(entries ...ledger.Entry) *Map {
@@ -76,6 +83,9 @@ func TestTranslate(t *testing.T) {
 		{"first", there(plain), 0, AnyBounds, Result{100, true, 0, 0, Copied, ""}},
 		{"in the second run", there(plain), 12, AnyBounds, Result{113, true, 0, 0, Copied, ""}},
 		{"at the end", there(plain), 20, AnyBounds, Result{121, true, 0, 0, AtEnd, ""}},
+		{"at the end, behind our marker", there(plain), 20, Bounds{0, 122, 122}, Result{122, true, 0, 0, AtEnd, ""}},
+		{"at the end, others have written", there(plain), 20, Bounds{0, 125, 125}, Result{121, true, 0, 0, AtEnd, ""}},
+		{"at the end, without transactions", there(fold(plainBegin(1, 0), hop(1, 0, 10, 100))), 10, Bounds{0, 111, 111}, Result{110, true, 0, 0, AtEnd, ""}},
 		{"ahead", there(plain), 21, AnyBounds, Result{-1, false, 0, 0, Ahead, "copied up to offset 20"}},
 		{"negative", there(plain), -1, AnyBounds, Result{-1, false, 0, 0, Invalid, "offset is negative"}},
 		{"no copy", Route{}, 3, AnyBounds, Result{-1, false, 0, 0, NoCopy, "no copy connects the two partitions"}},
@@ -263,5 +273,29 @@ func TestTranslateInAMesh(t *testing.T) {
 		if got.Offset != want.offset || got.Reread != want.reread {
 			t.Errorf("position %d: got %+v, want offset %d and %d read again", x, got, want.offset, want.reread)
 		}
+	}
+}
+
+// TestStranded: what was born at the destination, and does not come home.
+func TestStranded(t *testing.T) {
+	// 0 1 | 2: ours, 3 marker | 4: ours, 5 marker, 6 7 foreign | 8 ours, 9 marker
+	m := fold(begin(1, 0), hop(1, 0, 1, 2), hop(1, 1, 1, 4), hop(1, 2, 1, 8))
+	plain := fold(plainBegin(1, 0), hop(1, 0, 1, 2), hop(1, 1, 1, 4), hop(1, 2, 1, 8))
+	for x, want := range []struct{ marked, plain int64 }{{4, 7}, {3, 6}, {2, 5}, {2, 5}, {2, 4}, {2, 4}, {2, 3}, {1, 2}, {0, 1}, {0, 1}, {0, 0}} {
+		if got := (Route{Back: m}).Stranded(int64(x), 10); got != want.marked {
+			t.Errorf("from %d: got %d, want %d", x, got, want.marked)
+		}
+		if got := (Route{Back: plain}).Stranded(int64(x), 10); got != want.plain {
+			t.Errorf("from %d, without markers: got %d, want %d", x, got, want.plain)
+		}
+	}
+	if got := (Route{Back: m}).Stranded(9, 14); got != 4 {
+		t.Errorf("behind the last: got %d, want 4", got)
+	}
+	if got := (Route{There: m, Back: m}).Stranded(0, 10); got != 0 {
+		t.Errorf("with a flow back: got %d", got)
+	}
+	if got := (Route{Back: fold(begin(1, 0))}).Stranded(3, 10); got != 7 {
+		t.Errorf("nothing copied: got %d, want 7", got)
 	}
 }

@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 
-	"github.com/waybillhq/waybill/acl"
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/cluster"
 	"github.com/waybillhq/waybill/flow"
@@ -42,34 +46,92 @@ func destinationOf(s *cluster.State, f *flow.ReplicationFlow, topic string) stri
 	return f.Spec.Topics.Rename.Destination(topic)
 }
 
+// sourceOf is what topic of the source the destination's topic is a flow's copy of.
+func sourceOf(s *cluster.State, f *flow.ReplicationFlow, topic string) (string, bool) {
+	if work := s.Flows[f.Metadata.Name]; work != nil {
+		for name := range work.Topics {
+			if destinationOf(s, f, name) == topic {
+				return name, true
+			}
+		}
+	}
+	return "", false
+}
+
 // syncer moves a flow's groups; it needs both clusters to have answered.
 func (g *groups) syncer(f *flow.ReplicationFlow) (*offsets.Syncer, error) {
-	conf := offsets.SyncConfig{
+	conf, err := g.config(f)
+	if err != nil {
+		return nil, err
+	}
+	return offsets.NewSyncer(conf), nil
+}
+
+// homeward is the syncer that brings a flow's groups back: both ends are swapped.
+func (g *groups) homeward(f *flow.ReplicationFlow) (*offsets.Syncer, error) {
+	conf, err := g.config(f)
+	if err != nil {
+		return nil, err
+	}
+	conf.Source, conf.Destination = conf.Destination, conf.Source
+	conf.SourceID, conf.DestinationID = conf.DestinationID, conf.SourceID
+	conf.Topics = func(topic string) bool {
+		_, ok := sourceOf(g.fleet.State(), f, topic)
+		return ok
+	}
+	conf.Rename = func(topic string) string {
+		name, _ := sourceOf(g.fleet.State(), f, topic)
+		return name
+	}
+	return offsets.NewSyncer(conf), nil
+}
+
+func (g *groups) config(f *flow.ReplicationFlow) (conf offsets.SyncConfig, err error) {
+	conf = offsets.SyncConfig{
 		Flow: f.Metadata.Name, Topics: f.Spec.Topics.Match,
 		Rename: func(topic string) string { return destinationOf(g.fleet.State(), f, topic) },
 		Groups: func(string) bool { return false },
-		Maps:   g.maps, Moved: movedGroups{g.fleet}, Log: g.log,
+		Maps:   g.maps, Moved: movedGroups{g.fleet}, Peers: g.peer, Log: g.log,
 	}
 	if f.Spec.Groups != nil {
 		conf.Groups, conf.Interval = f.Spec.Groups.Match, f.Spec.Groups.Interval.Std()
 	}
-	var err error
 	if conf.SourceID, err = g.directory.id(f.Spec.Source); err != nil {
-		return nil, err
+		return conf, err
 	}
 	if conf.DestinationID, err = g.directory.id(f.Spec.Destination); err != nil {
-		return nil, err
+		return conf, err
 	}
 	source, err := g.directory.client(f.Spec.Source)
 	if err != nil {
-		return nil, err
+		return conf, err
 	}
 	destination, err := g.directory.client(f.Spec.Destination)
 	if err != nil {
-		return nil, err
+		return conf, err
 	}
 	conf.Source, conf.Destination = offsets.KafkaCluster(source), offsets.KafkaCluster(destination)
-	return offsets.NewSyncer(conf), nil
+	return conf, nil
+}
+
+// peer is a declared cluster by its cluster.id, nil if none has answered with it.
+func (g *groups) peer(id string) offsets.Cluster {
+	if cl := g.clientOf(id); cl != nil {
+		return offsets.KafkaCluster(cl)
+	}
+	return nil
+}
+
+// clientOf is a client of the cluster of that name or cluster.id, nil if there is none.
+func (g *groups) clientOf(cluster string) *kgo.Client {
+	if name, ok := g.directory.name(cluster); ok {
+		cluster = name
+	}
+	cl, err := g.directory.client(cluster)
+	if err != nil {
+		return nil
+	}
+	return cl
 }
 
 func (g *groups) Rows(ctx context.Context, name string) ([]offsets.Row, error) {
@@ -88,39 +150,110 @@ func (g *groups) Rows(ctx context.Context, name string) ([]offsets.Row, error) {
 	return rows, nil
 }
 
-// Translate answers for positions that the caller may see: Describe on the
-// topic at either end.
-func (g *groups) Translate(ctx context.Context, caller api.Caller, from offsets.Where, to string) ([]offsets.Translation, error) {
-	if !g.mayDescribe(ctx, caller, from.Cluster, from.Topic) {
-		return nil, api.Errorf(http.StatusNotFound, "there is no topic %s in %s, or you may not describe it", from.Topic, from.Cluster)
-	}
-	flows, err := g.fleet.State().Declared(flow.KindReplicationFlow)
+// Move commits where groups go on and has the fleet remember it. Its parts come in
+// an order in which it can be repeated after each: the position at the other side is
+// there before the fleet says that the group is.
+func (g *groups) Move(ctx context.Context, name string, req api.GroupMove, by api.Person) ([]offsets.Row, error) {
+	f, err := declaredFlow(g.fleet.State(), name)
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range flows {
-		id, err := g.directory.id(f.Flow.Spec.Destination)
-		if err != nil {
-			continue // what its ledger says cannot be had now; the others can
-		}
-		if err := g.maps.CatchUp(ctx, id); err != nil {
+	there, err := g.syncer(f)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	s := there
+	if req.Return {
+		if s, err = g.homeward(f); err != nil {
 			return nil, unreachable(err)
 		}
 	}
-	var visible []offsets.Translation
-	for _, t := range g.maps.Translate(from, to) {
-		if g.mayDescribe(ctx, caller, t.To.Cluster, t.To.Topic) {
-			visible = append(visible, t)
+	names, moved := req.Groups, movedGroups{g.fleet}
+	if len(names) == 0 {
+		if names, err = g.candidates(ctx, f, there, req.Return); err != nil {
+			return nil, err
 		}
 	}
-	return visible, nil
+	for _, group := range names {
+		if moved.IsMoved(name, group) != req.Return && !req.DryRun {
+			side := f.Spec.Destination
+			if req.Return {
+				side = f.Spec.Source
+			}
+			return nil, api.Errorf(http.StatusConflict, "group %s is in cluster %s already, as flow %s has it", group, side, name).
+				WithHint("leave it out; 'replicator groups list --flow %s' says where each group is", name)
+		}
+	}
+	terms := offsets.Terms{Overwrite: req.Return, Inexact: req.Inexact, Unmarked: true, DropMetadata: req.DropMetadata}
+	if req.DryRun {
+		rows, err := s.PlanApply(ctx, names, terms)
+		if err != nil {
+			return nil, unreachable(err)
+		}
+		return rows, nil
+	}
+	rows, err := s.Apply(ctx, names, terms)
+	if errors.Is(err, offsets.ErrNotExact) {
+		return nil, notMoved(err, rows)
+	}
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	return rows, g.remember(ctx, f, s, names, req.Return, by)
 }
 
-func (g *groups) mayDescribe(ctx context.Context, caller api.Caller, cluster, topic string) bool {
-	if name, ok := g.directory.name(cluster); ok {
-		cluster = name
+// candidates are the groups of a flow that have not changed sides.
+func (g *groups) candidates(ctx context.Context, f *flow.ReplicationFlow, there *offsets.Syncer, back bool) (names []string, err error) {
+	if back {
+		if work := g.fleet.State().Flows[f.Metadata.Name]; work != nil {
+			names = sortedNames(work.MovedGroups)
+		}
+		return names, nil
 	}
-	return g.directory.allowed(ctx, cluster, caller.Principals[cluster], caller.Address, acl.Describe, acl.Topic, topic)
+	rows, err := there.Plan(ctx)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	for _, r := range rows {
+		if !r.Moved && !slices.Contains(names, r.Group) {
+			names = append(names, r.Group)
+		}
+	}
+	return names, nil
+}
+
+// remember has the fleet know on which side groups are now.
+func (g *groups) remember(ctx context.Context, f *flow.ReplicationFlow, s *offsets.Syncer, names []string, back bool, by api.Person) error {
+	detail := "moved by " + by.Name
+	if by.Reason != "" {
+		detail += ": " + by.Reason
+	}
+	for _, group := range names {
+		if back {
+			// What the group has committed at the destination is the flow's from now
+			// on: else it would be found to have moved again.
+			if err := s.Adopt(ctx, group, f.Metadata.Name); err != nil {
+				return unreachable(err)
+			}
+		}
+		if _, err := g.fleet.Propose(ctx, &cluster.MoveGroup{Flow: f.Metadata.Name, Group: group, Moved: !back, Detail: detail}); err != nil {
+			return fleetError(err, 0)
+		}
+		g.log.Info("a group has changed sides", "flow", f.Metadata.Name, "group", group, "return", back, "by", by.Name, "reason", by.Reason)
+	}
+	return nil
+}
+
+// notMoved says of each row why no group was moved.
+func notMoved(err error, rows []offsets.Row) error {
+	e := api.Errorf(http.StatusConflict, "%v", err).
+		WithHint("nothing was committed; 'replicator groups plan' says what each group would meet, --inexact takes it on")
+	for _, r := range rows {
+		if r.Action == offsets.Wait || r.Action == offsets.Leave {
+			e.Errors = append(e.Errors, api.Fact{Location: fmt.Sprintf("group %s, %s", r.Group, r.Source), Message: r.Why})
+		}
+	}
+	return e
 }
 
 func unreachable(err error) error {

@@ -1,0 +1,113 @@
+package offsets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/waybillhq/waybill/flow"
+)
+
+// ErrNotExact says that nothing was written, because of the rows that came with it.
+var ErrNotExact = errors.New("a group has no exact position at the destination")
+
+// Terms are what an operator agrees to when groups change sides.
+type Terms struct {
+	// Overwrite replaces what groups once committed at the destination themselves:
+	// for groups that come home.
+	Overwrite bool
+	// Inexact moves groups, too, that read records again, or skip some, as the rows say.
+	Inexact bool
+	// Unmarked commits without the flow's mark: the caller remembers that the groups
+	// have moved. The metadata of the source's commits is carried over as it is, what it
+	// says of offsets included, unless DropMetadata leaves it out.
+	Unmarked, DropMetadata bool
+}
+
+// ApplyExact commits the exact positions of the named groups, or nothing at all:
+// see [Syncer.Apply].
+func (s *Syncer) ApplyExact(ctx context.Context, groups []string, overwrite bool) ([]Row, error) {
+	return s.Apply(ctx, groups, Terms{Overwrite: overwrite})
+}
+
+// Apply commits the positions of the named groups, or nothing at all: if one of
+// them has no position, none that the terms allow, or could still go on at the
+// source, it returns an error that wraps [ErrNotExact] and the rows that say why.
+// What it committed it has read back. It may be repeated.
+func (s *Syncer) Apply(ctx context.Context, groups []string, t Terms) ([]Row, error) {
+	rows, err := s.plan(ctx, groups, t)
+	if err != nil {
+		return nil, fmt.Errorf("apply group positions: %w", err)
+	}
+	grouped := byGroup(rows)
+	for _, g := range groups {
+		if grouped[g] == nil {
+			return rows, fmt.Errorf("apply group positions: %w: group %s has no position in the flow's topics", ErrNotExact, g)
+		}
+	}
+	for _, row := range rows {
+		if row.Action == Wait || row.Action == Leave {
+			return rows, fmt.Errorf("apply group positions: %w: group %s, %s: %s", ErrNotExact, row.Group, row.Source, row.Why)
+		}
+	}
+	for _, group := range slices.Sorted(maps.Keys(grouped)) {
+		if err := s.write(ctx, group, grouped[group]); err != nil {
+			return rows, fmt.Errorf("apply group positions: %w", err)
+		}
+	}
+	return rows, s.readBack(ctx, groups, rows)
+}
+
+// PlanApply says what [Syncer.Apply] would do with the named groups, and writes
+// nothing.
+func (s *Syncer) PlanApply(ctx context.Context, groups []string, t Terms) ([]Row, error) {
+	return s.plan(ctx, groups, t)
+}
+
+func (s *Syncer) plan(ctx context.Context, groups []string, t Terms) ([]Row, error) {
+	pick := func(g string) bool { return slices.Contains(groups, g) }
+	return s.look(ctx, pick, Case{Final: true, Overwrite: t.Overwrite, Inexact: t.Inexact, Unmarked: t.Unmarked, DropMetadata: t.DropMetadata})
+}
+
+// readBack looks whether what was to be committed stands there, and not only was
+// acknowledged.
+func (s *Syncer) readBack(ctx context.Context, groups []string, rows []Row) error {
+	now, err := s.cfg.Destination.Commits(ctx, groups)
+	if err != nil {
+		return fmt.Errorf("read group positions back: %w", err)
+	}
+	for i := range rows {
+		row := &rows[i]
+		got, ok := now[row.Group][row.Destination]
+		if row.Written = ok && got == row.commit; !row.Written {
+			return fmt.Errorf("read group positions back: group %s, %s: offset %d %q stands there, wrote %d",
+				row.Group, row.Destination, got.Offset, got.Metadata, row.Result.Offset)
+		}
+	}
+	return nil
+}
+
+// Adopt makes what an idle group has committed at the source of s in the flow's
+// topics positions of the flow named, without moving them: so that flow, which
+// leads there, may go on moving them. It is the end of a return; it may be repeated.
+func (s *Syncer) Adopt(ctx context.Context, group, flowName string) error {
+	commits, err := s.cfg.Source.Commits(ctx, []string{group})
+	if err != nil {
+		return fmt.Errorf("adopt group %s: %w", group, err)
+	}
+	at := map[flow.TopicPartition]Commit{}
+	for tp, c := range commits[group] {
+		if s.cfg.Topics(tp.Topic) && c.Metadata != Mark(flowName) {
+			at[tp] = Commit{c.Offset, Mark(flowName)}
+		}
+	}
+	if len(at) == 0 {
+		return nil
+	}
+	if err := s.cfg.Source.Commit(ctx, group, at); err != nil {
+		return fmt.Errorf("adopt group %s: %w", group, err)
+	}
+	return nil
+}
