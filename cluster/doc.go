@@ -74,7 +74,6 @@
 // # What is left out
 //
 // Joining by token: nodes get certificates from the fleet's authority, and that
-// is what admits them. Backup and restore of the state. More than seven nodes.
-// A session's status reports live in the leader's memory only: after a change of
+// is what admits them. Backup and restore of the state. // A session's status reports live in the leader's memory only: after a change of
 // leader they are empty for a second.
 package cluster

@@ -218,7 +218,7 @@ func (n *Node) Drain(ctx context.Context, name string, draining bool) error {
 // Remove takes a node, which may be dead, out of the fleet for good. Its lanes
 // stay, to be fenced.
 func (n *Node) Remove(ctx context.Context, name string) error {
-	if err := n.raft.Remove(ctx, name); err != nil && !errors.Is(err, raftnode.ErrNotMember) {
+	if err := n.raft.Remove(ctx, name, false); err != nil && !errors.Is(err, raftnode.ErrNotMember) {
 		return err
 	}
 	_, err := n.Propose(ctx, &RemoveMember{Name: name})

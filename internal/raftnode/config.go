@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// MaxMembers is the largest group: beyond seven voters a commit waits for more
-// disks than it gains in safety.
-const MaxMembers = 7
+// MaxVoters is how many members vote at most: beyond seven a commit waits for more
+// disks than it gains in safety. Further members take part without a vote.
+const MaxVoters = 7
 
 // Config configures a Node. Start from DefaultConfig.
 type Config struct {
@@ -36,6 +36,8 @@ type Config struct {
 	// without state into the group.
 	Bootstrap bool
 	Join      []string
+	// Worker makes the node one that never votes, wherever it joins.
+	Worker bool
 
 	// Replica is the replicated state.
 	Replica StateMachine
@@ -59,6 +61,9 @@ type Config struct {
 	// itself. At most HeartbeatTimeout; half of it, so that it is gone before the
 	// next one is elected.
 	LeaderLease time.Duration
+	// VoterTimeout is how long a voter may be out of reach before a member without
+	// a vote takes its place, if there is one to spare.
+	VoterTimeout time.Duration
 	// RPCTimeout bounds one raft RPC and one forwarded request's connection.
 	RPCTimeout time.Duration
 	// SnapshotThreshold is how many entries are applied between snapshots,
@@ -75,6 +80,7 @@ func DefaultConfig() Config {
 	return Config{
 		HeartbeatTimeout:  400 * time.Millisecond,
 		LeaderLease:       200 * time.Millisecond,
+		VoterTimeout:      15 * time.Second,
 		RPCTimeout:        2 * time.Second,
 		SnapshotThreshold: 2048,
 		TrailingLogs:      4096,
@@ -99,7 +105,7 @@ func (c *Config) Validate() error {
 		return errors.New("a node that listens nowhere cannot join others")
 	case c.Listen == "" && c.Advertise != "":
 		return errors.New("a node that listens nowhere has nothing to advertise")
-	case c.HeartbeatTimeout <= 0 || c.LeaderLease <= 0 || c.RPCTimeout <= 0 || c.SnapshotInterval <= 0:
+	case c.HeartbeatTimeout <= 0 || c.LeaderLease <= 0 || c.RPCTimeout <= 0 || c.VoterTimeout <= 0 || c.SnapshotInterval <= 0:
 		return errors.New("timeouts must be positive")
 	case c.LeaderLease > c.HeartbeatTimeout:
 		return fmt.Errorf("leader lease %s exceeds the heartbeat timeout %s", c.LeaderLease, c.HeartbeatTimeout)

@@ -16,6 +16,8 @@ import (
 const (
 	protoRaft = "waybill-raft"
 	protoPeer = "waybill-peer"
+	// protoEnrol is for nodes that have no certificate yet.
+	protoEnrol = "waybill-enrol"
 )
 
 // Credentials are a member's certificate and key, and the authority that it
@@ -186,3 +188,17 @@ func (c *Credentials) CheckIdentity(id string) error {
 func names(cert *x509.Certificate, id string) bool {
 	return cert.Subject.CommonName == id || cert.VerifyHostname(id) == nil
 }
+
+// onDisk reports whether a certificate may be used on a disk: one that the group
+// has issued itself is bound to one, others are not.
+func onDisk(cert *x509.Certificate, disk string) bool {
+	for _, u := range cert.URIs {
+		if u.Scheme == diskScheme {
+			return u.Opaque == disk
+		}
+	}
+	return true
+}
+
+// diskScheme is that of the URI which binds a certificate to a disk.
+const diskScheme = "waybill-disk"

@@ -24,8 +24,29 @@
 // names it, as common name or DNS name ([PeerIs]). Certificate files are read
 // again when they change.
 //
-// There is no token for joining: a node is authorised by its certificate, which
-// is issued outside ([GenerateCA], [CA.Issue], or any other authority).
+// # Disks, not names
+//
+// A group counts votes and acknowledgements. What gives them is a disk, so raft's
+// addresses carry one: host:port#disk, a random number that a directory gets when
+// it is new. Each time it is opened it begins another life; members keep note of
+// each other's, on disk. Before raft talks over a connection both ends say who they
+// are (hello.go), and what they have heard of each other:
+//
+//   - a directory that was wiped is another disk. It is refused until the member
+//     of its name is removed, and then joins as a new one;
+//   - one that was put back from a copy is in an earlier life than a member has
+//     noted, or has lost what it acknowledged to a member that remembers. It stops
+//     with [ErrStaleDisk]. A node that starts asks the others before it takes part;
+//   - a member that was removed or replaced under its name is refused by all who
+//     know, for raft and for HTTP;
+//   - a directory of another group is refused, whatever authority signed for it.
+//
+// # Votes
+//
+// A node joins without a vote. The leader gives it one when it has the log and one
+// is to be had (voters.go): up to three members all vote, then an odd number, seven
+// at most. The rest stand by and take the place of a voter that has been out of
+// reach for VoterTimeout, or has been removed. Workers never vote.
 //
 // # State
 //
@@ -55,8 +76,9 @@
 //
 // # What is left out
 //
-// Non-voting members, more than seven members, and joining by token. A member
-// whose directory was wiped or put back from a copy is not recognised as such: it
-// could vote twice in a term. Remove it first, and let it join anew. Damage that
-// makes the only page of a young log look empty is not found.
+// What a disk acknowledged is remembered by the members that heard it, until they
+// stop. So a directory put back to a point of its present life is not recognised if
+// every member that heard more has stopped since. Damage that makes the only page
+// of a young log look empty is not found as such, but the disk has lost its
+// identity with it.
 package raftnode

@@ -82,7 +82,7 @@ func newGroup(t *testing.T, network *MemoryNetwork) *group {
 
 func (g *group) credentials(id string) *Credentials {
 	g.t.Helper()
-	cert, key, err := g.ca.Issue(id, time.Hour, "127.0.0.1")
+	cert, key, err := g.ca.Issue(id, time.Hour, "127.0.0.1", "elsewhere")
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -147,16 +147,31 @@ func (g *group) three() []*testNode {
 	g.t.Helper()
 	a := g.start(g.config("a", "", nil))
 	nodes := []*testNode{a, g.start(g.config("b", "", a)), g.start(g.config("c", "", a))}
-	g.await("three members everywhere", func() bool {
-		for _, n := range nodes {
-			m, err := n.Members(g.t.Context())
-			if err != nil || len(m) != 3 {
-				return false
+	g.await("three voters everywhere", func() bool { return g.voters(nodes...) == 3 })
+	return nodes
+}
+
+// voters is how many members vote, by the word of all nodes; -1 if they differ.
+func (g *group) voters(nodes ...*testNode) int {
+	g.t.Helper()
+	count := -1
+	for i, n := range nodes {
+		all, err := n.Members(g.t.Context())
+		if err != nil {
+			return -1
+		}
+		voters := 0
+		for _, m := range all {
+			if m.Role == Voter {
+				voters++
 			}
 		}
-		return true
-	})
-	return nodes
+		if i > 0 && voters != count {
+			return -1
+		}
+		count = voters
+	}
+	return count
 }
 
 // await polls until ok, for at most 20 s.
@@ -235,4 +250,16 @@ func dead(t *testing.T) string {
 	}
 	defer l.Close()
 	return fmt.Sprint(l.Addr())
+}
+
+// namedConn notes when it is closed.
+type namedConn struct {
+	net.Conn
+	name   string
+	closed *[]string
+}
+
+func (c *namedConn) Close() error {
+	*c.closed = append(*c.closed, c.name)
+	return nil
 }

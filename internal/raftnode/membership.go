@@ -14,10 +14,23 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+// Role is what a member is in the group.
+type Role string
+
+// The roles.
+const (
+	Voter   Role = "voter"
+	Standby Role = "standby" // has no vote now, and gets one when a voter goes
+	Worker  Role = "worker"  // never has a vote
+)
+
 // Member is one node of the group.
 type Member struct {
 	ID, Addr string
+	Role     Role
 	Leader   bool
+	// Disk identifies the member's directory.
+	Disk string
 }
 
 // Members returns the group as this node knows it, in order of id.
@@ -27,12 +40,22 @@ func (n *Node) Members(ctx context.Context) ([]Member, error) {
 		return nil, err
 	}
 	_, leader := r.LeaderWithID()
-	var members []Member
+	var all []Member
 	for _, s := range r.GetConfiguration().Configuration().Servers {
-		members = append(members, Member{ID: string(s.ID), Addr: string(s.Address), Leader: s.ID == leader})
+		m := Member{ID: string(s.ID), Addr: addrOf(s.Address), Role: Standby, Leader: s.ID == leader}
+		if at, err := parsePlace(s.Address); err == nil {
+			m.Disk = at.disk
+			if at.worker {
+				m.Role = Worker
+			}
+		}
+		if s.Suffrage == raft.Voter {
+			m.Role = Voter
+		}
+		all = append(all, m)
 	}
-	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
-	return members, nil
+	slices.SortFunc(all, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
+	return all, nil
 }
 
 // Status is how raft stands on one node.
@@ -76,11 +99,16 @@ func (n *Node) Leader() string {
 
 // memberRequest names a member, for join and remove.
 type memberRequest struct {
-	ID   string `json:"id"`
-	Addr string `json:"addr,omitempty"`
-	// Update says that the node was a member before and has a new address: it is
-	// not taken in if it has been removed meanwhile.
+	ID string `json:"id"`
+	// Place is where a node that joins is, and on which disk.
+	Place string `json:"place,omitempty"`
+	// Group is that of the node's directory, if it belongs to one.
+	Group string `json:"group,omitempty"`
+	// Update says that the node was a member before and has a new address: it is not
+	// taken in if it has been removed meanwhile.
 	Update bool `json:"update,omitempty"`
+	// Force removes a member although the rest may then have no majority.
+	Force bool `json:"force,omitempty"`
 }
 
 // joinDelay is the pause between attempts to join.
@@ -110,10 +138,10 @@ func (n *Node) join(ctx context.Context) error {
 func (n *Node) tryJoin(ctx context.Context) (done bool, err error) {
 	servers := n.raft.GetConfiguration().Configuration().Servers
 	i := slices.IndexFunc(servers, func(s raft.Server) bool { return string(s.ID) == n.cfg.ID })
-	if i >= 0 && string(servers[i].Address) == n.Addr() {
+	if i >= 0 && servers[i].Address == n.place().server() {
 		return true, nil
 	}
-	request := memberRequest{ID: n.cfg.ID, Addr: n.Addr(), Update: !n.fresh}
+	request := memberRequest{ID: n.cfg.ID, Place: n.place().String(), Group: n.Group(), Update: !n.fresh}
 	if n.raft.State() == raft.Leader { // its own address has changed
 		return false, n.admitMember(ctx, request)
 	}
@@ -125,7 +153,7 @@ func (n *Node) tryJoin(ctx context.Context) (done bool, err error) {
 	ask := slices.Clone(n.cfg.Join)
 	for _, s := range servers {
 		if string(s.ID) != n.cfg.ID {
-			ask = append(ask, string(s.Address))
+			ask = append(ask, addrOf(s.Address))
 		}
 	}
 	var errs []error
@@ -142,7 +170,7 @@ func (n *Node) tryJoin(ctx context.Context) (done bool, err error) {
 		cancel()
 		if err == nil {
 			// Done when the configuration has reached this node.
-			return false, nil
+			return false, n.setGroup(resp.Header.Get(groupHeader))
 		}
 		errs = append(errs, err)
 		if resp != nil {
@@ -156,61 +184,109 @@ func (n *Node) tryJoin(ctx context.Context) (done bool, err error) {
 
 // admitMember takes a node into the group, on the leader. The node must answer
 // at its address first: a member that cannot be reached costs the group its
-// majority, and with it the means to remove the member again.
+// majority, and with it the means to remove the member again. A new member has no
+// vote until it has the log; see steward.
 func (n *Node) admitMember(ctx context.Context, m memberRequest) error {
-	if !validID.MatchString(m.ID) || m.Addr == "" {
-		return fmt.Errorf("%w: join needs an id and an address", ErrRefused)
+	at, err := parsePlace(raft.ServerAddress(m.Place))
+	if err != nil || !validID.MatchString(m.ID) {
+		return fmt.Errorf("%w: join needs an id and a place", ErrRefused)
 	}
-	servers := n.raft.GetConfiguration().Configuration().Servers
-	i := slices.IndexFunc(servers, func(s raft.Server) bool { return string(s.ID) == m.ID })
-	if i < 0 && m.Update {
+	if m.Group != "" && m.Group != n.Group() {
+		return fmt.Errorf("%w: the directory of %s belongs to group %s, this is group %s; to join, it needs a directory of its own", ErrRefused, m.ID, m.Group, n.Group())
+	}
+	suffrage := raft.Nonvoter
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		if string(s.ID) != m.ID {
+			continue
+		}
+		suffrage = s.Suffrage
+		if err := sameDisk(m.ID, s.Address, at); err != nil {
+			return err
+		}
+		m.Update = false
+	}
+	if m.Update {
 		return fmt.Errorf("%w: %s has been removed; wipe its directory to join anew", ErrRefused, m.ID)
 	}
-	if i < 0 && len(servers) >= MaxMembers {
-		return fmt.Errorf("%w: the group has %d members, its maximum", ErrRefused, len(servers))
-	}
-	if i >= 0 && !m.Update && string(servers[i].Address) != m.Addr {
-		// A wiped or second node under a taken name would vote twice in a term.
-		return fmt.Errorf("%w: %s is a member at %s; remove it first", ErrRefused, m.ID, servers[i].Address)
-	}
-	if m.Addr != n.Addr() {
-		if err := n.checkReachable(ctx, m); err != nil {
+	if at.addr != n.Addr() {
+		if err := n.checkReachable(ctx, m.ID, at); err != nil {
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 	}
-	if err := n.raft.AddVoter(raft.ServerID(m.ID), raft.ServerAddress(m.Addr), 0, n.cfg.RPCTimeout).Error(); err != nil {
+	add := n.raft.AddNonvoter
+	if suffrage == raft.Voter {
+		add = n.raft.AddVoter
+	}
+	if err := add(raft.ServerID(m.ID), at.server(), 0, n.cfg.RPCTimeout).Error(); err != nil {
 		return fmt.Errorf("add %s to the group: %w", m.ID, classify(err))
 	}
-	n.log.Info("member added", "id", m.ID, "addr", m.Addr)
+	n.contacts.heard(m.ID) // a heartbeat to the one before may have failed last
+	n.log.Info("member is in the group", "id", m.ID, "place", m.Place)
+	n.lookAtVoters()
 	return nil
 }
 
-func (n *Node) checkReachable(ctx context.Context, m memberRequest) error {
+// sameDisk refuses a node under a member's name that is not on the member's disk:
+// it could vote twice in a term.
+func sameDisk(id string, member raft.ServerAddress, at place) error {
+	known, err := parsePlace(member)
+	if err == nil && known.disk != at.disk {
+		return fmt.Errorf("%w: %s is a member at %s with disk %s, and this is disk %s: another node has the name, or the directory was wiped. Remove the member first",
+			ErrRefused, id, known.addr, known.disk, at.disk)
+	}
+	return nil // an address without a disk is from before there were places
+}
+
+func (n *Node) checkReachable(ctx context.Context, id string, at place) error {
+	who, err := n.ask(ctx, at.addr)
+	if err != nil {
+		return fmt.Errorf("reach %s at its address: %w", id, err)
+	}
+	if who.ID != id || who.Disk != at.disk {
+		return fmt.Errorf("at %s answers %q on disk %s, not %q on disk %s", at.addr, who.ID, who.Disk, id, at.disk)
+	}
+	return nil
+}
+
+// introduction is what a node says of itself.
+type introduction struct {
+	ID   string `json:"id"`
+	Disk string `json:"disk"`
+	// Last is the end of its log.
+	Last uint64 `json:"last"`
+}
+
+func (n *Node) introduction() introduction {
+	who := introduction{ID: n.cfg.ID, Disk: n.diskNow().id}
+	select {
+	case <-n.ready:
+		who.Last = n.raft.LastIndex()
+	default:
+	}
+	return who
+}
+
+// ask has the node at an address introduce itself.
+func (n *Node) ask(ctx context.Context, addr string) (who introduction, err error) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.RPCTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+m.Addr+peerPath+"id", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+addr+peerPath+"id", http.NoBody)
 	if err != nil {
-		return err
+		return who, err
 	}
 	resp, err := n.client.Do(req)
 	if err != nil {
-		return fmt.Errorf("reach %s at its address: %w", m.ID, err)
+		return who, err
 	}
 	defer resp.Body.Close()
-	var who memberRequest
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxError)).Decode(&who); err != nil {
-		return fmt.Errorf("reach %s at its address: %w", m.ID, err)
-	}
-	if who.ID != m.ID {
-		return fmt.Errorf("at %s answers %q, not %q", m.Addr, who.ID, m.ID)
-	}
-	return nil
+	return who, json.NewDecoder(io.LimitReader(resp.Body, maxError)).Decode(&who)
 }
 
 // Remove takes a member, which may be dead or this node itself, out of the
-// group for good. ErrNotMember if it is none.
-func (n *Node) Remove(ctx context.Context, id string) error {
-	_, err := n.change(ctx, "remove", id, n.removeHere)
+// group for good. ErrNotMember if it is none. Without force it is refused if not
+// enough of the remaining voters answer for a majority: the group would stop.
+func (n *Node) Remove(ctx context.Context, id string, force bool) error {
+	_, err := n.change(ctx, "remove", memberRequest{ID: id, Force: force}, n.removeHere)
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", id, err)
 	}
@@ -220,7 +296,7 @@ func (n *Node) Remove(ctx context.Context, id string) error {
 // Transfer hands leadership to the member id, or to the most up-to-date other
 // member if id is empty.
 func (n *Node) Transfer(ctx context.Context, id string) error {
-	_, err := n.change(ctx, "transfer", id, n.transferHere)
+	_, err := n.change(ctx, "transfer", memberRequest{ID: id}, n.transferHere)
 	if err != nil {
 		return fmt.Errorf("transfer leadership: %w", err)
 	}
@@ -228,18 +304,18 @@ func (n *Node) Transfer(ctx context.Context, id string) error {
 }
 
 // change does something to a member, here or at the leader.
-func (n *Node) change(ctx context.Context, path, id string, here func(id string) error) (struct{}, error) {
+func (n *Node) change(ctx context.Context, path string, m memberRequest, here func(memberRequest) error) (struct{}, error) {
 	r, err := n.wait(ctx)
 	if err != nil {
 		return struct{}{}, err
 	}
-	body, err := json.Marshal(memberRequest{ID: id})
+	body, err := json.Marshal(m)
 	if err != nil {
 		return struct{}{}, err
 	}
 	return retry(ctx, func() (struct{}, error) {
 		if r.State() == raft.Leader {
-			return struct{}{}, here(id)
+			return struct{}{}, here(m)
 		}
 		_, _, err := n.atLeader(ctx, r, path, body)
 		return struct{}{}, err
@@ -248,36 +324,69 @@ func (n *Node) change(ctx context.Context, path, id string, here func(id string)
 
 // removeHere removes a member, on the leader. A leader that is to go hands over
 // first, and has the next one do it.
-func (n *Node) removeHere(id string) error {
+func (n *Node) removeHere(m memberRequest) error {
 	servers := n.raft.GetConfiguration().Configuration().Servers
-	if !slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == id }) {
+	i := slices.IndexFunc(servers, func(s raft.Server) bool { return string(s.ID) == m.ID })
+	if i < 0 {
 		return ErrNotMember
 	}
-	if id == n.cfg.ID {
-		if len(servers) == 1 {
-			return fmt.Errorf("%w: it is the last member", ErrRefused)
+	if len(servers) == 1 {
+		return fmt.Errorf("%w: it is the last member", ErrRefused)
+	}
+	if servers[i].Suffrage == raft.Voter && !m.Force {
+		if err := n.majorityWithout(servers, m.ID); err != nil {
+			return err
 		}
-		if err := n.transferHere(""); err != nil {
+	}
+	if m.ID == n.cfg.ID {
+		if err := n.transferHere(memberRequest{}); err != nil {
 			return err
 		}
 		return errNotLeader
 	}
-	if err := n.raft.RemoveServer(raft.ServerID(id), 0, n.cfg.RPCTimeout).Error(); err != nil {
+	if err := n.raft.RemoveServer(raft.ServerID(m.ID), 0, n.cfg.RPCTimeout).Error(); err != nil {
 		return classify(err)
 	}
-	n.log.Info("member removed", "id", id)
+	n.log.Info("member removed", "id", m.ID)
+	n.lookAtVoters()
 	return nil
 }
 
-func (n *Node) transferHere(id string) error {
-	if id == n.cfg.ID {
+// majorityWithout refuses a removal after which the voters that answer would be no
+// majority.
+func (n *Node) majorityWithout(servers []raft.Server, id string) error {
+	voters, answer := 0, 0
+	var silent []string
+	for _, s := range servers {
+		if s.Suffrage != raft.Voter || string(s.ID) == id {
+			continue
+		}
+		voters++
+		if n.silentFor(string(s.ID)) == 0 {
+			answer++
+		} else {
+			silent = append(silent, string(s.ID))
+		}
+	}
+	if voters > 0 && answer <= voters/2 {
+		return fmt.Errorf("%w: without it %d of %d voters answer, no majority; %s is silent: remove that first", ErrRefused, answer, voters, strings.Join(silent, ", "))
+	}
+	return nil
+}
+
+func (n *Node) transferHere(m memberRequest) error {
+	if m.ID == n.cfg.ID {
 		return nil
 	}
-	if id == "" {
+	if m.ID == "" {
 		return classifyTransfer(n.raft.LeadershipTransfer().Error())
 	}
 	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
-		if string(s.ID) == id {
+		switch {
+		case string(s.ID) != m.ID:
+		case s.Suffrage != raft.Voter:
+			return fmt.Errorf("%w: %s has no vote", ErrRefused, m.ID)
+		default:
 			return classifyTransfer(n.raft.LeadershipTransferToServer(s.ID, s.Address).Error())
 		}
 	}
@@ -308,7 +417,7 @@ func (n *Node) serveRemove(w http.ResponseWriter, req *http.Request) {
 		if n.raft.State() != raft.Leader {
 			return errNotLeader
 		}
-		return n.removeHere(m.ID)
+		return n.removeHere(m)
 	})
 }
 
@@ -317,7 +426,7 @@ func (n *Node) serveTransfer(w http.ResponseWriter, req *http.Request) {
 		if n.raft.State() != raft.Leader {
 			return errNotLeader
 		}
-		return n.transferHere(m.ID)
+		return n.transferHere(m)
 	})
 }
 
@@ -332,4 +441,5 @@ func (n *Node) serveMember(w http.ResponseWriter, req *http.Request, do func(mem
 		return
 	}
 	w.Header().Set(indexHeader, "0")
+	w.Header().Set(groupHeader, n.Group())
 }

@@ -24,8 +24,17 @@ type Node struct {
 	port   *port
 	client *http.Client
 	fresh  bool // no state on disk when it was opened
+	memory *memory
+	// Of the leader: who answers, and a wish to look at who votes.
+	contacts contacts
+	look     chan struct{}
+
+	mu   sync.Mutex
+	disk disk
 
 	ready   chan struct{} // closed when raft is set
+	probed  chan struct{} // closed when raft may talk: see probe
+	doomed  chan error    // why the node must stop, at most one
 	stopped chan struct{} // closed when Run is over
 	once    sync.Once     // the stores and the port are closed once
 	raft    *raft.Raft
@@ -57,22 +66,86 @@ func Open(cfg Config) (*Node, error) {
 	if err := cfg.Credentials.CheckIdentity(cfg.ID); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), stopped: make(chan struct{})}
+	n := &Node{
+		cfg: cfg, log: cfg.Logger,
+		ready: make(chan struct{}), probed: make(chan struct{}), stopped: make(chan struct{}), doomed: make(chan error, 1),
+		look: make(chan struct{}, 1),
+	}
+	n.contacts.reset()
 	n.follow("")
 	var err error
 	if n.stores, err = openStores(cfg.Dir, cfg.Logger); err != nil {
 		return nil, err
 	}
-	exists, err := raft.HasExistingState(n.stores.log, n.stores.stable, n.stores.snapshots)
-	if err == nil {
-		n.fresh = !exists
+	if err = n.openState(); err == nil {
 		n.port, err = openPort(cfg.Network, cfg.Listen, cfg.Advertise, cfg.Credentials, cfg.Logger)
 	}
 	if err != nil {
 		return nil, errors.Join(err, n.stores.close())
 	}
+	n.port.meet = n.meet
 	n.client = n.newClient()
 	return n, nil
+}
+
+// openState begins the disk's next life, and a group if the node is to begin one.
+func (n *Node) openState() error {
+	exists, err := raft.HasExistingState(n.stores.log, n.stores.stable, n.stores.snapshots)
+	if err != nil {
+		return fmt.Errorf("look for raft's state: %w", err)
+	}
+	n.fresh = !exists
+	if n.disk, err = openDisk(n.stores.stable); err != nil {
+		return err
+	}
+	if n.memory, err = openMemory(n.stores.stable); err != nil {
+		return err
+	}
+	if n.fresh && n.cfg.Bootstrap && n.disk.group == "" {
+		return n.setGroup(randomHex(16))
+	}
+	return nil
+}
+
+// setGroup notes which group the directory belongs to, for all time.
+func (n *Node) setGroup(id string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.disk.group == id {
+		return nil
+	}
+	if n.disk.group != "" {
+		return fmt.Errorf("%w: this node's directory belongs to group %s, not to group %s", ErrRefused, n.disk.group, id)
+	}
+	if err := n.stores.stable.Set([]byte(keyGroup), []byte(id)); err != nil {
+		return fmt.Errorf("note the group: %w", err)
+	}
+	n.disk.group = id
+	return nil
+}
+
+func (n *Node) diskNow() disk {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.disk
+}
+
+// Group is the id of the group that the node's directory belongs to: random, chosen
+// when the group began. Empty while the node has not joined one.
+func (n *Node) Group() string { return n.diskNow().group }
+
+// place is what raft's configuration has, or is to have, of this node.
+func (n *Node) place() place {
+	d := n.diskNow()
+	return place{addr: n.port.advertise, disk: d.id, worker: n.cfg.Worker}
+}
+
+// doom ends Run with an error.
+func (n *Node) doom(err error) {
+	select {
+	case n.doomed <- err:
+	default:
+	}
 }
 
 // solitary makes a group of one that nobody can reach. It has nobody to wait
@@ -124,12 +197,12 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	g.Go(func() error { return n.port.run(portCtx) })
 	g.Go(func() error {
 		defer closePort()
-		transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream:  raftStream{n.port.raft, n.port},
+		transport := transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream:  raftStream{n.port.raft, n},
 			MaxPool: 3,
 			Timeout: n.cfg.RPCTimeout,
 			Logger:  newHCLogger(n.log),
-		})
+		}), n.memory}
 		err := n.runRaft(ctx, transport)
 		transport.CloseStreams()
 		return errors.Join(err, transport.Close())
@@ -137,7 +210,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	return g.Wait()
 }
 
-func (n *Node) runRaft(ctx context.Context, transport *raft.NetworkTransport) error {
+func (n *Node) runRaft(ctx context.Context, transport raft.Transport) error {
 	r, err := n.start(transport)
 	if err != nil {
 		return err
@@ -147,6 +220,9 @@ func (n *Node) runRaft(ctx context.Context, transport *raft.NetworkTransport) er
 
 	changes := make(chan raft.Observation, 16)
 	observer := raft.NewObserver(changes, false, func(o *raft.Observation) bool {
+		if n.contacts.observe(*o) { // not over the channel, which drops when it is full
+			return false
+		}
 		_, ok := o.Data.(raft.LeaderObservation)
 		return ok
 	})
@@ -155,6 +231,7 @@ func (n *Node) runRaft(ctx context.Context, transport *raft.NetworkTransport) er
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.observe(ctx, changes) })
+	g.Go(func() error { n.probe(ctx); return nil })
 	server := n.newServer()
 	g.Go(func() error {
 		if err := server.Serve(n.port.peer); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
@@ -169,6 +246,8 @@ func (n *Node) runRaft(ctx context.Context, transport *raft.NetworkTransport) er
 			return n.stores.failure()
 		case <-n.cfg.Replica.halted():
 			return n.cfg.Replica.haltCause()
+		case err := <-n.doomed:
+			return err
 		case <-ctx.Done():
 			return nil
 		}
@@ -279,6 +358,7 @@ func (n *Node) runLeadership(ctx context.Context) error {
 func (n *Node) lead(ctx context.Context, failed chan<- error) (stop func() error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var g errgroup.Group
+	g.Go(func() error { n.steward(ctx); return nil })
 	g.Go(func() error {
 		if err := n.raft.Barrier(0).Error(); err != nil || n.cfg.Lead == nil {
 			return nil // leadership was lost again: LeaderCh says so
@@ -304,12 +384,21 @@ func (n *Node) healthy() bool {
 // handOver gives leadership to another member, if there is one. It can fail when
 // the others lag; the group then elects one after HeartbeatTimeout.
 func (n *Node) handOver() {
-	if n.raft.State() != raft.Leader || len(n.raft.GetConfiguration().Configuration().Servers) < 2 {
+	if n.raft.State() != raft.Leader || n.otherVoters() == 0 {
 		return
 	}
 	if err := n.raft.LeadershipTransfer().Error(); err != nil {
 		n.log.Warn("hand leadership over before stopping", "error", err)
 	}
+}
+
+func (n *Node) otherVoters() (count int) {
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage == raft.Voter && string(s.ID) != n.cfg.ID {
+			count++
+		}
+	}
+	return count
 }
 
 // shutdown stops raft and waits for its goroutines.

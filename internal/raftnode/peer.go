@@ -3,6 +3,7 @@ package raftnode
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,18 +22,21 @@ import (
 //
 //	POST /raftnode/apply    a command -> its result, index in a header
 //	POST /raftnode/barrier  -> index in a header
-//	POST /raftnode/join     {id, addr, update}
-//	POST /raftnode/remove   {id}
+//	POST /raftnode/join     {id, place, group, update} -> group in a header
+//	POST /raftnode/remove   {id, force}
 //	POST /raftnode/transfer {id}
-//	GET  /raftnode/id       -> {id}
+//	GET  /raftnode/id       -> {id, disk, last}
 //
 // All but the last are for the leader; another node answers 421 with the
 // leader's address in a header. 409 is ErrUnclear, 422 ErrRefused, 404
-// ErrNotMember.
+// ErrNotMember. Everything but join and id is for members only: a header says who
+// asks and from which disk, and the certificate must fit; else 403.
 const (
 	peerPath     = "/raftnode/"
 	indexHeader  = "Waybill-Index"
 	leaderHeader = "Waybill-Leader"
+	fromHeader   = "Waybill-From" // id@place of who asks
+	groupHeader  = "Waybill-Group"
 	maxError     = 4 << 10
 )
 
@@ -46,13 +50,13 @@ func (n *Node) newServer() *http.Server {
 	mux.HandleFunc("POST "+peerPath+"remove", n.serveRemove)
 	mux.HandleFunc("POST "+peerPath+"transfer", n.serveTransfer)
 	mux.HandleFunc("GET "+peerPath+"id", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, memberRequest{ID: n.cfg.ID})
+		writeJSON(w, n.introduction())
 	})
 	if n.cfg.Handler != nil {
 		mux.Handle("/", n.cfg.Handler)
 	}
 	return &http.Server{
-		Handler:           mux,
+		Handler:           n.membersOnly(mux),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
@@ -66,6 +70,46 @@ func (n *Node) newServer() *http.Server {
 	}
 }
 
+// membersOnly lets nodes that are no members do nothing but introduce themselves
+// and join. So a certificate is of no use any more once its node has been removed,
+// and neither is that of the one before to a node that was replaced.
+func (n *Node) membersOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path != peerPath+"join" && req.URL.Path != peerPath+"id" {
+			err := n.checkMember(req)
+			if err != nil && strings.HasPrefix(req.URL.Path, peerPath) && n.raft.State() != raft.Leader {
+				err = errNotLeader // who leads knows better who is a member
+			}
+			if errors.Is(err, errNotLeader) {
+				n.refuse(w, err)
+				return
+			}
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusForbidden)
+				return
+			}
+		}
+		next.ServeHTTP(w, req)
+	})
+}
+
+func (n *Node) checkMember(req *http.Request) error {
+	id, rest, _ := strings.Cut(req.Header.Get(fromHeader), "@")
+	from, err := parsePlace(raft.ServerAddress(rest))
+	cert, _ := req.Context().Value(peerKey{}).(*x509.Certificate)
+	if err != nil || cert == nil || !names(cert, id) || !onDisk(cert, from.disk) {
+		return fmt.Errorf("the certificate does not fit the caller %q", req.Header.Get(fromHeader))
+	}
+	at, ok := members(n.raft.GetConfiguration().Configuration())[id]
+	switch {
+	case !ok:
+		return fmt.Errorf("%s is not a member of the group, as %s knows it", id, n.cfg.ID)
+	case at.disk != from.disk:
+		return fmt.Errorf("%s is a member with another disk than %s: it has been replaced", id, from.disk)
+	}
+	return nil
+}
+
 // dialError marks a request that was never sent.
 type dialError struct{ error }
 
@@ -73,15 +117,15 @@ func (e dialError) Unwrap() error { return e.error }
 
 // newClient returns a client for URLs https://<member id or host:port>/...
 func (n *Node) newClient() *http.Client {
-	return &http.Client{Transport: &http.Transport{
+	return &http.Client{Transport: introduced{n, &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, hostport string) (net.Conn, error) {
-			addr, err := n.resolve(hostport)
+			addr, id, err := n.resolve(hostport)
 			if err != nil {
 				return nil, dialError{err}
 			}
 			ctx, cancel := context.WithTimeout(ctx, n.cfg.RPCTimeout)
 			defer cancel()
-			conn, err := n.port.dial(ctx, addr, protoPeer)
+			conn, err := n.port.dial(ctx, addr, protoPeer, id)
 			if err != nil {
 				return nil, dialError{err}
 			}
@@ -90,7 +134,27 @@ func (n *Node) newClient() *http.Client {
 		MaxIdleConnsPerHost: 4,
 		IdleConnTimeout:     time.Minute,
 		DisableCompression:  true,
-	}}
+	}}}
+}
+
+// introduced says in every request who asks.
+type introduced struct {
+	node *Node
+	next http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (i introduced) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	req.Header.Set(fromHeader, i.node.cfg.ID+"@"+i.node.place().String())
+	return i.next.RoundTrip(req)
+}
+
+// CloseIdleConnections is found by http.Client.
+func (i introduced) CloseIdleConnections() {
+	if c, ok := i.next.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
 }
 
 // Client returns an HTTP client for the other members' Handlers, and this node's
@@ -98,24 +162,24 @@ func (n *Node) newClient() *http.Client {
 // carry a context with a deadline.
 func (n *Node) Client() *http.Client { return n.client }
 
-// resolve turns the host of a peer URL into an address. net/http adds the port
-// 443 to a bare member id.
-func (n *Node) resolve(hostport string) (string, error) {
-	id, port, err := net.SplitHostPort(hostport)
+// resolve turns the host of a peer URL into an address, and the member's id if it
+// is one. net/http adds the port 443 to a bare member id.
+func (n *Node) resolve(hostport string) (addr, id string, err error) {
+	host, port, err := net.SplitHostPort(hostport)
 	if err != nil || port != "443" {
-		return hostport, err
+		return hostport, "", err
 	}
 	select {
 	case <-n.ready:
 	default:
-		return hostport, nil
+		return hostport, "", nil
 	}
 	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
-		if string(s.ID) == id {
-			return string(s.Address), nil
+		if string(s.ID) == host {
+			return addrOf(s.Address), host, nil
 		}
 	}
-	return hostport, nil
+	return hostport, "", nil
 }
 
 // post sends a request to a member and turns the answer's status into an error.
@@ -146,6 +210,8 @@ func (n *Node) post(ctx context.Context, addr, path string, body []byte) (*http.
 		kind = errNotLeader
 	case http.StatusUnprocessableEntity:
 		kind = ErrRefused
+	case http.StatusForbidden:
+		kind = ErrRefused
 	case http.StatusNotFound:
 		kind = ErrNotMember
 	}
@@ -159,7 +225,7 @@ func (n *Node) atLeader(ctx context.Context, r *raft.Raft, path string, body []b
 	if addr == "" {
 		return 0, nil, errNotLeader
 	}
-	resp, answer, err := n.post(ctx, string(addr), path, body)
+	resp, answer, err := n.post(ctx, addrOf(addr), path, body)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -216,7 +282,7 @@ func (n *Node) refuse(w http.ResponseWriter, err error) {
 	case errors.Is(err, errNotLeader):
 		status = http.StatusMisdirectedRequest
 		addr, _ := n.raft.LeaderWithID()
-		w.Header().Set(leaderHeader, string(addr))
+		w.Header().Set(leaderHeader, addrOf(addr))
 	case errors.Is(err, ErrRefused):
 		status = http.StatusUnprocessableEntity
 	case errors.Is(err, ErrNotMember):

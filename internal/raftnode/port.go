@@ -8,18 +8,20 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
 )
 
-// handshakeTimeout bounds a handshake, maxHandshakes how many are under way:
-// what a stranger can hold open without a certificate.
+// What a stranger can hold open without a certificate: maxHandshakes for
+// handshakeTimeout each, and maxStrangers requests to be enrolled. One more closes
+// the oldest, which is not the one of a member: those take milliseconds.
 const (
 	handshakeTimeout = 5 * time.Second
 	maxHandshakes    = 64
+	maxStrangers     = 16
 )
 
 // port is a node's one listener. It authenticates connections and hands each to
@@ -32,7 +34,11 @@ type port struct {
 	credentials *Credentials
 	log         *slog.Logger
 
-	raft, peer *queue
+	raft, peer, enrol *queue
+	// meet decides whether raft may talk over a connection that was accepted.
+	meet func(ctx context.Context, c *portConn) error
+
+	handshakes, strangers *crowd
 
 	mu     sync.Mutex
 	closed bool
@@ -64,6 +70,9 @@ func openPort(network Network, listen, advertise string, c *Credentials, l *slog
 		log:         l,
 		raft:        newQueue(memoryAddr(advertise)),
 		peer:        newQueue(memoryAddr(advertise)),
+		enrol:       newQueue(memoryAddr(advertise)),
+		handshakes:  newCrowd(maxHandshakes),
+		strangers:   newCrowd(maxStrangers),
 		conns:       make(map[*portConn]struct{}),
 	}, nil
 }
@@ -81,7 +90,6 @@ func (p *port) run(ctx context.Context) error {
 }
 
 func (p *port) accept(ctx context.Context, g *errgroup.Group) error {
-	slots := make(chan struct{}, maxHandshakes)
 	for {
 		raw, err := p.listener.Accept()
 		switch {
@@ -97,15 +105,10 @@ func (p *port) accept(ctx context.Context, g *errgroup.Group) error {
 				return nil
 			}
 		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			_ = raw.Close()
-			return nil
-		}
+		leave := p.handshakes.enter(raw)
 		g.Go(func() error {
-			defer func() { <-slots }()
-			if err := p.admit(ctx, raw); err != nil && ctx.Err() == nil {
+			defer leave()
+			if err := p.admit(ctx, raw); err != nil && !errors.Is(err, errProbed) && ctx.Err() == nil {
 				p.log.Warn("refuse peer connection", "remote", raw.RemoteAddr().String(), "error", err)
 			}
 			return nil
@@ -129,20 +132,30 @@ func (p *port) admit(ctx context.Context, raw net.Conn) error {
 		p.log.Warn("changed credentials are not in use", "error", err)
 	}
 	state := secure.ConnectionState()
-	conn.Conn, conn.cert = secure, state.PeerCertificates[0]
+	conn.Conn = secure
+	if len(state.PeerCertificates) > 0 { // all but those who want to be enrolled must show one
+		conn.cert = state.PeerCertificates[0]
+	}
 	to := p.peer
 	switch state.NegotiatedProtocol {
 	case protoRaft:
+		if err := p.meet(ctx, conn); err != nil {
+			return errors.Join(err, conn.Close())
+		}
 		to = p.raft
 	case protoPeer:
+	case protoEnrol:
+		conn.leave = p.strangers.enter(raw)
+		to = p.enrol
 	default:
 		return errors.Join(fmt.Errorf("protocol %q", state.NegotiatedProtocol), conn.Close())
 	}
 	return to.push(conn)
 }
 
-// dial opens an authenticated connection for proto.
-func (p *port) dial(ctx context.Context, addr, proto string) (net.Conn, error) {
+// dial opens an authenticated connection for proto. The peer's certificate must
+// name id, unless that is empty.
+func (p *port) dial(ctx context.Context, addr, proto, id string) (*portConn, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("address of peer: %w", err)
@@ -159,7 +172,10 @@ func (p *port) dial(ctx context.Context, addr, proto string) (net.Conn, error) {
 	if err := secure.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("handshake with %s: %w", addr, err), conn.Close())
 	}
-	conn.Conn = secure
+	conn.Conn, conn.cert = secure, secure.ConnectionState().PeerCertificates[0]
+	if id != "" && !names(conn.cert, id) {
+		return nil, errors.Join(fmt.Errorf("at %s answers %q, not %q", addr, conn.cert.Subject.CommonName, id), conn.Close())
+	}
 	return conn, nil
 }
 
@@ -181,6 +197,7 @@ func (p *port) close() {
 	_ = p.listener.Close()
 	p.raft.shut()
 	p.peer.shut()
+	p.enrol.shut()
 	p.mu.Lock()
 	p.closed = true
 	conns := p.conns
@@ -195,9 +212,10 @@ func (p *port) close() {
 // net/http, which would refuse a protocol it does not know.
 type portConn struct {
 	net.Conn
-	raw  net.Conn
-	port *port
-	cert *x509.Certificate // of the peer; nil on a connection that we dialled
+	raw   net.Conn
+	port  *port
+	cert  *x509.Certificate // of the peer; nil of a stranger
+	leave func()            // of the crowd of strangers
 }
 
 // Close closes the connection without TLS's farewell, for which it would have to
@@ -206,6 +224,9 @@ func (c *portConn) Close() error {
 	c.port.mu.Lock()
 	delete(c.port.conns, c)
 	c.port.mu.Unlock()
+	if c.leave != nil {
+		c.leave()
+	}
 	return c.raw.Close()
 }
 
@@ -243,17 +264,30 @@ func (q *queue) shut()          { q.once.Do(func() { close(q.done) }) }
 func (q *queue) Close() error   { q.shut(); return nil }
 func (q *queue) Addr() net.Addr { return q.addr }
 
-// raftStream is the raft protocol of a port, as raft wants it.
-type raftStream struct {
-	*queue
-	port *port
+// crowd is a bounded number of connections: who is one too many has the oldest
+// closed.
+type crowd struct {
+	mu   sync.Mutex
+	most int
+	in   []net.Conn // oldest first
 }
 
-var _ raft.StreamLayer = raftStream{}
+func newCrowd(most int) *crowd { return &crowd{most: most} }
 
-// Dial implements raft.StreamLayer.
-func (s raftStream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	return s.port.dial(ctx, string(addr), protoRaft)
+// enter adds a connection until leave is called.
+func (c *crowd) enter(conn net.Conn) (leave func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.in) == c.most {
+		_ = c.in[0].Close()
+		c.in = c.in[1:]
+	}
+	c.in = append(c.in, conn)
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if i := slices.Index(c.in, conn); i >= 0 {
+			c.in = slices.Delete(c.in, i, i+1)
+		}
+	}
 }

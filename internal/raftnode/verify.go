@@ -21,9 +21,12 @@ type logReport struct {
 	path        string
 }
 
-// stableKeys are the keys that raft stores beside the log. Any other is one of
-// them with a flipped bit.
-var stableKeys = map[string]bool{"CurrentTerm": true, "LastVoteTerm": true, "LastVoteCand": true}
+// stableKeys are the keys that raft and this package store beside the log. Any
+// other is one of them with a flipped bit.
+var stableKeys = map[string]bool{
+	"CurrentTerm": true, "LastVoteTerm": true, "LastVoteCand": true,
+	keyDisk: true, keyLife: true, keyGroup: true, keyLives: true,
+}
 
 // verifyLogFile reads a whole log file and returns an *EntryError or *StoreError
 // if anything in it is damaged. A file that does not exist is fine.

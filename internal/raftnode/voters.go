@@ -1,0 +1,237 @@
+package raftnode
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// candidate is a member as the leader sees it when it decides who votes.
+type candidate struct {
+	id     string
+	voter  bool
+	worker bool // never to vote
+	leader bool
+	// gone: it has not answered for Config.VoterTimeout.
+	gone bool
+	// ready: it has (nearly) the whole log and answers now.
+	ready bool
+}
+
+// wantedVoters is how many of n members that may vote do: all up to three, an odd
+// number beyond, at most MaxVoters. A fourth voter makes majorities larger and
+// survives no more.
+func wantedVoters(n int) int {
+	if n <= 3 {
+		return n
+	}
+	return min(n-1+n%2, MaxVoters)
+}
+
+// planVoters returns the one next change of votes, or two empty ids. A member that
+// is gone keeps its vote until another has taken its place: nothing else than a
+// replacement makes a group safer.
+func planVoters(all []candidate) (promote, demote string) {
+	slices.SortFunc(all, func(a, b candidate) int { return strings.Compare(a.id, b.id) })
+	var eligible, voters, gone int
+	spare := "" // who can be given a vote
+	for _, c := range all {
+		switch {
+		case c.worker && c.voter:
+			demote = c.id
+		case c.worker:
+		default:
+			eligible++
+			if c.voter {
+				voters++
+				if c.gone {
+					gone++
+				}
+			} else if c.ready && spare == "" {
+				spare = c.id
+			}
+		}
+	}
+	if demote != "" {
+		return "", demote
+	}
+	want := wantedVoters(eligible)
+	switch {
+	case voters < want:
+		return spare, ""
+	case voters == want && gone > 0:
+		return spare, ""
+	case voters > want:
+		// Who is gone first, then the last by name that does not lead.
+		for _, c := range all {
+			if c.voter && !c.leader && (c.gone || gone == 0) {
+				demote = c.id
+			}
+		}
+	}
+	return "", demote
+}
+
+// contacts is what the leader knows of who answers, from raft's own heartbeats.
+type contacts struct {
+	mu     sync.Mutex
+	silent map[string]time.Time // since when, by id
+}
+
+func (c *contacts) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.silent = make(map[string]time.Time)
+}
+
+func (c *contacts) heard(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.silent, id)
+}
+
+func (c *contacts) observe(o raft.Observation) (relevant bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch d := o.Data.(type) {
+	case raft.FailedHeartbeatObservation:
+		if _, ok := c.silent[string(d.PeerID)]; !ok {
+			c.silent[string(d.PeerID)] = time.Now()
+		}
+	case raft.ResumedHeartbeatObservation:
+		delete(c.silent, string(d.PeerID))
+	case raft.PeerObservation:
+		if d.Removed {
+			delete(c.silent, string(d.Peer.ID))
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+// silentFor is how long a member has not answered this leader, 0 if it does.
+func (n *Node) silentFor(id string) time.Duration {
+	n.contacts.mu.Lock()
+	defer n.contacts.mu.Unlock()
+	since, ok := n.contacts.silent[id]
+	if !ok {
+		return 0
+	}
+	return max(time.Since(since), 1)
+}
+
+// lookAtVoters has the steward look at once.
+func (n *Node) lookAtVoters() {
+	select {
+	case n.look <- struct{}{}:
+	default:
+	}
+}
+
+// stewardTick is how often the leader looks at who votes; stewardRetry how soon it
+// looks again at members that have not the whole log yet.
+const (
+	stewardTick  = time.Second
+	stewardRetry = 50 * time.Millisecond
+)
+
+// steward gives and takes votes while this node leads.
+func (n *Node) steward(ctx context.Context) {
+	n.contacts.reset()
+	for {
+		wait := stewardTick
+		if n.tendVoters(ctx) {
+			wait = stewardRetry
+		}
+		if err := n.memory.keep(members(n.raft.GetConfiguration().Configuration())); err != nil {
+			n.doom(err)
+		}
+		select {
+		case <-n.look:
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tendVoters makes at most one change, and reports whether there may be more to do
+// soon.
+func (n *Node) tendVoters(ctx context.Context) (again bool) {
+	all, waiting := n.candidates(ctx)
+	promote, demote := planVoters(all)
+	var f raft.IndexFuture
+	switch {
+	case promote != "":
+		f = n.raft.AddVoter(raft.ServerID(promote), n.addressOf(promote), 0, n.cfg.RPCTimeout)
+		n.log.Info("member gets a vote", "id", promote)
+	case demote != "":
+		f = n.raft.DemoteVoter(raft.ServerID(demote), 0, n.cfg.RPCTimeout)
+		n.log.Info("member loses its vote", "id", demote)
+	default:
+		return waiting
+	}
+	if err := f.Error(); err != nil && ctx.Err() == nil {
+		n.log.Warn("change who votes; trying again", "error", err)
+		return false
+	}
+	return true
+}
+
+func (n *Node) addressOf(id string) raft.ServerAddress {
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		if string(s.ID) == id {
+			return s.Address
+		}
+	}
+	return ""
+}
+
+// candidates looks at the members. Those without a vote are asked how far they are
+// only if a vote is to be had. waiting: one of them is not far enough yet.
+func (n *Node) candidates(ctx context.Context) (all []candidate, waiting bool) {
+	var eligible, voters, gone int
+	servers := n.raft.GetConfiguration().Configuration().Servers
+	for _, s := range servers {
+		at, _ := parsePlace(s.Address)
+		c := candidate{id: string(s.ID), voter: s.Suffrage == raft.Voter, worker: at.worker, leader: string(s.ID) == n.cfg.ID}
+		c.gone = n.silentFor(c.id) >= n.cfg.VoterTimeout
+		if !c.worker {
+			eligible++
+		}
+		if c.voter {
+			voters++
+			if c.gone {
+				gone++
+			}
+		}
+		all = append(all, c)
+	}
+	if wanted := wantedVoters(eligible); voters > wanted || voters == wanted && gone == 0 {
+		return all, false
+	}
+	commit := n.raft.CommitIndex()
+	for i, c := range all {
+		if c.voter || c.worker {
+			continue
+		}
+		// A late failure of a heartbeat to the one before it under its name would
+		// mark it as silent for good, so the silent ones are asked too.
+		attempt, cancel := context.WithTimeout(ctx, n.cfg.HeartbeatTimeout)
+		who, err := n.ask(attempt, addrOf(servers[i].Address))
+		cancel()
+		at, _ := parsePlace(servers[i].Address)
+		if err != nil || who.ID != c.id || who.Disk != at.disk {
+			continue
+		}
+		n.contacts.heard(c.id)
+		all[i].ready = who.Last >= commit
+		waiting = waiting || !all[i].ready
+	}
+	return all, waiting
+}
