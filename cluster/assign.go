@@ -59,27 +59,27 @@ type item struct {
 }
 
 type assigner struct {
-	state    *State
-	change   Assign
-	nodes    []string // usable, sorted
-	near     map[string][]string
-	pool     map[WorkKind][]item
-	held     map[WorkKind]map[string]float64 // weight by node, of what stays
-	total    map[WorkKind]float64            // weight of all that is wanted
-	copies   map[string][]item               // by node, those that could move
-	leaving  []item                          // wanted copies that are being released
-	moving   int                             // copies being released
+	state      *State
+	change     Assign
+	nodes      []string // usable, sorted
+	near       map[string][]string
+	pool       map[WorkKind][]item
+	held       map[WorkKind]map[string]float64 // weight by node, of what stays
+	total      map[WorkKind]float64            // weight of all that is wanted
+	copies     map[string][]item               // by node, those that could move
+	leaving    []item                          // wanted copies that are being released
+	moving     int                             // copies being released
 	nearRegion map[string][]string
 }
 
 func newAssigner(s *State, loads Loads) *assigner {
 	a := &assigner{
-		state:    s,
-		near:     make(map[string][]string),
-		pool:     make(map[WorkKind][]item),
-		held:     make(map[WorkKind]map[string]float64),
-		total:    make(map[WorkKind]float64),
-		copies:   make(map[string][]item),
+		state:      s,
+		near:       make(map[string][]string),
+		pool:       make(map[WorkKind][]item),
+		held:       make(map[WorkKind]map[string]float64),
+		total:      make(map[WorkKind]float64),
+		copies:     make(map[string][]item),
 		nearRegion: make(map[string][]string),
 	}
 	for _, name := range sortedKeys(s.Members) {

@@ -22,7 +22,8 @@ func TestDrainWaits(t *testing.T) {
 		stdout, stderr string
 	}{
 		{
-			"moves away", []api.NodeStatus{{Name: "r2", Draining: true, Works: 3}, {Name: "r2", Draining: true, Works: 3}, {Name: "r2", Draining: true, Works: 1}, {Name: "r2", Draining: true}},
+			"moves away",
+			[]api.NodeStatus{{Name: "r2", Draining: true, Works: 3}, {Name: "r2", Draining: true, Works: 3}, {Name: "r2", Draining: true, Works: 1}, {Name: "r2", Draining: true}},
 			exitOK, "r2 owns nothing\n", "r2 still owns 3 pieces of work\nr2 still owns 1 piece of work\n",
 		},
 		{"is undrained", []api.NodeStatus{{Name: "r2", Works: 3}}, exitConflict, "", "replicator: r2 is not draining any more: somebody has undrained it\n"},
