@@ -21,8 +21,9 @@
 // id, epoch, sequence and the transactional flag, their checksum patched, their
 // records never decoded. What a broker would refuse or change goes through the
 // record path (reencode.go): batches that compaction has left holes in, a resume
-// in the middle of a batch, LogAppendTime into a CreateTime topic, and batches
-// that are larger than the destination takes. What a flow declares
+// in the middle of a batch, LogAppendTime into a CreateTime topic, batches
+// that are larger than the destination takes, and messages of the formats v0 and v1,
+// which the logs of old topics still hold. What a flow declares
 // of its records (rules.go: filter, masks, headers, codec) is applied there, too; a
 // batch of which the filter lets all pass is left to travel as bytes.
 // Small uncompressed batches that come
@@ -106,7 +107,10 @@
 //     producer id. Without one nobody could tell a copy from what was born there.
 //   - Putting what is in quarantine there once, where a flow is at-least-once: after a
 //     fault it may be there twice.
-//   - Record formats before v2: a copy that meets such a batch fails and says so.
+//   - Record formats before v2 in a copy that preserves offsets: a mirror is its source
+//     to the byte, and its log takes format v2 alone. The copy stops and says so. So
+//     does one that meets a message of those formats with a wrong checksum, which is not put
+//     into quarantine.
 //   - A partition that goes offline between its data and its commit marker holds
 //     up the other copies of its lane until it is back: the coordinator lets the
 //     lane begin no transaction before.

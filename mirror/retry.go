@@ -49,6 +49,7 @@ var (
 	errNoMirrors    = errors.New("the destination has no mirror topics, and the copy preserves offsets")
 	errLateWriter   = errors.New("a writer of a newer epoch was here")
 	errForgotten    = errors.New("the source's history is not that of its mirror")
+	errOldFormat    = errors.New("messages of a format before v2, whose bytes a mirror topic cannot hold")
 )
 
 // action is what an error makes of a copy.
@@ -126,6 +127,7 @@ var verdicts = []struct {
 	{errNoMirror, verdict{hold, "delete the destination topic, or set offsets: translate"}},
 	{errNoMirrors, verdict{hold, "set offsets: translate, or use a bundled broker as destination"}},
 	{errLateWriter, verdict{stop, "another node owns this copy; see who in the ledger's latest begin entry"}},
+	{errOldFormat, verdict{hold, "delete the destination topic and set offsets: translate"}},
 	{errForgotten, verdict{hold, "compare both topics; delete the destination topic to copy all again"}},
 	{errUnresolved, verdict{rewind, "see what the status says of the destination's ledger"}},
 

@@ -37,6 +37,7 @@ type limits struct {
 
 	careful bool  // look at each record: the destination has refused one
 	suspect int64 // offset of a batch that was corrupt when it was last fetched, -1
+	old     bool  // the batch was made of messages of format v0 or v1
 
 	rules *rules
 	home  home
@@ -110,12 +111,16 @@ func stageBatches(f fetched, lim limits) (chunks []chunk, next int64, err error)
 	s := stager{next: f.position, lim: lim, aborts: newAborts(f.aborted)}
 	for rest := f.records; len(rest) > 0; {
 		var b record.Batch
-		b, rest, err = record.Next(rest)
+		if s.lim.old = record.IsMessageSet(rest); s.lim.old {
+			b, rest, err = record.NextMessageSet(rest, min(mergedBatch, lim.maxBatch), lim.maxDecode)
+		} else {
+			b, rest, err = record.Next(rest)
+		}
 		if errors.Is(err, record.ErrPartial) {
 			break // by design: the rest comes with the next fetch
 		}
 		if err != nil {
-			return s.chunks, s.next, &BatchError{s.next, "not a batch of format v2", err}
+			return s.chunks, s.next, &BatchError{s.next, "cannot be read", err}
 		}
 		if err := s.batch(b); err != nil {
 			return s.chunks, s.next, err
@@ -238,7 +243,7 @@ func appendGap(gaps []ledger.Gap, from, next int64, why ledger.Reason) []ledger.
 // make other records of them.
 func needsRecordPath(b record.Batch, next int64, lim limits) bool {
 	switch {
-	case b.BaseOffset() < next: // resume in mid-batch
+	case lim.old, b.BaseOffset() < next: // resume in mid-batch
 		return true
 	case !b.Dense(): // compacted: brokers refuse holes from clients
 		return true

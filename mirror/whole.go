@@ -31,13 +31,21 @@ func stageWhole(f fetched, stable int64, over leap, lim limits) (chunks []chunk,
 		case errors.Is(err, record.ErrPartial):
 			rest, err = nil, nil // by design: it comes with the next fetch
 		case err != nil:
-			err = &BatchError{s.c.next, "not a batch of format v2", err}
+			err = &BatchError{s.c.next, "not a batch of format v2", orElse(preservable(f.records[len(f.records)-len(rest):]), err)}
 		default:
 			err = s.batch(b, f.records[:len(f.records)-len(rest)])
 		}
 	}
 	s.close()
 	return s.chunks, s.c.next, err
+}
+
+// preservable says why bytes of a source cannot be kept as they are.
+func preservable(at []byte) error {
+	if record.IsMessageSet(at) {
+		return errOldFormat
+	}
+	return nil
 }
 
 func newWhole(from int64) chunk {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/record"
+	"github.com/waybillhq/waybill/internal/record/recordtest"
 )
 
 // moved is a batch at another offset, as a mirror writes it.
@@ -53,6 +54,30 @@ func TestEqualSidesAreEqual(t *testing.T) {
 				t.Errorf("%s: got %d bytes, want %d", name, got.Bytes, want)
 			}
 		}
+	}
+}
+
+// TestOldFormatsAreReadAtTheSource compares messages of the formats v0 and v1, in one
+// of which a bit is wrong, with what a copy of them holds.
+func TestOldFormatsAreReadAtTheSource(t *testing.T) {
+	old := recs("one", "two", "three")
+	for i := range old {
+		old[i].Offset, old[i].Headers = 10+int64(i), nil
+	}
+	source := &log{start: 10, batches: []record.Batch{batch(t, 13, record.None, recs("four")...)}}
+	source.old = append(recordtest.Message(0, 0, old[0]), recordtest.Wrapper(1, record.Snappy, 0, old[1:]...)...)
+	old[0].Timestamp = -1
+	all := append(old, recs("four")...)
+	dest := &log{start: 20, batches: []record.Batch{batch(t, 20, record.Snappy, all...)}}
+	run := ledger.Run{Source: 10, Destination: 20, Count: 4, Path: ledger.Reencoded, Digest: record.CanonicalDigest(all).CRC}
+	e := &entries{hops: []*ledger.Hop{hop(10, 14, []ledger.Run{run})}}
+	if got := compare(t, theCopy, source, dest, e); got.Different != 0 || got.Records != 4 || got.RunsConfirmed != 1 {
+		t.Errorf("got %+v", got)
+	}
+	all[1].Value = []byte("twO")
+	dest.batches = []record.Batch{batch(t, 20, record.Snappy, all...)}
+	if got := compare(t, theCopy, source, dest, e); got.Different != 1 || got.First[0].Source != 11 {
+		t.Errorf("a value that differs: got %+v", got)
 	}
 }
 

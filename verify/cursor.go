@@ -184,7 +184,7 @@ func (c *cursor) fetch(ctx context.Context, offset int64) error {
 	}
 	c.asked = true
 	c.start, c.stable, c.end = max(c.start, a.Start), a.Stable, a.End
-	pieces, next, err := committed(a, offset)
+	pieces, next, err := committed(a, offset, c.maxDecode)
 	c.pieces, c.next = append(c.pieces, pieces...), next
 	switch {
 	case next > offset: // what cannot be read behind it shows with the next fetch
@@ -199,13 +199,19 @@ func (c *cursor) fetch(ctx context.Context, offset int64) error {
 }
 
 // committed are the batches of an answer that hold committed data, and where the
-// answer ends. From the last stable offset on nothing is committed.
-func committed(a Answer, offset int64) (pieces []*piece, next int64, err error) {
+// answer ends. From the last stable offset on nothing is committed. Messages of the
+// formats before v2 come as the mirror reads them, of which one decompresses to at
+// most limit bytes.
+func committed(a Answer, offset int64, limit int) (pieces []*piece, next int64, err error) {
 	aborts := newAborts(a.Aborted)
 	next = offset
 	for rest := a.Records; len(rest) > 0; {
 		var b record.Batch
-		b, rest, err = record.Next(rest)
+		if record.IsMessageSet(rest) {
+			b, rest, err = record.NextMessageSet(rest, FetchBytes, limit)
+		} else {
+			b, rest, err = record.Next(rest)
+		}
 		if errors.Is(err, record.ErrPartial) {
 			break
 		}

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/waybillhq/waybill/internal/record"
+	"github.com/waybillhq/waybill/internal/record/recordtest"
 )
 
 // FuzzCommitted has a broker say anything: whoever reads it goes forward and comes to
@@ -13,6 +14,8 @@ func FuzzCommitted(f *testing.F) {
 	f.Add([]byte(b), int64(0), int64(9), int64(3))
 	f.Add([]byte(append(clone(b), marker(f, 5, 7, false)...)), int64(4), int64(6), int64(3))
 	f.Add([]byte(append(resealed(clone(b)), 1, 2, 3)), int64(5), int64(5), int64(0))
+	f.Add(recordtest.Wrapper(1, record.Gzip, 0, recs("one", "two")...), int64(0), int64(9), int64(3))
+	f.Add(append(recordtest.Message(0, 0, record.Record{Offset: 4}), b...), int64(4), int64(9), int64(3))
 	f.Fuzz(func(t *testing.T, data []byte, offset, end, aborted int64) {
 		if offset < 0 || end < 0 || offset > 1<<40 || end > 1<<40 {
 			return
@@ -23,7 +26,7 @@ func FuzzCommitted(f *testing.F) {
 				resealed(b)
 			}
 			a := Answer{Stable: end, End: end, Records: data, Aborted: []Aborted{{7, aborted}}}
-			pieces, next, _ := committed(a, offset)
+			pieces, next, _ := committed(a, offset, 1<<16)
 			if next < offset {
 				t.Fatalf("went from %d back to %d", offset, next)
 			}

@@ -21,7 +21,8 @@ type log struct {
 	compacts   bool
 	perFetch   int // batches in one answer; 0 is all
 	fetches    int
-	largest    int // bytes of records in one answer
+	largest    int    // bytes of records in one answer
+	old        []byte // messages of the formats before v2 that lie before batches, with a fetch from the start
 	fail       func(offset int64) error
 	openUntil  int // calls of Bounds for which a transaction holds everything back
 	boundCalls int
@@ -70,6 +71,9 @@ func (l *log) Fetch(_ context.Context, offset int64, limit int) (Answer, error) 
 	}
 	a.Aborted = l.aborted
 	n := 0
+	if offset == l.start {
+		a.Records = append(a.Records, l.old...)
+	}
 	for _, b := range l.batches {
 		if b.NextOffset() <= max(offset, l.start) {
 			continue

@@ -1,5 +1,5 @@
 // Package record reads, patches and writes Kafka record batches of format v2
-// as bytes.
+// as bytes, and reads messages of the formats before it ([NextMessageSet]).
 //
 // A batch that only travels (raw path of a mirror, a follower's fetch, the
 // broker's log) is never decoded: [Batch] is a view on its bytes, its header is

@@ -85,13 +85,24 @@ func Encode(records []Record, s Stamp) (Batch, error) {
 	if len(records) == 0 || len(records) > math.MaxInt32 {
 		return nil, fmt.Errorf("encode batch of %d records", len(records))
 	}
-	base, maxTime := records[0].Timestamp, records[0].Timestamp
-	var plain, body []byte
+	plain, base, maxTime := section(records, func(i int) int64 { return int64(i) })
+	b, err := framed(plain, s.Attributes.Codec())
+	if err != nil {
+		return nil, err
+	}
+	seal(b, s, base, maxTime, int32(len(records)))
+	return b, nil
+}
+
+// section is the records one after the other, uncompressed, each at an offset delta.
+func section(records []Record, delta func(i int) int64) (plain []byte, base, maxTime int64) {
+	base, maxTime = records[0].Timestamp, records[0].Timestamp
+	var body []byte
 	for i, rec := range records {
 		maxTime = max(maxTime, rec.Timestamp)
 		body = append(body[:0], 0)
 		body = binary.AppendVarint(body, rec.Timestamp-base)
-		body = binary.AppendVarint(body, int64(i))
+		body = binary.AppendVarint(body, delta(i))
 		body = appendBytes(body, rec.Key)
 		body = appendBytes(body, rec.Value)
 		body = binary.AppendVarint(body, int64(len(rec.Headers)))
@@ -103,17 +114,19 @@ func Encode(records []Record, s Stamp) (Batch, error) {
 		plain = binary.AppendVarint(plain, int64(len(body)))
 		plain = append(plain, body...)
 	}
-	section, err := Compress(s.Attributes.Codec(), plain)
+	return plain, base, maxTime
+}
+
+// framed is a section, compressed, behind room for a header.
+func framed(plain []byte, codec Codec) (Batch, error) {
+	packed, err := Compress(codec, plain)
 	if err != nil {
 		return nil, fmt.Errorf("encode batch: %w", err)
 	}
-	if len(section) > math.MaxInt32-HeaderSize {
+	if len(packed) > math.MaxInt32-HeaderSize {
 		return nil, ErrTooLarge
 	}
-	b := make(Batch, HeaderSize, HeaderSize+len(section))
-	b = append(b, section...)
-	seal(b, s, base, maxTime, int32(len(records)))
-	return b, nil
+	return append(make(Batch, HeaderSize, HeaderSize+len(packed)), packed...), nil
 }
 
 // seal writes the header of a dense batch whose records section is in place.
