@@ -162,6 +162,18 @@ type Config struct {
 	// at lets a test stop a lane at a point of a transaction, or make it fail
 	// there. It is nil otherwise.
 	at func(p point) error
+	// patience bounds, where a test sets it, how long anything waits that is tried
+	// again.
+	patience time.Duration
+}
+
+// impatient is a backoff as a test wants it.
+func (c *Config) impatient(b backoff) backoff {
+	if c.patience > 0 {
+		b.max = min(b.max, c.patience)
+		b.min = min(b.min, b.max)
+	}
+	return b
 }
 
 // point is a place in a transaction, or an append, at which a node may die.

@@ -34,11 +34,16 @@ type coordinator struct {
 	id       string        // transactional id
 	timeout  time.Duration // after which the broker aborts a transaction by itself
 	conn     *kafka.Conn
+	wait     backoff // between attempts
 
 	// waiting is told why a request has been asked again for a while, and nil when
 	// it is answered after all.
 	waiting func(err error)
 }
+
+// coordinatorWait is how long a coordinator is given between two attempts: the markers
+// of a transaction are written within some milliseconds.
+var coordinatorWait = backoff{min: 5 * time.Millisecond, max: 500 * time.Millisecond}
 
 func (k *coordinator) close() {
 	if k.conn != nil {
@@ -67,7 +72,7 @@ func (k *coordinator) connect(ctx context.Context) (*kafka.Conn, error) {
 // again repeats ask while it answers a code that only asks for patience, or the
 // connection is lost: ask must be idempotent.
 func (k *coordinator) again(ctx context.Context, what string, ask func(*kafka.Conn) error) error {
-	wait := backoff{min: 5 * time.Millisecond, max: 500 * time.Millisecond}
+	wait := k.wait
 	for {
 		conn, err := k.connect(ctx)
 		if err == nil {

@@ -64,6 +64,7 @@ type fetcher struct {
 	log      *slog.Logger
 	copiers  func() []*copier // those to read for, a snapshot
 	wake     chan struct{}    // there may be more to fetch
+	wait     backoff          // after a fault
 
 	conn    *kafka.Conn
 	session fetchSession // of conn's broker
@@ -73,7 +74,7 @@ type fetcher struct {
 
 func (f *fetcher) run(ctx context.Context) error {
 	defer f.close()
-	wait := backoff{min: 50 * time.Millisecond, max: 5 * time.Second}
+	wait := f.wait
 	for ctx.Err() == nil {
 		err := f.once(ctx)
 		if err == nil {

@@ -297,6 +297,7 @@ func (f *flowRun) reconcile() (joined bool) {
 			continue
 		}
 		c := newCopier(a, f.restless, f.metrics)
+		c.backoff = f.cfg.impatient(c.backoff)
 		f.unsettled.Store(true)
 		c.hangingAfter = f.cfg.HangingAfter
 		if c.whole.on {
@@ -394,7 +395,7 @@ func (f *flowRun) route(ctx context.Context, g *errgroup.Group) {
 		if fe == nil {
 			fe = &fetcher{
 				reading: at, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, pace: f.pace, inquirer: f.inquirer, metrics: f.metrics, log: f.log,
-				copiers: func() []*copier { return (*f.byLeader.Load())[at] }, wake: make(chan struct{}, 1),
+				copiers: func() []*copier { return (*f.byLeader.Load())[at] }, wake: make(chan struct{}, 1), wait: f.cfg.impatient(backoff{min: 50 * time.Millisecond, max: 5 * time.Second}),
 			}
 			f.fetchers[at] = fe
 			g.Go(func() error { return fe.run(ctx) })

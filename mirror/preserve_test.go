@@ -264,8 +264,15 @@ type fakeSource struct {
 func (w *world) fakeSource(t *testing.T, topic string) *fakeSource {
 	t.Helper()
 	w.bundledOnly("west", "east")
-	w.west.create(t, topic, 1, keyMirrorSource, "the/test")
+	s := w.fakeLog(t, topic)
 	w.mirrorOf(t, topic, 1)
+	return s
+}
+
+// fakeLog is a topic of the west alone.
+func (w *world) fakeLog(t *testing.T, topic string) *fakeSource {
+	t.Helper()
+	w.west.create(t, topic, 1, keyMirrorSource, "the/test")
 	topics, err := w.west.admin.ListTopics(t.Context(), topic)
 	if err != nil {
 		t.Fatal(err)
@@ -302,7 +309,11 @@ func (s *fakeSource) write(epoch int32, base, last int64, value string, kept ...
 	for _, o := range kept {
 		records = append(records, record.Record{Offset: o, Timestamp: 1000 + o, Key: []byte("k"), Value: fmt.Appendf(nil, "%s%d", value, o)})
 	}
-	b := holeyBatch(records, base, last, record.NoProducer(record.None))
+	s.append(epoch, holeyBatch(records, base, last, record.NoProducer(record.None)))
+}
+
+func (s *fakeSource) append(epoch int32, b record.Batch) {
+	s.t.Helper()
 	b.SetLeaderEpoch(epoch)
 	p := mirrorwire.NewAppendPartition()
 	p.Batches = b

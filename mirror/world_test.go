@@ -33,6 +33,7 @@ type world struct {
 	hosts      map[string]*host // those that are bundled
 	fleet      *fleet
 	configure  func(name string, cfg *broker.Config) // of bundled clusters; may be nil
+	liars      map[string]*liar                      // who stands in front of them
 	log        *slog.Logger
 }
 
@@ -70,13 +71,19 @@ func newWorld(t testing.TB) *world {
 // newWorldOf is newWorld with brokers that a test configures.
 func newWorldOf(t testing.TB, configure func(name string, cfg *broker.Config)) *world {
 	t.Helper()
+	return newWorldBehind(t, configure, nil)
+}
+
+// newWorldBehind is newWorldOf with brokers whose clients come by liars.
+func newWorldBehind(t testing.TB, configure func(name string, cfg *broker.Config), liars map[string]*liar) *world {
+	t.Helper()
 	level := slog.LevelError + 1
 	if os.Getenv("MIRROR_LOG") != "" {
 		level = slog.LevelDebug
 	}
 	w := &world{
 		t: t, hosts: map[string]*host{}, maps: offsets.NewMaps(), fleet: &fleet{ended: map[uint64]bool{}, lanes: map[string]registered{}},
-		configure: configure, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+		configure: configure, liars: liars, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	}
 	w.west, w.east = w.site("west"), w.site("east")
 	readInto(w, w.maps, w.west)
@@ -132,7 +139,12 @@ func (w *world) bundled(name string) *flow.Cluster {
 	h := &host{fs: mem, cfg: cfg}
 	w.hosts[name] = h
 	h.start(w)
-	return &flow.Cluster{Spec: flow.ClusterSpec{BootstrapServers: []string{h.cfg.Listeners[0].Addr}}}
+	address := h.cfg.Listeners[0].Addr
+	if p := w.liars[name]; p != nil {
+		p.standBefore(address)
+		address = p.address()
+	}
+	return &flow.Cluster{Spec: flow.ClusterSpec{BootstrapServers: []string{address}}}
 }
 
 // host is a bundled broker that can be stopped and started again.
