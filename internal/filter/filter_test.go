@@ -81,6 +81,27 @@ func TestCompileNamesThePosition(t *testing.T) {
 		{`now() > date("2026-01-01")`, 1, 1, ""},
 		{`$env["key"] == "x"`, 1, 1, "$env"},
 		{`key matches "("`, 1, 5, "missing closing"},
+		{`key == nil`, 1, 5, "keyIsNull"},
+		{`amount > 3`, 1, 1, "json.amount"},
+		{`key > 1`, 1, 5, "compares a string with an int"},
+		{`"a" in key`, 1, 5, "contains"},
+		{`key[0] == "k"`, 1, 4, "[0:1]"},
+		{`key.lower() == "k"`, 1, 10, "lower(…)"},
+		{`key.id == "k"`, 1, 5, "json.id"},
+		{`topic in {"a": 1}`, 1, 10, "maps are not allowed"},
+		{`if keyIsNull { true } else { false }`, 1, 1, "? this : that"},
+		{`b"x" == key`, 1, 1, "bytes are not allowed"},
+		{`# == 1`, 1, 1, "item of a list"},
+		{`any(json.tags, #acc)`, 1, 16, "#acc"},
+		{`lower(key, key) == ""`, 1, 1, "1 to 1 arguments"},
+		{`lower(offset) == ""`, 1, 1, "wants a string, not an int"},
+		{`any(key, true)`, 1, 1, "wants an array, not a string"},
+		{`headers == headers`, 1, 9, "one by one"},
+		{`json.a ?? 0 + 1 == 2`, 1, 13, "parentheses"},
+		{`true; false`, 1, 5, "one expression"},
+		{`offset == 9223372036854775808`, 1, 11, "64 bits"},
+		{"key == \"é\" &&\n\tkey", 1, 12, "wants a bool"},
+		{`(key == "a"`, 1, 11, "unexpected end"},
 		{strings.Repeat("x", MaxText+1), 1, 1, "bytes"},
 		{`key == "" ` + strings.Repeat(`|| key == "a" `, 500), 1, 1, ""},
 	} {
@@ -95,6 +116,54 @@ func TestCompileNamesThePosition(t *testing.T) {
 		}
 		if c.message != "" && (at.Line != c.line || at.Column != c.column) {
 			t.Errorf("%.60s: %v, want line %d, column %d", c.expr, at, c.line, c.column)
+		}
+	}
+}
+
+// TestCostIsBounded: what would cost more than in proportion to the record is an error
+// of the record, and what many use is not.
+func TestCostIsBounded(t *testing.T) {
+	items := []byte(`{"list": [` + strings.Repeat("1, ", 4_000) + `1], "text": "` + strings.Repeat("x", 12_000) + `"}`)
+	joined := `"x" == value` + strings.Repeat(" + value", 400)
+	for text, want := range map[string]string{
+		`any(json.list, value contains "none")`:            "costs too much",
+		`any(json.list, json.list == [#])`:                 "",
+		`any(json.list, json.list == json.list && # == 2)`: "costs too much",
+		`any(json.list, # in json.list && # == 2)`:         "",
+		`any(json.list, 2 in json.list)`:                   "costs too much",
+		`any(json.list, lower(json.text) == "")`:           "too much text",
+		`any(json.list, [#, #, #] == [2])`:                 "",
+		joined:                                             "too much text",
+		`lower(value) contains "a" || upper(value) contains "b" || lower(value) contains "c"`: "",
+		`count(json.list, # >= 1 && # <= 2 && # != 3) == 4001`:                               "",
+	} {
+		f, err := Compile(text)
+		if err != nil {
+			t.Errorf("%.60s: %v", text, err)
+			continue
+		}
+		_, err = f.Match("t", 0, &record.Record{Value: items})
+		if (want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%.60s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestErrorsKeepTheRecordToThemselves: they end in logs, and in states that more
+// people see than may read the topic.
+func TestErrorsKeepTheRecordToThemselves(t *testing.T) {
+	r := &record.Record{Key: []byte("secret"), Value: []byte(`{"a": "secret", "b": {"secret": ["secret"]}}`)}
+	for _, text := range []string{
+		`int(key) == 1`, `float(json.a) == 1`, `json.a > 1`, `json.b > 1`, `json.b.secret[2] == 1`, `json.a + 1 == 2`, `-json.a == 1`, `lower(json.b) == ""`, `json.a`,
+		`json.a.x == 1`, `any(json.b, true)`, `key in json.a`, `json.b.secret["x"] == 1`, `json.a && true`,
+	} {
+		f, err := Compile(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if _, err = f.Match("t", 0, r); err == nil || strings.Contains(strings.ReplaceAll(err.Error(), ".secret", ""), "secret") {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 }

@@ -1,0 +1,248 @@
+package filter
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/expr-lang/expr/parser/lexer"
+)
+
+// function is one that looks at one value, or two texts.
+type function struct {
+	takes []set // by argument
+	least int   // how many of them are needed
+	gives kind  // dynamic: what it was given
+	call  func(e *event, t lexer.Token, a, b value) (value, error)
+}
+
+// loops are the functions that go through a list.
+var loops = []string{"all", "any", "none", "one", "count"}
+
+// functions are the others. Those that expr has besides make more of what they are
+// given, or know the time.
+var functions = map[string]function{
+	"len":         {takes: []set{setOf(text, list, object, headers)}, least: 1, gives: integer, call: length},
+	"type":        {takes: []set{^set(0)}, least: 1, gives: text, call: func(_ *event, _ lexer.Token, a, _ value) (value, error) { return ofText(a.kind.String()), nil }},
+	"abs":         {takes: []set{numbers}, least: 1, gives: dynamic, call: absolute},
+	"int":         {takes: []set{numbers | setOf(text)}, least: 1, gives: integer, call: toInt},
+	"float":       {takes: []set{numbers | setOf(text)}, least: 1, gives: float, call: toFloat},
+	"string":      {takes: []set{numbers | setOf(null, boolean, text)}, least: 1, gives: text, call: toText},
+	"lower":       {takes: []set{setOf(text)}, least: 1, gives: text, call: making(strings.ToLower)},
+	"upper":       {takes: []set{setOf(text)}, least: 1, gives: text, call: making(strings.ToUpper)},
+	"trim":        {takes: []set{setOf(text), setOf(text)}, least: 1, gives: text, call: trim},
+	"trimPrefix":  {takes: []set{setOf(text), setOf(text)}, least: 1, gives: text, call: cutting(strings.TrimPrefix)},
+	"trimSuffix":  {takes: []set{setOf(text), setOf(text)}, least: 1, gives: text, call: cutting(strings.TrimSuffix)},
+	"indexOf":     {takes: []set{setOf(text), setOf(text)}, least: 2, gives: integer, call: finding(strings.Index)},
+	"lastIndexOf": {takes: []set{setOf(text), setOf(text)}, least: 2, gives: integer, call: finding(strings.LastIndex)},
+}
+
+func functionNames() string {
+	names := slices.Clone(loops)
+	for name := range functions {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// apply builds the call of a function.
+func (p *parser) apply(t lexer.Token, args []node) node {
+	f := functions[t.Value]
+	if len(args) < f.least || len(args) > len(f.takes) {
+		return p.refuse(t.From, "%s wants %d to %d arguments, not %d", t.Value, f.least, len(f.takes), len(args))
+	}
+	for i, arg := range args {
+		p.may(t, arg, f.takes[i])
+	}
+	gives := f.gives
+	if gives == dynamic {
+		gives = args[0].kind
+	}
+	return p.build(node{at: t.From, kind: gives, eval: func(e *event) (value, error) {
+		var given [2]value
+		for i, arg := range args {
+			v, err := arg.eval(e)
+			if err == nil {
+				err = must(t, v, f.takes[i])
+			}
+			if err != nil {
+				return value{}, err
+			}
+			given[i] = v
+		}
+		return f.call(e, t, given[0], given[1])
+	}})
+}
+
+// length counts the characters of a text.
+func length(e *event, _ lexer.Token, a, _ value) (value, error) {
+	switch a.kind {
+	case text:
+		e.look(len(a.text))
+		return ofInt(int64(utf8.RuneCountInString(a.text))), nil
+	case list:
+		return ofInt(int64(len(a.list()))), nil
+	case object:
+		return ofInt(int64(len(a.members()))), nil
+	default:
+		e.look(len(e.record.Headers))
+		keys := make(map[string]struct{}, len(e.record.Headers))
+		for _, h := range e.record.Headers {
+			keys[h.Key] = struct{}{}
+		}
+		return ofInt(int64(len(keys))), nil
+	}
+}
+
+func absolute(_ *event, _ lexer.Token, a, _ value) (value, error) {
+	switch {
+	case a.kind == float:
+		return ofFloat(math.Abs(a.float())), nil
+	case a.int() < 0:
+		return ofInt(-a.int()), nil
+	default:
+		return a, nil
+	}
+}
+
+func toInt(e *event, t lexer.Token, a, _ value) (value, error) {
+	switch a.kind {
+	case integer:
+		return a, nil
+	case float:
+		if f := a.float(); f >= -1<<63 && f < 1<<63 {
+			return ofInt(int64(f)), nil
+		}
+		return value{}, faultAt(t.From, "the number has no place in 64 bits")
+	default:
+		e.look(len(a.text))
+		n, err := strconv.ParseInt(a.text, 10, 64)
+		if err != nil {
+			return value{}, faultAt(t.From, "the text is no whole number of 64 bits")
+		}
+		return ofInt(n), nil
+	}
+}
+
+func toFloat(e *event, t lexer.Token, a, _ value) (value, error) {
+	if a.kind != text {
+		return ofFloat(a.float()), nil
+	}
+	e.look(len(a.text))
+	f, err := strconv.ParseFloat(a.text, 64)
+	if err != nil {
+		return value{}, faultAt(t.From, "the text is no number")
+	}
+	return ofFloat(f), nil
+}
+
+func toText(_ *event, _ lexer.Token, a, _ value) (value, error) {
+	switch a.kind {
+	case null:
+		return ofText("<nil>"), nil
+	case boolean:
+		return ofText(strconv.FormatBool(a.truth())), nil
+	case integer:
+		return ofText(strconv.FormatInt(a.int(), 10)), nil
+	case float:
+		f := a.float()
+		if size := math.Abs(f); f == 0 || size >= 1e-4 && size < 1e21 {
+			return ofText(strconv.FormatFloat(f, 'f', -1, 64)), nil
+		}
+		return ofText(strconv.FormatFloat(f, 'g', -1, 64)), nil
+	default:
+		return a, nil
+	}
+}
+
+// making is a function that makes a text of a text.
+func making(f func(string) string) func(*event, lexer.Token, value, value) (value, error) {
+	return func(e *event, t lexer.Token, a, _ value) (value, error) {
+		if err := e.make(t.From, len(a.text)); err != nil {
+			return value{}, err
+		}
+		return ofText(f(a.text)), nil
+	}
+}
+
+// cutting is a function that takes a part off a text, a space if none is given.
+func cutting(f func(string, string) string) func(*event, lexer.Token, value, value) (value, error) {
+	return func(_ *event, _ lexer.Token, a, b value) (value, error) {
+		if b.kind != text {
+			b.text = " "
+		}
+		return ofText(f(a.text, b.text)), nil
+	}
+}
+
+// trim takes spaces off both ends, or those characters that are given.
+func trim(e *event, _ lexer.Token, a, b value) (value, error) {
+	e.look(len(a.text))
+	if b.kind != text {
+		return ofText(strings.TrimSpace(a.text)), nil
+	}
+	return ofText(strings.Trim(a.text, b.text)), nil
+}
+
+// finding is a function that says at which byte of a text another one is, or -1.
+func finding(f func(string, string) int) func(*event, lexer.Token, value, value) (value, error) {
+	return func(e *event, _ lexer.Token, a, b value) (value, error) {
+		e.look(len(a.text))
+		return ofInt(int64(f(a.text, b.text))), nil
+	}
+}
+
+// goThrough builds a function that asks a predicate, of so many nodes, about the
+// items of a list.
+func (p *parser) goThrough(t lexer.Token, over, predicate node, nodes int) node {
+	lists, want := setOf(list), setOf(boolean)
+	_ = p.may(t, over, lists) && p.may(t, predicate, want)
+	gives := boolean
+	if t.Value == "count" {
+		gives = integer
+	}
+	return p.build(node{at: t.From, kind: gives, eval: func(e *event) (value, error) {
+		v, err := over.eval(e)
+		if err == nil {
+			err = must(t, v, lists)
+		}
+		if err != nil {
+			return value{}, err
+		}
+		defer func() { e.item = value{} }()
+		items, yes := v.list(), 0
+		for i, item := range items {
+			e.item = of(item)
+			answer, err := predicate.eval(e)
+			if err == nil {
+				err = must(t, answer, want)
+			}
+			if err == nil {
+				err = e.round(t.From, nodes)
+			}
+			if err != nil {
+				return value{}, err
+			}
+			if answer.truth() {
+				yes++
+			}
+			switch {
+			case t.Value == "any" && yes == 1, t.Value == "none" && yes == 1, t.Value == "one" && yes == 2, t.Value == "all" && yes <= i:
+				return ofBool(t.Value == "any"), nil
+			}
+		}
+		switch t.Value {
+		case "count":
+			return ofInt(int64(yes)), nil
+		case "any":
+			return ofBool(false), nil
+		case "one":
+			return ofBool(yes == 1), nil
+		default: // all, none: nothing speaks against it
+			return ofBool(true), nil
+		}
+	}})
+}
