@@ -135,7 +135,7 @@ func TestCostIsBounded(t *testing.T) {
 		`any(json.list, [#, #, #] == [2])`:                 "",
 		joined:                                             "too much text",
 		`lower(value) contains "a" || upper(value) contains "b" || lower(value) contains "c"`: "",
-		`count(json.list, # >= 1 && # <= 2 && # != 3) == 4001`:                               "",
+		`count(json.list, # >= 1 && # <= 2 && # != 3) == 4001`:                                "",
 	} {
 		f, err := Compile(text)
 		if err != nil {
