@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build test race lint fuzz damage frames chaos-mirror interop-mirror mutants bench-mirror bench-broker hostile-broker full-disk demo schema interop interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean
+.PHONY: help build test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants bench-mirror bench-broker hostile-broker full-disk demo schema interop interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -43,6 +43,10 @@ bench-broker: ## the bundled broker beside Apache Kafka: throughput, latency, pr
 
 hostile-broker: ## 2,000 slow, silent, greedy and deaf clients against the bundled broker for a minute, beside honest ones
 	@$(timed) $(GO) test ./broker -count=1 -timeout 10m -v -run TestHostileClients -hostile 2000 -hostile-for 60s
+
+SCHEDULES ?= 5000
+sim: ## the control plane in virtual time: SCHEDULES seeds (default 5000) from SEED of lost leaders, dead, slow and paused nodes, partitions, jumping clocks; SEED=n SCHEDULES=1 plays one again
+	@$(timed) $(GO) test ./cluster -count=1 -timeout 120m -v -run 'TestSimulation$$' -sim.seed $(SEED) -sim.schedules $(SCHEDULES)
 
 CHAOS_KILLS ?= 210
 CHAOS_RATE ?= 20

@@ -53,7 +53,8 @@ type Config struct {
 	IncarnationTimeout time.Duration
 	// LeaderGrace is how long a new leader waits for heartbeats before it ends the
 	// incarnations of those who have sent none, and before it hands out free work
-	// although members are missing.
+	// although members are missing. One that leadership was handed to waits for
+	// SessionLease.
 	LeaderGrace time.Duration
 	// ElectionTimeout is how long a node waits for its leader before it stands for
 	// election: between once and twice this value.
@@ -84,7 +85,8 @@ type Config struct {
 // the leader heard it. When the leader changes, 1.5 after it sent, against 0.4 +
 // 1.1: the leader answers a heartbeat only when it has just heard a majority,
 // which then elects nobody for 0.4 (ElectionTimeout), and a new leader ends
-// nothing for 1.1 (LeaderGrace). A heartbeat every 0.25, given up after 0.5 or
+// nothing for 1.1 (LeaderGrace). A leadership that is handed over begins at once:
+// the new leader, which has just heard the old one, ends nothing for 1.5. A heartbeat every 0.25, given up after 0.5 or
 // when there is another leader, leaves a lease of at least 1.25 for an election.
 func DefaultConfig() Config {
 	return Config{

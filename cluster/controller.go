@@ -26,12 +26,15 @@ type report struct {
 	works       []WorkStatus
 }
 
-// newController begins a leadership over the members of s at now.
-func newController(cfg *Config, s *State, fleetID string, now time.Time) *controller {
+// newController begins a leadership over the members of s at now, so long after
+// this node heard the leader before it. A leader that hands over answers
+// heartbeats until then, and the sessions that they renewed are waited for.
+func newController(cfg *Config, s *State, fleetID string, now time.Time, contact time.Duration) *controller {
+	grace := max(cfg.LeaderGrace, cfg.SessionLease-contact)
 	return &controller{
 		cfg:     cfg,
 		fleetID: fleetID,
-		leases:  newLeases(s.Members, now, cfg.LeaderGrace, cfg.IncarnationTimeout),
+		leases:  newLeases(s.Members, now, grace, cfg.IncarnationTimeout),
 		reports: make(map[string]report),
 	}
 }

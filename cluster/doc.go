@@ -71,6 +71,15 @@
 // [Node.Run] owns all: raft, heartbeats, and the feeding of the one open session.
 // [Open] starts none. Sessions have none of their own.
 //
+// # How it is tested
+//
+// What a leader and a session decide is in types without clock and I/O: State,
+// controller, leases, pulse, tenure. A node runs them over raft; the simulation
+// (sim_*_test.go, make sim) runs the same ones in virtual time over a model of an
+// ordered log, with nodes that die, sleep and are cut off, clocks that jump, and a
+// destination that refuses fenced producers and nothing else. A seed gives the same
+// run again.
+//
 // # What is left out
 //
 // Joining by token: nodes get certificates from the fleet's authority, and that

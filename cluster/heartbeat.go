@@ -93,8 +93,8 @@ type pulse struct {
 }
 
 // next returns the heartbeat to send to the leader at now, if there is one to send
-// it to and one that would answer. The node is registered if the fleet has it as a
-// member, incarnation is that of its session or 0, and report is its works, and
+// it to and one that would answer. The node is registered if the fleet has, or had,
+// it as a member, incarnation is that of its session or 0, and report is its works, and
 // whether they have not been sent before.
 func (p *pulse) next(node string, registered bool, incarnation uint64, report func() ([]WorkStatus, bool), now time.Time) (hb heartbeat, ok bool) {
 	if p.leader == "" || !registered && p.reportedTo == "" {
@@ -141,6 +141,7 @@ func (b *beater) beat(ctx context.Context) (removed bool, err error) {
 		incarnation, report = s.incarnation, s.report
 	}
 	_, registered := n.State().Members[n.cfg.Name]
+	registered = registered || n.registered.Load()
 	sent := time.Now()
 	hb, ok := b.next(n.cfg.Name, registered, incarnation, report, sent)
 	if !ok {

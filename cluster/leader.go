@@ -28,7 +28,7 @@ type leader struct {
 
 // lead runs while this node leads.
 func (n *Node) lead(ctx context.Context) error {
-	l := &leader{node: n, controller: newController(&n.cfg, n.State(), uuid.NewString(), time.Now())}
+	l := &leader{node: n, controller: newController(&n.cfg, n.State(), uuid.NewString(), time.Now(), n.raft.SinceContact())}
 	n.leading.Store(l)
 	defer n.leading.Store(nil)
 	poke(n.beatNow)
@@ -66,7 +66,7 @@ func (l *leader) run(ctx context.Context) {
 func (l *leader) propose(ctx context.Context, c Command) {
 	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
 	defer cancel()
-	if _, err := l.node.propose(ctx, c); err != nil && !errors.Is(err, context.Canceled) {
+	if err := l.node.proposeLeading(ctx, c); err != nil && !errors.Is(err, context.Canceled) {
 		l.node.log.Warn("leader's proposal", "command", c.kind(), "error", err)
 		select {
 		case <-time.After(leadTick):

@@ -27,6 +27,9 @@ type Node struct {
 	beatNow chan struct{}          // asks for a heartbeat at once
 	feedNow chan struct{}          // asks for the session to be fed
 	stopped chan struct{}          // closed when Run is over
+	// registered: the fleet has had it as a member. If it has not any more, a
+	// heartbeat will say so.
+	registered atomic.Bool
 
 	mu       sync.Mutex
 	session  *Session // the open one, or nil
@@ -107,6 +110,9 @@ func (n *Node) register(ctx context.Context) error {
 	}
 	for {
 		_, err := n.propose(ctx, &want)
+		if err == nil {
+			n.registered.Store(true)
+		}
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
@@ -183,15 +189,33 @@ func (n *Node) propose(ctx context.Context, c Command) (Result, error) {
 			case <-ctx.Done():
 			}
 		}
-		if err != nil {
-			return Result{}, fmt.Errorf("propose %s: %w", c.kind(), err)
-		}
-		var r result
-		if err := json.Unmarshal(applied.Result, &r); err != nil {
-			return Result{}, fmt.Errorf("result of %s: %w", c.kind(), err)
-		}
-		return Result{Revision: applied.Index, Number: r.Number}, r.Refusal.err()
+		return resultOf(c, applied, err)
 	}
+}
+
+// proposeLeading proposes what this node has decided as the leader, while it is. It
+// must not reach a later leader: one that slept takes for silent whom it could not
+// hear.
+func (n *Node) proposeLeading(ctx context.Context, c Command) error {
+	b, err := encodeCommand(c)
+	if err != nil {
+		return err
+	}
+	applied, err := n.raft.ApplyLeading(ctx, b)
+	_, err = resultOf(c, applied, err)
+	return err
+}
+
+// resultOf turns the outcome of a command into its result.
+func resultOf(c Command, applied raftnode.Applied, err error) (Result, error) {
+	if err != nil {
+		return Result{}, fmt.Errorf("propose %s: %w", c.kind(), err)
+	}
+	var r result
+	if err := json.Unmarshal(applied.Result, &r); err != nil {
+		return Result{}, fmt.Errorf("result of %s: %w", c.kind(), err)
+	}
+	return Result{Revision: applied.Index, Number: r.Number}, r.Refusal.err()
 }
 
 // proposeAgain reports whether a command whose outcome is an error is to be proposed

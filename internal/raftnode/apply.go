@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -52,6 +53,23 @@ func (n *Node) Apply(ctx context.Context, command []byte) (Applied, error) {
 	return a, nil
 }
 
+// ApplyLeading is Apply for what this node has decided as the leader: it is applied
+// while it leads, or not at all. ErrNoLeader says that it does not lead.
+func (n *Node) ApplyLeading(ctx context.Context, command []byte) (Applied, error) {
+	if len(command) > MaxCommand {
+		return Applied{}, fmt.Errorf("%w: %d bytes, at most %d", ErrRefused, len(command), MaxCommand)
+	}
+	r, err := n.wait(ctx)
+	if err != nil {
+		return Applied{}, err
+	}
+	a, err := n.applyHere(r, command)
+	if errors.Is(err, errNotLeader) {
+		err = fmt.Errorf("%w: %w", ErrNoLeader, err)
+	}
+	return a, err
+}
+
 // Barrier returns when this node's replica holds everything that the group had
 // acknowledged before the call: what is read after it is linearizable.
 func (n *Node) Barrier(ctx context.Context) error {
@@ -82,6 +100,17 @@ func (n *Node) VerifyLeader(ctx context.Context) error {
 		return fmt.Errorf("verify leadership: %w", err)
 	}
 	return nil
+}
+
+// SinceContact returns how long ago this node heard its leader; of a node that
+// leads, the leader before it. It is long for one that never heard any.
+func (n *Node) SinceContact() time.Duration {
+	select {
+	case <-n.ready:
+		return time.Since(n.raft.LastContact())
+	default:
+		return math.MaxInt64
+	}
 }
 
 // errNotLeader says that nothing happened because this node does not lead, or

@@ -219,8 +219,14 @@ func (n *Node) post(ctx context.Context, addr, path string, body []byte) (*http.
 	return resp, nil, fmt.Errorf("%w: %s: %s", kind, addr, text)
 }
 
-// atLeader sends a request to whom this node takes for the leader.
+// atLeader sends a request to whom this node takes for the leader. One that has
+// been replaced and cannot say so, because it sleeps or is cut off, is not waited
+// for: its connection may stay open for minutes.
 func (n *Node) atLeader(ctx context.Context, r *raft.Raft, path string, body []byte) (index uint64, answer []byte, err error) {
+	_, until := n.Following()
+	ctx, cancel := context.WithTimeout(ctx, 5*n.cfg.RPCTimeout)
+	defer cancel()
+	defer context.AfterFunc(until, func() { time.AfterFunc(n.cfg.HeartbeatTimeout, cancel) })()
 	addr, _ := r.LeaderWithID()
 	if addr == "" {
 		return 0, nil, errNotLeader
