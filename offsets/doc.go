@@ -16,7 +16,8 @@
 //   - Where two flows copy a pair of partitions to each other no exact image need
 //     exist. The answer is the lowest offset that skips nothing, with the number
 //     of records that are read again. So it is where a third partition is copied into
-//     both, as in a mesh, and for a group that reads several sources of one topic.
+//     both, as in a mesh, where records come back over others, as in a ring, and for a
+//     group that reads several sources of one topic.
 //   - It never guesses. Where a page of the ledger is missing, or two entries
 //     contradict each other, the offsets concerned are unknown, and the answer
 //     says because of what.

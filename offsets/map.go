@@ -3,6 +3,7 @@ package offsets
 import (
 	"fmt"
 	"iter"
+	"time"
 
 	"github.com/waybillhq/waybill/internal/ledger"
 )
@@ -24,11 +25,15 @@ type Map struct {
 	faults []Fault
 	doubt  string // why the ledger may have lost what the copy did last
 
-	sourceEpoch      int32 // the source's leader epoch as of the last hop, -1
-	destinationEpoch int32 // the destination's as of the last run, -1
-	marked           bool  // the last run was written in a transaction, so a marker follows it
-	unmarked         bool  // and some run was not
-	epochs           []SourceEpoch
+	sourceEpoch      int32     // the source's leader epoch as of the last hop, -1
+	destinationEpoch int32     // the destination's as of the last run, -1
+	marked           bool      // the last run was written in a transaction, so a marker follows it
+	ranAt            time.Time // of the hop that had the last run
+	// unmarked says that a hole of one offset between runs need not be a marker: there
+	// was a run without a transaction, or somebody else's record within one.
+	unmarked bool
+	notLocal bool // records were left out because they were not born at the source
+	epochs   []SourceEpoch
 }
 
 // SourceEpoch says that a copy's source offsets from Start on, up to the next one,
@@ -144,7 +149,8 @@ func (m *Map) applyHop(h *ledger.Hop) bool {
 	if len(h.Runs) > 0 {
 		m.destinationEpoch = h.DestinationLeaderEpoch
 		m.marked = m.begin != nil && m.begin.Lane != "" && !m.begin.Plain()
-		m.unmarked = m.unmarked || !m.marked
+		m.unmarked = m.unmarked || !m.marked || m.broken(h)
+		m.ranAt = h.At
 	}
 	m.learnEpoch(h)
 	from := m.Next()
@@ -166,9 +172,26 @@ func (m *Map) applyHop(h *ledger.Hop) bool {
 		if t.run() && t.count > 0 {
 			m.routes.note(t.dest, h, run)
 		}
+		m.notLocal = m.notLocal || t.reason == ledger.NotLocal
 		m.tiles.add(t)
 	}
 	return true
+}
+
+// broken says that records which others wrote lie within a hop's transaction. Hops of
+// one transaction are of one time.
+func (m *Map) broken(h *ledger.Hop) bool {
+	end := m.DestinationNext()
+	if !h.At.Equal(m.ranAt) {
+		end = -1
+	}
+	for _, r := range h.Runs {
+		if end >= 0 && r.Destination != end {
+			return true
+		}
+		end = r.Destination + r.Count
+	}
+	return false
 }
 
 // hopTiles yields a hop's runs and gaps in the order of their source offsets, each
@@ -201,7 +224,9 @@ func (m *Map) applyRetraction(r *ledger.Retraction) bool {
 	if r.Source > m.Next() {
 		m.hole(r.Source, fmt.Sprintf("a retraction goes on from offset %d, the ledger ends at %d", r.Source, m.Next()))
 	}
-	if r.Lost == ledger.LostAtSource {
+	if r.Lost == ledger.LostAtDestination {
+		m.marked, m.unmarked = false, true // a marker may be lost, too
+	} else {
 		for _, t := range m.tiles.fromSource(r.Source) {
 			if skip := max(0, r.Source-t.source); t.run() {
 				m.routes.orphans = append(m.routes.orphans, orphan{t.dest + skip, t.destEnd()})

@@ -397,6 +397,12 @@ func (ms *Maps) Route(from, to ledger.End) Route {
 func (ms *Maps) route(from, to ledger.End) Route {
 	there := ledger.CopyID{Source: from, Destination: to}.Key()
 	r := Route{There: ms.view(there), Back: ms.view(ledger.CopyID{Source: to, Destination: from}.Key())}
+	switch {
+	case r.There != nil && r.Back == nil:
+		r.Back = ms.chain(to, from)
+	case r.There == nil && r.Back != nil:
+		r.There = ms.chain(from, to)
+	}
 	for _, key := range ms.into[to] {
 		if key == there {
 			continue

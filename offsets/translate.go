@@ -162,13 +162,13 @@ func (r Route) Translate(x int64, there Bounds) Result {
 // mix makes an answer one for a reader of several copies into the partition where it
 // lies: the lowest offset that skips nothing of any, with what is read again of all.
 func (r Route) mix(x int64, res Result, floor int64) Result {
-	all := r.Shares
+	all := slices.Clone(r.Shares)
 	for _, t := range r.Thirds {
 		unread, why := t.Here.unreadSource(x)
 		if why != "" {
 			return none(Unknown, why)
 		}
-		all = append(all[:len(all):len(all)], Share{t.There, unread})
+		all = append(all, Share{t.There, unread})
 	}
 	first, end := int64(math.MaxInt64), res.Offset
 	if r.There == nil || r.Back != nil {
@@ -197,8 +197,12 @@ func (r Route) mix(x int64, res Result, floor int64) Result {
 	if r.Back != nil {
 		res.Reread += r.Back.readFrom(res.Offset, x)
 	}
-	for _, s := range all {
-		res.Reread += s.Copy.readBefore(s.At, res.Offset)
+	for i, s := range all {
+		if i < len(r.Shares) {
+			res.Reread += s.Copy.readBefore(s.At, res.Offset)
+		} else {
+			res.Reread += s.Copy.readOver(r.Thirds[i-len(r.Shares)].Here, s.At, res.Offset)
+		}
 	}
 	res.Exact = res.Reread == 0 && res.Skipped == 0
 	if res.Reread > 0 {
@@ -333,7 +337,13 @@ func (r Route) both(x int64) Result {
 	if why != "" {
 		return none(Unknown, why)
 	}
-	born = r.There.pastCopies(born)
+	for from := int64(-1); from != born; {
+		from = born
+		born = r.There.pastCopies(born)
+		for _, t := range r.Thirds {
+			born = t.There.pastCopies(born) // see mix
+		}
+	}
 	copied := int64(math.MaxInt64)
 	if first, ok := r.There.firstCopy(x); ok {
 		copied = first
@@ -394,15 +404,19 @@ func (m *Map) firstCopy(x int64) (int64, bool) {
 }
 
 // pastCopies is the first destination offset at or above y that the copy did not
-// write: what it wrote was not born there.
+// write: what it wrote was not born there. The markers of its transactions are its own.
 func (m *Map) pastCopies(y int64) int64 {
-	for _, t := range m.tiles.fromDest(y) {
-		if t.run() {
-			if t.dest > y {
-				break
-			}
-			y = t.destEnd()
+	for e, t := range m.tiles.fromDest(y) {
+		if !t.run() {
+			continue
 		}
+		if !m.unmarked && y == e.dest && e.runEnd >= 0 && t.dest == y+1 {
+			y = t.dest // nothing but a marker fits between
+		}
+		if t.dest > y {
+			break
+		}
+		y = t.destEnd()
 	}
 	return y
 }
@@ -418,6 +432,35 @@ func (m *Map) readBefore(x, y int64) int64 {
 		if t.run() {
 			from := t.source + max(0, y-t.dest)
 			n += max(0, min(t.end(), x)-from)
+		}
+	}
+	return n
+}
+
+// readOver is readBefore of those records only that came to another place, too: of
+// what the cleaner removed before nothing was read there.
+func (m *Map) readOver(here *Map, x, y int64) int64 {
+	var n int64
+	for _, t := range m.tiles.fromDest(y) {
+		if t.source >= x {
+			break
+		}
+		if t.run() {
+			n += here.copied(t.source+max(0, y-t.dest), min(t.end(), x))
+		}
+	}
+	return n
+}
+
+// copied counts the records in [from, to) that have copies.
+func (m *Map) copied(from, to int64) int64 {
+	var n int64
+	for _, t := range m.tiles.fromSource(from) {
+		if t.source >= to {
+			break
+		}
+		if t.run() {
+			n += min(t.end(), to) - max(t.source, from)
 		}
 	}
 	return n
@@ -476,6 +519,9 @@ func (r Route) Stranded(x, end int64) int64 {
 // Further are other copies into the partition where the answer lies, of which nothing
 // is known of how far the reader has read them at their sources.
 func (r Route) Further() (further []*Map) {
+	if r.Back != nil && !r.Back.notLocal {
+		return nil // what they bring goes on to where the position is known
+	}
 	for _, o := range r.Others {
 		if !slices.ContainsFunc(r.Shares, func(s Share) bool { return s.Copy == o }) &&
 			!slices.ContainsFunc(r.Thirds, func(t Third) bool { return t.There == o }) {

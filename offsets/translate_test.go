@@ -1,8 +1,11 @@
 package offsets
 
 import (
+	"fmt"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/ledger/tail"
@@ -23,7 +26,7 @@ func begin(epoch uint64, resume int64) *ledger.Begin {
 // hop tiles from an offset on: positive counts are runs, given as pairs of
 // count and destination; gaps are pairs of count and minus the reason.
 func hop(epoch uint64, from int64, pairs ...int64) *ledger.Hop {
-	h := &ledger.Hop{Copy: testCopy.Key(), Epoch: epoch, From: from, Next: from}
+	h := &ledger.Hop{Copy: testCopy.Key(), Epoch: epoch, From: from, Next: from, At: time.UnixMilli(1 + from)}
 	for i := 0; i < len(pairs); i += 2 {
 		count, dest := pairs[i], pairs[i+1]
 		if dest < 0 {
@@ -226,19 +229,42 @@ func TestGaps(t *testing.T) {
 	}
 }
 
+// BenchmarkTranslate shows what a map costs by the number of its runs: memory, the
+// fold, an answer either way. Records do not count: a run has a hundred, or a million.
 func BenchmarkTranslate(b *testing.B) {
-	m := fold(begin(1, 0))
-	for i := range int64(1_000_000) {
-		m.Apply(hop(1, i*100, 100, i*101))
-	}
-	b.ReportMetric(float64(m.Tiles()), "tiles")
-	x := int64(0)
-	for b.Loop() {
-		x = (x + 7_777_777) % 100_000_000
-		if r := (Route{There: m}).Translate(x, AnyBounds); !r.Exact {
-			b.Fatal(r)
+	for _, runs := range []int64{1_000, 10_000, 100_000, 1_000_000} {
+		for _, records := range []int64{100, 1_000_000} {
+			b.Run(fmt.Sprintf("runs=%d/records=%d", runs, runs*records), func(b *testing.B) {
+				before, began := heap(), time.Now()
+				m := fold(begin(1, 0))
+				for i := range runs {
+					m.Apply(hop(1, i*records, records, i*(records+1)))
+				}
+				folded := time.Since(began)
+				if int64(m.Tiles()) != runs {
+					b.Fatalf("got %d tiles", m.Tiles())
+				}
+				size := heap() - before
+				x := int64(0)
+				for b.Loop() {
+					x = (x + 7_777_777) % (runs * records)
+					there := Route{There: m}.Translate(x, AnyBounds)
+					if back := (Route{Back: m}).Translate(there.Offset, AnyBounds); !there.Exact || back.Offset != x {
+						b.Fatal(there, back)
+					}
+				}
+				b.ReportMetric(float64(size)/float64(runs), "bytes/run")
+				b.ReportMetric(float64(folded.Nanoseconds())/float64(runs), "ns/fold")
+			})
 		}
 	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return s.HeapAlloc
 }
 
 // TestTranslateInAMesh: what a third cluster sent to both sides is not skipped, though
@@ -288,6 +314,10 @@ func TestStranded(t *testing.T) {
 		if got := (Route{Back: plain}).Stranded(int64(x), 10); got != want.plain {
 			t.Errorf("from %d, without markers: got %d, want %d", x, got, want.plain)
 		}
+	}
+	within := fold(begin(1, 0), hop(1, 0, 1, 2, 1, 4, 1, 8)) // of one transaction, so 3 is somebody else's record
+	if got := (Route{Back: within}).Stranded(3, 8); got != 4 {
+		t.Errorf("within a transaction: got %d, want 4", got)
 	}
 	if got := (Route{Back: m}).Stranded(9, 14); got != 4 {
 		t.Errorf("behind the last: got %d, want 4", got)

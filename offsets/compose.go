@@ -1,0 +1,114 @@
+package offsets
+
+import "github.com/waybillhq/waybill/internal/ledger"
+
+// maxChain bounds how many copies a record is followed over: longer rings have not
+// been seen.
+const maxChain = 6
+
+// compose is the map of what went by one copy and then by the next, as if there were
+// a copy from the first one's source to the second one's destination. It costs a walk
+// over both.
+func compose(first, second *Map) *Map {
+	m := NewMap()
+	m.id = ledger.CopyID{Source: first.id.Source, Destination: second.id.Destination}
+	if !first.Began() || !second.Began() {
+		return m
+	}
+	begin := *first.begin
+	begin.Copy = m.id
+	m.begin, m.start, m.tiles = &begin, first.start, newTiles(first.start)
+	m.notLocal = first.notLocal || second.notLocal
+	m.unmarked = true // records lie between that did not come by the first copy
+	m.doubt = first.doubt
+	if m.doubt == "" {
+		m.doubt = second.doubt
+	}
+	for _, t := range first.tiles.from(0) {
+		if !t.run() {
+			m.addGap(t.source, t.count, t.reason, first)
+			continue
+		}
+		if at := second.through(m, t); at < t.end() {
+			break // what comes behind it has not gone on yet
+		}
+	}
+	return m
+}
+
+// through adds to a composed map where the records of a run of the copy before have
+// gone on to, and returns the source offset of the first that has not.
+func (m *Map) through(to *Map, run tile) int64 {
+	at := run.source
+	if before := min(m.start, run.destEnd()) - run.dest; before > 0 {
+		to.addGap(at, before, ledger.NotAsked, m)
+		at += before
+	}
+	for _, t := range m.tiles.fromSource(run.dest + at - run.source) {
+		from := run.dest + at - run.source
+		if at == run.end() || t.source > from {
+			break
+		}
+		n := min(t.end()-from, run.end()-at)
+		if t.run() {
+			to.tiles.add(tile{source: at, count: n, dest: t.dest + from - t.source})
+		} else {
+			to.addGap(at, n, t.reason, m)
+		}
+		at += n
+	}
+	return at
+}
+
+// addGap adds a gap of a copy of which the map is composed, with why it is unknown.
+func (m *Map) addGap(source, count int64, reason ledger.Reason, of *Map) {
+	m.tiles.add(tile{source: source, count: count, reason: reason})
+	if reason == unknown {
+		m.fault(source, source+count, of.labels()+": the ledger is not certain")
+	}
+}
+
+func (m *Map) labels() string {
+	l := m.Labels()
+	return l.SourceCluster + "/" + l.SourceTopic + " to " + l.DestinationCluster + "/" + l.DestinationTopic
+}
+
+// chain is what went from one partition to another over others, as in a ring: the
+// shortest way that there is, nil if there is none or nothing goes that way. ms.mu is
+// held for writing.
+func (ms *Maps) chain(from, to ledger.End) *Map {
+	type step struct {
+		at   ledger.End
+		next *step // towards to
+		by   ledger.CopyKey
+	}
+	seen := map[ledger.End]bool{to: true}
+	for queue, depth := []*step{{at: to}}, 0; len(queue) > 0 && depth < maxChain; depth++ {
+		var further []*step
+		for _, s := range queue {
+			for _, key := range ms.into[s.at] {
+				source := ms.copies[key].m.ID().Source
+				if seen[source] {
+					continue
+				}
+				seen[source] = true
+				further = append(further, &step{source, s, key})
+			}
+		}
+		for _, s := range further {
+			if s.at != from {
+				continue
+			}
+			m := ms.view(s.by)
+			for s = s.next; s.at != to; s = s.next {
+				m = compose(m, ms.view(s.by))
+			}
+			if _, carried := m.firstCopy(0); !carried && m.notLocal {
+				return nil // each copies only what was born at its source
+			}
+			return m
+		}
+		queue = further
+	}
+	return nil
+}
