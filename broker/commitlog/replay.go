@@ -196,16 +196,13 @@ func (l *loader) read(base, from int64, file *file, size int64, cleaned bool) (s
 }
 
 // checkEpoch checks a batch's leader epoch, or learns the epochs from the batches
-// if there was no checkpoint.
+// if there was no checkpoint: then too they never fall.
 func (l *loader) checkEpoch(b record.Batch) error {
 	st := l.state
-	if l.found != nil {
-		return checkEpoch(b, st.Epochs, st.Start)
-	}
-	if b.LeaderEpoch() > st.Epochs.latest() {
+	if l.found == nil && b.LeaderEpoch() > st.Epochs.latest() {
 		st.Epochs = st.Epochs.assign(b.LeaderEpoch(), b.BaseOffset())
 	}
-	return nil
+	return checkEpoch(b, st.Epochs, st.Start)
 }
 
 func (l *loader) corrupt(pos int64, reason error) error {
