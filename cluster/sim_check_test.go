@@ -190,11 +190,17 @@ func (c *simChecker) handed(w Work, old, o Owner, after *State) {
 // "".
 func (c *simChecker) unwell() string {
 	s := c.sim
-	state := s.nodes[0].state
+	var state *State
 	for _, n := range s.nodes {
+		if n == s.gone {
+			continue
+		}
+		state = n.state
 		switch {
 		case n.session == nil || n.session.over || n.session.incarnation == 0:
 			return n.name + " has no session"
+		case s.gone != nil && !state.Ended(s.gone.name, state.Members[s.gone.name].Incarnation):
+			return s.gone.name + " is taken for alive"
 		case n.revision != c.latest || n.raft.commit != n.applied:
 			return fmt.Sprintf("%s is at revision %d of %d", n.name, n.revision, c.latest)
 		case !n.state.Members[n.name].usable():

@@ -102,7 +102,7 @@ func (r *simRaft) hasMajority() bool {
 			fresh++
 		}
 	}
-	return fresh >= r.majority()
+	return fresh >= r.majority() || r.n.sim.faults.answersAlone
 }
 
 // campaign asks whether it would be elected, and then to be. With force it does
@@ -252,7 +252,7 @@ func (r *simRaft) append(data []byte, done func(ok bool)) {
 	length, term := len(r.log), r.term
 	r.n.timer(r.n.sim.between(time.Millisecond, 5*time.Millisecond), func() {
 		if r.role == simLeader && r.term == term {
-			r.durable = length
+			r.durable = max(r.durable, length)
 			r.advance()
 		}
 	})

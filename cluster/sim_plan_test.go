@@ -31,12 +31,16 @@ var simKinds = map[string]int{
 	"topics": 8, "flow": 4, "delete": 2, "label": 4, "group": 4, "run": 4, "load": 4, "pin": 2, "stale": 3,
 }
 
-// simPlan chooses what happens in the first part of a schedule.
-func simPlan(seed uint64, nodes int, length time.Duration) []simAction {
+// simPlan chooses what happens in the first part of a schedule, of some kinds only
+// if there are any.
+func simPlan(seed uint64, nodes int, length time.Duration, only []string) []simAction {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	var kinds []string
 	for _, k := range sortedKeys(simKinds) {
 		for range simKinds[k] {
+			if len(only) > 0 && !slices.Contains(only, k) {
+				continue
+			}
 			kinds = append(kinds, k)
 		}
 	}
@@ -279,7 +283,7 @@ func (s *sim) heal() {
 // a late request has changed.
 func (s *sim) keepUp() {
 	for _, n := range s.nodes {
-		if !n.up {
+		if !n.up && n != s.gone {
 			n.start()
 		}
 	}

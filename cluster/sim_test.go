@@ -24,6 +24,10 @@ const (
 	// simRecovery is how long it may take to be well afterwards: a request that is
 	// under way to the destination may arrive 12 s late.
 	simRecovery = 30 * time.Second
+	// simTakeover is how long others may take to have the work of a node that has
+	// died, and to write for it: by the arithmetic of DefaultConfig, with a split vote
+	// and with what they need for lanes, fences and positions.
+	simTakeover = 6 * time.Second
 	// simQuiet is how long it must rest then: more than two looks at the load.
 	simQuiet = 12 * time.Second
 )
@@ -90,6 +94,35 @@ func (s *sim) play(plan []simAction) {
 		s.fail("the fleet was well and is not any more: %s", what)
 	}
 	s.check.final()
+	if s.failure == "" {
+		s.takeover()
+	}
+}
+
+// takeover ends a node for good: the others have its work soon.
+func (s *sim) takeover() {
+	victim := s.nodes[s.rnd.IntN(len(s.nodes))]
+	if victim.raft.voter && s.voters == 1 {
+		return // the fleet ends with it
+	}
+	leads := victim.raft.role == simLeader
+	s.gone = victim
+	victim.crash()
+	for began := s.now; s.failure == ""; {
+		s.run(s.now + 50*time.Millisecond)
+		what := s.check.unwell()
+		took := s.now - began
+		switch {
+		case what == "" && leads:
+			s.tookLeader = took
+			return
+		case what == "":
+			s.took = took
+			return
+		case took > simTakeover:
+			s.fail("%s after %s has died: %s", took, victim.name, what)
+		}
+	}
 }
 
 // recover waits until the fleet is well, and stays so for a second.
@@ -122,8 +155,8 @@ func simulate(seed uint64, plan []simAction, faults *simMutant, tracing bool) *s
 }
 
 // planOf is the whole plan of a seed.
-func planOf(seed uint64) []simAction {
-	return simPlan(seed, len(newSim(seed, new(simMutant), false).nodes), simDisorder)
+func planOf(seed uint64, only ...string) []simAction {
+	return simPlan(seed, len(newSim(seed, new(simMutant), false).nodes), simDisorder, only)
 }
 
 // shrink takes actions out of a plan as long as it still breaks a promise.
@@ -158,14 +191,14 @@ func explain(seed uint64, faults *simMutant) string {
 // its clocks. A failure prints its seed, which runs the same again.
 func TestSimulation(t *testing.T) {
 	total := make(map[string]int)
-	var worst, slowest time.Duration
+	var worst, slowest, took, tookLeader time.Duration
 	for seed := *simSeed; seed < *simSeed+uint64(*simSchedules); seed++ {
 		s := simulate(seed, planOf(seed), new(simMutant), false)
 		for what, n := range s.count {
 			total[what] += n
 		}
 		slowest = max(slowest, time.Duration(s.count["ms to be well again"])*time.Millisecond)
-		worst = max(worst, s.check.worst)
+		worst, took, tookLeader = max(worst, s.check.worst), max(took, s.took), max(tookLeader, s.tookLeader)
 		if s.failure != "" {
 			t.Fatal(explain(seed, new(simMutant)))
 		}
@@ -173,10 +206,18 @@ func TestSimulation(t *testing.T) {
 	delete(total, "ms to be well again")
 	var table strings.Builder
 	for _, what := range sortedKeys(total) {
-		fmt.Fprintf(&table, "  %-32s %9d\n", what, total[what])
+		fmt.Fprintf(&table, "  %-40s %8d\n", what, total[what])
 	}
-	t.Logf("%d schedules from seed %d, each %s of faults, then rest: all promises held\n%s  %-32s %9s\n  %-32s %9s", *simSchedules, *simSeed, simDisorder, table.String(),
-		"longest until all was well again", slowest, "longest without an owner", worst)
+	for _, row := range []struct {
+		what string
+		took time.Duration
+	}{
+		{"longest until all was well again", slowest}, {"longest without an owner, among faults", worst},
+		{"longest takeover of one that died", took}, {"longest takeover of a leader", tookLeader},
+	} {
+		fmt.Fprintf(&table, "  %-40s %8.1fs\n", row.what, row.took.Seconds())
+	}
+	t.Logf("%d schedules from seed %d, each %s of faults, then rest: all promises held\n%s", *simSchedules, *simSeed, simDisorder, table.String())
 }
 
 // A seed gives the same run again, event by event.

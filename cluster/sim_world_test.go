@@ -35,6 +35,9 @@ type sim struct {
 	stuck   float64        // share of requests to the destination that come late
 	healed  bool           // nothing is done to it any more
 
+	gone             *simNode      // the one that dies for good in the end
+	took, tookLeader time.Duration // until others had its work
+
 	failure string // the first promise that was broken
 	tracing bool
 	trace   []string
@@ -135,7 +138,7 @@ func (s *sim) cut(from, to *simNode) bool { return s.severed[[2]int{from.id, to.
 // other.
 func (s *sim) send(from, to *simNode, do func()) {
 	d := s.between(time.Millisecond, 15*time.Millisecond)
-	if s.rnd.IntN(50) == 0 {
+	if !s.healed && s.rnd.IntN(50) == 0 {
 		d = s.between(15*time.Millisecond, 700*time.Millisecond)
 	}
 	d += from.slow + to.slow
