@@ -212,8 +212,10 @@ func TestSimulation(t *testing.T) {
 		what string
 		took time.Duration
 	}{
-		{"longest until all was well again", slowest}, {"longest without an owner, among faults", worst},
-		{"longest takeover of one that died", took}, {"longest takeover of a leader", tookLeader},
+		{"longest until all was well again", slowest},
+		{"longest without an owner, among faults", worst},
+		{"longest takeover of one that died", took},
+		{"longest takeover of a leader", tookLeader},
 	} {
 		fmt.Fprintf(&table, "  %-40s %8.1fs\n", row.what, row.took.Seconds())
 	}
