@@ -14,6 +14,7 @@ import (
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
+// KAFKA-13255, KAFKA-14420: settings that were to be left alone were overwritten.
 func TestPlanConfigs(t *testing.T) {
 	type values = map[string]string
 	for name, c := range map[string]struct {

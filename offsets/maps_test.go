@@ -158,6 +158,7 @@ func TestWaive(t *testing.T) {
 	}
 }
 
+// KAFKA-12635: a position was answered for partitions of which nothing was known.
 func TestPositionNeedsTheLedger(t *testing.T) {
 	ms := NewMaps()
 	if _, err := ms.Position(t.Context(), "dst", testCopy); err == nil {

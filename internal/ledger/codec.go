@@ -89,7 +89,7 @@ func (e *Hop) appendRoutes(b []byte) []byte {
 	for _, route := range e.Routes {
 		b = binary.AppendUvarint(b, uint64(len(route)))
 		for _, l := range route {
-			b = append(appendStrings(b, l.Cluster), l.TopicID[:]...)
+			b = appendLife(b, l)
 		}
 	}
 	if len(e.Routes) == 0 {
@@ -114,10 +114,7 @@ func (e *Hop) readRoutes(r *reader) {
 	for n := r.count(1); n > 0 && r.bad == ""; n-- {
 		var route Route
 		for lives := r.count(1 + len(TopicID{})); lives > 0; lives-- {
-			var l Life
-			r.strings(&l.Cluster)
-			copy(l.TopicID[:], r.take(len(l.TopicID)))
-			route = append(route, l)
+			route = append(route, r.life())
 		}
 		e.Routes = append(e.Routes, route)
 	}

@@ -5,6 +5,7 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -41,7 +42,11 @@ type cluster struct {
 	proxy  *proxy
 	tap    *tap
 	log    func() string
+	broker *apachekafka.Broker // nil: it is bundled
 }
+
+// prompt are properties of a broker that deletes soon what is due.
+var prompt = map[string]string{"log.retention.check.interval.ms": "500", "file.delete.delay.ms": "100"}
 
 // forgetful makes Apache Kafka forget a producer ten seconds after the timestamp
 // of its last record, so that one of years ago is forgotten at the next look. A
@@ -53,15 +58,22 @@ var forgetful = map[string]string{
 	"log.retention.check.interval.ms":          "60000",
 }
 
-func startCluster(t *testing.T, dir, name string, of kind) *cluster {
+// startCluster starts one for the time of the test; properties are those of an Apache
+// Kafka beside the usual ones.
+func startCluster(t *testing.T, dir, name string, of kind, properties ...map[string]string) *cluster {
 	t.Helper()
+	all := maps.Clone(forgetful)
+	for _, more := range properties {
+		maps.Copy(all, more)
+	}
 	c := &cluster{name: name, kind: of, tap: newTap()}
 	behind := func(address string) string {
 		c.proxy = startProxy(t, address, c.tap)
 		return c.proxy.address()
 	}
 	if of != bundled {
-		b := apachekafka.Start(t, apachekafka.Config{Version: string(of), Properties: forgetful, Behind: behind})
+		b := apachekafka.Start(t, apachekafka.Config{Version: string(of), Properties: all, Behind: behind})
+		c.broker = b
 		c.direct, c.log = b.Addr, func() string { return "" } // it shows its log itself
 		return c
 	}

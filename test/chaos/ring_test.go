@@ -13,14 +13,25 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// TestRing has three fleets, none of which knows of the others, carry one topic
-// round three clusters, of which one is bundled. Each cluster writes to it. In the
-// end each cluster holds the records of all three once, those of each origin in
-// order, and nothing goes on going round.
+// TestRing has as many fleets as clusters, none of which knows of the others, carry one
+// topic round the clusters: two that are both written to, and three of which one is
+// bundled. Each cluster writes to it. In the end each cluster holds the records of all
+// once, those of each origin in order, and nothing goes on going round.
 func TestRing(t *testing.T) {
+	for name, kinds := range map[string][]kind{"active-active": {kafka41, kafka39}, "three": {bundled, kafka41, kafka39}} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			var sites []*cluster
+			for i, k := range kinds {
+				sites = append(sites, startCluster(t, dir, []string{"us", "eu", "ap"}[i], k))
+			}
+			goRound(t, dir, sites)
+		})
+	}
+}
+
+func goRound(t *testing.T, dir string, sites []*cluster) {
 	const topic, local = "orders", 400
-	dir := t.TempDir()
-	sites := []*cluster{startCluster(t, dir, "us", bundled), startCluster(t, dir, "eu", kafka41), startCluster(t, dir, "ap", kafka39)}
 	for _, c := range sites {
 		_, err := kadm.NewClient(c.open(t)).CreateTopic(t.Context(), 2, 1, map[string]*string{"retention.ms": kadm.StringPtr("-1")}, topic)
 		must(t, err)

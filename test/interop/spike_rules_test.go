@@ -12,6 +12,7 @@ import (
 
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/record"
+	"github.com/waybillhq/waybill/internal/record/recordtest"
 	"github.com/waybillhq/waybill/test/interop/apachekafka"
 )
 
@@ -59,6 +60,15 @@ func withDelta(t *testing.T, delta byte, codec record.Codec) []byte {
 	return crafted(b, withAttributes(record.Attributes(codec)))
 }
 
+// old are two messages as they were before Kafka 0.11.
+func old(magic byte, codec record.Codec) []byte {
+	one, two := record.Record{Timestamp: time.Now().UnixMilli(), Value: []byte("one")}, record.Record{Offset: 1, Value: []byte("two")}
+	if codec != record.None {
+		return recordtest.Wrapper(magic, codec, 0, one, two)
+	}
+	return append(recordtest.Message(magic, 0, one), recordtest.Message(magic, 0, two)...)
+}
+
 func encoded(t *testing.T, codec record.Codec, records ...record.Record) []byte {
 	b, err := record.Encode(records, record.NoProducer(codec))
 	must(t, "encode", err)
@@ -96,6 +106,10 @@ func rules() []rule {
 		{name: "zstd at Produce v6", version: 6, batch: func(t *testing.T) []byte {
 			return encoded(t, record.Zstd, record.Record{Value: []byte("v"), Timestamp: time.Now().UnixMilli()})
 		}, want: everywhere("UNSUPPORTED_COMPRESSION_TYPE")},
+		{name: "transactional bit, no transaction", batch: change(withAttributes(0x10)), want: everywhere("TRANSACTIONAL_ID_AUTHORIZATION_FAILED")},
+		{name: "a message of format v1", batch: func(*testing.T) []byte { return old(1, record.None) }, want: everywhere("INVALID_RECORD")},
+		{name: "a message of format v0", batch: func(*testing.T) []byte { return old(0, record.None) }, want: everywhere("INVALID_RECORD")},
+		{name: "compressed messages of format v1", batch: func(*testing.T) []byte { return old(1, record.Gzip) }, want: everywhere("INVALID_RECORD")},
 		{name: "delete horizon bit", batch: change(withAttributes(0x40)), want: everywhere("NONE"), stored: "bit kept"},
 	}
 }

@@ -42,6 +42,9 @@ func owners(s *api.Status) map[string]int {
 // A node that is stopped in its tracks, in the middle of its writes, is replaced;
 // when it runs again what it still wanted to write is refused, and it begins a
 // new life.
+//
+// KAFKA-9184, KAFKA-9841, KAFKA-9849, KAFKA-13719, KAFKA-10340, KAFKA-10000, uReplicator 2f74e82:
+// workers that were replaced and went on.
 func TestSuspendedNode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 3, nil, nil)

@@ -141,6 +141,8 @@ func TestTopicDeletedAndCreatedAgain(t *testing.T) {
 //
 // KAFKA-9981, KAFKA-15086 (new topics stayed unseen by other nodes), KAFKA-15372
 // (after a change of the leader).
+//
+// uReplicator 0b8614d: the partitions of a topic that grew began at a wrong offset.
 func TestTopicsMadeWhileNodesAreDead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 3, nil, nil)

@@ -49,7 +49,7 @@ const (
 )
 
 // readyWithin bounds the start of a JVM on a machine that is busy.
-const readyWithin = 90 * time.Second
+const readyWithin = 3 * time.Minute
 
 // Broker is one running broker, a cluster of its own. Its methods are not safe
 // for concurrent use.
