@@ -1,11 +1,10 @@
 package api
 
 import (
-	"context"
 	"crypto/sha256"
-	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -37,13 +36,20 @@ type Caller struct {
 	Address    string // that the request came from, without port
 }
 
-type callerKey struct{}
+// Users are those who may call a server. They can be replaced while it runs.
+type Users struct{ known atomic.Pointer[authenticator] }
 
-// CallerOf is who made the request that ctx belongs to.
-func CallerOf(ctx context.Context) Caller {
-	c, _ := ctx.Value(callerKey{}).(Caller)
-	return c
+// NewUsers makes Users.
+func NewUsers(users []User) *Users {
+	u := new(Users)
+	u.Replace(users)
+	return u
 }
+
+// Replace puts others in their place: calls that come from now on are theirs.
+func (u *Users) Replace(users []User) { u.known.Store(newAuthenticator(users)) }
+
+func (u *Users) caller(header string) (Caller, bool) { return u.known.Load().caller(header) }
 
 // authenticator knows callers by the hash of their tokens, so that looking one
 // up takes the same time whatever the token.
@@ -90,59 +96,47 @@ func unauthorized(header string) *Error {
 		WithHint("send 'Authorization: Bearer TOKEN' with a token of the node's configuration")
 }
 
-// needsAdmin marks an operation that changes something.
-const needsAdmin = "admin"
-
-func (a *authenticator) middleware(h huma.API) func(huma.Context, func(huma.Context)) {
+func (u *Users) middleware(h huma.API) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
-		caller, ok := a.caller(ctx.Header("Authorization"))
+		caller, ok := u.caller(ctx.Header("Authorization"))
 		if !ok {
 			ctx.SetHeader("WWW-Authenticate", "Bearer")
-			a.refuse(h, ctx, unauthorized(ctx.Header("Authorization")))
+			refuse(h, ctx, unauthorized(ctx.Header("Authorization")))
 			return
 		}
-		if ctx.Operation().Metadata[needsAdmin] == true && caller.Role != Admin {
-			a.refuse(h, ctx, Errorf(http.StatusForbidden, "%s has the role %s, this needs %s", caller.Name, caller.Role, Admin))
+		call := CallOf(ctx.Context())
+		caller.Address = call.Caller.Address
+		call.Caller = caller
+		if marked(ctx.Operation(), needsAdmin) && caller.Role != Admin {
+			refuse(h, ctx, Errorf(http.StatusForbidden, "%s has the role %s, this needs %s", caller.Name, caller.Role, Admin))
 			return
 		}
-		caller.Address, _, _ = net.SplitHostPort(ctx.RemoteAddr()) // empty matches no rule of a host
-		next(huma.WithValue(ctx, callerKey{}, caller))
+		next(ctx)
 	}
 }
 
-func (a *authenticator) refuse(h huma.API, ctx huma.Context, e *Error) {
+// refuse answers in the place of an operation.
+func refuse(h huma.API, ctx huma.Context, e *Error) {
+	if call := CallOf(ctx.Context()); call != nil {
+		call.problem = e
+	}
 	ctx.SetHeader("Content-Type", "application/problem+json")
 	ctx.SetStatus(e.Status)
 	_ = h.Marshal(ctx.BodyWriter(), "application/json", e) // the client may have gone
 }
 
-// protect guards a plain handler.
-func (a *authenticator) protect(h http.Handler) http.Handler {
+// protect guards a plain handler, and notes whom it does not let in.
+func (u *Users) protect(trail Audit, operation string, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, ok := a.caller(r.Header.Get("Authorization")); !ok {
+		if _, ok := u.caller(r.Header.Get("Authorization")); !ok {
+			e := unauthorized(r.Header.Get("Authorization"))
+			call := newCall(operation, "", r.RemoteAddr)
+			call.problem = e
+			note(trail, call, e.Status, false, false)
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			writeProblem(w, unauthorized(r.Header.Get("Authorization")))
+			writeProblem(w, e)
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
-}
-
-// operation is what all operations share.
-func operation(method, path, id, summary string, errors ...int) huma.Operation {
-	return huma.Operation{
-		Method: method, Path: path, OperationID: id, Summary: summary,
-		Security: []map[string][]string{{"token": {}}},
-		Errors: append([]int{
-			http.StatusUnauthorized, http.StatusUnprocessableEntity,
-			http.StatusServiceUnavailable, // the fleet, or a cluster, does not answer
-		}, errors...),
-	}
-}
-
-// adminOperation needs the role admin.
-func adminOperation(method, path, id, summary string, errors ...int) huma.Operation {
-	op := operation(method, path, id, summary, append(errors, http.StatusForbidden)...)
-	op.Metadata = map[string]any{needsAdmin: true}
-	return op
 }

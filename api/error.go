@@ -17,6 +17,17 @@ type Error struct {
 	Detail string `json:"detail" doc:"What is wrong with this request"`
 	Hint   string `json:"hint,omitempty" doc:"What to do about it"`
 	Errors []Fact `json:"errors,omitempty" doc:"Every single fault"`
+
+	// Of a change that somebody else was faster than.
+	Conflict *Conflict `json:"conflict,omitempty" doc:"What is there instead of what was expected"`
+}
+
+// Conflict is who was faster.
+type Conflict struct {
+	Object   string   `json:"object,omitempty" doc:"Key; absent if the list of all objects was meant"`
+	Expected uint64   `json:"expected" doc:"Revision"`
+	Revision uint64   `json:"revision" doc:"That there is; 0: there is none any more"`
+	Changed  *Changed `json:"changed,omitempty" doc:"Who made it so; absent if it is not known"`
 }
 
 // Fact is one fault of several.

@@ -27,7 +27,7 @@ type LifeQuery struct {
 
 func registerLineage(h huma.API, l Lineage) {
 	denied := []int{http.StatusForbidden, http.StatusNotFound}
-	huma.Register(h, operation(http.MethodGet, "/api/v1/lineage/events/{cluster}/{topic}/{partition}/{offset}", "event-lineage", "One event: who produced it, where its copies lie, who read it", denied...),
+	huma.Register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/events/{cluster}/{topic}/{partition}/{offset}", "event-lineage", "One event: who produced it, where its copies lie, who read it", denied...),
 		func(ctx context.Context, in *struct {
 			PositionPath
 			LifeQuery
@@ -39,7 +39,7 @@ func registerLineage(h huma.API, l Lineage) {
 			}
 			return &eventOutput{Body: a}, nil
 		})
-	huma.Register(h, operation(http.MethodGet, "/api/v1/lineage/topics/{cluster}/{topic}", "topic-lineage", "One topic: what it is copied from and to, and its clients", denied...),
+	huma.Register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/topics/{cluster}/{topic}", "topic-lineage", "One topic: what it is copied from and to, and its clients", denied...),
 		func(ctx context.Context, in *TopicPath) (*graphOutput, error) {
 			g, err := l.Topic(ctx, CallerOf(ctx), in.address())
 			if err != nil {
@@ -47,7 +47,7 @@ func registerLineage(h huma.API, l Lineage) {
 			}
 			return &graphOutput{Body: g}, nil
 		})
-	huma.Register(h, operation(http.MethodGet, "/api/v1/lineage/gaps/{cluster}/{topic}/{partition}", "topic-gaps", "Offsets of a partition that have no copy, and why", denied...),
+	huma.Register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/gaps/{cluster}/{topic}/{partition}", "topic-gaps", "Offsets of a partition that have no copy, and why", denied...),
 		func(ctx context.Context, in *struct {
 			TopicPath
 			Partition int32 `path:"partition" minimum:"0" maximum:"2147483647"`

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -18,8 +19,11 @@ type Objects interface {
 	// With dryRun it only says what would change. If revision is not nil the fleet
 	// must still be at it.
 	Apply(ctx context.Context, yaml []byte, dryRun bool, revision *uint64) (Applied, error)
-	// Delete removes an object.
-	Delete(ctx context.Context, kind, name string) error
+	// Put declares one object, which the YAML must be. If revision is not nil the
+	// object must still be at it; 0: there must be none.
+	Put(ctx context.Context, kind, name string, yaml []byte, revision *uint64) (Object, error)
+	// Delete removes an object. If revision is not nil it must still be at it.
+	Delete(ctx context.Context, kind, name string, revision *uint64) error
 }
 
 // ObjectList is a consistent reading of objects.
@@ -34,6 +38,14 @@ type Object struct {
 	Name     string          `json:"name"`
 	Revision uint64          `json:"revision" doc:"Of the list when the object last changed"`
 	Object   json.RawMessage `json:"object" doc:"As declared, defaults filled in"`
+	Changed  *Changed        `json:"changed,omitempty" doc:"By whom last; absent if by nobody with a name"`
+}
+
+// Changed is who changed something, and when.
+type Changed struct {
+	User      string    `json:"user"`
+	Time      time.Time `json:"time"`
+	Operation string    `json:"operation,omitempty"`
 }
 
 // Applied is what an apply did, or would do.
@@ -53,61 +65,87 @@ type Change struct {
 	Diff   []string `json:"diff,omitempty" doc:"Lines that begin with +, - or ~"`
 }
 
-type objectPath struct {
+// ObjectPath names an object. Embedded parameters must be exported: huma does not
+// see others.
+type ObjectPath struct {
 	Kind string `path:"kind" enum:"Cluster,ReplicationFlow,Runbook"`
 	Name string `path:"name"`
 }
 
 type applyInput struct {
 	DryRun  bool   `query:"dryRun" doc:"Only say what would change"`
-	IfMatch string `header:"If-Match" doc:"Apply only at this revision"`
+	IfMatch string `header:"If-Match" doc:"Apply only while the list of all objects is at this revision"`
 	RawBody []byte `contentType:"application/yaml"`
 }
 
-// revision is the one that the caller wants to change, nil for any.
-func (in *applyInput) revision() (*uint64, error) {
-	if in.IfMatch == "" || in.IfMatch == "*" {
+type putInput struct {
+	ObjectPath
+	IfMatch     string `header:"If-Match" doc:"Only while the object is at this revision"`
+	IfNoneMatch string `header:"If-None-Match" enum:"*" doc:"Only if there is no such object"`
+	RawBody     []byte `contentType:"application/yaml"`
+}
+
+// precondition is the revision that a caller wants to change, nil for any.
+func precondition(ifMatch string) (*uint64, error) {
+	if ifMatch == "" || ifMatch == "*" {
 		return nil, nil
 	}
-	revision, err := strconv.ParseUint(strings.Trim(in.IfMatch, `"`), 10, 64)
+	revision, err := strconv.ParseUint(strings.Trim(ifMatch, `"`), 10, 64)
 	if err != nil {
-		return nil, Errorf(http.StatusPreconditionFailed, "If-Match %s is not one revision", in.IfMatch).
-			WithHint(`write a number, such as the ETag of GET /api/v1/objects: If-Match: "7"`)
+		return nil, Errorf(http.StatusPreconditionFailed, "If-Match %s is not one revision", ifMatch).
+			WithHint(`write a number, such as the ETag of what you have read: If-Match: "7"`)
 	}
 	return &revision, nil
 }
 
+// precondition is 0 where there must be no object.
+func (in *putInput) precondition() (*uint64, error) {
+	if in.IfNoneMatch == "*" {
+		if in.IfMatch != "" {
+			return nil, Errorf(http.StatusUnprocessableEntity, "If-Match and If-None-Match together can never hold")
+		}
+		return new(uint64), nil
+	}
+	return precondition(in.IfMatch)
+}
+
 func registerObjects(h huma.API, o Objects) {
-	huma.Register(h, operation(http.MethodGet, "/api/v1/objects", "list-objects", "Declared objects"),
+	const one = "/api/v1/objects/{kind}/{name}"
+	huma.Register(h, stateOperation("/api/v1/objects", "list-objects", "Declared objects"),
 		func(ctx context.Context, in *struct {
+			ReadQuery
 			Kind string `query:"kind" enum:"Cluster,ReplicationFlow,Runbook"`
 		},
 		) (*listOutput, error) {
 			list, err := o.List(ctx, in.Kind)
 			return &listOutput{ETag: etag(list.Revision), Body: list}, err
 		})
-	huma.Register(h, operation(http.MethodGet, "/api/v1/objects/{kind}/{name}", "get-object", "One declared object", http.StatusNotFound),
-		func(ctx context.Context, in *objectPath) (*objectOutput, error) {
+	huma.Register(h, stateOperation(one, "get-object", "One declared object; its ETag is its own revision", http.StatusNotFound),
+		func(ctx context.Context, in *struct {
+			ObjectPath
+			ReadQuery
+		},
+		) (*objectOutput, error) {
 			list, err := o.List(ctx, in.Kind)
 			if err != nil {
 				return nil, err
 			}
 			for _, obj := range list.Objects {
 				if obj.Name == in.Name {
-					return &objectOutput{ETag: etag(list.Revision), Body: obj}, nil
+					return &objectOutput{ETag: etag(obj.Revision), Body: obj}, nil
 				}
 			}
 			return nil, Errorf(http.StatusNotFound, "there is no %s %q", in.Kind, in.Name)
 		})
-	declare := adminOperation(http.MethodPost, "/api/v1/apply", "apply", "Declare objects, all or none",
-		http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge)
-	declare.MaxBodyBytes = MaxBody + 1 // the first size that is refused
-	declare.BodyReadTimeout = bodyTimeout
-	huma.Register(h, declare,
+	huma.Register(h, withYAML(adminOperation(http.MethodPost, "/api/v1/apply", "apply", "Declare objects, all or none",
+		http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge)),
 		func(ctx context.Context, in *applyInput) (*applyOutput, error) {
-			revision, err := in.revision()
+			revision, err := precondition(in.IfMatch)
 			if err != nil {
 				return nil, err
+			}
+			if in.DryRun {
+				CallOf(ctx).Recorded() // nothing happens that there could be a record of
 			}
 			applied, err := o.Apply(ctx, in.RawBody, in.DryRun, revision)
 			if err != nil {
@@ -115,10 +153,38 @@ func registerObjects(h huma.API, o Objects) {
 			}
 			return &applyOutput{ETag: etag(applied.Revision), Body: applied}, nil
 		})
-	huma.Register(h, adminOperation(http.MethodDelete, "/api/v1/objects/{kind}/{name}", "delete-object", "Remove an object", http.StatusNotFound, http.StatusConflict),
-		func(ctx context.Context, in *objectPath) (*struct{}, error) {
-			return nil, o.Delete(ctx, in.Kind, in.Name)
+	huma.Register(h, withYAML(adminOperation(http.MethodPut, one, "put-object", "Declare one object",
+		http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge)),
+		func(ctx context.Context, in *putInput) (*objectOutput, error) {
+			revision, err := in.precondition()
+			if err != nil {
+				return nil, err
+			}
+			obj, err := o.Put(ctx, in.Kind, in.Name, in.RawBody, revision)
+			if err != nil {
+				return nil, err
+			}
+			return &objectOutput{ETag: etag(obj.Revision), Body: obj}, nil
 		})
+	huma.Register(h, adminOperation(http.MethodDelete, one, "delete-object", "Remove an object", http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed),
+		func(ctx context.Context, in *struct {
+			ObjectPath
+			IfMatch string `header:"If-Match" doc:"Only while the object is at this revision"`
+		},
+		) (*struct{}, error) {
+			revision, err := precondition(in.IfMatch)
+			if err != nil {
+				return nil, err
+			}
+			return nil, o.Delete(ctx, in.Kind, in.Name, revision)
+		})
+}
+
+// withYAML takes a body of objects.
+func withYAML(op huma.Operation) huma.Operation {
+	op.MaxBodyBytes = MaxBody + 1 // the first size that is refused
+	op.BodyReadTimeout = bodyTimeout
+	return op
 }
 
 type listOutput struct {

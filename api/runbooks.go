@@ -27,10 +27,14 @@ type Person struct {
 	Reason string
 }
 
-// RunbookPath names a runbook. Embedded parameters must be exported: huma does
-// not see others.
+// RunbookPath names a runbook.
 type RunbookPath struct {
 	Name string `path:"name"`
+}
+
+type runbookRead struct {
+	RunbookPath
+	ReadQuery
 }
 
 type decisionInput struct {
@@ -41,18 +45,18 @@ type decisionInput struct {
 }
 
 func registerRunbooks(h huma.API, r Runbooks) {
-	huma.Register(h, operation(http.MethodGet, "/api/v1/runbooks/{name}/plan", "plan-runbook", "The steps that a run would take", http.StatusNotFound),
-		func(ctx context.Context, in *RunbookPath) (*executionOutput, error) {
+	huma.Register(h, stateOperation("/api/v1/runbooks/{name}/plan", "plan-runbook", "The steps that a run would take", http.StatusNotFound),
+		func(ctx context.Context, in *runbookRead) (*executionOutput, error) {
 			return execution(r.Plan(ctx, in.Name))
 		})
-	huma.Register(h, operation(http.MethodGet, "/api/v1/runbooks/{name}/execution", "get-execution", "The latest run: steps, evidence, decisions", http.StatusNotFound),
-		func(ctx context.Context, in *RunbookPath) (*executionOutput, error) {
+	huma.Register(h, stateOperation("/api/v1/runbooks/{name}/execution", "get-execution", "The latest run: steps, evidence, decisions", http.StatusNotFound),
+		func(ctx context.Context, in *runbookRead) (*executionOutput, error) {
 			return execution(r.Latest(ctx, in.Name))
 		})
-	report := operation(http.MethodGet, "/api/v1/runbooks/{name}/report", "get-report", "The latest run as a Markdown report", http.StatusNotFound)
+	report := stateOperation("/api/v1/runbooks/{name}/report", "get-report", "The latest run as a Markdown report", http.StatusNotFound)
 	report.Responses = map[string]*huma.Response{"200": {Content: map[string]*huma.MediaType{"text/markdown": {Schema: &huma.Schema{Type: huma.TypeString}}}}}
 	huma.Register(h, report,
-		func(ctx context.Context, in *RunbookPath) (*reportOutput, error) {
+		func(ctx context.Context, in *runbookRead) (*reportOutput, error) {
 			x, err := r.Latest(ctx, in.Name)
 			if err != nil {
 				return nil, err

@@ -23,7 +23,11 @@ const bodyTimeout = 30 * time.Second
 
 // Config is what a server answers from. All fields are needed.
 type Config struct {
-	Users []User
+	Users *Users
+
+	// Fleet says how fresh this node's state is, Audit keeps who did what.
+	Fleet Consistency
+	Audit Audit
 
 	Objects  Objects
 	Flows    Flows
@@ -49,6 +53,7 @@ func New(c Config) http.Handler {
 	hc.DocsPath = ""    // the viewer would load from a foreign host
 	hc.SchemasPath = "" // and answers would carry $schema links
 	hc.CreateHooks = nil
+	hc.Transformers = []huma.Transformer{keepProblem}
 	hc.RejectUnknownQueryParameters = true
 	hc.AllowAdditionalPropertiesByDefault = true // clients must bear what later versions add to answers
 	hc.Info.Description = "Mirrors topics between Kafka clusters, translates consumer offsets exactly and answers where every event came from."
@@ -57,8 +62,7 @@ func New(c Config) http.Handler {
 		"token": {Type: "http", Scheme: "bearer", Description: "An API token of the node's configuration."},
 	}
 	h := humago.New(mux, hc)
-	auth := newAuthenticator(c.Users)
-	h.UseMiddleware(auth.middleware(h))
+	h.UseMiddleware(watch(c.Audit), c.Users.middleware(h), reads(h, c.Fleet))
 
 	registerObjects(h, c.Objects)
 	registerFlows(h, c.Flows)
@@ -68,6 +72,7 @@ func New(c Config) http.Handler {
 	registerLineage(h, c.Lineage)
 	registerRunbooks(h, c.Runbooks)
 	registerVerifications(h, c.Verifications)
+	registerAudit(h, c.Audit)
 
 	mux.Handle("GET /api/openapi.json", description(h.OpenAPI()))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
@@ -76,7 +81,7 @@ func New(c Config) http.Handler {
 			writeProblem(w, Errorf(http.StatusServiceUnavailable, "%v", err))
 		}
 	})
-	mux.Handle("GET /metrics", auth.protect(c.Metrics))
+	mux.Handle("GET /metrics", c.Users.protect(c.Audit, "metrics", c.Metrics))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, Errorf(http.StatusNotFound, "%s %s is not part of the API: see /api/openapi.json", r.Method, r.URL.Path))
 	})

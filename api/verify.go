@@ -27,9 +27,10 @@ type FlowPath struct {
 
 func registerVerifications(h huma.API, v Verifications) {
 	const path = "/api/v1/flows/{flow}/verification"
-	huma.Register(h, operation(http.MethodGet, path, "get-verification", "The comparison of both sides of a flow that runs, or the last one", http.StatusNotFound),
+	huma.Register(h, stateOperation(path, "get-verification", "The comparison of both sides of a flow that runs, or the last one", http.StatusNotFound),
 		func(ctx context.Context, in *struct {
 			FlowPath
+			ReadQuery
 			Partitions bool `query:"partitions" doc:"Say how far each partition is"`
 		},
 		) (*verificationOutput, error) {
