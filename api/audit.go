@@ -86,7 +86,7 @@ type AuditDamage struct {
 
 // AuditLimits of a page.
 const (
-	auditMost    = 1000
+	auditMost = 1000
 )
 
 type auditInput struct {

@@ -19,8 +19,8 @@ type Call struct {
 	Time      time.Time // when it came
 	Reason    string    // in the caller's words
 
-	recorded atomic.Bool
-	problem  *Error // that it was answered with
+	recorded atomic.Bool // by the replicated trail, or there is nothing to record
+	problem  *Error      // that it was answered with
 }
 
 type callKey struct{}
@@ -39,7 +39,8 @@ func CallerOf(ctx context.Context) Caller {
 	return Caller{}
 }
 
-// Recorded says that the replicated trail has this call, or need not have it.
+// Recorded says that the replicated trail has this call if it succeeds, or need
+// not have it.
 func (c *Call) Recorded() {
 	if c != nil {
 		c.recorded.Store(true)
@@ -128,7 +129,8 @@ func watch(trail Audit) func(huma.Context, func(huma.Context)) {
 // it has not got it with the change itself.
 func note(trail Audit, call *Call, status int, change, accounted bool) {
 	refused := status == http.StatusUnauthorized || status == http.StatusForbidden
-	if !refused && (!change || call.recorded.Load()) && !accounted {
+	done := status < http.StatusBadRequest && call.recorded.Load()
+	if !refused && (!change || done) && !accounted {
 		return
 	}
 	e := AuditEntry{
@@ -178,14 +180,14 @@ const (
 
 // reads is the middleware that makes answers from the replicated state as fresh as
 // was asked, and changes start from the newest.
-func reads(h huma.API, fleet Consistency) func(huma.Context, func(huma.Context)) {
+func reads(h huma.API, now Consistency) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		op := ctx.Operation()
 		state := marked(op, readsState)
 		stale := state && ctx.Query("consistency") == staleReads
 		if (state || marked(op, isChange)) && !stale {
 			bounded, cancel := context.WithTimeout(ctx.Context(), barrierLimit)
-			err := fleet.Barrier(bounded)
+			err := now.Barrier(bounded)
 			cancel()
 			if err != nil {
 				e := Errorf(http.StatusServiceUnavailable, "the fleet does not agree on a newest state: %v", err)
@@ -199,7 +201,7 @@ func reads(h huma.API, fleet Consistency) func(huma.Context, func(huma.Context))
 			}
 		}
 		if state {
-			revision, age := fleet.Revision()
+			revision, age := now.Revision()
 			if !stale {
 				age = 0
 			}

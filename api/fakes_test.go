@@ -52,6 +52,11 @@ type fleet struct {
 	request   verify.Request
 	verified  verify.Report
 	notReady  error
+
+	barriers   int
+	noMajority error
+	noted      []AuditEntry
+	query      AuditQuery
 }
 
 func (f *fleet) called(what string) error {
@@ -74,9 +79,28 @@ func (f *fleet) Apply(_ context.Context, yaml []byte, dryRun bool, revision *uin
 	return Applied{Revision: f.revision + 1, DryRun: dryRun, Changes: []Change{{Kind: "Cluster", Name: "us", Action: "create"}}}, f.called("apply")
 }
 
-func (f *fleet) Delete(_ context.Context, kind, name string) error {
-	f.deleted = kind + "/" + name
+func (f *fleet) Put(_ context.Context, kind, name string, yaml []byte, revision *uint64) (Object, error) {
+	f.applied, f.expected = yaml, revision
+	return Object{Kind: kind, Name: name, Revision: 9, Object: json.RawMessage(`{}`)}, f.called("put")
+}
+
+func (f *fleet) Delete(_ context.Context, kind, name string, revision *uint64) error {
+	f.deleted, f.expected = kind+"/"+name, revision
 	return f.called("delete")
+}
+
+func (f *fleet) Barrier(context.Context) error {
+	f.barriers++
+	return f.noMajority
+}
+
+func (f *fleet) Revision() (uint64, time.Duration) { return 41, 1500 * time.Millisecond }
+
+func (f *fleet) Note(e AuditEntry) { f.noted = append(f.noted, e) }
+
+func (f *fleet) Entries(_ context.Context, q AuditQuery) (AuditPage, error) {
+	f.query = q
+	return AuditPage{}, f.called("audit")
 }
 
 func (f *fleet) Status(context.Context) (Status, error) {
@@ -189,10 +213,11 @@ var (
 	asked   = &present{}
 	handler = sync.OnceValue(func() http.Handler {
 		return New(Config{
-			Users: []User{
+			Users: NewUsers([]User{
 				{Name: "vera", Token: viewerToken, Role: Viewer, Principals: map[string]string{"us": "User:vera"}},
 				{Name: "ops", Token: adminToken, Role: Admin},
-			},
+			}),
+			State: asked, Audit: asked,
 			Objects: asked, Flows: asked, Fleet: asked, Groups: asked, Lineage: asked, Ledgers: asked, Runbooks: asked, Verifications: asked,
 			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("# metrics\n")) }),
 			Ready:   func() error { return asked.notReady },

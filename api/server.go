@@ -25,8 +25,8 @@ const bodyTimeout = 30 * time.Second
 type Config struct {
 	Users *Users
 
-	// Fleet says how fresh this node's state is, Audit keeps who did what.
-	Fleet Consistency
+	// State says how fresh this node's knowledge is, Audit keeps who did what.
+	State Consistency
 	Audit Audit
 
 	Objects  Objects
@@ -62,7 +62,7 @@ func New(c Config) http.Handler {
 		"token": {Type: "http", Scheme: "bearer", Description: "An API token of the node's configuration."},
 	}
 	h := humago.New(mux, hc)
-	h.UseMiddleware(watch(c.Audit), c.Users.middleware(h), reads(h, c.Fleet))
+	h.UseMiddleware(watch(c.Audit), c.Users.middleware(h), reads(h, c.State))
 
 	registerObjects(h, c.Objects)
 	registerFlows(h, c.Flows)

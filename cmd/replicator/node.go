@@ -36,6 +36,9 @@ type node struct {
 	index     *lineage.Index
 	ledgers   *ledgers // feed maps and index
 	work      *work    // copies, duties, runbooks
+	audits    *audits
+	users     *api.Users
+	peers     *http.ServeMux // what other nodes ask of this one
 	server    *http.Server
 }
 
@@ -56,7 +59,8 @@ func runNode(ctx context.Context, f nodeFile, users []api.User, addressFile stri
 }
 
 func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger) (_ *node, err error) {
-	n := &node{file: f, log: log}
+	n := &node{file: f, log: log, users: api.NewUsers(users), peers: http.NewServeMux()}
+	started := time.Now()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -65,9 +69,13 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 	if n.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", f.API.Address); err != nil {
 		return nil, fmt.Errorf("listen for the API: %w", err)
 	}
-	if n.fleet, err = openFleet(f, n.listener.Addr().String(), log); err != nil {
+	if n.fleet, err = openFleet(f, n.listener.Addr().String(), n.peers, log); err != nil {
 		return nil, err
 	}
+	if n.audits, err = openAudits(filepath.Join(f.DataDir, "audit"), f.Name, n.fleet, log); err != nil {
+		return nil, err
+	}
+	n.audits.handle(n.peers)
 	n.directory = newDirectory("waybill-"+f.Name, log)
 	n.maps = offsets.NewMaps()
 	n.index, err = lineage.Open(lineage.Config{
@@ -94,7 +102,8 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 	}
 	n.server = &http.Server{
 		Handler: api.New(api.Config{
-			Users: users, Objects: &objects{n.fleet, &claims{fleet: f.Fleet, directory: n.directory, maps: n.maps, log: log}}, Flows: status, Fleet: &nodes{n.fleet, log}, Groups: groups, Ledgers: n.ledgers,
+			Users: n.users, State: freshness{n.fleet, started}, Audit: n.audits,
+			Objects: &objects{n.fleet, &claims{fleet: f.Fleet, directory: n.directory, maps: n.maps, log: log}}, Flows: status, Fleet: &nodes{n.fleet, log}, Groups: groups, Ledgers: n.ledgers,
 			Lineage: &eventLineage{n.index, n.ledgers}, Runbooks: runbooks, Verifications: verifications, Metrics: n.work.metrics.handler, Ready: n.ready,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -111,7 +120,7 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 	return n, nil
 }
 
-func openFleet(f nodeFile, apiAddr string, log *slog.Logger) (*cluster.Node, error) {
+func openFleet(f nodeFile, apiAddr string, peers http.Handler, log *slog.Logger) (*cluster.Node, error) {
 	credentials, err := raftnode.LoadCredentials(f.Peer.CAFile, f.Peer.CertFile, f.Peer.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("peer certificates: %w", err)
@@ -122,6 +131,7 @@ func openFleet(f nodeFile, apiAddr string, log *slog.Logger) (*cluster.Node, err
 	conf.Bootstrap, conf.Join = f.Peer.Bootstrap, f.Peer.Join
 	conf.APIAddr, conf.Version, conf.Logger = apiAddr, version, log
 	conf.Region, conf.Rack, conf.Labels = f.Region, f.Rack, f.Labels
+	conf.PeerHandler, conf.Author = peers, authorOn(f.Name)
 	return cluster.Open(conf)
 }
 
@@ -138,6 +148,7 @@ func (n *node) run(ctx context.Context) error {
 		defer context.AfterFunc(live, cancel)() // something else has failed
 		return n.fleet.Run(fleetCtx)
 	})
+	g.Go(func() error { return n.audits.run(live) })
 	g.Go(func() error { return n.directory.run(live) })
 	g.Go(func() error { return n.followDeclarations(live) })
 	g.Go(func() error { return n.ledgers.run(live) })
@@ -192,6 +203,7 @@ func (n *node) close() error {
 	if n.fleet != nil {
 		errs = append(errs, n.fleet.Close())
 	}
+	n.audits.close()
 	if n.index != nil {
 		errs = append(errs, n.index.Close())
 	}

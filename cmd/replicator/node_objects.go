@@ -40,12 +40,17 @@ func (o *objects) List(_ context.Context, kind string) (api.ObjectList, error) {
 	s := o.fleet.State()
 	list := api.ObjectList{Revision: s.ObjectsRevision, Objects: []api.Object{}}
 	for _, key := range slices.Sorted(maps.Keys(s.Objects)) {
-		k, name, _ := strings.Cut(key, "/")
+		k, _, _ := strings.Cut(key, "/")
 		if kind == "" || kind == k {
-			list.Objects = append(list.Objects, api.Object{Kind: k, Name: name, Revision: s.Objects[key].Revision, Object: s.Objects[key].Spec})
+			list.Objects = append(list.Objects, objectOf(key, s.Objects[key]))
 		}
 	}
 	return list, nil
+}
+
+func objectOf(key string, o cluster.Object) api.Object {
+	kind, name, _ := strings.Cut(key, "/")
+	return api.Object{Kind: kind, Name: name, Revision: o.Revision, Object: o.Spec, Changed: changedBy(o.Changed)}
 }
 
 func (o *objects) Apply(ctx context.Context, yaml []byte, dryRun bool, revision *uint64) (api.Applied, error) {
@@ -53,36 +58,106 @@ func (o *objects) Apply(ctx context.Context, yaml []byte, dryRun bool, revision 
 	if err != nil {
 		return api.Applied{}, unprocessable(err)
 	}
-	s := o.fleet.State()
-	if revision != nil && *revision != s.ObjectsRevision {
-		return api.Applied{}, conflict(s.ObjectsRevision)
+	expect := func(s *cluster.State) error {
+		if revision != nil && *revision != s.ObjectsRevision {
+			return conflict(s, "", *revision)
+		}
+		return nil
 	}
-	have, err := s.Declared("")
+	if !dryRun {
+		return o.commit(ctx, declared, expect)
+	}
+	s := o.fleet.State()
+	if err := expect(s); err != nil {
+		return api.Applied{}, err
+	}
+	applied, all, err := planned(s, declared)
 	if err != nil {
 		return api.Applied{}, err
 	}
-	all := merge(have, declared)
-	if faults := flow.Check(all); len(faults) > 0 {
-		return api.Applied{}, unprocessable(faults)
+	applied.DryRun = true
+	applied.Notes, applied.Warnings = o.preview(ctx, declared, all)
+	return applied, nil
+}
+
+func (o *objects) Put(ctx context.Context, kind, name string, yaml []byte, revision *uint64) (api.Object, error) {
+	declared, err := flow.Parse("request", bytes.NewReader(yaml))
+	if err != nil {
+		return api.Object{}, unprocessable(err)
 	}
-	applied := api.Applied{Revision: s.ObjectsRevision, DryRun: dryRun, Changes: []api.Change{}}
+	key := kind + "/" + name
+	if len(declared) != 1 || declared[0].Key() != key {
+		return api.Object{}, api.Errorf(http.StatusUnprocessableEntity, "the body is not %s alone", key).
+			WithHint("several objects go to /api/v1/apply")
+	}
+	if _, err := o.commit(ctx, declared, expectObject(key, revision)); err != nil {
+		return api.Object{}, err
+	}
+	stored, ok := o.fleet.State().Objects[key]
+	if !ok {
+		return api.Object{}, conflict(o.fleet.State(), key, 0) // somebody has deleted it since
+	}
+	return objectOf(key, stored), nil
+}
+
+// expectObject refuses what would overwrite another object than was seen.
+func expectObject(key string, revision *uint64) func(*cluster.State) error {
+	return func(s *cluster.State) error {
+		if revision != nil && *revision != s.Objects[key].Revision {
+			return conflict(s, key, *revision)
+		}
+		return nil
+	}
+}
+
+// planned is what declaring objects would do to a state, and all objects after it.
+func planned(s *cluster.State, declared []flow.Object) (applied api.Applied, all []flow.Object, err error) {
+	have, err := s.Declared("")
+	if err != nil {
+		return applied, nil, err
+	}
+	all = merge(have, declared)
+	if faults := flow.Check(all); len(faults) > 0 {
+		return applied, nil, unprocessable(faults)
+	}
+	applied = api.Applied{Revision: s.ObjectsRevision, Changes: []api.Change{}}
 	for i := range declared {
 		applied.Changes = append(applied.Changes, change(have, &declared[i]))
 	}
-	if dryRun {
-		applied.Notes, applied.Warnings = o.preview(ctx, declared, all)
+	return applied, all, nil
+}
+
+// commitTries is how often somebody else may be faster with another object before
+// a change is given up.
+const commitTries = 20
+
+// commit declares objects. They are checked against a state, and declared only if
+// that is still the present one; if not, and the caller expects nothing that has
+// changed, they are checked again.
+func (o *objects) commit(ctx context.Context, declared []flow.Object, expect func(*cluster.State) error) (api.Applied, error) {
+	for try := 1; ; try++ {
+		s := o.fleet.State()
+		if err := expect(s); err != nil {
+			return api.Applied{}, err
+		}
+		applied, _, err := planned(s, declared)
+		if err != nil {
+			return api.Applied{}, err
+		}
+		cmd, err := cluster.NewApplyObjects(declared, nil, s.ObjectsRevision)
+		if err != nil {
+			return api.Applied{}, err
+		}
+		res, err := o.fleet.Propose(withTouched(ctx, touchedBy(applied.Changes)), cmd)
+		if errors.Is(err, cluster.ErrConflict) && try < commitTries {
+			continue
+		}
+		if err != nil {
+			return api.Applied{}, fleetError(err, o.fleet.State().ObjectsRevision)
+		}
+		applied.Revision = res.Number
 		return applied, nil
 	}
-	cmd, err := cluster.NewApplyObjects(declared, nil, s.ObjectsRevision)
-	if err != nil {
-		return api.Applied{}, err
-	}
-	res, err := o.fleet.Propose(ctx, cmd)
-	if err != nil {
-		return api.Applied{}, fleetError(err, o.fleet.State().ObjectsRevision)
-	}
-	applied.Revision = res.Number
-	return applied, nil
 }
 
 // merge is have with each declared object in its place or added.
@@ -173,28 +248,36 @@ func topicsOf(ctx context.Context, c *flow.Cluster) (clusterTopics, error) {
 	return clusterTopics{all.Cluster, all.Topics}, nil
 }
 
-func (o *objects) Delete(ctx context.Context, kind, name string) error {
-	s := o.fleet.State()
+func (o *objects) Delete(ctx context.Context, kind, name string, revision *uint64) error {
 	key := kind + "/" + name
-	if _, ok := s.Objects[key]; !ok {
-		return api.Errorf(http.StatusNotFound, "there is no %s %q", kind, name)
+	for try := 1; ; try++ {
+		s := o.fleet.State()
+		if err := expectObject(key, revision)(s); err != nil {
+			return err
+		}
+		if _, ok := s.Objects[key]; !ok {
+			return api.Errorf(http.StatusNotFound, "there is no %s %q", kind, name)
+		}
+		have, err := s.Declared("")
+		if err != nil {
+			return err
+		}
+		rest := slices.DeleteFunc(have, func(o flow.Object) bool { return o.Key() == key })
+		if faults := flow.Check(rest); len(faults) > 0 {
+			e := api.Errorf(http.StatusConflict, "%s is still needed", key).WithHint("delete what names it first")
+			e.Errors = facts(faults)
+			return e
+		}
+		cmd, err := cluster.NewApplyObjects(nil, []string{key}, s.ObjectsRevision)
+		if err != nil {
+			return err
+		}
+		_, err = o.fleet.Propose(withTouched(ctx, []cluster.Touched{{Key: key, Action: "delete"}}), cmd)
+		if errors.Is(err, cluster.ErrConflict) && try < commitTries {
+			continue
+		}
+		return fleetError(err, o.fleet.State().ObjectsRevision)
 	}
-	have, err := s.Declared("")
-	if err != nil {
-		return err
-	}
-	rest := slices.DeleteFunc(have, func(o flow.Object) bool { return o.Key() == key })
-	if faults := flow.Check(rest); len(faults) > 0 {
-		e := api.Errorf(http.StatusConflict, "%s is still needed", key).WithHint("delete what names it first")
-		e.Errors = facts(faults)
-		return e
-	}
-	cmd, err := cluster.NewApplyObjects(nil, []string{key}, s.ObjectsRevision)
-	if err != nil {
-		return err
-	}
-	_, err = o.fleet.Propose(ctx, cmd)
-	return fleetError(err, o.fleet.State().ObjectsRevision)
 }
 
 func facts(faults flow.Problems) []api.Fact {
@@ -215,9 +298,49 @@ func unprocessable(err error) error {
 	return e
 }
 
-func conflict(revision uint64) error {
-	return api.Errorf(http.StatusPreconditionFailed, "the objects are at revision %d by now", revision).
-		WithHint("look at the change of somebody else, then apply again")
+// conflict says that the object with a key, or the list of all if key is empty, is
+// not at the revision that was expected, and who made it so.
+func conflict(s *cluster.State, key string, expected uint64) error {
+	c := &api.Conflict{Object: key, Expected: expected, Revision: s.ObjectsRevision, Changed: changedBy(s.ObjectsChanged)}
+	what := "the list of all objects"
+	if key != "" {
+		stored, there := s.Objects[key]
+		what, c.Revision, c.Changed = key, stored.Revision, changedBy(stored.Changed)
+		if !there {
+			c.Changed = deletedBy(s, key)
+		}
+	}
+	e := api.Errorf(http.StatusPreconditionFailed, "%s is at revision %d by now, not %d", what, c.Revision, expected)
+	switch {
+	case key != "" && c.Revision == 0:
+		e.Detail = what + " is not there"
+	case key != "" && expected == 0:
+		e.Detail = fmt.Sprintf("%s is there already, at revision %d", what, c.Revision)
+	}
+	if c.Changed != nil {
+		e.Detail += fmt.Sprintf(": %s did %s at %s", c.Changed.User, c.Changed.Operation, c.Changed.Time.Format(time.RFC3339))
+	}
+	e.Conflict = c
+	return e.WithHint("look at the change of somebody else, then apply again")
+}
+
+func changedBy(s *cluster.Stamp) *api.Changed {
+	if s == nil {
+		return nil
+	}
+	return &api.Changed{User: s.User, Time: s.Time, Operation: s.Operation}
+}
+
+// deletedBy looks among the last changes for who removed an object.
+func deletedBy(s *cluster.State, key string) *api.Changed {
+	for _, r := range slices.Backward(s.Trail) {
+		for _, o := range r.Objects {
+			if o.Key == key && o.After == 0 && o.Before != 0 {
+				return &api.Changed{User: r.User, Time: r.Time, Operation: r.Operation}
+			}
+		}
+	}
+	return nil
 }
 
 // fleetError gives errors of the fleet their status.
@@ -226,7 +349,8 @@ func fleetError(err error, revision uint64) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, cluster.ErrConflict):
-		return conflict(revision)
+		return api.Errorf(http.StatusPreconditionFailed, "the objects are at revision %d by now", revision).
+			WithHint("others are changing them; look at what they did, then try again")
 	case errors.Is(err, cluster.ErrNotFound):
 		return api.Errorf(http.StatusNotFound, "%v", err)
 	case errors.Is(err, cluster.ErrInvalid):

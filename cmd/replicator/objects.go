@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -197,6 +198,7 @@ func kindOf(word string) (string, error) {
 func newGet() *cobra.Command {
 	var fleet server
 	var out output
+	var stale bool
 	cmd := &cobra.Command{
 		Use:   "get [KIND [NAME]]",
 		Short: "Show declared objects",
@@ -204,7 +206,7 @@ func newGet() *cobra.Command {
   replicator get flow us-eu -o yaml`,
 		Args: cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := getObjects(cmd.Context(), &fleet, args)
+			list, err := getObjects(cmd.Context(), &fleet, args, stale)
 			if err != nil {
 				return err
 			}
@@ -214,53 +216,71 @@ func newGet() *cobra.Command {
 			return out.print(cmd.OutOrStdout(), list, func(t *table) { drawObjects(t, list) })
 		},
 	}
+	cmd.Flags().BoolVar(&stale, "stale", false, "what the asked node knows, also while the fleet has no majority")
 	fleet.flags(cmd)
 	out.flag(cmd)
 	return cmd
 }
 
-func getObjects(ctx context.Context, fleet *server, args []string) (api.ObjectList, error) {
+func getObjects(ctx context.Context, fleet *server, args []string, stale bool) (api.ObjectList, error) {
 	var list api.ObjectList
+	query := url.Values{}
+	if stale {
+		query.Set("consistency", "stale")
+	}
+	path := func(p string) string {
+		if len(query) == 0 {
+			return p
+		}
+		return p + "?" + query.Encode()
+	}
 	if len(args) == 0 {
-		return list, fleet.call(ctx, http.MethodGet, "/api/v1/objects", nil, &list)
+		return list, fleet.call(ctx, http.MethodGet, path("/api/v1/objects"), nil, &list)
 	}
 	kind, err := kindOf(args[0])
 	if err != nil {
 		return list, err
 	}
 	if len(args) == 1 {
-		return list, fleet.call(ctx, http.MethodGet, "/api/v1/objects?kind="+kind, nil, &list)
+		query.Set("kind", kind)
+		return list, fleet.call(ctx, http.MethodGet, path("/api/v1/objects"), nil, &list)
 	}
 	list.Objects = make([]api.Object, 1)
-	return list, fleet.call(ctx, http.MethodGet, "/api/v1/objects/"+kind+"/"+url.PathEscape(args[1]), nil, &list.Objects[0])
+	return list, fleet.call(ctx, http.MethodGet, path("/api/v1/objects/"+kind+"/"+url.PathEscape(args[1])), nil, &list.Objects[0])
 }
 
 func drawObjects(t *table, list api.ObjectList) {
-	t.row("KIND", "NAME", "REVISION")
+	t.row("KIND", "NAME", "REVISION", "CHANGED", "BY")
 	for _, o := range list.Objects {
-		t.row(o.Kind, o.Name, o.Revision)
+		when, by := "-", "-"
+		if o.Changed != nil {
+			when, by = o.Changed.Time.Format(time.RFC3339), o.Changed.User
+		}
+		t.row(o.Kind, o.Name, o.Revision, when, by)
 	}
 }
 
 func newDelete() *cobra.Command {
 	var fleet server
+	var revision string
 	cmd := &cobra.Command{
 		Use:     "delete KIND NAME",
 		Short:   "Remove an object; topics and records stay",
-		Example: "  replicator delete flow us-eu",
+		Example: "  replicator delete flow us-eu\n  replicator delete flow us-eu --revision 12",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kind, err := kindOf(args[0])
 			if err != nil {
 				return err
 			}
-			if err := fleet.call(cmd.Context(), http.MethodDelete, "/api/v1/objects/"+kind+"/"+url.PathEscape(args[1]), nil, nil); err != nil {
+			if err := fleet.callAt(cmd.Context(), http.MethodDelete, "/api/v1/objects/"+kind+"/"+url.PathEscape(args[1]), nil, revision, nil); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s/%s deleted\n", kind, args[1])
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&revision, "revision", "", "only if the object is still at this one, which get prints")
 	fleet.flags(cmd)
 	return cmd
 }
