@@ -41,6 +41,13 @@ const (
 	LossStop              = "stop"
 )
 
+// Values of [MirrorMaker2.OffsetSyncs].
+const (
+	OffsetSyncsSource      = "source"
+	OffsetSyncsDestination = "destination"
+	OffsetSyncsNone        = "none"
+)
+
 // Values of [FlowVerify.From].
 const (
 	VerifyFromStart    = "start"    // all that was copied
@@ -101,6 +108,9 @@ const (
 
 	// DefaultVerifyFrom finds what has changed since it was copied.
 	DefaultVerifyFrom = VerifyFromStart
+
+	// DefaultOffsetSyncs is where MirrorMaker puts them.
+	DefaultOffsetSyncs = OffsetSyncsSource
 
 	// DefaultFenceWatch is how long the log ends must stand still before a fence
 	// counts. A producer that was let in just before the ACL changed still
@@ -173,6 +183,9 @@ func (o Object) fillDefaults() {
 			setDefault(&spec.Verify.Interval, DefaultVerifyInterval)
 			setDefault(&spec.Verify.BytesPerSecond, DefaultVerifyBytesPerSecond)
 			setDefault(&spec.Verify.From, DefaultVerifyFrom)
+		}
+		if spec.MirrorMaker2 != nil {
+			setDefault(&spec.MirrorMaker2.OffsetSyncs, DefaultOffsetSyncs)
 		}
 	case o.Runbook != nil:
 		for i := range o.Runbook.Spec.Steps {

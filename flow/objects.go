@@ -99,6 +99,20 @@ type FlowSpec struct { //nolint:revive // Spec alone would hide that clusters an
 	Limits FlowLimits `yaml:"limits,omitempty" json:"limits,omitzero"`
 	// Verify, if set, has both sides compared again and again.
 	Verify *FlowVerify `yaml:"verify,omitempty" json:"verify,omitempty"`
+	// MirrorMaker2, if set, has the topics written that MirrorMaker 2's clients look for.
+	MirrorMaker2 *MirrorMaker2 `yaml:"mirrorMaker2,omitempty" json:"mirrorMaker2,omitempty"`
+}
+
+// MirrorMaker2 says how the topics are named that MirrorMaker 2 leaves for its clients:
+// heartbeats, checkpoints, offset syncs (KIP-382).
+type MirrorMaker2 struct {
+	// SourceAlias and DestinationAlias are what MirrorMaker would call the clusters; the
+	// names of the Clusters if they are empty.
+	SourceAlias      string `yaml:"sourceAlias,omitempty" json:"sourceAlias,omitempty"`
+	DestinationAlias string `yaml:"destinationAlias,omitempty" json:"destinationAlias,omitempty"`
+	// OffsetSyncs is the cluster that gets them: [OffsetSyncsSource],
+	// [OffsetSyncsDestination] or [OffsetSyncsNone].
+	OffsetSyncs string `yaml:"offsetSyncs,omitempty" json:"offsetSyncs,omitempty"`
 }
 
 // FlowVerify says how both sides of a flow are compared in the background.

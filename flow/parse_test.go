@@ -111,6 +111,9 @@ func TestFull(t *testing.T) {
 	if got, want := *objects[2].Flow.Spec.Verify, (flow.FlowVerify{Interval: flow.Duration(12 * time.Hour), BytesPerSecond: 10 << 20, From: "verified"}); got != want {
 		t.Errorf("verify: got %+v, want %+v", got, want)
 	}
+	if got, want := *objects[2].Flow.Spec.MirrorMaker2, (flow.MirrorMaker2{SourceAlias: "on-prem", DestinationAlias: "cloud", OffsetSyncs: "destination"}); got != want {
+		t.Errorf("mirrorMaker2: got %+v, want %+v", got, want)
+	}
 	steps := objects[3].Runbook.Spec.Steps
 	verbs := ""
 	for _, s := range steps {

@@ -64,6 +64,7 @@ func TestSchemaHasEveryKey(t *testing.T) {
 		NodeSelector{},
 		FlowLimits{},
 		FlowVerify{},
+		MirrorMaker2{},
 		Records{},
 		MaskRule{},
 		RunbookSpec{},
@@ -111,7 +112,7 @@ func TestSchemaHasEveryKey(t *testing.T) {
 		"FlowPolicies.onGap": DefaultOnGap, "FlowPolicies.onTruncate": DefaultOnTruncate, "FlowPolicies.onLoss": DefaultOnLoss,
 		"Records.compression": CompressionPreserve, "Records.poison": PoisonStop, "MaskRule.in": MaskValue,
 		"GroupSelector.interval": DefaultGroupInterval.String(), "FenceStep.watch": DefaultFenceWatch.String(),
-		"Step.onFailure": FailureStop, "FlowVerify.from": DefaultVerifyFrom,
+		"Step.onFailure": FailureStop, "FlowVerify.from": DefaultVerifyFrom, "MirrorMaker2.offsetSyncs": DefaultOffsetSyncs,
 		"FlowVerify.interval": DefaultVerifyInterval.String(), "FlowVerify.bytesPerSecond": DefaultVerifyBytesPerSecond.String(),
 	} {
 		name, key, _ := strings.Cut(path, ".")

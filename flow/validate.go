@@ -229,6 +229,25 @@ func (v *validator) flow(s *FlowSpec) {
 	if s.Verify != nil {
 		v.verify(s.Verify)
 	}
+	if s.MirrorMaker2 != nil {
+		v.mirrorMaker2(s)
+	}
+}
+
+// alias is what can be a part of the names of topics. Longer ones leave no room.
+var alias = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,100}$`)
+
+func (v *validator) mirrorMaker2(s *FlowSpec) {
+	m := s.MirrorMaker2
+	for path, name := range map[string]string{"spec.mirrorMaker2.sourceAlias": m.SourceAlias, "spec.mirrorMaker2.destinationAlias": m.DestinationAlias} {
+		if (name != "" || v.written(path)) && !alias.MatchString(name) {
+			v.fault(path, fmt.Sprintf("%q cannot be a part of a topic's name", name), "write letters, digits, dots, dashes and underscores, at most 100, or remove the key for the name of the Cluster")
+		}
+	}
+	if m.SourceAlias != "" && m.SourceAlias == m.DestinationAlias {
+		v.fault("spec.mirrorMaker2.destinationAlias", fmt.Sprintf("%q is the source's alias too", m.SourceAlias), "write another")
+	}
+	v.oneOf("spec.mirrorMaker2.offsetSyncs", m.OffsetSyncs, false, OffsetSyncsSource, OffsetSyncsDestination, OffsetSyncsNone)
 }
 
 // preserve refuses what cannot be had where batches pass as a whole.

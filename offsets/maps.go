@@ -429,6 +429,18 @@ func (ms *Maps) Copies() []*Map {
 	return all
 }
 
+// Last is the last record of a copy and where it is at the destination, false if none
+// has been copied, or if the ledger may have lost what came last.
+func (ms *Maps) Last(id ledger.CopyID) (source, destination int64, ok bool) {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	c := ms.copies[id.Key()]
+	if c == nil || c.m.tiles.last.runEnd < 0 || ms.doubt(c) != "" {
+		return 0, 0, false
+	}
+	return c.m.tiles.last.runEnd - 1, c.m.tiles.last.dest - 1, true
+}
+
 // Copy is the map of one copy, nil if no ledger knows it.
 func (ms *Maps) Copy(id ledger.CopyID) *Map {
 	ms.mu.Lock()

@@ -187,6 +187,25 @@ func TestDoubtShowsInTranslations(t *testing.T) {
 	}
 }
 
+func TestLast(t *testing.T) {
+	ms := NewMaps()
+	if _, _, ok := ms.Last(testCopy); ok {
+		t.Error("a copy that is not there has a last record")
+	}
+	feed(ms, 0, begin(1, 0))
+	if _, _, ok := ms.Last(testCopy); ok {
+		t.Error("nothing was copied")
+	}
+	feed(ms, 1, hop(1, 0, 5, 100, 2, gapControl))
+	if x, y, ok := ms.Last(testCopy); !ok || x != 4 || y != 104 {
+		t.Errorf("got %d at %d %v, want 4 at 104", x, y, ok)
+	}
+	ms.Corrupt(tail.Position{Cluster: "dst", Offset: 2}, &ledger.CorruptError{Reason: "bad"})
+	if _, _, ok := ms.Last(testCopy); ok {
+		t.Error("what came last may be lost")
+	}
+}
+
 // KAFKA-15905, KAFKA-16622: after a restart old positions were not translated.
 func TestReadersMayBeReplaced(t *testing.T) {
 	ms := NewMaps()

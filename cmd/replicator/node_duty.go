@@ -70,6 +70,9 @@ func (d *duty) report() *dutyReport {
 	}
 	both, round := *r, s.Report()
 	both.Groups, both.GroupsFix = round.Err, kafka.Advice(round.Cause)
+	if w := d.writer.Load(); w != nil && both.Groups == "" {
+		both.Groups = w.Err()
+	}
 	return &both
 }
 
@@ -117,6 +120,15 @@ func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) e
 		d.syncer.Store(syncer)
 		defer d.syncer.Store(nil)
 		g.Go(func() error { return syncer.Run(ctx) })
+	}
+	if f.Spec.MirrorMaker2 != nil {
+		w, err := l.groups.mirrorMaker(f, source.Cluster, syncer)
+		if err != nil {
+			return errors.Join(err, g.Wait())
+		}
+		d.writer.Store(w)
+		defer d.writer.Store(nil)
+		g.Go(func() error { return w.Run(ctx) })
 	}
 	return g.Wait()
 }

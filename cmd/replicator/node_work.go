@@ -17,6 +17,7 @@ import (
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/mirror"
 	"github.com/waybillhq/waybill/offsets"
+	"github.com/waybillhq/waybill/offsets/mirrormaker"
 )
 
 const (
@@ -92,6 +93,7 @@ type duty struct {
 	done       chan struct{}
 	problem    atomic.Pointer[dutyReport]
 	syncer     atomic.Pointer[offsets.Syncer] // of a flow's groups, while it runs
+	writer     atomic.Pointer[mirrormaker.Writer]
 }
 
 // live works until the session is over, this node is fenced, or ctx ends.
