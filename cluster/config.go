@@ -59,12 +59,14 @@ type Config struct {
 	// ElectionTimeout is how long a node waits for its leader before it stands for
 	// election: between once and twice this value.
 	ElectionTimeout time.Duration
-	// StatusInterval is between reports of work status to the leader.
+	// StatusInterval is between a node's looks at what its copies move.
 	StatusInterval time.Duration
 	// RebalanceInterval is between looks at whether load is uneven.
 	RebalanceInterval time.Duration
-	// MaxMoves bounds how many copies are being moved at once to even out load.
-	MaxMoves int
+	// MaxMoves bounds how many copies are being moved at once, and MovesPerMinute how
+	// many moves are begun that only balance or nearness asks for. Nothing bounds
+	// what must find another owner because its node is gone.
+	MaxMoves, MovesPerMinute int
 	// DrainTimeout bounds how long a stopping node waits for its work to be
 	// released.
 	DrainTimeout time.Duration
@@ -96,9 +98,10 @@ func DefaultConfig() Config {
 		IncarnationTimeout: 2 * time.Second,
 		LeaderGrace:        1100 * time.Millisecond,
 		ElectionTimeout:    400 * time.Millisecond,
-		StatusInterval:     time.Second,
+		StatusInterval:     5 * time.Second,
 		RebalanceInterval:  30 * time.Second,
 		MaxMoves:           32,
+		MovesPerMinute:     600, // 10,000 copies take in a fourth node in four minutes
 		DrainTimeout:       10 * time.Second,
 		ProposeTimeout:     10 * time.Second,
 	}
@@ -129,7 +132,7 @@ func (c *Config) Validate() error {
 	switch {
 	case c.Logger == nil:
 		return errors.New("no logger")
-	case c.MaxMoves < 1:
+	case c.MaxMoves < 1 || c.MovesPerMinute < 1:
 		return errors.New("at least one copy must be allowed to move")
 	case c.SessionLease >= c.IncarnationTimeout:
 		return fmt.Errorf("session lease %s must be shorter than the incarnation timeout %s", c.SessionLease, c.IncarnationTimeout)

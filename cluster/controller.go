@@ -1,7 +1,7 @@
 package cluster
 
 import (
-	"slices"
+	"fmt"
 	"time"
 )
 
@@ -9,21 +9,27 @@ import (
 // and where work goes. It has no clock, no goroutine and no I/O, so that a leader
 // and the simulation run the same one. It is not safe for concurrent use.
 type controller struct {
-	cfg     *Config // its durations and MaxMoves
+	cfg     *Config // its durations and bounds of moves
 	fleetID string  // for a fleet that has none
 	leases  *leases
-	reports map[string]report // by node
+	loads   Loads // as owners have told; those before, where the present one has not yet
 
+	queue     []*Assign // the rest of a plan
 	balancing bool      // until nothing is left to move
-	balanced  time.Time // when balancing was last turned on
-	usable    []string  // the nodes that it was done for
+	looked    time.Time // when it was last looked whether to begin
+	basis     basis     // for what
 	idle      uint64    // the revision at which there was nothing to assign
+	starved   bool      // but for want of a moves' budget
+
+	budget float64 // moves that may be begun
+	filled time.Time
 }
 
-// report is what a node last said of its work.
-type report struct {
-	incarnation uint64
-	works       []WorkStatus
+// basis is what balance depends on besides loads: if it changes it is looked at at
+// once.
+type basis struct {
+	nodes   string // usable, with their incarnations
+	objects uint64 // revision
 }
 
 // newController begins a leadership over the members of s at now, so long after
@@ -35,7 +41,9 @@ func newController(cfg *Config, s *State, fleetID string, now time.Time, contact
 		cfg:     cfg,
 		fleetID: fleetID,
 		leases:  newLeases(s.Members, now, grace, cfg.IncarnationTimeout),
-		reports: make(map[string]report),
+		loads:   make(Loads),
+		budget:  float64(cfg.MaxMoves),
+		filled:  now,
 	}
 }
 
@@ -52,8 +60,8 @@ func (c *controller) hear(s *State, hb heartbeat, now time.Time) heartbeatAnswer
 		incarnation = 0
 	}
 	c.leases.beat(hb.Node, incarnation, now)
-	if hb.Report && !ended {
-		c.reports[hb.Node] = report{incarnation: hb.Incarnation, works: hb.Works}
+	if !ended {
+		c.note(s, hb.Loads)
 	}
 	return heartbeatAnswer{Ended: ended}
 }
@@ -70,80 +78,125 @@ func (c *controller) decide(s *State, revision uint64, now time.Time) Command {
 	if !c.leases.settled(s.Members, now) || c.nothingToDo(revision, now) {
 		return nil
 	}
-	loads := c.loads(s)
-	if change := assign(s, loads, c.moves(s, loads, now)); change != nil {
-		return change
+	p := c.pace(s, now)
+	if len(c.queue) == 0 {
+		plan := assign(s, c.loads, p)
+		c.queue = plan.commands
+		c.budget -= float64(plan.balancing)
+		c.starved = c.balancing && plan.balancing == p.balancing
+		if len(plan.commands) == 0 && plan.moving == 0 && !c.starved {
+			c.balancing = false
+		}
 	}
-	c.idle = revision
-	return nil
+	if len(c.queue) == 0 {
+		c.idle = revision
+		return nil
+	}
+	next := c.queue[0]
+	c.queue = c.queue[1:]
+	return next
 }
 
-// nothingToDo reports whether a state has been looked at and load is not due.
+// note takes what a node says of its copies' loads.
+func (c *controller) note(s *State, told []topicLoads) {
+	for _, t := range told {
+		f := s.Flows[t.Flow]
+		if f == nil || f.Topics[t.Topic] == nil {
+			continue // it is gone by now
+		}
+		for i, p := range t.Partitions[:min(len(t.Partitions), len(t.Levels))] {
+			if p >= 0 && int(p) < len(f.Topics[t.Topic].Owners) {
+				c.loads.Set(t.Flow, t.Topic, p, rateOf(t.Levels[i]))
+			}
+		}
+	}
+}
+
+// nothingToDo reports whether a state has been looked at and neither time nor
+// another budget makes a difference.
 func (c *controller) nothingToDo(revision uint64, now time.Time) bool {
-	return c.idle == revision && !c.balancing && now.Sub(c.balanced) < c.cfg.RebalanceInterval
+	if len(c.queue) > 0 || c.idle != revision {
+		return false
+	}
+	if c.balancing {
+		return !c.starved || c.filledBy(now) < 1
+	}
+	return now.Sub(c.looked) < c.cfg.RebalanceInterval
 }
 
-// moves returns how many copies may be on the move. Looking for moves begins when
-// nodes come or go and every RebalanceInterval, and goes on until none is left:
-// so loads that swing do not move copies back and forth.
-func (c *controller) moves(s *State, loads Loads, now time.Time) int {
-	var usable []string
+// filledBy is the budget of moves at now.
+func (c *controller) filledBy(now time.Time) float64 {
+	perSecond := float64(c.cfg.MovesPerMinute) / 60
+	return min(float64(c.cfg.MaxMoves), c.budget+perSecond*now.Sub(c.filled).Seconds())
+}
+
+// Balance has two thresholds, so that loads that swing between them move nothing:
+// balancing begins when two nodes are further apart than the first, and goes on
+// until they are within the second. Both are shares of what a node has on average.
+const (
+	beginBalancing = 0.25
+	endBalancing   = 0.10
+)
+
+// pace returns what may move now. Whether to begin with balancing is looked at when
+// nodes come or go, when declarations change, and every RebalanceInterval.
+func (c *controller) pace(s *State, now time.Time) pace {
+	c.budget, c.filled = c.filledBy(now), now
+	if b := basisOf(s); b != c.basis || now.Sub(c.looked) >= c.cfg.RebalanceInterval {
+		if b.nodes != c.basis.nodes {
+			c.queue = nil // it counts on nodes that are no more, or not on all
+		}
+		c.basis, c.looked = b, now
+		c.loads.prune(s)
+		c.balancing = c.balancing || assign(s, c.loads, pace{moving: c.cfg.MaxMoves, balancing: 1, tolerance: beginBalancing}).balancing > 0
+	}
+	p := pace{moving: c.cfg.MaxMoves, tolerance: endBalancing}
+	if c.balancing {
+		p.balancing = int(c.budget)
+	}
+	return p
+}
+
+func basisOf(s *State) basis {
+	b := basis{objects: s.ObjectsRevision}
 	for _, name := range sortedKeys(s.Members) {
-		if s.Members[name].usable() {
-			usable = append(usable, name)
+		if m := s.Members[name]; m.usable() {
+			b.nodes += fmt.Sprintf("%s %d\n", name, m.Incarnation)
 		}
 	}
-	if !slices.Equal(usable, c.usable) || now.Sub(c.balanced) >= c.cfg.RebalanceInterval {
-		c.usable, c.balancing, c.balanced = usable, true, now
-	}
-	if !c.balancing {
-		return 0
-	}
-	releasing := false
-	s.works(func(_ Work, o Owner) { releasing = releasing || o.Releasing })
-	if !releasing && assign(s, loads, c.cfg.MaxMoves) == nil {
-		c.balancing = false
-		return 0
-	}
-	return c.cfg.MaxMoves
-}
-
-// loads returns the rates of the copies whose owners have reported them.
-func (c *controller) loads(s *State) Loads {
-	loads := make(Loads)
-	for name, r := range c.reports {
-		if s.Ended(name, r.incarnation) {
-			continue
-		}
-		for _, w := range r.works {
-			loads[w.Work] = w.BytesPerSecond
-		}
-	}
-	return loads
+	return b
 }
 
 // status is the fleet as its leader sees it at now.
 func (c *controller) status(s *State, revision uint64, now time.Time) FleetStatus {
 	fs := FleetStatus{Revision: revision, Works: []WorkStatus{}}
-	owned := make(map[string]int)
-	s.works(func(_ Work, o Owner) {
-		if o.Node != "" {
-			owned[o.Node]++
-		}
-	})
-	for _, name := range sortedKeys(s.Members) {
-		fs.Nodes = append(fs.Nodes, NodeStatus{Member: s.Members[name], Alive: c.leases.alive(name, now), Works: owned[name]})
+	owned := make(map[string]NodeStatus)
+	note := func(o Owner, rate float32) {
+		n := owned[o.Node]
+		n.Works++
+		n.BytesPerSecond += float64(rate)
+		owned[o.Node] = n
 	}
-	for _, name := range sortedKeys(c.reports) {
-		r := c.reports[name]
-		for _, w := range r.works {
-			// Who reports work that it no longer owns has not heard of it yet.
-			if o, ok := s.Owner(w.Work); ok && o.Node == name && o.Incarnation == r.incarnation && o.Epoch == w.Epoch {
-				w.Node = name
-				fs.Works = append(fs.Works, w)
+	for _, e := range s.Executions {
+		note(e.Owner, 0)
+	}
+	for name, f := range s.Flows {
+		note(f.Duty, 0)
+		for topic, t := range f.Topics {
+			rates := c.loads.of(name, topic)
+			for p, o := range t.Owners {
+				var rate float32
+				if p < len(rates) {
+					rate = rates[p]
+				}
+				note(o, rate)
 			}
 		}
 	}
-	slices.SortFunc(fs.Works, func(a, b WorkStatus) int { return a.Work.compare(b.Work) })
+	for _, name := range sortedKeys(s.Members) {
+		n := owned[name]
+		n.Member, n.Alive = s.Members[name], c.leases.alive(name, now)
+		fs.Nodes = append(fs.Nodes, n)
+	}
 	return fs
 }

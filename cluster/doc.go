@@ -28,6 +28,20 @@
 // A recreated topic is another topic: when discovery reports another topic id,
 // the owners are asked to release, and the next assignment carries the new id.
 //
+// # Assignment
+//
+// assign spreads copies over the nodes that may have them by weight: what a copy
+// moves, as its owners measure it, and one unit for being there. Pins (a flow's
+// placement) are kept, nodes of the destination's region are preferred, then those of
+// its rack while balance holds. Work stays where it is unless its node may not
+// have it or balance asks for it, and balance has two thresholds, a bound on moves
+// under way and one on moves a minute, so that loads that swing move nothing. A plan
+// is proposed in commands of at most maxWorks works.
+//
+// Owners tell the leader the loads of their copies with the heartbeats, in levels and
+// only when one has changed by a fifth (see meter): next to nothing. What their
+// work does they tell whoever asks, when he asks ([Reporter], [Node.FleetStatus]).
+//
 // # Incarnations and lanes
 //
 // An incarnation is one uninterrupted life of a node as an owner, numbered by the
@@ -83,6 +97,7 @@
 // # What is left out
 //
 // Joining by token: nodes get certificates from the fleet's authority, and that
-// is what admits them. Backup and restore of the state. // A session's status reports live in the leader's memory only: after a change of
-// leader they are empty for a second.
+// is what admits them. Backup and restore of the state.
+// Loads live in the leader's memory only: after a change of leader they are told
+// again, and until then copies weigh the same.
 package cluster

@@ -145,7 +145,7 @@ func (n *testNode) serve(s *Session) {
 			n.mu.Lock()
 			n.holds = holds
 			n.mu.Unlock()
-			s.Report(status)
+			s.Report(reported(status))
 			if len(stopped) > 0 {
 				_ = s.Release(s.Context(), stopped...)
 			}
@@ -154,6 +154,12 @@ func (n *testNode) serve(s *Session) {
 		}
 	}
 }
+
+// reported is a Reporter that says what it is.
+type reported []WorkStatus
+
+func (r reported) Works() []WorkStatus         { return r }
+func (r reported) Rates(_ func(Work, float64)) {}
 
 func (n *testNode) held() map[Work]Assignment {
 	n.mu.Lock()

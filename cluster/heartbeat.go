@@ -13,14 +13,24 @@ import (
 // Peer requests of the fleet, besides raftnode's:
 //
 //	POST /fleet/heartbeat   heartbeat -> heartbeatAnswer
-//	GET  /fleet/status      -> FleetStatus
+//	GET  /fleet/status      -> FleetStatus, without its Works
+//	GET  /fleet/works       -> ownWorks
 //
-// Both are for the leader; another node answers 421.
+// The first two are for the leader; another node answers 421. Heartbeats come all
+// the time, so they carry next to nothing: who is there, and the loads of copies
+// that have changed by much (see meter). How work is doing is asked of its owners
+// when somebody wants to know.
 const (
 	heartbeatPath = "/fleet/heartbeat"
 	statusPath    = "/fleet/status"
-	// maxPeerBody bounds a heartbeat and a status: about 100 000 works of 300 bytes.
+	worksPath     = "/fleet/works"
+	// maxHeartbeat bounds a heartbeat: the loads of 300 000 copies.
+	maxHeartbeat = 4 << 20
+	// maxPeerBody bounds an answer: the statuses of about 50 000 copies of one node.
 	maxPeerBody = 32 << 20
+	// worksTimeout bounds how long an owner is waited for that says how its work is
+	// doing.
+	worksTimeout = 2 * time.Second
 )
 
 // heartbeat is what a node tells the leader.
@@ -28,10 +38,14 @@ type heartbeat struct {
 	Node string `json:"node"`
 	// Incarnation of its session, 0 if it has none.
 	Incarnation uint64 `json:"incarnation,omitempty"`
-	// Works is the status of all its work, if Report is set; else it stands as it
-	// was.
-	Report bool         `json:"report,omitempty"`
-	Works  []WorkStatus `json:"works,omitempty"`
+	// Loads of its copies that the leader does not know yet.
+	Loads []topicLoads `json:"loads,omitempty"`
+}
+
+// ownWorks is how the work of a node's incarnation is doing.
+type ownWorks struct {
+	Incarnation uint64       `json:"incarnation"`
+	Works       []WorkStatus `json:"works"`
 }
 
 // heartbeatAnswer is what the leader answers.
@@ -46,12 +60,10 @@ type heartbeatAnswer struct {
 type WorkStatus struct {
 	Work  Work   `json:"work"`
 	Epoch uint64 `json:"epoch"`
-	// Node is filled in by the leader.
-	Node string `json:"node,omitempty"`
-	// BytesPerSecond of a copy weighs in its placement.
-	BytesPerSecond float64 `json:"bytesPerSecond,omitempty"`
-	State          string  `json:"state,omitempty"`
-	Problem        string  `json:"problem,omitempty"`
+	// Node is filled in by who asks.
+	Node    string `json:"node,omitempty"`
+	State   string `json:"state,omitempty"`
+	Problem string `json:"problem,omitempty"`
 	// Detail is for whoever asks for the fleet's status.
 	Detail json.RawMessage `json:"detail,omitempty"`
 }
@@ -86,38 +98,32 @@ func (n *Node) beat(ctx context.Context) error {
 // pulse is what a node remembers of its heartbeats, and decides what the next one
 // says. It has no clock and no I/O: the simulation runs the same one.
 type pulse struct {
-	interval   time.Duration // between reports: Config.StatusInterval
+	interval   time.Duration // between looks at loads: Config.StatusInterval
 	leader     string        // the last one known
-	reportedTo string        // the leader that knows the works; "lost" if none is known to
+	reportedTo string        // the leader that knows the loads; "lost" if none is known to
 	reportedAt time.Time
 }
 
 // next returns the heartbeat to send to the leader at now, if there is one to send
 // it to and one that would answer. The node is registered if the fleet has, or had,
-// it as a member, incarnation is that of its session or 0, and report is its works, and
-// whether they have not been sent before.
-func (p *pulse) next(node string, registered bool, incarnation uint64, report func() ([]WorkStatus, bool), now time.Time) (hb heartbeat, ok bool) {
+// it as a member, incarnation is that of its session or 0, and loads are those of its
+// copies that have changed, or all of them.
+func (p *pulse) next(node string, registered bool, incarnation uint64, loads func(now time.Time, all bool) []topicLoads, now time.Time) (hb heartbeat, ok bool) {
 	if p.leader == "" || !registered && p.reportedTo == "" {
 		return heartbeat{}, false // not a member yet, or nobody has been elected
 	}
 	hb = heartbeat{Node: node, Incarnation: incarnation}
-	if incarnation != 0 && (p.reportedTo != p.leader || now.Sub(p.reportedAt) >= p.interval) {
-		if works, fresh := report(); fresh || p.reportedTo != p.leader {
-			hb.Report, hb.Works = true, works
-		}
+	if another := p.reportedTo != p.leader; incarnation != 0 && (another || now.Sub(p.reportedAt) >= p.interval) {
+		hb.Loads = loads(now, another)
+		p.reportedAt = now
 	}
 	return hb, true
 }
 
-// answered notes that the heartbeat that was sent at the given time was answered.
-func (p *pulse) answered(hb heartbeat, sent time.Time) {
-	p.reportedTo = p.leader
-	if hb.Report {
-		p.reportedAt = sent
-	}
-}
+// answered notes that a heartbeat was answered.
+func (p *pulse) answered() { p.reportedTo = p.leader }
 
-// lost notes that a heartbeat was not answered: the whole report goes out again.
+// lost notes that a heartbeat was not answered: all loads go out again.
 func (p *pulse) lost() { p.reportedTo = "lost" }
 
 // beater sends heartbeats. Only the goroutine of Node.beat uses it.
@@ -135,15 +141,15 @@ func (b *beater) beat(ctx context.Context) (removed bool, err error) {
 		b.leader = leader
 	}
 	var incarnation uint64
-	var report func() ([]WorkStatus, bool)
+	var loads func(time.Time, bool) []topicLoads
 	s := n.openSession()
 	if s != nil {
-		incarnation, report = s.incarnation, s.report
+		incarnation, loads = s.incarnation, s.loads
 	}
 	_, registered := n.State().Members[n.cfg.Name]
 	registered = registered || n.registered.Load()
 	sent := time.Now()
-	hb, ok := b.next(n.cfg.Name, registered, incarnation, report, sent)
+	hb, ok := b.next(n.cfg.Name, registered, incarnation, loads, sent)
 	if !ok {
 		return false, nil
 	}
@@ -152,7 +158,7 @@ func (b *beater) beat(ctx context.Context) (removed bool, err error) {
 		b.lost()
 		return false, err
 	}
-	b.answered(hb, sent)
+	b.answered()
 	switch {
 	case answer.Removed:
 		return true, nil
@@ -222,6 +228,7 @@ func (n *Node) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+heartbeatPath, n.serveHeartbeat)
 	mux.HandleFunc("GET "+statusPath, n.serveStatus)
+	mux.HandleFunc("GET "+worksPath, func(w http.ResponseWriter, _ *http.Request) { answerJSON(w, n.ownWorks()) })
 	if n.cfg.PeerHandler != nil {
 		mux.Handle("/", n.cfg.PeerHandler)
 	}
@@ -229,7 +236,7 @@ func (n *Node) handler() http.Handler {
 }
 
 func (n *Node) serveHeartbeat(w http.ResponseWriter, req *http.Request) {
-	hb, err := decodeHeartbeat(http.MaxBytesReader(w, req.Body, maxPeerBody))
+	hb, err := decodeHeartbeat(http.MaxBytesReader(w, req.Body, maxHeartbeat))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return

@@ -3,7 +3,9 @@ package cluster
 import (
 	"context"
 	"errors"
+	"net/http"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -103,7 +105,7 @@ type FleetStatus struct {
 	Leader   string       `json:"leader"`
 	Revision uint64       `json:"revision"`
 	Nodes    []NodeStatus `json:"nodes"`
-	// Works are the last reports of all owners, in order.
+	// Works are what the owners that answered say of their work, in order.
 	Works []WorkStatus `json:"works"`
 }
 
@@ -117,6 +119,8 @@ type NodeStatus struct {
 	// BytesPerSecond is what its copies move together, as the assignment weighs
 	// them.
 	BytesPerSecond float64 `json:"bytesPerSecond"`
+	// Problem says why it was not heard how its work is doing.
+	Problem string `json:"problem,omitempty"`
 }
 
 func (l *leader) fleetStatus() FleetStatus {
@@ -128,9 +132,46 @@ func (l *leader) fleetStatus() FleetStatus {
 	return fs
 }
 
-// FleetStatus asks the leader how the fleet and all its work are doing. It waits
-// for a leader until ctx ends.
+// FleetStatus asks the leader how the fleet is doing, and the nodes how their work
+// is. It waits for a leader until ctx ends, and for each node a moment; see
+// NodeStatus.Problem.
 func (n *Node) FleetStatus(ctx context.Context) (FleetStatus, error) {
+	fs, err := n.askLeader(ctx)
+	if err != nil {
+		return fs, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, worksTimeout)
+	defer cancel()
+	answers, errs := make([]ownWorks, len(fs.Nodes)), make([]error, len(fs.Nodes))
+	var asking sync.WaitGroup
+	for i, node := range fs.Nodes {
+		switch {
+		case node.Name == n.cfg.Name:
+			answers[i] = n.ownWorks()
+		case node.Incarnation != 0 && node.Alive:
+			asking.Go(func() { errs[i] = n.call(ctx, http.MethodGet, node.Name, worksPath, nil, &answers[i]) })
+		}
+	}
+	asking.Wait()
+	s := n.State()
+	for i := range fs.Nodes {
+		if errs[i] != nil {
+			fs.Nodes[i].Problem = errs[i].Error()
+		}
+		for _, w := range answers[i].Works {
+			// Who reports work that it no longer owns has not heard of it yet.
+			if o, ok := s.Owner(w.Work); ok && o.Node == fs.Nodes[i].Name && o.Incarnation == answers[i].Incarnation && o.Epoch == w.Epoch {
+				w.Node = o.Node
+				fs.Works = append(fs.Works, w)
+			}
+		}
+	}
+	slices.SortFunc(fs.Works, func(a, b WorkStatus) int { return a.Work.compare(b.Work) })
+	return fs, nil
+}
+
+// askLeader asks the leader for the fleet's status, without works.
+func (n *Node) askLeader(ctx context.Context) (FleetStatus, error) {
 	for {
 		if l := n.leading.Load(); l != nil {
 			return l.fleetStatus(), nil

@@ -23,13 +23,24 @@ type Session struct {
 	closed      chan struct{}
 	closeOnce   sync.Once
 
-	mu     sync.Mutex
-	tenure tenure
-	lease  *time.Timer // fires at the tenure's end
-	status []WorkStatus
-	fresh  bool // status has not been sent
-	last   []Assignment
-	fed    bool
+	meter meter // used by the heartbeats only
+
+	mu       sync.Mutex
+	tenure   tenure
+	lease    *time.Timer // fires at the tenure's end
+	reporter Reporter    // nil until there is one
+	last     []Assignment
+	fed      bool
+}
+
+// Reporter says how a session's work is doing. Its methods are called
+// concurrently, while the session is open.
+type Reporter interface {
+	// Works is the status of all work. It is asked for when somebody wants to know.
+	Works() []WorkStatus
+	// Rates yields how many bytes per second each copy moves, every
+	// Config.StatusInterval.
+	Rates(yield func(w Work, bytesPerSecond float64))
 }
 
 // Session begins a new incarnation of the node and returns its session. It waits
@@ -144,12 +155,41 @@ func (s *Session) CloseLanes(ctx context.Context, ids ...string) error {
 	return err
 }
 
-// Report tells the fleet how the work is doing: all of it, the latest wins. The
-// caller must not change works afterwards.
-func (s *Session) Report(works []WorkStatus) {
+// Report says who knows how the work is doing.
+func (s *Session) Report(r Reporter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.status, s.fresh = works, true
+	s.reporter = r
+}
+
+func (s *Session) reports() Reporter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reporter
+}
+
+// loads returns the loads of copies that have changed since they were asked for
+// last, or all of them.
+func (s *Session) loads(now time.Time, all bool) []topicLoads {
+	r := s.reports()
+	if r == nil {
+		return nil
+	}
+	s.meter.look(now, r.Rates)
+	return s.meter.changes(all)
+}
+
+// ownWorks is how this node's work is doing.
+func (n *Node) ownWorks() ownWorks {
+	s := n.openSession()
+	if s == nil {
+		return ownWorks{}
+	}
+	own := ownWorks{Incarnation: s.incarnation}
+	if r := s.reports(); r != nil {
+		own.Works = r.Works()
+	}
+	return own
 }
 
 // Close ends the incarnation, if it has not ended: the caller has stopped all
@@ -193,14 +233,6 @@ func (s *Session) renew(sent time.Time) {
 		s.tenure.renew(sent)
 		s.lease.Reset(time.Until(s.tenure.until))
 	}
-}
-
-// report returns the status to send, and whether it has not been sent before.
-func (s *Session) report() (works []WorkStatus, fresh bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	fresh, s.fresh = s.fresh, false
-	return s.status, fresh
 }
 
 // offer hands assignments to the reader of Assignments, if they have changed, in

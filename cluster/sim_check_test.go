@@ -111,11 +111,12 @@ func (c *simChecker) first(n *simNode, index uint64, data []byte, before, after 
 
 // silent holds the end of an incarnation against the promise that a node which is
 // cut off stops before others have its work. A node that stood still, and clocks
-// that jump, can break it: then fences alone keep writers apart.
+// that jump, can break it: then fences alone keep writers apart. A clock that is
+// set back keeps what waits for it waiting for as long.
 func (c *simChecker) silent(e *EndIncarnation) {
 	n := c.sim.byName(e.Node)
 	const enough = 6 * time.Second
-	if n == nil || !n.up || n.paused || c.sim.now-n.disturbed < enough || c.sim.now-c.clocks < enough {
+	if n == nil || !n.up || n.paused || c.sim.now-n.disturbed < enough || c.sim.now-c.clocks < simJump+enough {
 		return
 	}
 	c.sim.count["leases held against the clock"]++

@@ -385,15 +385,15 @@ func (n *simNode) beat() {
 	_, registered := n.state.Members[n.name]
 	registered = registered || n.registered
 	var incarnation uint64
-	var report func() ([]WorkStatus, bool)
+	var loads func(time.Time, bool) []topicLoads
 	s := n.session
 	if s != nil && s.incarnation == 0 {
 		s = nil // it has not begun
 	}
 	if s != nil {
-		incarnation, report = s.incarnation, s.report
+		incarnation, loads = s.incarnation, s.loads
 	}
-	hb, ok := n.pulse.next(n.name, registered, incarnation, report, n.clock())
+	hb, ok := n.pulse.next(n.name, registered, incarnation, loads, n.clock())
 	if !ok {
 		return
 	}
@@ -403,7 +403,7 @@ func (n *simNode) beat() {
 	n.sim.call(n, to, n.sim.cfg.HeartbeatTimeout, func(reply func(any)) { to.hear(hb, reply) }, func(a any, ok, _ bool) {
 		n.beating = false
 		if ok && a != nil {
-			n.heard(s, hb, a.(heartbeatAnswer), sent)
+			n.heard(s, a.(heartbeatAnswer), sent)
 		} else {
 			n.pulse.lost()
 		}
@@ -415,8 +415,8 @@ func (n *simNode) beat() {
 }
 
 // heard takes the answer to a heartbeat.
-func (n *simNode) heard(s *simSession, hb heartbeat, a heartbeatAnswer, sent time.Time) {
-	n.pulse.answered(hb, sent)
+func (n *simNode) heard(s *simSession, a heartbeatAnswer, sent time.Time) {
+	n.pulse.answered()
 	switch {
 	case a.Removed:
 		n.sim.say(n, "has been removed")

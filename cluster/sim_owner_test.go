@@ -17,8 +17,7 @@ type simSession struct {
 	over        bool
 
 	given  []Assignment
-	status []WorkStatus
-	fresh  bool
+	told   map[Work]int // levels
 	lanes  []*simLane
 	copies map[Work]*simCopy
 	duties map[Work]*simDuty
@@ -97,10 +96,23 @@ func (s *simSession) renew(sent time.Time) {
 	s.watch()
 }
 
-func (s *simSession) report() ([]WorkStatus, bool) {
-	fresh := s.fresh
-	s.fresh = false
-	return s.status, fresh
+// loads is Session.loads, but that nothing is averaged: what copies move jumps.
+func (s *simSession) loads(_ time.Time, all bool) (out []topicLoads) {
+	if s.told == nil || all {
+		s.told = make(map[Work]int)
+	}
+	for _, a := range s.given {
+		if a.Work.Kind != WorkCopy {
+			continue
+		}
+		level := levelOf(s.n.sim.operator.load(a.Work))
+		if old, ok := s.told[a.Work]; ok && old == level {
+			continue
+		}
+		s.told[a.Work] = level
+		out = append(out, topicLoads{Flow: a.Work.Name, Topic: a.Work.Topic, Partitions: []int32{a.Work.Partition}, Levels: []int{level}})
+	}
+	return out
 }
 
 // lost ends the session; its work stops, and the node begins another.
@@ -130,11 +142,9 @@ func (s *simSession) offer(all []Assignment) {
 		return
 	}
 	s.given = all
-	s.status, s.fresh = nil, true
 	have := make(map[Work]bool)
 	for _, a := range all {
 		have[a.Work] = true
-		s.status = append(s.status, WorkStatus{Work: a.Work, Epoch: a.Epoch, BytesPerSecond: s.n.sim.operator.load(a.Work)})
 		if a.Work.Kind == WorkCopy {
 			s.copy(a)
 		} else {

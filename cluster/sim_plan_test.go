@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 )
@@ -246,26 +245,12 @@ func (o *simOperator) does(a simAction, n *simNode) bool {
 		o.propose(n, &PutExecution{ID: fmt.Sprint("run-", o.runs), Runbook: "cutover", Data: json.RawMessage(`{"step":1}`)})
 	case "load":
 		o.swing++
-		for _, x := range s.nodes {
-			if x.session != nil && x.up {
-				x.session.loads()
-			}
-		}
 	case "pin":
 		o.propose(n, &PinLedger{ClusterID: "dst", Ledger: Ledger{TopicID: fmt.Sprint(a.mask % 2)}})
 	default:
 		return false
 	}
 	return true
-}
-
-// loads has the owner report what its copies move now.
-func (s *simSession) loads() {
-	works := slices.Clone(s.status)
-	for i := range works {
-		works[i].BytesPerSecond = s.n.sim.operator.load(works[i].Work)
-	}
-	s.status, s.fresh = works, true
 }
 
 // heal puts everything right that actions may have left.

@@ -275,27 +275,6 @@ func (s *State) wanted(w Work) bool {
 	return false
 }
 
-// unplaced reports whether there is work that nobody does although somebody
-// could.
-func (s *State) unplaced() bool {
-	usable := false
-	for _, m := range s.Members {
-		usable = usable || m.usable()
-	}
-	free := false
-	s.works(func(w Work, o Owner) {
-		free = free || o.Node == "" && s.wanted(w)
-	})
-	return usable && free
-}
-
-// movedAway reports whether a node that wants to stop may: it has no work left and
-// others have what it gave back. A leader that goes before it has placed that
-// leaves it to its successor, who first waits for everybody.
-func (s *State) movedAway(node string, incarnation uint64) bool {
-	return len(s.AssignmentsOf(node, incarnation)) == 0 && !s.unplaced()
-}
-
 // works calls f for all work, in an order that is the same everywhere.
 func (s *State) works(f func(Work, Owner)) {
 	for _, name := range sortedKeys(s.Executions) {

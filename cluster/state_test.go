@@ -103,11 +103,13 @@ func (s *script) place(node string, works ...Work) {
 func (s *script) assign(loads Loads, maxMoves int) {
 	s.t.Helper()
 	for range 100 {
-		c := assign(s.state, loads, maxMoves)
-		if c == nil {
+		p := assign(s.state, loads, paceOf(maxMoves))
+		if len(p.commands) == 0 {
 			return
 		}
-		s.must(c)
+		for _, c := range p.commands {
+			s.must(c)
+		}
 	}
 	s.t.Fatal("assign does not come to rest")
 }

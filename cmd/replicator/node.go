@@ -97,7 +97,7 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 	n.work = &work{
 		fleet: n.fleet, fleetName: f.Fleet, maps: n.maps, directory: n.directory, groups: groups, runbooks: runbooks, verifications: verifications, log: log,
 	}
-	if n.work.metrics, err = newNodeMetrics(f.Name, n.work.counters, n.raft, n.verified); err != nil {
+	if n.work.metrics, err = newNodeMetrics(f.Name, n.work.copies, n.work.counters, n.raft, n.verified); err != nil {
 		return nil, err
 	}
 	n.server = &http.Server{
@@ -242,6 +242,14 @@ func (n *node) verified() (all []*verify.Report) {
 		}
 	}
 	return all
+}
+
+// copies are those of the present life.
+func (w *work) copies() []mirror.CopyStatus {
+	if m := w.manager.Load(); m != nil {
+		return m.Status()
+	}
+	return nil
 }
 
 // counters are those of the present life, nil if there is none.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -23,13 +22,10 @@ import (
 // Prometheus scrapes. Names follow Prometheus' habits: base units, _total.
 type nodeMetrics struct {
 	handler http.Handler
-	copies  atomic.Pointer[[]mirror.CopyStatus] // of the last report
 }
 
-func (m *nodeMetrics) observe(copies []mirror.CopyStatus) { m.copies.Store(&copies) }
-
 // newNodeMetrics registers everything. The functions are asked at each scrape.
-func newNodeMetrics(node string, counters func() *mirror.Metrics, raft func() (leader bool, revision uint64), verified func() []*verify.Report) (*nodeMetrics, error) {
+func newNodeMetrics(node string, copies func() []mirror.CopyStatus, counters func() *mirror.Metrics, raft func() (leader bool, revision uint64), verified func() []*verify.Report) (*nodeMetrics, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	exporter, err := otelprom.New(otelprom.WithRegisterer(registry), otelprom.WithoutScopeInfo(), otelprom.WithoutTargetInfo())
@@ -38,8 +34,7 @@ func newNodeMetrics(node string, counters func() *mirror.Metrics, raft func() (l
 	}
 	meter := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter)).Meter("waybill")
 	m := &nodeMetrics{handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
-	m.observe(nil)
-	if err := m.registerCopies(meter); err != nil {
+	if err := registerCopies(meter, copies); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
 	if err := registerMirror(meter, counters); err != nil {
@@ -55,7 +50,7 @@ func newNodeMetrics(node string, counters func() *mirror.Metrics, raft func() (l
 }
 
 // registerCopies sums the copies of this node up by flow and topic.
-func (m *nodeMetrics) registerCopies(meter metric.Meter) error {
+func registerCopies(meter metric.Meter, copies func() []mirror.CopyStatus) error {
 	lag, err1 := meter.Int64ObservableGauge("waybill_flow_lag_records", metric.WithDescription("Source offsets that are not copied yet."))
 	behind, err2 := meter.Float64ObservableGauge("waybill_flow_lag", metric.WithUnit("s"), metric.WithDescription("For how long the oldest of them has been there, by this node's clock."))
 	exposed, err4 := meter.Float64ObservableGauge("waybill_flow_rpo", metric.WithUnit("s"), metric.WithDescription("What the source acknowledged during this time would be missing if it were lost now; no value while the source has not answered."))
@@ -68,7 +63,7 @@ func (m *nodeMetrics) registerCopies(meter metric.Meter) error {
 	type key struct{ flow, topic, state string }
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		lags, ages, exposures, counts := map[key]int64{}, map[key]float64{}, map[key]float64{}, map[key]int64{}
-		for _, c := range *m.copies.Load() {
+		for _, c := range copies() {
 			k := key{flow: c.Flow, topic: c.SourceTopic}
 			lags[k] += max(0, c.LagRecords)
 			ages[k] = max(ages[k], c.Lag.Seconds())

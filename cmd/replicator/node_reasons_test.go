@@ -70,7 +70,7 @@ func TestReasonsOfAFlow(t *testing.T) {
 		for _, r := range c.reports {
 			reports[r.Work] = r
 		}
-		fs := flowStatus(&cluster.State{Flows: map[string]*cluster.Flow{"us-eu": work}}, declared, reports)
+		fs := flowStatus(&cluster.State{Members: map[string]cluster.Member{"r1": {Name: "r1", Incarnation: 3}}, Flows: map[string]*cluster.Flow{"us-eu": work}}, declared, reports)
 		if fs.State != c.state || fs.Reason != c.reason || !strings.Contains(fs.ToDo, c.toDo) || (fs.ToDo == "") != (c.toDo == "") {
 			t.Errorf("%s: %q, %q, %q, want %q, %q, %q", c.name, fs.State, fs.Reason, fs.ToDo, c.state, c.reason, c.toDo)
 		}

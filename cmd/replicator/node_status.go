@@ -53,11 +53,20 @@ func (f *flows) Status(ctx context.Context) (api.Status, error) {
 	for _, w := range seen.Works {
 		reports[w.Work] = w
 	}
+	silent := map[string]string{}
+	for _, n := range seen.Nodes {
+		if n.Problem != "" {
+			silent[n.Name] = fmt.Sprintf("node %s does not say how it is doing: %s", n.Name, n.Problem)
+		}
+	}
 	for _, d := range declared {
 		fs := flowStatus(state, d.Flow, reports)
 		for _, t := range fs.Topics {
-			for _, p := range t.Partitions {
+			for i, p := range t.Partitions {
 				copies[p.Node]++
+				if why := silent[p.Node]; why != "" && p.Reason == "" {
+					t.Partitions[i].Reason = why
+				}
 			}
 		}
 		status.Flows = append(status.Flows, fs)
@@ -104,6 +113,10 @@ func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[clust
 		if fs.Reason == "" && t.State == fs.State && t.Reason != "" {
 			fs.Reason, fs.ToDo = fmt.Sprintf("topic %s: %s", t.SourceTopic, t.Reason), t.ToDo
 		}
+	}
+	if why := state.Unplaceable(fs.Name); why != "" {
+		fs.State, fs.Reason = worst(fs.State, stateUnassigned), why
+		fs.ToDo = "start or undrain such a node ('replicator status' lists them), or change spec.placement"
 	}
 	if fs.Reason == "" && found.Groups != "" {
 		fs.Reason, fs.ToDo = "groups do not follow: "+found.Groups, found.GroupsFix

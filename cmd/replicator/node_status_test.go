@@ -75,7 +75,7 @@ func newScene() *scene {
 		flow: &flow.ReplicationFlow{Metadata: flow.Metadata{Name: "us-eu"}, Spec: flow.FlowSpec{
 			Source: "us", Destination: "eu", Topics: flow.TopicSelector{Selector: flow.Selector{Include: []string{"orders"}}},
 		}},
-		state:   &cluster.State{Flows: map[string]*cluster.Flow{"us-eu": {Duty: cluster.Owner{Node: "r1", Epoch: 4}, Topics: map[string]*cluster.Topic{"orders": topic}}}},
+		state:   &cluster.State{Members: map[string]cluster.Member{"r1": {Name: "r1", Incarnation: 3}}, Flows: map[string]*cluster.Flow{"us-eu": {Duty: cluster.Owner{Node: "r1", Epoch: 4}, Topics: map[string]*cluster.Topic{"orders": topic}}}},
 		topic:   topic,
 		reports: map[cluster.Work]cluster.WorkStatus{},
 	}
@@ -121,6 +121,11 @@ func TestFlowStatus(t *testing.T) {
 			s.state.Flows["us-eu"].Topics = nil
 			s.duty("r1", 4, dutyReport{Looked: true})
 		}, "discovering|cluster us shows no topic that the flow includes (orders)|nothing if it is still to be created; otherwise correct topics.include, or allow Read and Describe on the topic to the flow's principal in cluster us|lag -1 -1s|copied 0 0"},
+		{"no node may run it", func(s *scene) {
+			s.state.Objects = map[string]cluster.Object{"ReplicationFlow/us-eu": {Spec: json.RawMessage(`{"spec":{"placement":{"nodes":{"matchLabels":{"disk":"fast"}}}}}`)}}
+			s.topic.Owners = make([]cluster.Owner, 2)
+			s.reports = nil
+		}, "unassigned|no node has the labels that the flow is pinned to: disk=fast|start or undrain such a node ('replicator status' lists them), or change spec.placement|lag -1 -1s|copied 0 0"},
 		{"a cluster does not answer", func(s *scene) {
 			s.duty("r1", 4, dutyReport{Reason: "cluster us: connection refused", Fix: "start it"})
 		}, "waiting|cluster us: connection refused|start it|lag 10 2s|copied 10 100"},

@@ -21,8 +21,6 @@ import (
 )
 
 const (
-	// reportEvery is how often owners say how their work is doing.
-	reportEvery = 250 * time.Millisecond
 	// sessionPause is between two lives of a node as an owner, so that one that
 	// cannot live does not try in a tight loop.
 	sessionPause = 200 * time.Millisecond
@@ -115,10 +113,10 @@ func (w *work) live(ctx context.Context, s *cluster.Session) error {
 		return err
 	}
 	w.manager.Store(l.manager)
+	s.Report(l)
 	l.group, l.ctx = errgroup.WithContext(ctx)
 	l.group.Go(func() error { return l.manager.Run(l.ctx) })
 	l.group.Go(func() error { return l.follow() })
-	l.group.Go(func() error { return l.report() })
 	l.group.Go(func() error { return l.release() })
 	err = l.group.Wait()
 	if err != nil && !errors.Is(err, context.Canceled) {
@@ -169,8 +167,9 @@ func (l *life) assign(all []cluster.Assignment) {
 	for name, f := range state.Flows {
 		copies[name] = f.Copies()
 	}
+	declared := map[string]*declarations{}
 	for _, a := range all {
-		switch m, ok := mirrorAssignment(state, a); {
+		switch m, ok := mirrorAssignment(state, declared, a); {
 		case a.Work.Kind != cluster.WorkCopy:
 			duties[a.Work] = a
 		case a.Releasing:
@@ -254,21 +253,47 @@ func (l *life) release() error {
 	}
 }
 
-// mirrorAssignment is a copy as the mirror needs it; ok is false while its flow
-// or its topic is paused or its declarations are not complete.
-func mirrorAssignment(state *cluster.State, a cluster.Assignment) (m mirror.Assignment, ok bool) {
-	f, err := state.Lookup(flow.KindReplicationFlow, a.Work.Name)
-	if err != nil || f.Flow.Spec.PausedTopic(a.Work.Topic) {
-		return m, false
+// declarations are a flow with its clusters. It is decoded once for all its copies:
+// there may be thousands.
+type declarations struct {
+	flow                *flow.ReplicationFlow // nil if the declarations are not complete
+	source, destination *flow.Cluster
+}
+
+func readDeclarations(state *cluster.State, name string) *declarations {
+	f, err := state.Lookup(flow.KindReplicationFlow, name)
+	if err != nil {
+		return &declarations{}
 	}
 	source, err1 := state.Lookup(flow.KindCluster, f.Flow.Spec.Source)
 	destination, err2 := state.Lookup(flow.KindCluster, f.Flow.Spec.Destination)
-	id, err3 := ledger.ParseTopicID(a.Topic.SourceID)
-	if errors.Join(err1, err2, err3) != nil {
+	if errors.Join(err1, err2) != nil {
+		return &declarations{}
+	}
+	return &declarations{f.Flow, source.Cluster, destination.Cluster}
+}
+
+// mirrorAssignment is a copy as the mirror needs it; ok is false while its flow
+// or its topic is paused or its declarations are not complete. It remembers what
+// it has read in declared.
+func mirrorAssignment(state *cluster.State, declared map[string]*declarations, a cluster.Assignment) (m mirror.Assignment, ok bool) {
+	if a.Work.Kind != cluster.WorkCopy {
+		return m, false
+	}
+	d := declared[a.Work.Name]
+	if d == nil {
+		d = readDeclarations(state, a.Work.Name)
+		declared[a.Work.Name] = d
+	}
+	if d.flow == nil || d.flow.Spec.PausedTopic(a.Work.Topic) {
+		return m, false
+	}
+	id, err := ledger.ParseTopicID(a.Topic.SourceID)
+	if err != nil {
 		return m, false
 	}
 	return mirror.Assignment{
-		Flow: a.Work.Name, Spec: f.Flow, Source: source.Cluster, Destination: destination.Cluster,
+		Flow: a.Work.Name, Spec: d.flow, Source: d.source, Destination: d.destination,
 		SourceTopic: a.Work.Topic, DestinationTopic: a.Topic.Destination, Partition: a.Work.Partition,
 		SourceTopicID: id, Epoch: a.Epoch, Offsets: a.Topic.Offsets,
 		Newborn: a.Work.Partition >= a.Topic.Partitions-a.Topic.Newborn,
@@ -344,36 +369,33 @@ func (l *life) startDuty(state *cluster.State, a cluster.Assignment) {
 	})
 }
 
-// report says how all work is doing until the life is over.
-func (l *life) report() error {
-	ticker := time.NewTicker(reportEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-		case <-l.ctx.Done():
-			return nil
-		}
-		statuses := l.manager.Status()
-		l.metrics.observe(statuses)
-		var all []cluster.WorkStatus
-		for _, c := range statuses {
-			detail, err := json.Marshal(c)
-			if err != nil {
-				return fmt.Errorf("encode status: %w", err)
-			}
-			all = append(all, cluster.WorkStatus{
-				Work:  cluster.Work{Kind: cluster.WorkCopy, Name: c.Flow, Topic: c.SourceTopic, Partition: c.Partition},
-				Epoch: c.Epoch, BytesPerSecond: c.BytesPerSecond, State: string(c.State), Problem: c.Reason, Detail: detail,
-			})
-		}
-		duties, err := l.dutyStatuses()
+// Works implements cluster.Reporter: how all work is doing, for who asks.
+func (l *life) Works() []cluster.WorkStatus {
+	var all []cluster.WorkStatus
+	for _, c := range l.manager.Status() {
+		detail, err := json.Marshal(c)
 		if err != nil {
-			return fmt.Errorf("encode status: %w", err)
+			l.log.Error("status of a copy", "flow", c.Flow, "topic", c.SourceTopic, "partition", c.Partition, "error", err)
+			continue
 		}
-		all = append(all, duties...)
-		l.session.Report(all)
+		all = append(all, cluster.WorkStatus{Work: workOf(c), Epoch: c.Epoch, State: string(c.State), Problem: c.Reason, Detail: detail})
 	}
+	duties, err := l.dutyStatuses()
+	if err != nil {
+		l.log.Error("status of duties", "error", err)
+	}
+	return append(all, duties...)
+}
+
+// Rates implements cluster.Reporter.
+func (l *life) Rates(yield func(cluster.Work, float64)) {
+	for _, c := range l.manager.Status() {
+		yield(workOf(c), c.BytesPerSecond)
+	}
+}
+
+func workOf(c mirror.CopyStatus) cluster.Work {
+	return cluster.Work{Kind: cluster.WorkCopy, Name: c.Flow, Topic: c.SourceTopic, Partition: c.Partition}
 }
 
 func (l *life) dutyStatuses() ([]cluster.WorkStatus, error) {
