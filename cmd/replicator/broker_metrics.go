@@ -191,9 +191,9 @@ func errorName(code int16) string {
 }
 
 func gauge(out chan<- prometheus.Metric, name, help string, v float64, with prometheus.Labels) {
-	out <- prometheus.MustNewConstMetric(prometheus.NewDesc("waybill_broker_"+name, help, nil, with), prometheus.GaugeValue, v)
+	metric(out, prometheus.GaugeValue, "waybill_broker_"+name, help, v, with)
 }
 
 func counter(out chan<- prometheus.Metric, name, help string, v float64, with prometheus.Labels) {
-	out <- prometheus.MustNewConstMetric(prometheus.NewDesc("waybill_broker_"+name, help, nil, with), prometheus.CounterValue, v)
+	metric(out, prometheus.CounterValue, "waybill_broker_"+name, help, v, with)
 }

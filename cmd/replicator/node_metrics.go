@@ -1,182 +1,146 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"go.opentelemetry.io/otel/attribute"
-	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
-	"go.opentelemetry.io/otel/metric"
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 
 	"github.com/waybillhq/waybill/mirror"
 	"github.com/waybillhq/waybill/verify"
 )
 
-// nodeMetrics are what a node measures, as OpenTelemetry instruments that
-// Prometheus scrapes. Names follow Prometheus' habits: base units, _total.
+// nodeMetrics are what a node measures, for Prometheus to scrape. Names follow
+// Prometheus' habits: base units, _total.
 type nodeMetrics struct {
 	handler http.Handler
+
+	// What is asked at each scrape.
+	node     string
+	copies   func() []mirror.CopyStatus
+	counters func() *mirror.Metrics
+	raft     func() (leader bool, revision uint64)
+	verified func() []*verify.Report
 }
+
+var _ prometheus.Collector = (*nodeMetrics)(nil)
 
 // newNodeMetrics registers everything. The functions are asked at each scrape.
 func newNodeMetrics(node string, copies func() []mirror.CopyStatus, counters func() *mirror.Metrics, raft func() (leader bool, revision uint64), verified func() []*verify.Report) (*nodeMetrics, error) {
+	m := &nodeMetrics{node: node, copies: copies, counters: counters, raft: raft, verified: verified}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	exporter, err := otelprom.New(otelprom.WithRegisterer(registry), otelprom.WithoutScopeInfo(), otelprom.WithoutTargetInfo())
-	if err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
+	for _, c := range []prometheus.Collector{collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m} {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
 	}
-	meter := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter)).Meter("waybill")
-	m := &nodeMetrics{handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
-	if err := registerCopies(meter, copies); err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
-	}
-	if err := registerMirror(meter, counters); err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
-	}
-	if err := registerRaft(meter, node, raft); err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
-	}
-	if err := registerVerifications(meter, verified); err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
-	}
+	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 	return m, nil
 }
 
-// registerCopies sums the copies of this node up by flow and topic.
-func registerCopies(meter metric.Meter, copies func() []mirror.CopyStatus) error {
-	lag, err1 := meter.Int64ObservableGauge("waybill_flow_lag_records", metric.WithDescription("Source offsets that are not copied yet."))
-	behind, err2 := meter.Float64ObservableGauge("waybill_flow_lag", metric.WithUnit("s"), metric.WithDescription("For how long the oldest of them has been there, by this node's clock."))
-	exposed, err4 := meter.Float64ObservableGauge("waybill_flow_rpo", metric.WithUnit("s"), metric.WithDescription("What the source acknowledged during this time would be missing if it were lost now; no value while the source has not answered."))
-	owned, err3 := meter.Int64ObservableGauge("waybill_flow_copies", metric.WithDescription("Partitions that this node copies, by state."))
-	for _, err := range []error{err1, err2, err3, err4} {
-		if err != nil {
-			return err
-		}
+// Describe implements [prometheus.Collector]: flows come and go, so nothing is
+// promised.
+func (m *nodeMetrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements [prometheus.Collector].
+func (m *nodeMetrics) Collect(out chan<- prometheus.Metric) {
+	collectCopies(out, m.copies())
+	if c := m.counters(); c != nil {
+		collectMirror(out, c)
 	}
+	collectVerifications(out, m.verified())
+
+	leader, revision := m.raft()
+	who, leads := prometheus.Labels{"node": m.node}, 0.0
+	if leader {
+		leads = 1
+	}
+	metric(out, prometheus.GaugeValue, "waybill_raft_leader", "1 on the node that leads.", leads, who)
+	metric(out, prometheus.GaugeValue, "waybill_raft_revision", "Of the state that this node knows.", float64(revision), who)
+}
+
+// collectCopies sums the copies of this node up by flow and topic.
+func collectCopies(out chan<- prometheus.Metric, copies []mirror.CopyStatus) {
 	type key struct{ flow, topic, state string }
-	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		lags, ages, exposures, counts := map[key]int64{}, map[key]float64{}, map[key]float64{}, map[key]int64{}
-		for _, c := range copies() {
-			k := key{flow: c.Flow, topic: c.SourceTopic}
-			lags[k] += max(0, c.LagRecords)
-			ages[k] = max(ages[k], c.Lag.Seconds())
-			if c.Exposure >= 0 {
-				exposures[k] = max(exposures[k], c.Exposure.Seconds())
-			}
-			counts[key{c.Flow, c.SourceTopic, string(c.State)}]++
+	lags, ages, exposures, counts := map[key]int64{}, map[key]float64{}, map[key]float64{}, map[key]int64{}
+	for _, c := range copies {
+		k := key{flow: c.Flow, topic: c.SourceTopic}
+		lags[k] += max(0, c.LagRecords)
+		ages[k] = max(ages[k], c.Lag.Seconds())
+		if c.Exposure >= 0 {
+			exposures[k] = max(exposures[k], c.Exposure.Seconds())
 		}
-		with := func(k key, more ...attribute.KeyValue) metric.MeasurementOption {
-			return metric.WithAttributes(append(more, attribute.String("flow", k.flow), attribute.String("topic", k.topic))...)
+		counts[key{c.Flow, c.SourceTopic, string(c.State)}]++
+	}
+	gauge := func(name, help string, v float64, k key) {
+		with := prometheus.Labels{"flow": k.flow, "topic": k.topic}
+		if k.state != "" {
+			with["state"] = k.state
 		}
-		for k := range lags {
-			o.ObserveInt64(lag, lags[k], with(k))
-			o.ObserveFloat64(behind, ages[k], with(k))
-		}
-		for k, s := range exposures {
-			o.ObserveFloat64(exposed, s, with(k))
-		}
-		for k, n := range counts {
-			o.ObserveInt64(owned, n, with(k, attribute.String("state", k.state)))
-		}
-		return nil
-	}, lag, behind, exposed, owned)
-	return err
+		metric(out, prometheus.GaugeValue, "waybill_flow_"+name, help, v, with)
+	}
+	for k := range lags {
+		gauge("lag_records", "Source offsets that are not copied yet.", float64(lags[k]), k)
+		gauge("lag_seconds", "For how long the oldest of them has been there, by this node's clock.", ages[k], k)
+	}
+	for k, s := range exposures {
+		gauge("rpo_seconds", "What the source acknowledged during this time would be missing if it were lost now; no value while the source has not answered.", s, k)
+	}
+	for k, n := range counts {
+		gauge("copies", "Partitions that this node copies, by state.", float64(n), k)
+	}
 }
 
-// registerMirror exports the counters of the present life: they begin at zero
+// collectMirror exports the counters of the present life: they begin at zero
 // with each incarnation, which Prometheus takes for a restart.
-func registerMirror(meter metric.Meter, counters func() *mirror.Metrics) error {
-	type counter struct {
-		name, unit, help string
-		value            func(*mirror.Metrics) int64
-	}
-	for _, c := range []counter{
-		{"waybill_mirror_records", "", "Records copied and committed.", func(m *mirror.Metrics) int64 { return m.Records.Load() }},
-		{"waybill_mirror_written", "By", "Batches copied and committed.", func(m *mirror.Metrics) int64 { return m.Bytes.Load() }},
-		{"waybill_mirror_raw_batches", "", "Batches produced as bytes.", func(m *mirror.Metrics) int64 { return m.RawBatches.Load() }},
-		{"waybill_mirror_quarantined_records", "", "Records that cannot be copied and were put into a quarantine topic.", func(m *mirror.Metrics) int64 { return m.Quarantined.Load() }},
-		{"waybill_mirror_encoded_batches", "", "Batches that had to be encoded again.", func(m *mirror.Metrics) int64 { return m.EncodedBatches.Load() }},
-		{"waybill_mirror_appends", "", "Requests to mirror topics.", func(m *mirror.Metrics) int64 { return m.Appends.Load() }},
-		{"waybill_mirror_truncations", "", "Cuts of mirror topics whose source had lost records.", func(m *mirror.Metrics) int64 { return m.Truncations.Load() }},
-		{"waybill_mirror_recovered_offsets", "", "Source offsets that were found in mirror topics and not in the ledger.", func(m *mirror.Metrics) int64 { return m.Recovered.Load() }},
-		{"waybill_mirror_gap_offsets", "", "Source offsets without a copy, declared in the ledger.", func(m *mirror.Metrics) int64 { return m.GapOffsets.Load() }},
-		{"waybill_mirror_foreign_offsets", "", "Destination offsets that others wrote between ours.", func(m *mirror.Metrics) int64 { return m.Foreign.Load() }},
-		{"waybill_mirror_matched_records", "", "Records that were found at the destination without a hop, and not written again.", func(m *mirror.Metrics) int64 { return m.Matched.Load() }},
-		{"waybill_mirror_doubled_records", "", "Records of at-least-once copies that may be at the destination twice.", func(m *mirror.Metrics) int64 { return m.Doubled.Load() }},
-		{"waybill_mirror_commits", "", "Transactions committed.", func(m *mirror.Metrics) int64 { return m.Commits.Load() }},
-		{"waybill_mirror_aborts", "", "Transactions given up.", func(m *mirror.Metrics) int64 { return m.Aborts.Load() }},
-		{"waybill_mirror_unclear_commits", "", "Commits that were not answered.", func(m *mirror.Metrics) int64 { return m.Unclear.Load() }},
-		{"waybill_mirror_lane_opens", "", "Lanes opened.", func(m *mirror.Metrics) int64 { return m.LaneOpens.Load() }},
-		{"waybill_mirror_lanes_fenced", "", "Lanes of dead nodes fenced.", func(m *mirror.Metrics) int64 { return m.LanesFenced.Load() }},
-		{"waybill_mirror_fetches", "", "Fetch requests answered.", func(m *mirror.Metrics) int64 { return m.Fetches.Load() }},
+func collectMirror(out chan<- prometheus.Metric, m *mirror.Metrics) {
+	for _, c := range []struct {
+		name, help string
+		value      *atomic.Int64
+	}{
+		{"records_total", "Records copied and committed.", &m.Records},
+		{"written_bytes_total", "Batches copied and committed.", &m.Bytes},
+		{"raw_batches_total", "Batches produced as bytes.", &m.RawBatches},
+		{"quarantined_records_total", "Records that cannot be copied and were put into a quarantine topic.", &m.Quarantined},
+		{"encoded_batches_total", "Batches that had to be encoded again.", &m.EncodedBatches},
+		{"appends_total", "Requests to mirror topics.", &m.Appends},
+		{"truncations_total", "Cuts of mirror topics whose source had lost records.", &m.Truncations},
+		{"recovered_offsets_total", "Source offsets that were found in mirror topics and not in the ledger.", &m.Recovered},
+		{"gap_offsets_total", "Source offsets without a copy, declared in the ledger.", &m.GapOffsets},
+		{"foreign_offsets_total", "Destination offsets that others wrote between ours.", &m.Foreign},
+		{"matched_records_total", "Records that were found at the destination without a hop, and not written again.", &m.Matched},
+		{"doubled_records_total", "Records of at-least-once copies that may be at the destination twice.", &m.Doubled},
+		{"commits_total", "Transactions committed.", &m.Commits},
+		{"aborts_total", "Transactions given up.", &m.Aborts},
+		{"unclear_commits_total", "Commits that were not answered.", &m.Unclear},
+		{"lane_opens_total", "Lanes opened.", &m.LaneOpens},
+		{"lanes_fenced_total", "Lanes of dead nodes fenced.", &m.LanesFenced},
+		{"fetches_total", "Fetch requests answered.", &m.Fetches},
 	} {
-		_, err := meter.Int64ObservableCounter(c.name, metric.WithUnit(c.unit), metric.WithDescription(c.help),
-			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-				if m := counters(); m != nil {
-					o.Observe(c.value(m))
-				}
-				return nil
-			}))
-		if err != nil {
-			return err
-		}
+		metric(out, prometheus.CounterValue, "waybill_mirror_"+c.name, c.help, float64(c.value.Load()), nil)
 	}
-	return nil
 }
 
-// registerVerifications exports the comparisons of the flows whose duty is this
+// collectVerifications exports the comparisons of the flows whose duty is this
 // node's. What one found counts until the next has ended.
-func registerVerifications(meter metric.Meter, verified func() []*verify.Report) error {
-	differences, err1 := meter.Int64ObservableGauge("waybill_verify_differences", metric.WithDescription("Records that the comparison of both sides found not to be as they should be."))
-	records, err2 := meter.Int64ObservableGauge("waybill_verify_records", metric.WithDescription("Records that it has compared."))
-	ended, err3 := meter.Float64ObservableGauge("waybill_verify_ended_time", metric.WithUnit("s"), metric.WithDescription("When the last one was done, since 1970; no value while there was none."))
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return err
-	}
-	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		for _, r := range verified() {
-			flow := metric.WithAttributes(attribute.String("flow", r.Flow))
-			found, last := r.Different, r
-			if r.State == verify.Running && r.Previous != nil {
-				found, last = max(found, r.Previous.Different), r.Previous
-			}
-			o.ObserveInt64(differences, found, flow)
-			o.ObserveInt64(records, r.Records, flow)
-			if last.State == verify.Done {
-				o.ObserveFloat64(ended, float64(last.Ended.UnixMilli())/1000, flow)
-			}
+func collectVerifications(out chan<- prometheus.Metric, reports []*verify.Report) {
+	for _, r := range reports {
+		flow := prometheus.Labels{"flow": r.Flow}
+		found, last := r.Different, r
+		if r.State == verify.Running && r.Previous != nil {
+			found, last = max(found, r.Previous.Different), r.Previous
 		}
-		return nil
-	}, differences, records, ended)
-	return err
+		metric(out, prometheus.GaugeValue, "waybill_verify_differences", "Records that the comparison of both sides found not to be as they should be.", float64(found), flow)
+		metric(out, prometheus.GaugeValue, "waybill_verify_records", "Records that it has compared.", float64(r.Records), flow)
+		if last.State == verify.Done {
+			metric(out, prometheus.GaugeValue, "waybill_verify_ended_time_seconds", "When the last one was done, since 1970; no value while there was none.", float64(last.Ended.UnixMilli())/1000, flow)
+		}
+	}
 }
 
-func registerRaft(meter metric.Meter, node string, raft func() (bool, uint64)) error {
-	who := metric.WithAttributes(attribute.String("node", node))
-	_, err1 := meter.Int64ObservableGauge("waybill_raft_leader", metric.WithDescription("1 on the node that leads."),
-		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			var v int64
-			if leader, _ := raft(); leader {
-				v = 1
-			}
-			o.Observe(v, who)
-			return nil
-		}))
-	_, err2 := meter.Int64ObservableGauge("waybill_raft_revision", metric.WithDescription("Of the state that this node knows."),
-		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			_, revision := raft()
-			o.Observe(int64(revision), who)
-			return nil
-		}))
-	if err1 != nil {
-		return err1
-	}
-	return err2
+func metric(out chan<- prometheus.Metric, kind prometheus.ValueType, name, help string, v float64, with prometheus.Labels) {
+	out <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, nil, with), kind, v)
 }
