@@ -5,13 +5,16 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants bench-mirror bench-broker hostile-broker full-disk demo schema interop interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean
+.PHONY: help build size test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants bench-mirror bench-broker hostile-broker full-disk demo schema interop interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
 
 build: ## the static binary bin/replicator
 	@$(timed) CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o bin/replicator ./cmd/replicator
+
+size: ## the stripped binary for linux/amd64 built anew: fails above 35,000,000 bytes or 109 linked modules
+	@$(timed) test/size.sh
 
 test: ## every test that needs only Go
 	@$(timed) $(GO) test ./...
