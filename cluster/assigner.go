@@ -63,7 +63,7 @@ type assigner struct {
 
 	pool    map[WorkKind][]item
 	held    map[WorkKind][]float64 // weight by node, of what stays
-	copies  []map[*class][]item    // by node, those that could move
+	copies  []map[*class]*pile     // by node, those that could move
 	leaving []item                 // wanted copies that are being released
 	expelled,
 	misplaced []item // copies that their node should not have; it may, until others have moved
@@ -85,9 +85,9 @@ func newAssigner(s *State, loads Loads, p pace) *assigner {
 	for _, kind := range workKinds {
 		a.held[kind] = make([]float64, len(a.nodes))
 	}
-	a.copies = make([]map[*class][]item, len(a.nodes))
+	a.copies = make([]map[*class]*pile, len(a.nodes))
 	for n := range a.copies {
-		a.copies[n] = make(map[*class][]item)
+		a.copies[n] = make(map[*class]*pile)
 	}
 	a.collect()
 	return a
@@ -154,7 +154,12 @@ func (a *assigner) sort(g *group, partition int32, o *Owner, weight float64, wan
 		switch {
 		case kind != WorkCopy:
 		case g.class.has[it.node]:
-			a.copies[it.node][g.class] = append(a.copies[it.node][g.class], it)
+			p := a.copies[it.node][g.class]
+			if p == nil {
+				p = new(pile)
+				a.copies[it.node][g.class] = p
+			}
+			p.items = append(p.items, it)
 		case g.where.allows(a.members[it.node]):
 			a.misplaced = append(a.misplaced, it)
 		default:

@@ -115,9 +115,7 @@ func (a *assigner) balance() {
 		if i < 0 {
 			return
 		}
-		list := a.copies[from][c]
-		it, to := list[i], least(c.nodes, held)
-		a.copies[from][c] = slices.Delete(list, i, i+1)
+		it, to := a.copies[from][c].take(i), least(c.nodes, held)
 		held[from] -= it.weight
 		held[to] += it.weight
 		a.begun++
@@ -125,7 +123,7 @@ func (a *assigner) balance() {
 	}
 }
 
-// bestMove returns the copy that should move next, as its place among those of a
+// bestMove returns the copy that should move next, as its place in the pile of a
 // node and a class; -1 if none should. It looks at the busiest node first.
 func (a *assigner) bestMove(held []float64) (from int32, of *class, at int) {
 	order := make([]int32, len(a.nodes))
@@ -136,12 +134,12 @@ func (a *assigner) bestMove(held []float64) (from int32, of *class, at int) {
 	for _, n := range order {
 		var widest float64
 		at = -1
-		for c, list := range a.copies[n] {
+		for c, p := range a.copies[n] {
 			gap := held[n] - held[least(c.nodes, held)]
-			if len(list) == 0 || gap <= a.apart(c) || at >= 0 && (gap < widest || gap == widest && !before(list, a.copies[n][of])) {
+			if gap <= a.apart(c) || at >= 0 && (gap < widest || gap == widest && !p.before(a.copies[n][of])) {
 				continue
 			}
-			if i := fitting(list, gap, due(c, held, n)); i >= 0 {
+			if i := p.fitting(gap, due(c, held, n)); i >= 0 {
 				of, at, widest = c, i, gap
 			}
 		}
@@ -151,10 +149,6 @@ func (a *assigner) bestMove(held []float64) (from int32, of *class, at int) {
 	}
 	return nowhere, nil, -1
 }
-
-// before orders the copies of two classes on one node, so that the answer does
-// not depend on the order of a map.
-func before(x, y []item) bool { return x[0].work().compare(y[0].work()) < 0 }
 
 // due is what should move from a node to the idlest one of a class so that neither
 // ends on the other side of the mean: what one node gives to another must not have
@@ -166,30 +160,4 @@ func due(c *class, held []float64, from int32) float64 {
 	}
 	mean := sum / float64(len(c.nodes))
 	return min(held[from]-mean, mean-held[least(c.nodes, held)])
-}
-
-// overshoot is how much worse it is to move more than is due than to move less, by
-// as much: what is missing can follow.
-const overshoot = 2
-
-// fitting returns the copy to move over a gap between two nodes: the one that is
-// closest to what is due, of equals the lightest. It returns -1 if none makes the gap
-// smaller by a fifth or more: a heavy copy would only carry the load from one place
-// to the other.
-func fitting(copies []item, gap, due float64) int {
-	best, off := -1, 0.0
-	for i := range copies {
-		w := copies[i].weight
-		if w > 0.9*gap {
-			continue
-		}
-		o := due - w
-		if o < 0 {
-			o *= -overshoot
-		}
-		if best < 0 || o < off || o == off && w < copies[best].weight {
-			best, off = i, o
-		}
-	}
-	return best
 }
