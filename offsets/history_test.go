@@ -64,7 +64,6 @@ type modelCopy struct {
 	epoch    uint64
 	next     int
 	image    map[int]int // source offset -> destination offset
-	routes   []ledger.Route
 }
 
 type writtenPage struct {
