@@ -129,6 +129,8 @@ func (c *comparison) run(ctx context.Context, r ledger.Run) error {
 	before := c.tally.Different
 	listed := len(c.tally.First)
 	source, dest := newSeal(r, r.Source), newSeal(r, r.Destination)
+	source.holes, dest.holes = c.copy.Preserve, c.copy.Preserve
+	var empty []stretch // that neither side has records in
 	for i := int64(0); i < r.Count; {
 		s, sok, err := c.source.head(ctx, r.Source+i)
 		if err != nil {
@@ -160,7 +162,7 @@ func (c *comparison) run(ctx context.Context, r ledger.Run) error {
 			i += c.both(r, i, s, d, source, dest)
 		case si > i && di > i:
 			n := min(si, di) - i
-			c.absent(r, i, n)
+			empty = append(empty, stretch{i, n})
 			i += n
 		case si > i:
 			n := min(dest.alone(c.destination, d), si-i)
@@ -172,9 +174,13 @@ func (c *comparison) run(ctx context.Context, r ledger.Run) error {
 			i += n
 		}
 	}
+	c.absent(r, empty, source, dest)
 	c.judge(r, source, dest, c.tally.Different-before, listed)
 	return nil
 }
+
+// stretch is a place in a run, and how many offsets from there on.
+type stretch struct{ at, count int64 }
 
 // stretch is how many records in a row can be told to be there without looking at
 // each.
@@ -185,13 +191,21 @@ func (c *cursor) stretch(h head) int64 {
 	return 1
 }
 
-// absent is about records of a run that neither side has.
-func (c *comparison) absent(r ledger.Run, i, n int64) {
-	if c.sourceCompacts && (c.destinationCompacts || c.copy.Preserve) {
-		c.tally.notComparable(CompactedOnBothSides, n)
-		return
+// absent is about offsets of a run at which neither side has a record. A copy that
+// preserves offsets has batches with the holes that compaction had left in them: where
+// the digest of one side says that it is as it was copied, so are its holes.
+func (c *comparison) absent(r ledger.Run, empty []stretch, source, dest *seal) {
+	copied := c.copy.Preserve && (source.asCopied(r) || dest.asCopied(r))
+	for _, e := range empty {
+		switch {
+		case copied:
+			c.tally.gap(ledger.Compacted, e.count)
+		case c.sourceCompacts && (c.destinationCompacts || c.copy.Preserve):
+			c.tally.notComparable(CompactedOnBothSides, e.count)
+		default:
+			c.differ(Difference{Kind: Lost, Source: r.Source + e.at, Destination: r.Destination + e.at, Count: e.count, What: "neither side has a record"})
+		}
 	}
-	c.differ(Difference{Kind: Lost, Source: r.Source + i, Destination: r.Destination + i, Count: n, What: "neither side has a record"})
 }
 
 // sourceless is about records of a run that only the destination has.
@@ -422,6 +436,7 @@ type seal struct {
 	end    int64
 	digest record.Digest
 	last   *piece
+	holes  bool // batches may have holes
 	broken bool // what was folded is not what the digest is of
 }
 
@@ -435,7 +450,7 @@ func (s *seal) batch(p *piece) {
 		return
 	}
 	s.last = p
-	if p.BaseOffset() != s.next || p.next > s.end || !p.Dense() {
+	if p.BaseOffset() != s.next || p.next > s.end || !p.Dense() && !s.holes {
 		s.broken = true // its bounds are not those of the run's batches
 		return
 	}
@@ -467,6 +482,12 @@ func (s *seal) alone(c *cursor, h head) int64 {
 // run was not folded.
 func (s *seal) is(digest uint32) (same, known bool) {
 	return s.digest.CRC == digest, !s.broken && s.next == s.end
+}
+
+// asCopied says that the side has what the ledger says was copied.
+func (s *seal) asCopied(r ledger.Run) bool {
+	same, known := s.is(r.Digest)
+	return same && known
 }
 
 // judge holds both sides of a run against the ledger's digest.

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"encoding/binary"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -78,6 +79,56 @@ func TestOldFormatsAreReadAtTheSource(t *testing.T) {
 	dest.batches = []record.Batch{batch(t, 20, record.Snappy, all...)}
 	if got := compare(t, theCopy, source, dest, e); got.Different != 1 || got.First[0].Source != 11 {
 		t.Errorf("a value that differs: got %+v", got)
+	}
+}
+
+// holey is a batch of which compaction has left the records at some deltas.
+func holey(t *testing.T, base int64, codec record.Codec, kept ...int64) record.Batch {
+	t.Helper()
+	s, err := batch(t, base, codec, recs("one", "two", "three", "four", "five")...).Section(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Keep(record.NoHorizon, func(r record.Record) bool { return slices.Contains(kept, r.Offset-base) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestHolesOfPreservedBatches: a hop of a copy that preserves offsets has whole batches,
+// also those that compaction has left holes in. What is not there on either side is no
+// difference; what one side lacks, or has beside the other, is.
+func TestHolesOfPreservedBatches(t *testing.T) {
+	for _, codec := range []record.Codec{record.None, record.Zstd} {
+		for name, c := range map[string]struct {
+			dest []int64
+			want []Difference
+		}{
+			"equal":                       {[]int64{1, 3, 4}, nil},
+			"a record is missing":         {[]int64{1, 4}, []Difference{{Kind: Missing, Source: 13, Destination: 13, Count: 1}}},
+			"a record is there too much":  {[]int64{0, 1, 3, 4}, []Difference{{Kind: Phantom, Source: 10, Destination: 10, Count: 1}}},
+			"the last is missing":         {[]int64{1, 3}, []Difference{{Kind: Missing, Source: 14, Destination: 14, Count: 1}}},
+			"another one is in its place": {[]int64{1, 2, 4}, []Difference{{Kind: Phantom, Source: 12, Destination: 12, Count: 1}, {Kind: Missing, Source: 13, Destination: 13, Count: 1}}},
+		} {
+			from := holey(t, 10, codec, 1, 3, 4)
+			source := &log{start: 10, batches: []record.Batch{from, marker(t, 15, 7, true)}}
+			dest := &log{start: 10, batches: []record.Batch{holey(t, 10, codec, c.dest...), marker(t, 15, 7, true)}}
+			e := &entries{hops: []*ledger.Hop{hop(10, 16, []ledger.Run{rawRun(10, from)}, ledger.Gap{Source: 15, Count: 1, Reason: ledger.Control})}}
+			preserved := theCopy
+			preserved.Preserve = true
+			got := compare(t, preserved, source, dest, e)
+			var found []Difference
+			for _, d := range got.First {
+				found = append(found, Difference{Kind: d.Kind, Source: d.Source, Destination: d.Destination, Count: d.Count})
+			}
+			if !reflect.DeepEqual(found, c.want) || got.Different != int64(len(c.want)) {
+				t.Errorf("%s, %v: found %+v of %+v", name, codec, found, got)
+			}
+			if len(c.want) == 0 && (got.Records != 3 || got.RunsConfirmed != 1 || got.Gaps["compacted"] != 2) {
+				t.Errorf("%s, %v: got %+v", name, codec, got)
+			}
+		}
 	}
 }
 
