@@ -523,6 +523,9 @@ func (c *copier) fault(err error) {
 	case hold:
 		c.state = Failed
 		wait = max(wait, holdRetry)
+	case rest:
+		c.state = Paused
+		wait = max(wait, holdRetry)
 	case stop:
 		c.state, c.final = Failed, true
 	}

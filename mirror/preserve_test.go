@@ -551,7 +551,10 @@ func TestAMirrorIsPausedAndPromoted(t *testing.T) {
 	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
 	w.alter(t, "orders", mirrorwire.Pause)
 	w.west.produce(t, "orders", 0, 20, 30)
-	eventually(t, "it waits", func() bool { return strings.Contains(n.only().Reason, errMirrorPaused.Error()) && n.only().Fix != "" })
+	eventually(t, "it is paused, too", func() bool {
+		s := n.only()
+		return s.State == Paused && strings.Contains(s.Reason, errMirrorPaused.Error()) && s.Fix != ""
+	})
 	w.alter(t, "orders", mirrorwire.Resume)
 	eventually(t, "caught up again", func() bool { return n.caughtUp(1) && n.only().Position == 30 })
 	w.same(t, "orders", 0)

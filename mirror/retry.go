@@ -58,6 +58,7 @@ type action int
 const (
 	rewind action = iota // abort, wait a little, go on from the last hop
 	hold                 // as rewind, but somebody has to do something: wait long, show it
+	rest                 // as hold, but nothing is wrong: somebody wants it so
 	stop                 // never by itself: going on would splice or skip
 )
 
@@ -122,7 +123,7 @@ var verdicts = []struct {
 	{errOtherLedger, verdict{stop, "see what the status says of the destination's ledger"}},
 	{errOrigin, verdict{rewind, "see what the status says of the source's ledger, and whether the flow that writes the topic there still runs"}},
 	{errPromoted, verdict{hold, "nothing, after a failover; to copy on, delete the destination topic, or let its changes flow back first"}},
-	{errMirrorPaused, verdict{hold, "replicator topic resume"}},
+	{errMirrorPaused, verdict{rest, "replicator topic resume"}},
 	{errMirrorFailed, verdict{hold, "compare both topics, then replicator topic resume, or delete the destination topic to copy all again"}},
 	{errNoMirror, verdict{hold, "delete the destination topic, or set offsets: translate"}},
 	{errNoMirrors, verdict{hold, "set offsets: translate, or use a bundled broker as destination"}},
@@ -161,8 +162,11 @@ func troubleOf(err error) trouble {
 	}
 	v := classify(err)
 	t := trouble{Waiting, err.Error(), cmp.Or(v.fix, kafka.Advice(err))}
-	if v.action != rewind {
+	switch v.action {
+	case hold, stop:
 		t.state = Failed
+	case rest:
+		t.state = Paused
 	}
 	return t
 }

@@ -19,6 +19,9 @@ const (
 	// Failed: a person has to do what Fix says. Except where going on would
 	// splice or skip, it tries again from time to time and recovers by itself.
 	Failed State = "failed"
+	// Paused: somebody has paused its mirror topic at the destination. It goes on when
+	// that is let go on.
+	Paused State = "paused"
 )
 
 // CopyStatus is one copy as an operator sees it.
