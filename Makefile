@@ -58,8 +58,8 @@ CHAOS_SEED ?= 0
 chaos-mirror: ## CHAOS_KILLS owners of copies killed under CHAOS_RATE MB/s, zombies, cuts, lost answers, between bundled brokers and Apache Kafkas, every record compared (needs Java 17 and Maven; about 25 minutes; CHAOS_PAIRS, CHAOS_SEED)
 	@$(timed) $(GO) test -tags chaos,interop -count=1 -timeout 60m -v -run 'TestMirror$$' ./test/chaos -kills $(CHAOS_KILLS) -rate $(CHAOS_RATE) -pairs '$(CHAOS_PAIRS)' -seed $(CHAOS_SEED)
 
-interop-mirror: ## flows between Apache Kafka 3.9, 4.1 and bundled brokers, and round three clusters: codecs, transactions, compaction, old records, groups, compared field by field (needs Java 17 and Maven)
-	@$(timed) $(GO) test -tags chaos,interop -count=1 -timeout 20m -v -run 'TestFlows$$|TestRing$$' ./test/chaos
+interop-mirror: ## flows between Apache Kafka 3.9, 4.1 and bundled brokers, both ways and round three clusters: codecs, transactions, compaction, old records and formats, groups, compared field by field; sources that delete, expire and recreate; quarantine; kills without transactions (needs Java 17 and Maven)
+	@$(timed) $(GO) test -tags chaos,interop -count=1 -timeout 40m -v -run 'TestFlows$$|TestRing$$|TestWhatChangesAtTheSource$$|TestOldFormats$$|TestAtLeastOnce$$' ./test/chaos
 
 MUTANTS ?= 5
 mutants: ## MUTANTS fixes (0 is all) drawn at random by SEED are taken out of a copy of the tree, each must turn its test red

@@ -43,7 +43,9 @@
 // from when the copy holds all that was acknowledged when it was done.
 //
 // TestFlows and TestRing (make interop-mirror) break nothing. They carry what is
-// hard to carry between clusters of different makes, and round three of them.
+// hard to carry between clusters of different makes, both ways between two and round three of them.
+// TestWhatChangesAtTheSource and TestOldFormats are about what a source may do and hold,
+// TestAtLeastOnce kills nodes that copy without transactions.
 //
 // These need the tag interop too, Java 17 and Maven.
 package chaos

@@ -131,11 +131,18 @@ func put(t *testing.T, c *cluster, topic string, values ...string) {
 
 func makeTopic(t *testing.T, c *cluster, topic string, configs map[string]string) {
 	t.Helper()
+	makePartitions(t, c, topic, 1, configs)
+}
+
+func makePartitions(t *testing.T, c *cluster, topic string, n int32, configs ...map[string]string) {
+	t.Helper()
 	all := map[string]*string{"retention.ms": kadm.StringPtr("-1")}
-	for k, v := range configs {
-		all[k] = &v
+	for _, more := range configs {
+		for k, v := range more {
+			all[k] = &v
+		}
 	}
-	_, err := kadm.NewClient(c.open(t)).CreateTopic(t.Context(), 1, 1, all, topic)
+	_, err := kadm.NewClient(c.open(t)).CreateTopic(t.Context(), n, 1, all, topic)
 	must(t, err)
 }
 
@@ -349,6 +356,9 @@ func writeOldSegment(t *testing.T, dir string) (records []record.Record) {
 	}
 	for _, magic := range []byte{0, 1} {
 		for codec := record.None; codec <= record.LZ4; codec++ {
+			if magic == 0 && codec == record.LZ4 {
+				continue // the client that compares both sides does not take its frames (KAFKA-3160)
+			}
 			var set []record.Record
 			for n := range 7 {
 				set = append(set, next(fmt.Sprintf("v%d %v %d", magic, codec, n)))
