@@ -59,21 +59,28 @@ type dutyReport struct {
 	// Groups is why the positions of groups were not moved the last time.
 	Groups    string `json:"groups,omitempty"`
 	GroupsFix string `json:"groupsFix,omitempty"`
+	// Paused is where the copies of topics stand that are paused, by source topic.
+	Paused map[string][]pausedCopy `json:"paused,omitempty"`
 }
 
 // report is how the duty stands now, nil while there is nothing to say.
 func (d *duty) report() *dutyReport {
-	r := d.problem.Load()
-	s := d.syncer.Load()
-	if r == nil || s == nil {
+	r, s, paused := d.problem.Load(), d.syncer.Load(), d.paused.Load()
+	if paused == nil && (r == nil || s == nil) {
 		return r
 	}
-	both, round := *r, s.Report()
-	both.Groups, both.GroupsFix = round.Err, kafka.Advice(round.Cause)
-	if w := d.writer.Load(); w != nil && both.Groups == "" {
-		both.Groups = w.Err()
+	var all dutyReport
+	if r != nil {
+		all = *r
 	}
-	return &both
+	if s != nil && r != nil {
+		round := s.Report()
+		all.Groups, all.GroupsFix = round.Err, kafka.Advice(round.Cause)
+	}
+	if paused != nil {
+		all.Paused = *paused
+	}
+	return &all
 }
 
 func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) error {
@@ -97,6 +104,9 @@ func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) e
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.verifications.keep(ctx, a, f, l.changes(ctx, g)) })
+	if f.Spec.Paused || len(f.Spec.Topics.Paused) > 0 {
+		g.Go(func() error { l.lookAtPaused(ctx, f, d); return nil })
+	}
 	if f.Spec.Paused {
 		return g.Wait() // nothing is found and nothing moves
 	}

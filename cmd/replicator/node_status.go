@@ -95,12 +95,16 @@ func flowStatus(state *cluster.State, f *flow.ReplicationFlow, reports map[clust
 	}
 	if work != nil {
 		fs.Delivery = deliveryOf(f, work.Topics)
-		for _, name := range sortedNames(work.Topics) {
-			fs.Topics = append(fs.Topics, topicStatus(fs.Name, work.Topics[name], f.Spec.PausedTopic(name), reports))
-		}
 		duty := reports[cluster.Work{Kind: cluster.WorkFlow, Name: fs.Name}]
 		if duty.Epoch == work.Duty.Epoch && json.Unmarshal(duty.Detail, &found) == nil {
 			judge(&fs, duty.State, found, f.Spec.Topics.Include)
+		}
+		for _, name := range sortedNames(work.Topics) {
+			ts := topicStatus(fs.Name, work.Topics[name], f.Spec.PausedTopic(name), reports)
+			if f.Spec.PausedTopic(name) {
+				standing(&ts, found.Paused[name])
+			}
+			fs.Topics = append(fs.Topics, ts)
 		}
 	}
 	for _, t := range fs.Topics {
@@ -179,6 +183,23 @@ func topicStatus(flowName string, t *cluster.Topic, paused bool, reports map[clu
 	}
 	sumUp(&ts)
 	return ts
+}
+
+// standing tells of the partitions of a paused topic, which nobody owns and reports of,
+// where they stand and how far the source is ahead.
+func standing(ts *api.TopicStatus, at []pausedCopy) {
+	if len(at) < len(ts.Partitions) {
+		return // as they were reported last, if at all
+	}
+	ts.Progress = api.Progress{}
+	for i := range ts.Partitions {
+		cs, c := &ts.Partitions[i], at[i]
+		cs.Position, cs.SourceEnd, cs.Progress = c.Position, c.End, unknownProgress()
+		if c.Position >= 0 && c.End >= 0 {
+			cs.LagRecords = max(0, c.End-c.Position)
+		}
+		ts.Progress = together(ts.Progress, cs.Progress)
+	}
 }
 
 // sumUp gives a topic that has nothing to say for itself the reason of the first

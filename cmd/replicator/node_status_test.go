@@ -148,6 +148,14 @@ func TestFlowStatus(t *testing.T) {
 			s.topic.Owners = make([]cluster.Owner, 2)
 		}, "failed|topic orders: recreated|delete|lag -1 -1s|copied 0 0"},
 		{"paused", func(s *scene) { s.flow.Spec.Paused = true }, "paused|||lag 10 2s|copied 10 100"},
+		{"paused, and nobody's: how far the source is ahead shows all the same", func(s *scene) {
+			s.flow.Spec.Paused, s.topic.Owners = true, make([]cluster.Owner, 2)
+			s.duty("r1", 4, dutyReport{Paused: map[string][]pausedCopy{"orders": {{Position: 90, End: 100}, {Position: 30, End: 50}}}})
+		}, "paused|||lag 30 -1s|copied 0 0"},
+		{"paused, and of one partition nothing is known", func(s *scene) {
+			s.flow.Spec.Paused, s.topic.Owners = true, make([]cluster.Owner, 2)
+			s.duty("r1", 4, dutyReport{Paused: map[string][]pausedCopy{"orders": {{Position: 90, End: 100}, {Position: -1, End: 50}}}})
+		}, "paused|||lag -1 -1s|copied 0 0"},
 		{"its topic is paused", func(s *scene) { s.flow.Spec.Topics.Paused = []string{"ord*"} }, "running|||lag 10 2s|copied 10 100"},
 		{"partitions that are being given back do not count", func(s *scene) {
 			s.topic.Owners = append(s.topic.Owners, cluster.Owner{Node: "r3", Epoch: 9})

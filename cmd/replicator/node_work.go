@@ -90,7 +90,8 @@ type duty struct {
 	stop       context.CancelFunc
 	done       chan struct{}
 	problem    atomic.Pointer[dutyReport]
-	syncer     atomic.Pointer[offsets.Syncer] // of a flow's groups, while it runs
+	paused     atomic.Pointer[map[string][]pausedCopy] // while something of a flow is paused
+	syncer     atomic.Pointer[offsets.Syncer]          // of a flow's groups, while it runs
 	writer     atomic.Pointer[mirrormaker.Writer]
 }
 

@@ -206,6 +206,15 @@ func TestWhatChangesAtTheSource(t *testing.T) {
 	})
 	put(t, us, "deleted", numbers(100, 200)...)
 	deleteBefore(t, us, "deleted", 150)
+	eventually(t, recovery, "the lag of what is paused", func() error {
+		s, err := b.flow()
+		for _, topic := range s.Topics {
+			if topic.SourceTopic == "deleted" && topic.LagRecords == 100 {
+				return nil
+			}
+		}
+		return errors.Join(err, fmt.Errorf("status: %+v", s.Topics))
+	})
 	written := expire(t, us, "expired", startOf(t, us, "expired")+40)
 	recreate(t, us, "again")
 	put(t, us, "again", "of another life")
