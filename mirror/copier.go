@@ -30,7 +30,8 @@ type copier struct {
 
 	listed bool // in the writer's ready list; guarded by the writer
 
-	mu         sync.Mutex
+	mu         sync.Mutex // unlocked by unlock where the copy's wish may have changed
+	wishing    wishing
 	id         ledger.CopyID
 	key        ledger.CopyKey
 	state      State
@@ -75,7 +76,6 @@ type copier struct {
 	start, end     int64    // of the source, -1
 	stable         int64
 	stableAt       time.Time // when stable last moved, or was last known to be the end
-	answeredAt     time.Time // when the source last answered a fetch of this copy
 	hangingAfter   time.Duration
 	holder         string // whose transaction holds the copy back, as of holderAt
 	holderAt       int64  // stable
@@ -121,7 +121,7 @@ func (c *copier) destination() flow.TopicPartition {
 // runs, or has failed for good.
 func (c *copier) isSettled() bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	return !c.preparing && (c.state == Running || c.final)
 }
 
@@ -129,7 +129,7 @@ func (c *copier) isSettled() bool {
 // being started.
 func (c *copier) prepare(now time.Time) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.inTxn || c.preparing || c.stopping || c.final || c.state == Running || len(c.queue) > 0 || now.Before(c.retryAt) {
 		return false
 	}
@@ -139,7 +139,7 @@ func (c *copier) prepare(now time.Time) bool {
 
 func (c *copier) setID(id ledger.CopyID, p *provenance) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	c.id, c.key, c.origin = id, id.Key(), p
 }
 
@@ -147,7 +147,7 @@ func (c *copier) setID(id ledger.CopyID, p *provenance) {
 // what was fetched is void; nothing is fetched until that is answered.
 func (c *copier) ask(generation uint64, offset int64) (*provenance, bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.generation != generation || c.state != Running || c.stopping || offset < c.fetchNext || offset > c.fetchNext && !c.whole.on {
 		return nil, false
 	}
@@ -157,7 +157,7 @@ func (c *copier) ask(generation uint64, offset int64) (*provenance, bool) {
 
 func (c *copier) resolved(generation uint64) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.generation == generation && c.asking {
 		c.asking, c.trouble = false, trouble{}
 	}
@@ -167,7 +167,7 @@ func (c *copier) resolved(generation uint64) {
 // waits for one any more.
 func (c *copier) unresolved(generation uint64, why error) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.generation != generation || !c.asking || c.stopping {
 		return false
 	}
@@ -204,7 +204,7 @@ func (c *copier) begin(at Position, lim limits, start int64, correct *correction
 		c.fetchNext = start
 	}
 	stopping := c.stopping
-	c.mu.Unlock()
+	c.unlock()
 	if stopping {
 		c.changed()
 		return
@@ -215,14 +215,14 @@ func (c *copier) begin(at Position, lim limits, start int64, correct *correction
 // postpone records why a start did not succeed.
 func (c *copier) postpone(err error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	c.preparing = false
 	c.fault(err)
 }
 
 func (c *copier) currentGeneration() uint64 {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	return c.generation
 }
 
@@ -244,69 +244,22 @@ func (q *queued) release() {
 	q.frame, q.batch = nil, nil
 }
 
-// want says what to fetch next, if anything: crowded says that the queue is full.
-func (c *copier) want() (w wanted, crowded, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.state != Running || c.stopping || time.Now().Before(c.notBefore) {
-		return wanted{}, false, false
-	}
-	if c.queuedSize >= roomFor {
-		return wanted{}, true, false
-	}
-	if c.asking { // as a rule it has its answer soon
-		return wanted{}, c.trouble.reason == "", false
-	}
-	lim := c.limits
-	lim.origin = c.origin
-	lim.verify, lim.careful, lim.suspect, lim.now = c.verify, c.careful, c.damagedAt, time.Now().UnixMilli()
-	w = wanted{c: c, topicID: c.id.Source.TopicID, generation: c.generation, offset: c.fetchNext, epoch: c.epoch, checked: c.checked, limits: lim}
-	w.from, w.over = w.offset, c.whole.over
-	w.offset = max(w.offset, w.over.to)
-	return w, false, true
-}
-
 // confirm says that the source's log, under a leader epoch, still has what was
 // fetched from it.
 func (c *copier) confirm(generation uint64, leaderEpoch int32) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.generation == generation {
 		c.checked = leaderEpoch
 	}
 }
 
-// wanted is one partition of a fetch.
-type wanted struct {
-	c           *copier
-	topicID     ledger.TopicID // zero where the source has none
-	generation  uint64
-	offset      int64
-	leaderEpoch int32 // of the present leader
-	epoch       int32 // of the leader that appended what is at offset-1, -1
-	checked     int32 // leader epoch for which that was found to be so
-	limits      limits
-
-	// Of a copy that preserves offsets: what it has come to, from where the fetch
-	// leaps to offset.
-	from int64
-	over leap
-}
-
 // sourceTrouble says that the source does not answer for now.
 func (c *copier) sourceTrouble(err error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	c.trouble = troubleOf(fmt.Errorf("source: %w", err))
 	c.notBefore = time.Now().Add(c.backoff.min)
-}
-
-// answered says that the source has answered a fetch of this copy, with
-// [copier.watermarks] if there was anything new.
-func (c *copier) answered(now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.answeredAt = now
 }
 
 // watermarks takes note of the source's offsets.
@@ -331,7 +284,7 @@ func (c *copier) watermarks(start, end, stable int64, now time.Time) {
 		c.lag.observe(end, now)
 	}
 	due := c.noteStart()
-	c.mu.Unlock()
+	c.unlock()
 	if due {
 		c.writer.ready(c)
 	}
@@ -346,7 +299,7 @@ func (c *copier) push(generation uint64, chunks []chunk, next int64, f *frame) {
 	}
 	c.mu.Lock()
 	if generation != c.generation || c.state != Running || chunks[0].from != c.fetchNext {
-		c.mu.Unlock()
+		c.unlock()
 		return
 	}
 	for _, k := range chunks {
@@ -362,7 +315,7 @@ func (c *copier) push(generation uint64, chunks []chunk, next int64, f *frame) {
 		c.queuedSize += int64(len(k.batch))
 	}
 	c.fetchNext = next
-	c.mu.Unlock()
+	c.unlock()
 	c.writer.ready(c)
 }
 
@@ -370,7 +323,7 @@ func (c *copier) push(generation uint64, chunks []chunk, next int64, f *frame) {
 // has nothing to say there.
 func (c *copier) enter() *part {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.stopping || len(c.queue) == 0 && !(c.beginDue && c.state == Running) {
 		return nil
 	}
@@ -382,7 +335,7 @@ func (c *copier) enter() *part {
 // that the queue holds another one.
 func (c *copier) take() (q queued, ok, more bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if len(c.queue) == 0 || c.stopping {
 		return queued{}, false, false
 	}
@@ -394,7 +347,7 @@ func (c *copier) take() (q queued, ok, more bool) {
 // putBack gives the writer chunks first that it is to take next.
 func (c *copier) putBack(chunks []chunk) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.stopping {
 		return
 	}
@@ -441,7 +394,7 @@ func (c *copier) commit(p *part, now time.Time) {
 	c.backoff.n = 0
 	c.inTxn = false
 	again, stopping := len(c.queue) > 0, c.stopping
-	c.mu.Unlock()
+	c.unlock()
 	c.metrics.Records.Add(p.records)
 	c.metrics.Bytes.Add(p.bytes)
 	c.metrics.Foreign.Add(p.foreign)
@@ -465,7 +418,7 @@ func (c *copier) settle(position int64, epoch int32, fault error) {
 		c.fault(fault)
 	}
 	again := c.state == Running && c.beginDue
-	c.mu.Unlock()
+	c.unlock()
 	if again {
 		c.writer.ready(c)
 	}
@@ -483,7 +436,7 @@ func (c *copier) fail(generation uint64, err error) {
 	if c.generation == generation && c.state == Running {
 		c.fault(err)
 	}
-	c.mu.Unlock()
+	c.unlock()
 	c.changed()
 }
 
@@ -491,7 +444,7 @@ func (c *copier) fail(generation uint64, err error) {
 // longer has what comes next. A copy that begins finds the log as it is.
 func (c *copier) stopsAtGap(offset int64) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	begins := offset == 0 && (c.start < 0 || c.start > 0)
 	return c.a.Spec.Spec.Policies.OnGap == flow.GapStop && !begins
 }
@@ -539,7 +492,7 @@ const holdRetry = 2 * time.Second
 // is decided.
 func (c *copier) stop() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	c.stopping = true
 	if !c.inTxn && !c.preparing {
 		c.moveTo(c.committed, c.committedEpoch)
@@ -549,26 +502,26 @@ func (c *copier) stop() {
 // hasFailed says that something has gone wrong since the last commit.
 func (c *copier) hasFailed() bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	return c.backoff.n > 0
 }
 
 // doomed says that nothing more of the copy may be committed.
 func (c *copier) doomed() bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	return c.final
 }
 
 func (c *copier) idle() bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	return !c.inTxn && !c.preparing
 }
 
 func (c *copier) status(now time.Time) CopyStatus {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	s := CopyStatus{
 		Flow: c.a.Flow, SourceTopic: c.a.SourceTopic, DestinationTopic: c.a.DestinationTopic,
 		Partition: c.a.Partition, Epoch: c.a.Epoch,
@@ -577,7 +530,7 @@ func (c *copier) status(now time.Time) CopyStatus {
 		Lag: c.lag.lag(now), Records: c.records, Bytes: c.bytes, ForeignRecords: c.foreign, MayBeDoubled: c.doubled,
 		RecordsPerSecond: c.recordRate.perSecond(now), BytesPerSecond: c.byteRate.perSecond(now), LastCommit: c.lastCommit,
 	}
-	s.LagBytes, s.CatchUp, s.Exposure = -1, -1, exposure(s.Lag, c.answeredAt, now)
+	s.LagBytes, s.CatchUp, s.Exposure = -1, -1, exposure(s.Lag, c.lastAnswer(), now)
 	if s.Position >= 0 && s.SourceEnd >= 0 {
 		s.LagRecords = max(0, s.SourceEnd-s.Position)
 		s.LagBytes = bytesOf(s.LagRecords, c.records, c.bytes)

@@ -93,7 +93,7 @@ func TestARewindRemembersTheSourcesHistory(t *testing.T) {
 	push(10, 20, 6)
 	p := run()
 	c.settle(p.from, p.fromEpoch, nil)
-	if w, _, ok := c.want(); !ok || w.offset != 10 || w.epoch != 5 || w.checked != -1 {
+	if w, is, _ := c.want(nil, time.Now()); is != wants || w.offset != 10 || w.epoch != 5 || w.checked != -1 {
 		t.Errorf("wants offset %d after epoch %d, want 10 after 5", w.offset, w.epoch)
 	}
 }

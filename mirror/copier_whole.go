@@ -27,7 +27,7 @@ func (c *copier) beginWhole(start, end int64, epoch int32, over leap) {
 	c.whole.start, c.whole.over, c.whole.startDue = start, over, false
 	c.noteStart()
 	stopping := c.stopping
-	c.mu.Unlock()
+	c.unlock()
 	if stopping {
 		c.changed()
 		return
@@ -39,7 +39,7 @@ func (c *copier) beginWhole(start, end int64, epoch int32, over leap) {
 // what was fetched is void.
 func (c *copier) leapOver(generation uint64, over leap) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.generation == generation && over.to > c.fetchNext {
 		c.whole.over = over
 	}
@@ -52,7 +52,7 @@ const undecidedWait = 10 * time.Millisecond
 // waitForTransaction fetches nothing for a while, unless what was fetched is void.
 func (c *copier) waitForTransaction(generation uint64) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.generation == generation {
 		c.notBefore = time.Now().Add(undecidedWait)
 	}
@@ -62,7 +62,7 @@ func (c *copier) waitForTransaction(generation uint64) {
 // at end; false if none.
 func (c *copier) followStart(end int64) (start int64, due bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if !c.whole.startDue || c.start > end {
 		return -1, false
 	}
@@ -82,7 +82,7 @@ func (c *copier) noteStart() bool {
 // returns where the mirror ends, and the source's leader epoch there.
 func (c *copier) enterStretch() (end int64, epoch int32, ok bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.stopping || c.state != Running || len(c.queue) == 0 && !c.whole.startDue {
 		return 0, 0, false
 	}
@@ -104,7 +104,7 @@ func (c *copier) acknowledged(k *chunk, epoch int32, now time.Time) {
 	c.lag.reach(c.committed)
 	c.backoff.n = 0
 	again := c.noteStart()
-	c.mu.Unlock()
+	c.unlock()
 	if again {
 		c.writer.ready(c)
 	}
@@ -119,7 +119,7 @@ func (c *copier) acknowledged(k *chunk, epoch int32, now time.Time) {
 // whatever the clock does.
 func (c *copier) hopTime(now time.Time) time.Time {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.lastHop.Before(now) {
 		c.lastHop = now
 	}
@@ -139,7 +139,7 @@ func (c *copier) leaveStretch(fault error) {
 	}
 	again := fault == nil && (len(c.queue) > 0 || c.whole.startDue) && !c.stopping
 	notify := fault != nil || c.stopping
-	c.mu.Unlock()
+	c.unlock()
 	if again {
 		c.writer.ready(c)
 	}
@@ -151,6 +151,6 @@ func (c *copier) leaveStretch(fault error) {
 // copyIDs are what the ledger calls the copy.
 func (c *copier) copyIDs() (ledger.CopyID, ledger.CopyKey) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	return c.id, c.key
 }

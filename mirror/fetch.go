@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -33,8 +32,8 @@ const (
 
 	// fetchWait is how long an idle source holds a fetch open. It is also what a
 	// copy that joins waits at most before it is fetched. A fetch of many copies
-	// waits longer, up to maxFetchWait: looking through ten thousand takes some
-	// milliseconds, and naming them to a source that keeps no session ten.
+	// waits longer, up to maxFetchWait: a source looks through all of them, some
+	// milliseconds for ten thousand, and where it keeps no session reads their names.
 	fetchWait    = 250 * time.Millisecond
 	maxFetchWait = time.Second
 	// crowdedWait is that time while some copies are left out because their queue
@@ -62,14 +61,25 @@ type fetcher struct {
 	inquirer *inquirer
 	metrics  *Metrics
 	log      *slog.Logger
-	copiers  func() []*copier // those to read for, a snapshot
-	wake     chan struct{}    // there may be more to fetch
-	wait     backoff          // after a fault
+	wait     backoff // after a fault
+	wishes   *wishes // the copies to read for put themselves there
 
 	conn    *kafka.Conn
 	session fetchSession // of conn's broker
-	first   int          // rotates the order of partitions, so that each is first in turn
-	list    []wanted     // memory of the last plan
+
+	view    *view // of the source, under which members were looked at
+	members map[*copier]appetite
+	resting map[*copier]time.Time // until when
+	crowded int                   // members that are
+	toCheck []wanted              // before they may be fetched from a new leader
+	list    []*copier             // memory of the last list of wishes
+}
+
+func newFetcher(f *flowRun, at reading) *fetcher {
+	return &fetcher{
+		reading: at, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, pace: f.pace, inquirer: f.inquirer, metrics: f.metrics, log: f.log,
+		wait: f.cfg.impatient(backoff{min: 50 * time.Millisecond, max: 5 * time.Second}), wishes: newWishes(), members: map[*copier]appetite{}, resting: map[*copier]time.Time{},
+	}
 }
 
 func (f *fetcher) run(ctx context.Context) error {
@@ -87,7 +97,8 @@ func (f *fetcher) run(ctx context.Context) error {
 		f.log.Warn("fetch from source broker", "broker", f.broker, "err", err)
 		f.close()
 		f.source.wantRefresh()
-		for _, c := range f.copiers() {
+		f.toCheck = nil
+		for c := range f.members { // each of which is looked at again after that
 			c.sourceTrouble(err)
 		}
 		if wait.sleep(ctx) != nil {
@@ -113,28 +124,20 @@ func (f *fetcher) once(ctx context.Context) error {
 	if err := f.pace.wait(ctx); err != nil {
 		return err
 	}
-	list, crowded := f.plan()
-	if len(list) == 0 {
-		wait := fetchWait
-		if crowded {
-			wait = crowdedWait
-		}
-		select {
-		case <-f.wake:
-		case <-time.After(wait):
-		case <-ctx.Done():
-		}
+	now := time.Now()
+	f.plan(now)
+	if f.session.empty() && len(f.toCheck) == 0 {
+		f.rest(ctx, now)
 		return nil
 	}
 	if err := f.connect(ctx); err != nil {
 		return err
 	}
-	list, err := f.checkHistory(ctx, list)
-	if err != nil || len(list) == 0 {
+	if err := f.checkHistory(ctx, now); err != nil || f.session.empty() {
 		return err
 	}
-	req, version := f.request(list, crowded)
-	call := f.conn.Send(ctx, req, version)
+	req := f.request(now)
+	call := f.conn.Send(ctx, req, f.session.version)
 	answer, err := call.Wait(ctx)
 	if err != nil {
 		return err
@@ -150,12 +153,35 @@ func (f *fetcher) once(ctx context.Context) error {
 		return fmt.Errorf("fetch: %w", err)
 	}
 	f.metrics.Fetches.Add(1)
-	now := time.Now()
-	for _, w := range list {
-		w.c.answered(now)
-	}
-	f.deliver(ctx, resp, fr)
+	now = time.Now()
+	f.wishes.answered.Store(&now)
+	f.deliver(ctx, resp, fr, now)
 	return nil
+}
+
+// rest waits until there may be something to fetch.
+func (f *fetcher) rest(ctx context.Context, now time.Time) {
+	var due <-chan time.Time
+	if until, ok := f.nextDue(); ok {
+		timer := time.NewTimer(until.Sub(now))
+		defer timer.Stop()
+		due = timer.C
+	}
+	select {
+	case <-f.wishes.wake:
+	case <-due:
+	case <-ctx.Done():
+	}
+}
+
+// nextDue is when the first of the copies that rest has rested.
+func (f *fetcher) nextDue() (first time.Time, ok bool) {
+	for _, until := range f.resting {
+		if !ok || until.Before(first) {
+			first, ok = until, true
+		}
+	}
+	return first, ok
 }
 
 func (f *fetcher) connect(ctx context.Context) (err error) {
@@ -174,55 +200,94 @@ func (f *fetcher) connect(ctx context.Context) (err error) {
 	return nil
 }
 
-// plan is what to fetch: of every copy that has room, each being the first in turn.
-// The list is valid until the next one is made.
-func (f *fetcher) plan() (list []wanted, crowded bool) {
-	v := f.source.view()
-	all := f.copiers()
-	list = f.list[:0]
-	for i := range all {
-		c := all[(f.first+i)%len(all)]
-		w, full, ok := c.want()
-		crowded = crowded || full
-		if !ok {
-			continue
+// plan brings the session up to what is wanted now. It looks at copies whose wish has
+// changed, or that have rested, and at all of them when the source's leaders may be others.
+func (f *fetcher) plan(now time.Time) {
+	list := f.wishes.take(f.list)
+	for c, until := range f.resting {
+		if !now.Before(until) {
+			list = append(list, c)
 		}
-		leader, epoch, err := v.leader(c.a.SourceTopic, c.a.Partition)
-		if err != nil || leader != f.broker {
-			continue
-		}
-		w.leaderEpoch = epoch
-		list = append(list, w)
 	}
-	f.first++
-	clear(list[len(list):cap(list)]) // copies that have left are not held on to
+	if v := f.source.view(); v != f.view {
+		f.view = v
+		for c := range f.members {
+			list = append(list, c)
+		}
+	}
+	for _, c := range list {
+		f.consider(c, now)
+	}
+	clear(list) // copies that have left are not held on to
 	f.list = list
-	return list, crowded
 }
 
-// request asks for all of list, naming what the broker's session does not have,
-// at a version that is at least as new as the broker answers.
-func (f *fetcher) request(list []wanted, crowded bool) (req *kmsg.FetchRequest, version int16) {
-	req = kmsg.NewPtrFetchRequest()
+// consider finds out what one copy wants.
+func (f *fetcher) consider(c *copier, now time.Time) {
+	w, is, from := c.want(f.wishes, now)
+	if f.members[c] == crowded {
+		f.crowded--
+	}
+	delete(f.resting, c)
+	switch f.members[c] = is; is {
+	case leaves:
+		delete(f.members, c)
+	case crowded:
+		f.crowded++
+	case rests:
+		f.resting[c] = from
+	case wants:
+		if leader, epoch, err := f.view.leader(c.a.SourceTopic, c.a.Partition); err == nil && leader == f.broker {
+			if w.leaderEpoch = epoch; w.checked != epoch {
+				f.toCheck = append(f.toCheck, w)
+				break
+			}
+			f.fetch(w, now)
+			return
+		}
+	}
+	if f.session.drop(c) {
+		c.fetching(f.wishes, false, now)
+	}
+}
+
+// fetch makes what is wanted part of the next fetches.
+func (f *fetcher) fetch(w wanted, now time.Time) {
+	if f.session.set(w) {
+		w.c.fetching(f.wishes, true, now)
+	}
+}
+
+// partitionShare is how much of a fetch each of n partitions gets. It has few values,
+// since a session is told of each change for all its partitions.
+func partitionShare(n int) int32 {
+	share := int32(maxPartitionBytes)
+	for share > minPartitionBytes && int64(share)*int64(n) > fetchBytes {
+		share /= 2
+	}
+	return share
+}
+
+// request asks for all that is wanted, naming what the broker's session does not have.
+func (f *fetcher) request(now time.Time) *kmsg.FetchRequest {
+	req := kmsg.NewPtrFetchRequest()
 	req.ReplicaID = -1 // a consumer
 	allowed := f.pace.allowance()
 	req.MinBytes, req.MaxBytes = 1, int32(allowed)
 	if !f.uncommitted {
 		req.IsolationLevel = 1 // read_committed
 	}
-	idle := min(max(fetchWait, time.Duration(len(list))*100*time.Microsecond), maxFetchWait)
-	if crowded {
-		idle = crowdedWait
+	n := len(f.session.of)
+	wait := min(max(fetchWait, time.Duration(n)*100*time.Microsecond), maxFetchWait)
+	if due, ok := f.nextDue(); ok {
+		wait = min(wait, max(due.Sub(now), crowdedWait))
 	}
-	req.MaxWaitMillis = int32(idle.Milliseconds())
-	version = fetchByID
-	for _, w := range list {
-		if w.topicID == (ledger.TopicID{}) {
-			version = fetchByName
-		}
+	if f.crowded > 0 {
+		wait = crowdedWait
 	}
-	share := int32(min(max(fetchBytes/int64(len(list)), minPartitionBytes), maxPartitionBytes, allowed))
-	changed, dropped := f.session.update(list, version, share)
+	req.MaxWaitMillis = int32(wait.Milliseconds())
+	share := int32(min(int64(partitionShare(n)), allowed))
+	changed, dropped := f.session.update(share)
 	req.SessionID, req.SessionEpoch = f.session.id, f.session.epoch
 	for _, w := range changed {
 		tp := w.c.source()
@@ -243,29 +308,29 @@ func (f *fetcher) request(list []wanted, crowded bool) (req *kmsg.FetchRequest, 
 		t.Topic, t.TopicID, t.Partitions = at.topic, at.id, []int32{at.partition}
 		req.ForgottenTopics = append(req.ForgottenTopics, t)
 	}
-	return req, version
+	return req
 }
 
 // deliver stages what came for each partition and queues it with its copier. fr is
 // the memory of the response.
-func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, fr *frame) {
-	now := time.Now()
+func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, fr *frame, now time.Time) {
 	for _, t := range resp.Topics {
 		for i := range t.Partitions {
 			p := &t.Partitions[i]
 			at := place{topic: t.Topic, id: t.TopicID, partition: p.Partition}
-			w, ok := f.session.wanted(at)
-			if !ok {
+			w := f.session.at(at)
+			if w == nil {
 				continue // a partition that was not asked for
 			}
+			w.limits.now = now.UnixMilli()
 			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				f.fault(ctx, w, err)
+				f.fault(ctx, &w.wanted, err)
 				continue
 			}
 			w.c.watermarks(p.LogStartOffset, p.HighWatermark, p.LastStableOffset, now)
-			f.session.note(at, watermarks{p.LogStartOffset, p.HighWatermark, p.LastStableOffset})
+			w.marks = &watermarks{p.LogStartOffset, p.HighWatermark, p.LastStableOffset}
 			if f.uncommitted {
-				f.deliverWhole(&w, p, fr)
+				f.deliverWhole(&w.wanted, p, fr)
 				continue
 			}
 			got := fetched{position: w.offset, records: p.RecordBatches}
@@ -302,7 +367,7 @@ func (f *fetcher) deliverWhole(w *wanted, p *kmsg.FetchResponseTopicPartition, f
 	}
 }
 
-func (f *fetcher) fault(ctx context.Context, w wanted, err error) {
+func (f *fetcher) fault(ctx context.Context, w *wanted, err error) {
 	switch {
 	case errors.Is(err, kerr.OffsetOutOfRange):
 		if err := f.outOfRange(ctx, w); err != nil {
@@ -324,7 +389,7 @@ func (f *fetcher) fault(ctx context.Context, w wanted, err error) {
 // outOfRange finds out on which side of the log a position lies. Below its start
 // the missing stretch is declared and the copy goes on; above its end the source
 // has lost what was copied, and the copy stops.
-func (f *fetcher) outOfRange(ctx context.Context, w wanted) error {
+func (f *fetcher) outOfRange(ctx context.Context, w *wanted) error {
 	start, err := listOffset(ctx, f.conn, w.c.source(), earliestTimestamp)
 	if err != nil {
 		return err
@@ -352,17 +417,17 @@ func (f *fetcher) outOfRange(ctx context.Context, w wanted) error {
 
 // checkHistory asks a new leader, before the first fetch from it, whether its log
 // still has what was fetched last (KIP-320): where the log of the epoch that
-// appended it ends. It leaves out of list what cannot be fetched.
-func (f *fetcher) checkHistory(ctx context.Context, list []wanted) ([]wanted, error) {
+// appended it ends. What has been checked is fetched.
+func (f *fetcher) checkHistory(ctx context.Context, now time.Time) error {
 	req := kmsg.NewPtrOffsetForLeaderEpochRequest()
 	req.ReplicaID = -1
-	asked := map[flow.TopicPartition]wanted{}
-	for _, w := range list {
-		if w.checked == w.leaderEpoch {
-			continue
-		}
+	asked := map[flow.TopicPartition]*wanted{}
+	list := f.toCheck
+	f.toCheck = nil
+	for i := range list {
+		w := &list[i]
 		if w.epoch < 0 || w.epoch == w.leaderEpoch {
-			w.c.confirm(w.generation, w.leaderEpoch)
+			f.confirmed(w, now)
 			continue
 		}
 		tp := w.c.source()
@@ -375,11 +440,16 @@ func (f *fetcher) checkHistory(ctx context.Context, list []wanted) ([]wanted, er
 		req.Topics = append(req.Topics, t)
 	}
 	if len(asked) == 0 {
-		return list, nil
+		return nil
 	}
+	defer func() {
+		for _, w := range asked { // what has no good answer is asked again, when it still wants to be fetched
+			f.wishes.add(w.c)
+		}
+	}()
 	answer, err := f.conn.Request(ctx, req, 4)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, t := range answer.(*kmsg.OffsetForLeaderEpochResponse).Topics {
 		for _, p := range t.Partitions {
@@ -394,12 +464,18 @@ func (f *fetcher) checkHistory(ctx context.Context, list []wanted) ([]wanted, er
 				w.c.fail(w.generation, fmt.Errorf("%v: %w: leader epoch %d ends at %d now, the copy is at %d",
 					w.c.source(), errTruncated, w.epoch, p.EndOffset, w.offset))
 			default:
-				w.c.confirm(w.generation, w.leaderEpoch)
+				f.confirmed(w, now)
 				delete(asked, w.c.source())
 			}
 		}
 	}
-	return slices.DeleteFunc(list, func(w wanted) bool { _, open := asked[w.c.source()]; return open }), nil
+	return nil
+}
+
+func (f *fetcher) confirmed(w *wanted, now time.Time) {
+	w.c.confirm(w.generation, w.leaderEpoch)
+	w.checked = w.leaderEpoch
+	f.fetch(*w, now)
 }
 
 const (

@@ -1,8 +1,12 @@
 package mirror
 
 import (
+	"cmp"
 	"errors"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -26,15 +30,24 @@ type place struct {
 type fetchSession struct {
 	id, epoch int32 // epoch 0: the next fetch is a whole one and asks for a session
 	version   int16 // of the requests; it decides how partitions are named
-	has       map[place]*fetchedPlace
-	turn      uint64
+	share     int32 // bytes of each partition
+
+	of       map[*copier]*fetchedPlace // what is wanted
+	has      map[place]*fetchedPlace   // what the last request has left the broker with
+	changed  []*fetchedPlace           // since then
+	nameless int                       // of those wanted, how many have no topic id
+
+	sorted []*fetchedPlace // memory of the last whole fetch; nil when others are wanted than then
+	turn   int             // which of them is first
 }
 
-// fetchedPlace is a partition that the broker has been told of.
+// fetchedPlace is a partition that is, or was, wanted.
 type fetchedPlace struct {
 	wanted
-	share int32 // bytes
-	turn  uint64
+	at    place       // of the last request that named it
+	told  bool        // the broker has it, at
+	due   bool        // it is among those changed
+	left  bool        // it is not wanted any more
 	marks *watermarks // as the broker told last: it does not tell again
 }
 
@@ -42,47 +55,131 @@ type fetchedPlace struct {
 type watermarks struct{ start, end, stable int64 }
 
 // forget makes the next fetch a whole one.
-func (s *fetchSession) forget() {
-	s.id, s.epoch = 0, 0
-	clear(s.has)
+func (s *fetchSession) forget() { s.id, s.epoch = 0, 0 }
+
+// empty says that nothing is wanted.
+func (s *fetchSession) empty() bool { return len(s.of) == 0 }
+
+// set takes note of what is wanted of a copy. joined says that nothing was before.
+func (s *fetchSession) set(w wanted) (joined bool) {
+	if s.of == nil {
+		s.of, s.has = map[*copier]*fetchedPlace{}, map[place]*fetchedPlace{}
+	}
+	p := s.of[w.c]
+	if p != nil && p.topicID != w.topicID {
+		s.drop(w.c)
+		p = nil
+	}
+	if joined = p == nil; joined {
+		p = &fetchedPlace{}
+		s.of[w.c], s.sorted = p, nil
+		if w.topicID == (ledger.TopicID{}) {
+			s.nameless++
+		}
+	}
+	if joined || p.offset != w.offset || p.leaderEpoch != w.leaderEpoch {
+		s.change(p)
+	}
+	p.wanted = w
+	return joined
 }
 
-// update takes what is wanted now, at most share bytes of each partition, and
-// returns what the broker must be told: partitions that are new to it or are to be
-// fetched from elsewhere, and such as are not wanted any more.
-func (s *fetchSession) update(list []wanted, version int16, share int32) (changed []wanted, dropped []place) {
+// drop takes note that nothing is wanted of a copy; was says that something was.
+func (s *fetchSession) drop(c *copier) (was bool) {
+	p := s.of[c]
+	if p == nil {
+		return false
+	}
+	delete(s.of, c)
+	s.sorted = nil
+	if p.topicID == (ledger.TopicID{}) {
+		s.nameless--
+	}
+	p.left = true
+	s.change(p)
+	return true
+}
+
+func (s *fetchSession) change(p *fetchedPlace) {
+	if !p.due {
+		p.due = true
+		s.changed = append(s.changed, p)
+	}
+}
+
+// update returns what the broker must be told when each partition is to have at
+// most share bytes: those that are new to it or are to be fetched from elsewhere, and
+// such as are not wanted any more. They count as told.
+func (s *fetchSession) update(share int32) (changed []*fetchedPlace, dropped []place) {
+	version := int16(fetchByID)
+	if s.nameless > 0 {
+		version = fetchByName
+	}
 	if version != s.version { // a session names its partitions in one way
 		s.forget()
 		s.version = version
 	}
-	if s.has == nil {
-		s.has = make(map[place]*fetchedPlace, len(list))
+	if s.epoch == 0 || s.share != share {
+		for _, p := range s.of {
+			p.told = p.told && s.epoch != 0
+			s.change(p)
+		}
+		s.share = share
 	}
-	s.turn++
-	for _, w := range list {
-		at := s.place(w)
-		have := s.has[at]
-		if have == nil {
-			have = &fetchedPlace{}
-			s.has[at] = have
+	for _, p := range s.changed {
+		if at := s.place(p.wanted); !p.left {
+			s.take(p, at)
 		}
-		if s.epoch == 0 || have.turn == 0 || have.offset != w.offset || have.leaderEpoch != w.leaderEpoch || have.share != share {
-			changed = append(changed, w)
-		}
-		if have.marks != nil && have.c != w.c { // the copy has begun anew
-			w.c.watermarks(have.marks.start, have.marks.end, have.marks.stable, time.Now())
-		}
-		*have = fetchedPlace{w, share, s.turn, have.marks}
 	}
-	if len(s.has) > len(list) {
-		for at, have := range s.has {
-			if have.turn != s.turn {
-				dropped = append(dropped, at)
-				delete(s.has, at)
+	for _, p := range s.changed {
+		p.due = false
+		switch {
+		case !p.left:
+			p.told = true
+			changed = append(changed, p)
+		case s.has[p.at] == p:
+			delete(s.has, p.at)
+			if p.told && s.epoch != 0 {
+				dropped = append(dropped, p.at)
 			}
 		}
 	}
+	clear(s.changed)
+	s.changed = s.changed[:0]
+	if s.epoch == 0 {
+		changed = s.whole()
+	}
 	return changed, dropped
+}
+
+// take puts a partition that is wanted where the broker's answers name it. One that
+// was there, of a copy that has begun anew since, leaves it what the broker has told.
+func (s *fetchSession) take(p *fetchedPlace, at place) {
+	if was := s.has[p.at]; was == p && p.at != at {
+		delete(s.has, p.at)
+	}
+	if was := s.has[at]; was != nil && was != p {
+		p.told, p.marks = was.told, was.marks
+		if m := p.marks; m != nil && was.c != p.c {
+			p.c.watermarks(m.start, m.end, m.stable, time.Now())
+		}
+	}
+	p.at = at
+	s.has[at] = p
+}
+
+// whole is everything that is wanted: by topic, and each first in turn.
+func (s *fetchSession) whole() []*fetchedPlace {
+	if s.sorted == nil {
+		s.sorted = slices.SortedFunc(maps.Values(s.of), func(a, b *fetchedPlace) int {
+			return cmp.Or(strings.Compare(a.c.a.SourceTopic, b.c.a.SourceTopic), cmp.Compare(a.c.a.Partition, b.c.a.Partition))
+		})
+	}
+	if len(s.sorted) == 0 {
+		return nil
+	}
+	s.turn = (s.turn + 1) % len(s.sorted)
+	return slices.Concat(s.sorted[s.turn:], s.sorted[:s.turn])
 }
 
 func (s *fetchSession) place(w wanted) place {
@@ -93,20 +190,8 @@ func (s *fetchSession) place(w wanted) place {
 	return place{topic: tp.Topic, partition: tp.Partition}
 }
 
-// note remembers what the broker has told of a place.
-func (s *fetchSession) note(at place, m watermarks) {
-	if have := s.has[at]; have != nil {
-		have.marks = &m
-	}
-}
-
-// wanted is what was asked for at a place; ok is false for one that was not.
-func (s *fetchSession) wanted(at place) (w wanted, ok bool) {
-	if have := s.has[at]; have != nil {
-		return have.wanted, true
-	}
-	return wanted{}, false
-}
+// at is what was asked for at a place; nil for one that was not.
+func (s *fetchSession) at(p place) *fetchedPlace { return s.has[p] }
 
 // answered takes note of the session that a fetch was answered with. It returns
 // the answer's error, and says when that is only about the session: the next fetch

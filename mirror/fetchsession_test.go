@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -38,11 +39,6 @@ func (b *sessions) fetch(req *kmsg.FetchRequest) *kmsg.FetchResponse {
 	default:
 		b.epoch++
 	}
-	for _, t := range req.ForgottenTopics {
-		for _, p := range t.Partitions {
-			delete(b.has, place{topic: t.Topic, id: t.TopicID, partition: p})
-		}
-	}
 	for _, t := range req.Topics {
 		at := place{topic: t.Topic, id: t.TopicID}
 		if at.id != (ledger.TopicID{}) {
@@ -51,6 +47,11 @@ func (b *sessions) fetch(req *kmsg.FetchRequest) *kmsg.FetchResponse {
 		for _, p := range t.Partitions {
 			at.partition = p.Partition
 			b.has[at] = p
+		}
+	}
+	for _, t := range req.ForgottenTopics {
+		for _, p := range t.Partitions {
+			delete(b.has, place{topic: t.Topic, id: t.TopicID, partition: p})
 		}
 	}
 	if b.keeps {
@@ -66,6 +67,7 @@ func TestASessionSaysWhatIsWanted(t *testing.T) {
 		rng := rand.New(rand.NewPCG(5, 6))
 		broker := &sessions{keeps: keeps}
 		f := &fetcher{pace: newPace()}
+		s := &f.session
 		var list []wanted
 		named := 0
 		for step := range 2000 {
@@ -80,6 +82,15 @@ func TestASessionSaysWhatIsWanted(t *testing.T) {
 			case 1: // one less
 				if n := len(list); n > 1 {
 					at := rng.IntN(n)
+					if !s.drop(list[at].c) {
+						t.Fatalf("step %d: nothing was wanted of a copy", step)
+					}
+					if rng.IntN(3) == 0 { // and one that begins anew, in its place
+						again := list[at]
+						again.c = newCopier(again.c.a, func() {}, nil)
+						list[at] = again
+						break
+					}
 					list[at] = list[n-1]
 					list = list[:n-1]
 				}
@@ -98,12 +109,15 @@ func TestASessionSaysWhatIsWanted(t *testing.T) {
 			if len(list) == 0 {
 				continue
 			}
+			for _, w := range list {
+				s.set(w)
+			}
 			ask := func() (lost bool) {
-				req, version := f.request(list, false)
+				req := f.request(time.Now())
 				for _, topic := range req.Topics {
 					named += len(topic.Partitions)
 				}
-				if version == fetchByName {
+				if s.version == fetchByName {
 					for i := range req.Topics {
 						req.Topics[i].TopicID = ledger.TopicID{}
 					}
@@ -120,14 +134,17 @@ func TestASessionSaysWhatIsWanted(t *testing.T) {
 			for _, w := range list {
 				p := kmsg.NewFetchRequestTopicPartition()
 				p.Partition, p.FetchOffset, p.CurrentLeaderEpoch = w.c.source().Partition, w.offset, w.leaderEpoch
-				p.PartitionMaxBytes = int32(min(max(fetchBytes/len(list), minPartitionBytes), maxPartitionBytes))
-				want[f.session.place(w)] = p
-				if got, ok := f.session.wanted(f.session.place(w)); !ok || got.offset != w.offset {
+				p.PartitionMaxBytes = partitionShare(len(list))
+				want[s.place(w)] = p
+				if got := s.at(s.place(w)); got == nil || got.c != w.c || got.offset != w.offset {
 					t.Fatalf("step %d: the fetcher itself takes %+v for what it wants, not %+v", step, got, w)
 				}
 			}
 			same := func(a, b kmsg.FetchRequestTopicPartition) bool {
 				return a.FetchOffset == b.FetchOffset && a.CurrentLeaderEpoch == b.CurrentLeaderEpoch && a.PartitionMaxBytes == b.PartitionMaxBytes
+			}
+			if len(s.has) != len(want) {
+				t.Fatalf("step %d: %d places are kept of %d", step, len(s.has), len(want))
 			}
 			if !maps.EqualFunc(broker.has, want, same) {
 				t.Fatalf("step %d: the broker has\n%+v, wanted is\n%+v", step, broker.has, want)

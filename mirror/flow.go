@@ -1,14 +1,12 @@
 package mirror
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,9 +51,10 @@ type flowRun struct {
 	guard               guard
 	hangings            hangings
 	fetchers            map[reading]*fetcher
-	byLeader            atomic.Pointer[map[reading][]*copier]
 	routed              routed
 	unsettled           atomic.Bool // some copiers may have to be started
+	starts              atomic.Int64
+	lives               lives
 
 	mu         sync.Mutex
 	want       map[flow.TopicPartition]Assignment
@@ -66,12 +65,18 @@ type flowRun struct {
 	trouble    trouble
 }
 
-// routed is from what byLeader was made: ten thousand copiers are not sorted anew
-// four times a second.
+// routed is from what copiers were given to fetchers: ten thousand are not looked at
+// anew four times a second.
 type routed struct {
 	view       *view
 	population uint64
 	leaderless bool // some had no leader
+}
+
+// lives is for what copies were last found to be of the topics that they began with.
+type lives struct {
+	source, destination *view
+	starts              int64
 }
 
 func newFlowRun(cfg Config, a Assignment, t *takeover, n *numbers, m *Metrics) *flowRun {
@@ -86,7 +91,6 @@ func newFlowRun(cfg Config, a Assignment, t *takeover, n *numbers, m *Metrics) *
 	f.source = &peer{cluster: a.Source, poke: f.poke}
 	f.destination = &peer{cluster: a.Destination, poke: f.poke}
 	f.inquirer, f.locals = newInquirer(cfg.Origins, f.source, &mirrorTopics{source: f.source, clientID: cfg.ClientID}), newLocals()
-	f.byLeader.Store(&map[reading][]*copier{})
 	return f
 }
 
@@ -288,6 +292,7 @@ func (f *flowRun) reconcile() (joined bool) {
 		} else {
 			delete(f.copiers, tp)
 			f.population++
+			c.readBy(nil)
 			c.writer.leave()
 			f.gone()
 		}
@@ -359,8 +364,13 @@ func (f *flowRun) refresh(ctx context.Context) error {
 // So does what the ledger says: into another one nothing is written that goes on
 // from what only the first one knows.
 func (f *flowRun) checkLives() {
+	now := lives{f.source.view(), f.destination.view(), f.starts.Load()}
+	if now == f.lives {
+		return
+	}
+	f.lives = now
 	var lost error
-	switch id := f.destination.view().topic(ledger.Topic).id; {
+	switch id := now.destination.topic(ledger.Topic).id; {
 	case id == (ledger.TopicID{}):
 	case f.ledgerID == (ledger.TopicID{}):
 		f.ledgerID = id
@@ -369,7 +379,7 @@ func (f *flowRun) checkLives() {
 	}
 	f.unsettled.Store(true)
 	for _, c := range f.snapshot() {
-		c.checkLife(f.source.view(), f.destination.view(), lost)
+		c.checkLife(now.source, now.destination, lost)
 	}
 }
 
@@ -379,55 +389,34 @@ func (f *flowRun) snapshot() []*copier {
 	return slices.Collect(maps.Values(f.copiers))
 }
 
-// route sees to it that each broker that leads a source partition of a copier has
-// a fetcher for what is read there, and tells the fetchers that there may be more to fetch.
+// route sees to it that each copier has a fetcher: that of the broker that leads its
+// source partition, for what is read there.
 func (f *flowRun) route(ctx context.Context, g *errgroup.Group) {
 	v := f.source.view()
 	f.mu.Lock()
 	now := routed{view: v, population: f.population}
 	f.mu.Unlock()
-	if now != f.routed {
-		now.leaderless = f.group(v)
-		f.routed = now
+	if now == f.routed {
+		return
 	}
-	for at := range *f.byLeader.Load() {
+	for _, c := range f.snapshot() {
+		leader, _, err := v.leader(c.a.SourceTopic, c.a.Partition)
+		if err != nil {
+			c.sourceTrouble(err)
+			f.source.markStale()
+			now.leaderless = true
+			continue
+		}
+		at := reading{leader, c.whole.on}
 		fe := f.fetchers[at]
 		if fe == nil {
-			fe = &fetcher{
-				reading: at, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, pace: f.pace, inquirer: f.inquirer, metrics: f.metrics, log: f.log,
-				copiers: func() []*copier { return (*f.byLeader.Load())[at] }, wake: make(chan struct{}, 1), wait: f.cfg.impatient(backoff{min: 50 * time.Millisecond, max: 5 * time.Second}),
-			}
+			fe = newFetcher(f, at)
 			f.fetchers[at] = fe
 			g.Go(func() error { return fe.run(ctx) })
 		}
-		select {
-		case fe.wake <- struct{}{}:
-		default:
-		}
+		c.readBy(fe.wishes)
 	}
-}
-
-// group sorts the copiers by the broker that leads their source partition, and by
-// what they read there. It says whether some had none.
-func (f *flowRun) group(v *view) (leaderless bool) {
-	by := map[reading][]*copier{}
-	for _, c := range f.snapshot() {
-		if leader, _, err := v.leader(c.a.SourceTopic, c.a.Partition); err == nil {
-			at := reading{leader, c.whole.on}
-			by[at] = append(by[at], c)
-		} else {
-			c.sourceTrouble(err)
-			f.source.markStale()
-			leaderless = true
-		}
-	}
-	for _, list := range by {
-		slices.SortFunc(list, func(a, b *copier) int {
-			return cmp.Or(strings.Compare(a.a.SourceTopic, b.a.SourceTopic), cmp.Compare(a.a.Partition, b.a.Partition))
-		})
-	}
-	f.byLeader.Store(&by)
-	return leaderless
+	f.routed = now
 }
 
 func (f *flowRun) status(now time.Time) []CopyStatus {

@@ -19,7 +19,8 @@ const (
 	defaultHangingAfter = time.Minute
 	// hangingLook is how often the source is asked whose transactions hold copies up.
 	hangingLook = 30 * time.Second
-	// hangingScan is how often copies are looked at for being held up.
+	// hangingScan is how often copies are looked at for being held up, at most; it is
+	// a quarter of the time after which they count as held up.
 	hangingScan = time.Second
 	// hangingTopics bounds a look.
 	hangingTopics = 100
@@ -35,7 +36,7 @@ type hangings struct {
 
 func (h *hangings) kick(ctx context.Context, g *errgroup.Group, f *flowRun) {
 	now := time.Now()
-	if h.busy.Load() || now.Sub(h.last) < hangingLook || now.Sub(h.scanned) < hangingScan {
+	if h.busy.Load() || now.Sub(h.last) < hangingLook || now.Sub(h.scanned) < max(hangingScan, f.cfg.HangingAfter/4) {
 		return
 	}
 	h.scanned = now
@@ -136,7 +137,7 @@ func transactionsOf(ctx context.Context, adm *kadm.Client, ids []int64) (map[int
 // long enough to be worth a word.
 func (c *copier) isHeld(now time.Time) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	return c.held(now)
 }
 
@@ -148,7 +149,7 @@ func (c *copier) held(now time.Time) bool {
 // heldBy takes note of what is known of the transaction that holds the copy back.
 func (c *copier) heldBy(text string) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	c.holder, c.holderAt = text, c.stable
 }
 

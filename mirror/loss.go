@@ -296,17 +296,17 @@ func nothingCommitted(ctx context.Context, conn *kafka.Conn, tp flow.TopicPartit
 type guard struct {
 	busy atomic.Bool
 	last time.Time
-	view *view // of the destination, for which copies were looked at
+	look int // at the destination, after which copies were looked at
 }
 
 // kick asks about copies whose leader has changed, and each minute about all.
 func (k *guard) kick(ctx context.Context, g *errgroup.Group, f *flowRun) {
-	v := f.destination.view()
+	v, look := f.destination.view(), f.destination.lookedAt()
 	all := time.Since(k.last) >= guardInterval
-	if k.busy.Load() || v == k.view && !all {
+	if k.busy.Load() || look == k.look && !all {
 		return
 	}
-	k.view = v
+	k.look = look
 	if all {
 		k.last = time.Now()
 	}
@@ -352,7 +352,7 @@ type guarded struct {
 // when it was last asked, or anyway.
 func (c *copier) guard(leader int32, anyway bool) (guarded, bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.state != Running || c.stopping || c.destEpoch < 0 || c.destNext <= 0 || !anyway && c.destGuarded == leader {
 		return guarded{}, false
 	}
@@ -361,7 +361,7 @@ func (c *copier) guard(leader int32, anyway bool) (guarded, bool) {
 
 func (c *copier) guardedAt(leader int32) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	c.destGuarded = leader
 }
 
@@ -375,7 +375,7 @@ func (c *copier) suspect(generation uint64, err error) {
 			c.moveTo(c.committed, c.committedEpoch)
 		}
 	}
-	c.mu.Unlock()
+	c.unlock()
 	c.changed()
 }
 
@@ -393,20 +393,20 @@ func (c *copier) truncated(generation uint64, err error) {
 			c.moveTo(c.committed, c.committedEpoch)
 		}
 	}
-	c.mu.Unlock()
+	c.unlock()
 	c.changed()
 }
 
 // cutBack says that the source was found to have lost what was copied.
 func (c *copier) cutBack() bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	return c.lostSource
 }
 
 // wasIntruded says that the destination appended where the copy had written.
 func (c *copier) wasIntruded() bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	return c.intruded
 }

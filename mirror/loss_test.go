@@ -186,7 +186,7 @@ func truncatedSource(t *testing.T, policy string) (*world, *node) {
 	w.hosts["west"].start(w) // all that it has is on its disk now
 	dir, files := w.snapshot(w.west, "west", "orders")
 	w.west.produce(t, "orders", 0, 30, 50)
-	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) && n.only().Position == 50 })
 	w.cutBack("west", dir, files)
 	again := &site{Cluster: w.west.Cluster, client: w.client(w.west.Cluster)}
 	again.produce(t, "orders", 0, 1030, 1060)

@@ -3,7 +3,9 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -20,7 +22,6 @@ import (
 
 // view is what a cluster said about some topics at one moment. It is immutable.
 type view struct {
-	at      time.Time
 	cluster string           // cluster.id, "" where the broker tells none
 	brokers map[int32]string // address by broker id
 	topics  map[string]topicView
@@ -71,7 +72,9 @@ type peer struct {
 	current atomic.Pointer[view]
 	mu      sync.Mutex
 	stale   bool
-	poke    func() // tells the flow that a refresh is wanted
+	asked   time.Time // when the view was last found to be true
+	looks   int       // how often it was
+	poke    func()    // tells the flow that a refresh is wanted
 }
 
 func (p *peer) view() *view { return p.current.Load() }
@@ -90,17 +93,18 @@ func (p *peer) markStale() {
 }
 
 func (p *peer) isStale(maxAge time.Duration) bool {
-	v := p.view()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return v == nil || p.stale && time.Since(v.at) > minRefresh || time.Since(v.at) > maxAge
+	age := time.Since(p.asked)
+	return p.view() == nil || p.stale && age > minRefresh || age > maxAge
 }
 
 // minRefresh bounds how often a wrong view is asked for again: an election takes
 // a while, and each question is about every topic of the flow.
 const minRefresh = 100 * time.Millisecond
 
-// refresh reads the view anew. An address may have become another cluster's: what
+// refresh reads the view anew. One that says what the last one said is the last one:
+// nobody need look at ten thousand partitions again. An address may have become another cluster's: what
 // that one says is not taken over.
 func (p *peer) refresh(ctx context.Context, topics []string) error {
 	p.mu.Lock()
@@ -113,8 +117,21 @@ func (p *peer) refresh(ctx context.Context, topics []string) error {
 	if p.id != "" && v.cluster != p.id {
 		return fmt.Errorf("cluster %s: %w: cluster.id is %q, it was %q", p.cluster.Metadata.Name, kafka.ErrWrongCluster, v.cluster, p.id)
 	}
-	p.current.Store(v)
+	if old := p.view(); old == nil || !old.same(v) {
+		p.current.Store(v)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = time.Now()
+	p.looks++
 	return nil
+}
+
+// lookedAt counts how often the view was read.
+func (p *peer) lookedAt() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.looks
 }
 
 func readView(ctx context.Context, client *kgo.Client, topics []string) (*view, error) {
@@ -129,11 +146,18 @@ func readView(ctx context.Context, client *kgo.Client, topics []string) (*view, 
 	if err != nil {
 		return nil, fmt.Errorf("read metadata: %w", err)
 	}
-	return viewOf(resp, time.Now()), nil
+	return viewOf(resp), nil
 }
 
-func viewOf(resp *kmsg.MetadataResponse, now time.Time) *view {
-	v := &view{at: now, brokers: map[int32]string{}, topics: map[string]topicView{}}
+// same says that two views say the same.
+func (v *view) same(w *view) bool {
+	return v.cluster == w.cluster && maps.Equal(v.brokers, w.brokers) && maps.EqualFunc(v.topics, w.topics, func(a, b topicView) bool {
+		return a.id == b.id && a.err == b.err && slices.Equal(a.partitions, b.partitions)
+	})
+}
+
+func viewOf(resp *kmsg.MetadataResponse) *view {
+	v := &view{brokers: map[int32]string{}, topics: map[string]topicView{}}
 	if resp.ClusterID != nil {
 		v.cluster = *resp.ClusterID
 	}

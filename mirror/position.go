@@ -58,6 +58,7 @@ const maxReads = 32
 // startAll brings copiers from nothing to running: their topics are as they
 // should be, dead owners are fenced, the ledger says where to go on.
 func (f *flowRun) startAll(ctx context.Context, due []*copier) {
+	defer f.starts.Add(1)
 	var ready []*copier
 	for _, c := range due {
 		id, err := c.identify(f.source, f.destination)
@@ -299,7 +300,7 @@ func (c *copier) identify(source, destination *peer) (ledger.CopyID, error) {
 // sameLife refuses ids that are not those with which this copier has begun.
 func (c *copier) sameLife(id ledger.CopyID) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	switch {
 	case c.id == (ledger.CopyID{}):
 		return nil
@@ -315,7 +316,7 @@ func (c *copier) sameLife(id ledger.CopyID) error {
 // ledger is lost.
 func (c *copier) checkLife(source, destination *view, lost error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.state != Running {
 		return
 	}

@@ -33,20 +33,26 @@ type job struct {
 
 // copiers are those who copy, by name. They return what they have used.
 var copiers = map[string]func(ctx context.Context, j job) (usage, error){
-	"waybill": waybill, "preserve": preserve, "naive": naive, "tuned": tuned, "relay": relay,
+	"waybill": waybill, "waybill-alo": atLeastOnce, "preserve": preserve, "naive": naive, "tuned": tuned, "relay": relay,
 }
 
 // waybill runs the mirror of this project: all of it, but for raft.
 func waybill(ctx context.Context, j job) (usage, error) {
-	return mirrored(ctx, j, flow.OffsetsTranslate)
+	return mirrored(ctx, j, flow.OffsetsTranslate, "")
+}
+
+// atLeastOnce does so without transactions: what the other costs more is the price of
+// exactly once.
+func atLeastOnce(ctx context.Context, j job) (usage, error) {
+	return mirrored(ctx, j, flow.OffsetsTranslate, flow.DeliveryAtLeastOnce)
 }
 
 // preserve does so into a mirror topic, which a bundled broker has.
 func preserve(ctx context.Context, j job) (usage, error) {
-	return mirrored(ctx, j, flow.OffsetsPreserve)
+	return mirrored(ctx, j, flow.OffsetsPreserve, "")
 }
 
-func mirrored(ctx context.Context, j job, offsets string) (usage, error) {
+func mirrored(ctx context.Context, j job, offsets, delivery string) (usage, error) {
 	cfg := mirror.DefaultConfig()
 	if j.Interval > 0 {
 		cfg.CommitInterval = j.Interval
@@ -58,7 +64,7 @@ func mirrored(ctx context.Context, j job, offsets string) (usage, error) {
 	if err != nil {
 		return usage{}, err
 	}
-	spec := &flow.ReplicationFlow{Metadata: flow.Metadata{Name: "bench"}, Spec: flow.FlowSpec{Source: "source", Destination: "sink", Start: flow.StartEarliest}}
+	spec := &flow.ReplicationFlow{Metadata: flow.Metadata{Name: "bench"}, Spec: flow.FlowSpec{Source: "source", Destination: "sink", Start: flow.StartEarliest, Delivery: delivery}}
 	var all []mirror.Assignment
 	source, sink := declare("source", j.Source, j.Cell.TLS), declare("sink", j.Sink, j.Cell.TLS)
 	for p := range j.Cell.Partitions {

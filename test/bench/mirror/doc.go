@@ -5,6 +5,7 @@
 //   - naive: a loop that a user of franz-go would write: poll, produce each record,
 //     flush, commit;
 //   - tuned: the same without the flush, with large buffers and batches;
+//   - waybill-alo: the mirror with delivery at-least-once, that is without transactions;
 //   - relay: bytes from one socket to another, without looking at them. It is the
 //     limit of the machine, not a mirror.
 //
@@ -25,7 +26,8 @@
 //
 //   - copy: a backlog, as fast as it goes, or a steady rate. A row says records and
 //     megabytes (10^6, uncompressed) per second, CPU-seconds per gigabyte (10^9), the peak
-//     of memory, and the ratio of the mirror to the others. The middle of -runs runs is shown;
+//     of memory, reads and writes and context switches per megabyte, and the ratio of the
+//     mirror to the others. The middle of -runs runs is shown; -part makes cells smaller;
 //   - latency: by how much later a reader of the destination has a record than one of
 //     the source, at 1,000 records a second; the mirror by the interval of its commits;
 //   - idle: 10,000 partitions in which nothing happens.

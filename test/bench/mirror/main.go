@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/waybillhq/waybill/test/bench/procstat"
 )
 
 func main() {
@@ -27,7 +29,8 @@ func main() {
 	flag.StringVar(&o.match, "cells", "", "run the cells whose name contains this `text`")
 	between := flag.String("between", "stand-ins,bundled,kafka", "`kinds` of clusters to copy between; kafka needs -tags interop, Java 17 and Maven")
 	what := flag.String("what", "copy,latency,idle", "`names` of the measurements")
-	who := flag.String("who", "waybill,preserve,naive,tuned,mm2,relay", "`names` of those who copy; mm2 needs -tags interop")
+	who := flag.String("who", "waybill,waybill-alo,preserve,naive,tuned,mm2,relay", "`names` of those who copy; mm2 needs -tags interop")
+	flag.Float64Var(&o.part, "part", 1, "copy this `part` of each cell's records")
 	flag.IntVar(&o.runs, "runs", 3, "how often each cell is run")
 	flag.StringVar(&profiles, "profiles", "", "`folder` for profiles of the CPU and of the memory of those who copy")
 	flag.Parse()
@@ -54,6 +57,7 @@ type options struct {
 	between, what, who []string
 	match              string
 	runs               int
+	part               float64
 }
 
 // standIns is the kind of clusters that are none.
@@ -88,6 +92,9 @@ func profile(name string) (end func(), err error) {
 type usage struct {
 	Seconds, CPU float64
 	PeakMB       float64
+	// Calls are reads and writes, of sockets above all; Switches how often it was put
+	// aside for another process or waited. Counts do not depend on what else runs.
+	Calls, Switches float64
 }
 
 var started = time.Now()
@@ -97,7 +104,10 @@ func used() usage {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // it cannot fail on ourselves
 	cpu := time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	return usage{time.Since(started).Seconds(), cpu.Seconds(), float64(u.Maxrss) / 1000}
+	return usage{
+		Seconds: time.Since(started).Seconds(), CPU: cpu.Seconds(), PeakMB: float64(u.Maxrss) / 1000,
+		Calls: procstat.Calls(os.Getpid()), Switches: float64(u.Nvcsw + u.Nivcsw),
+	}
 }
 
 // child is one part of a run. It reads a job from standard input.
@@ -260,7 +270,7 @@ func bench(ctx context.Context, o options) error {
 // copy prints how fast and how dear a kind of clusters is copied between.
 func (o *options) copy(ctx context.Context, kind string) error {
 	table := tabwriter.NewWriter(os.Stdout, 2, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "between %s\tby\trecords/s\tMB/s\tCPU-s/GB\tpeak MB\twaybill is faster by\tand cheaper by\n", kind)
+	fmt.Fprintf(table, "between %s\tby\trecords/s\tMB/s\tCPU-s/GB\tpeak MB\tcalls/MB\tswitches/MB\twaybill is faster by\tand cheaper by\n", kind)
 	list := cells()
 	if kind != standIns {
 		list = smallCells()
@@ -269,6 +279,7 @@ func (o *options) copy(ctx context.Context, kind string) error {
 		if !strings.Contains(c.Name, o.match) {
 			continue
 		}
+		c.Total = int64(float64(c.Total) * o.part)
 		if err := o.cell(ctx, table, kind, c); err != nil {
 			return err
 		}
@@ -318,7 +329,8 @@ func (o *options) row(ctx context.Context, table *tabwriter.Writer, c cell, who 
 	ours, measured := results["waybill"]
 	for _, name := range who {
 		u := results[name]
-		row := fmt.Sprintf("%s\t%s\t%.0f\t%.0f\t%.2f\t%.0f", c.Name, name, float64(c.records())/u.Seconds, c.megabytes()/u.Seconds, u.CPU/c.megabytes()*1000, u.PeakMB)
+		row := fmt.Sprintf("%s\t%s\t%.0f\t%.0f\t%.2f\t%.0f\t%.1f\t%.1f", c.Name, name, float64(c.records())/u.Seconds, c.megabytes()/u.Seconds,
+			u.CPU/c.megabytes()*1000, u.PeakMB, u.Calls/c.megabytes(), u.Switches/c.megabytes())
 		if measured && name != "waybill" {
 			row += fmt.Sprintf("\t%.2f\t%.2f", u.Seconds/ours.Seconds, u.CPU/ours.CPU)
 		}
