@@ -450,3 +450,25 @@ func TestLeases(t *testing.T) {
 		t.Error("everybody is here, and it is not settled")
 	}
 }
+
+// Two copies leave a busy node together. The first one to be placed does not come
+// back because the second is not there any more.
+func TestWhatLeavesTogetherDoesNotComeBack(t *testing.T) {
+	s := newScript(t)
+	s.node("a")
+	s.node("b")
+	s.flow("f", "a", map[string]int32{"t": 3})
+	s.place("a", copyOf("f", "t", 0))
+	s.place("b", copyOf("f", "t", 1), copyOf("f", "t", 2))
+	loads := make(Loads)
+	for p, weight := range []float32{5, 6, 6} {
+		loads.Set("f", "t", int32(p), (weight-1)*idleWeight)
+	}
+	release := []OwnedWork{{copyOf("f", "t", 1), s.owner(copyOf("f", "t", 1)).Epoch}, {copyOf("f", "t", 2), s.owner(copyOf("f", "t", 2)).Epoch}}
+	s.must(&Assign{Release: release})
+	s.must(&Release{Node: "b", Incarnation: s.state.Members["b"].Incarnation, Works: release[:1]})
+	p := assign(s.state, loads, pace{moving: 10, tolerance: endBalancing})
+	if len(p.commands) != 1 || len(p.commands[0].Place) != 1 || p.commands[0].Place[0].Node != "a" {
+		t.Errorf("the plan is %+v, want the copy to go to a", p.commands)
+	}
+}

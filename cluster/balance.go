@@ -32,8 +32,21 @@ func (a *assigner) place(kind WorkKind) {
 			rest = append(rest, it)
 		}
 	}
+	if len(rest) == 0 {
+		return
+	}
+	// What is being released will soon be placed too: two copies that leave a node
+	// must not both find it idle because the other one has left, and come back.
+	future := slices.Clone(held)
+	if kind == WorkCopy {
+		for _, it := range a.leaving {
+			future[a.pick(it.of.class, future)] += it.weight
+		}
+	}
 	for _, it := range rest {
-		a.give(it, a.pick(it.of.class, held))
+		n := a.pick(it.of.class, future)
+		future[n] += it.weight
+		a.give(it, n)
 	}
 }
 

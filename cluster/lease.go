@@ -12,8 +12,12 @@ type tenure struct {
 	until time.Time
 }
 
-func newTenure(began time.Time, lease time.Duration) tenure {
-	return tenure{lease: lease, until: began.Add(lease)}
+// newTenure is that of an incarnation that was asked for when it began. Until the
+// first heartbeat is answered it lasts no longer than a new leader's grace: one that
+// was elected a moment before may find the incarnation in its state, and counts from
+// then.
+func newTenure(cfg *Config, began time.Time) tenure {
+	return tenure{lease: cfg.SessionLease, until: began.Add(min(cfg.SessionLease, cfg.LeaderGrace))}
 }
 
 // renew notes that a heartbeat was answered that had been sent then. It may come

@@ -78,7 +78,7 @@ func (n *Node) Session(ctx context.Context) (*Session, error) {
 	}
 	s.incarnation = incarnation
 	s.mu.Lock()
-	s.tenure = newTenure(began, n.cfg.SessionLease)
+	s.tenure = newTenure(&n.cfg, began)
 	s.lease = time.AfterFunc(time.Until(s.tenure.until), func() { s.cancel(ErrLeaseLost) })
 	s.mu.Unlock()
 	poke(n.beatNow)

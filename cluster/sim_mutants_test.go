@@ -134,7 +134,7 @@ var simMutants = []simMutant{
 		d.lanes()[r.Lane.ID] = r.Lane
 		return d.done()
 	}},
-	{name: "a node that was replaced releases what is another's", want: []string{"has not released it", "is not fenced", "wrote at", "owners changed"}, onApply: func(_ *simNode, s *State, _ uint64, c Command) *State {
+	{name: "a node that was replaced releases what is another's", want: []string{"has not released it", "is not fenced", "wrote at", "owners changed", "still moves"}, onApply: func(_ *simNode, s *State, _ uint64, c Command) *State {
 		r, ok := c.(*Release)
 		if !ok {
 			return nil
@@ -195,7 +195,7 @@ var simMutants = []simMutant{
 		}
 		return command
 	}},
-	{name: "the leader moves something again and again", want: []string{"owners changed"}, onDecide: func(c *controller, s *State, revision uint64, now time.Time) Command {
+	{name: "the leader moves something again and again", want: []string{"owners changed", "still moves"}, onDecide: func(c *controller, s *State, revision uint64, now time.Time) Command {
 		if command := c.decide(s, revision, now); command != nil {
 			return command
 		}

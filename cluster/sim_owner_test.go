@@ -70,7 +70,7 @@ func (n *simNode) beginIncarnation(s *simSession) {
 		}
 		n.sim.say(n, "begins incarnation %d", number)
 		s.incarnation = number
-		s.tenure = newTenure(began, n.sim.cfg.SessionLease)
+		s.tenure = newTenure(&n.sim.cfg, began)
 		s.lanes = []*simLane{{id: fmt.Sprintf("%s-%d-0", n.name, number)}, {id: fmt.Sprintf("%s-%d-1", n.name, number)}}
 		s.watch()
 		n.poke()
