@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build size test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants bench-mirror bench-broker hostile-broker full-disk demo schema interop interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean
+.PHONY: help build size test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants bench-mirror bench-broker hostile-broker full-disk demo schema interop interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean chaos-fleet
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -46,6 +46,12 @@ bench-broker: ## the bundled broker beside Apache Kafka: throughput, latency, pr
 
 hostile-broker: ## 2,000 slow, silent, greedy and deaf clients against the bundled broker for a minute, beside honest ones
 	@$(timed) $(GO) test ./broker -count=1 -timeout 10m -v -run TestHostileClients -hostile 2000 -hostile-for 60s
+
+# A network and mounts of their own, which end with the command.
+apart = unshare $(if $(filter 0,$(shell id -u)),,--user --map-root-user) --net --mount
+FLEET_TIME ?= 10m
+chaos-fleet: ## a fleet of real nodes for FLEET_TIME (default 10m) and each fault once: killed, suspended, cut off in all shapes, full disks, damaged logs, clocks set, rolling restarts, 3 to 5 to 3 nodes, while it copies and is changed; needs Linux with iproute2 and root, or user namespaces (CHAOS_SEED)
+	@$(timed) $(GO) mod download && $(GO) test -tags chaos -count=1 -timeout 60m -v -exec '$(apart)' -run 'TestFleet$$' ./test/chaos -clock -fleet-time $(FLEET_TIME) -seed $(CHAOS_SEED)
 
 SCHEDULES ?= 5000
 sim: ## the control plane in virtual time: SCHEDULES seeds (default 5000) from SEED of lost leaders, dead, slow and paused nodes, partitions, jumping clocks; SEED=n SCHEDULES=1 plays one again

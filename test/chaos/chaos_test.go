@@ -22,9 +22,10 @@ import (
 )
 
 var (
-	seedFlag = flag.Uint64("seed", 0, "chooses what is done; 0 takes one from the clock")
-	timeFlag = flag.Duration("time", 2*time.Minute, "how long things are broken")
-	onlyFlag = flag.String("only", "", "comma separated names of faults; empty is all")
+	seedFlag  = flag.Uint64("seed", 0, "chooses what is done; 0 takes one from the clock")
+	timeFlag  = flag.Duration("time", 2*time.Minute, "how long things are broken")
+	clockFlag = flag.Bool("clock", false, "build the replicator with a clock that can be set, for TestFleet")
+	onlyFlag  = flag.String("only", "", "comma separated names of faults; empty is all")
 )
 
 // recovery is how long everything may take to be well again in the end. The
@@ -48,7 +49,16 @@ func run(m *testing.M) int {
 		}
 		defer os.RemoveAll(dir)
 		replicator = filepath.Join(dir, "replicator")
-		if out, err := exec.Command("go", "build", "-o", replicator, "github.com/waybillhq/waybill/cmd/replicator").CombinedOutput(); err != nil {
+		args := []string{"build", "-o", replicator}
+		if *clockFlag {
+			overlay, err := clockOverlay(dir)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, "a clock that can be set:", err)
+				return 1
+			}
+			args = append(args, "-overlay", overlay)
+		}
+		if out, err := exec.Command("go", append(args, "github.com/waybillhq/waybill/cmd/replicator")...).CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build the replicator: %v\n%s", err, out)
 			return 1
 		}

@@ -4,11 +4,13 @@ package chaos
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -24,6 +26,8 @@ import (
 // and eu.
 type fleet struct {
 	t     *testing.T
+	dir   string
+	ca    *raftnode.CA
 	nodes []*node
 	token string
 }
@@ -35,32 +39,60 @@ type node struct {
 	peer    string
 	api     string // URL
 	first   string
+	down    bool // on purpose
 	process *process
+
+	// site is where it runs, nil for this process's own network; client is for its
+	// API, and env is added to its environment.
+	site   site
+	client http.Client
+	env    []string
+}
+
+// site is a network of its own in which a node runs.
+type site interface {
+	address() string
+	enter() []string // the command that runs another one there
+	dial(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 func newFleet(t *testing.T, dir string, n int) *fleet {
 	t.Helper()
-	f := &fleet{t: t, token: rand.Text()}
+	f := &fleet{t: t, dir: dir, token: rand.Text()}
 	must(f.t, os.MkdirAll(dir, 0o700))
-	ca, err := raftnode.GenerateCA("chaos fleet", 24*time.Hour)
+	var err error
+	f.ca, err = raftnode.GenerateCA("chaos fleet", 24*time.Hour)
 	must(f.t, err)
-	must(f.t, os.WriteFile(filepath.Join(dir, "ca.pem"), ca.CertPEM, 0o600))
+	must(f.t, os.WriteFile(filepath.Join(dir, "ca.pem"), f.ca.CertPEM, 0o600))
 	must(f.t, os.WriteFile(filepath.Join(dir, "token"), []byte(f.token), 0o600))
-	for i := range n {
-		r := &node{t: f.t, name: fmt.Sprintf("r%d", i+1), peer: "127.0.0.1:0", api: "127.0.0.1:0", first: "bootstrap: true"}
-		r.dir = filepath.Join(dir, r.name)
-		must(f.t, os.MkdirAll(r.dir, 0o700))
-		cert, key, err := ca.Issue(r.name, 24*time.Hour, "localhost", "127.0.0.1")
-		must(f.t, err)
-		must(f.t, os.WriteFile(filepath.Join(r.dir, "cert.pem"), cert, 0o600))
-		must(f.t, os.WriteFile(filepath.Join(r.dir, "key.pem"), key, 0o600))
-		if i > 0 {
-			r.first = fmt.Sprintf("join: [%q]", f.nodes[0].peer)
-		}
-		f.nodes = append(f.nodes, r)
-		r.start()
+	for range n {
+		f.add(nil).start()
 	}
 	return f
+}
+
+// add makes one more node, which is not started.
+func (f *fleet) add(on site) *node {
+	f.t.Helper()
+	r := &node{t: f.t, name: fmt.Sprintf("r%d", len(f.nodes)+1), peer: "127.0.0.1:0", api: "127.0.0.1:0", first: "bootstrap: true", site: on}
+	r.client.Timeout = 10 * time.Second
+	names := []string{"localhost", "127.0.0.1"}
+	if on != nil {
+		r.peer = on.address() + ":7071"
+		r.client.Transport = &http.Transport{DialContext: on.dial}
+		names = append(names, on.address())
+	}
+	r.dir = filepath.Join(f.dir, r.name)
+	must(f.t, os.MkdirAll(r.dir, 0o700))
+	cert, key, err := f.ca.Issue(r.name, 24*time.Hour, names...)
+	must(f.t, err)
+	must(f.t, os.WriteFile(filepath.Join(r.dir, "cert.pem"), cert, 0o600))
+	must(f.t, os.WriteFile(filepath.Join(r.dir, "key.pem"), key, 0o600))
+	if len(f.nodes) > 0 {
+		r.first = fmt.Sprintf("join: [%q]", f.nodes[0].peer)
+	}
+	f.nodes = append(f.nodes, r)
+	return r
 }
 
 func (f *fleet) processes() (all []*process) {
@@ -96,9 +128,15 @@ api: {address: %q, users: [{name: ops, role: admin, token: %q, principals: {us: 
 	file, addr := filepath.Join(n.dir, "node.yaml"), filepath.Join(n.dir, "address")
 	must(n.t, os.WriteFile(file, []byte(conf), 0o600))
 	_ = os.Remove(addr) // of its last life
-	n.process = startProcess(n.t, n.dir, "node "+n.name, "serve", "--config", file, "--address-file", addr)
+	command := []string{replicator, "serve", "--config", file, "--address-file", addr}
+	if n.site != nil {
+		command = append(n.site.enter(), command...)
+	}
+	n.process = startCommand(n.t, n.dir, "node "+n.name, n.env, command)
 	n.peer = n.process.address(n.t, addr, "peer")
-	n.api = "http://" + n.process.address(n.t, addr, "api")
+	if api := "http://" + n.process.address(n.t, addr, "api"); api != n.api {
+		n.api = api // clients read it meanwhile: it is the same after the first start
+	}
 }
 
 func (f *fleet) call(n *node, method, path, body string) ([]byte, error) {
@@ -110,8 +148,7 @@ func (f *fleet) call(n *node, method, path, body string) ([]byte, error) {
 	if body != "" {
 		req.Header.Set("Content-Type", "application/yaml")
 	}
-	client := http.Client{Timeout: 10 * time.Second}
-	resp, err := client.Do(req)
+	resp, err := n.client.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +175,7 @@ func (f *fleet) anyNode(method, path, body string) (answer []byte, err error) {
 	return nil, errors.Join(append(errs, errors.New("no node answers"))...)
 }
 
-// flow is the status of the flof.
+// flow is the status of the flow.
 func (f *fleet) flow() (api.FlowStatus, error) {
 	b, err := f.anyNode(http.MethodGet, "/api/v1/status", "")
 	if err != nil {

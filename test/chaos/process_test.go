@@ -29,11 +29,19 @@ type process struct {
 
 func startProcess(t *testing.T, dir, name string, args ...string) *process {
 	t.Helper()
+	return startCommand(t, dir, name, nil, append([]string{replicator}, args...))
+}
+
+// startCommand starts the replicator by a command that becomes it, with variables
+// added to the environment.
+func startCommand(t *testing.T, dir, name string, env, command []string) *process {
+	t.Helper()
 	p := &process{name: name, log: filepath.Join(dir, "log"), exited: make(chan struct{})}
 	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	must(t, err)
 	defer out.Close() // the child has its own copy
-	p.cmd = exec.Command(replicator, append(args, "--stop-with-stdin")...)
+	p.cmd = exec.Command(command[0], append(command[1:], "--stop-with-stdin")...)
+	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.stdin, err = p.cmd.StdinPipe()
 	must(t, err)
@@ -132,9 +140,17 @@ func (p *process) tail() string {
 }
 
 // panicked says that a life of it has ended so.
-func (p *process) panicked() bool {
+func (p *process) panicked() bool { return p.panic() != "" }
+
+// panic is how its log goes on where it has panicked, or "".
+func (p *process) panic() string {
 	b, _ := os.ReadFile(p.log)
-	return bytes.Contains(b, []byte("panic:")) || bytes.Contains(b, []byte("fatal error:"))
+	for _, word := range []string{"panic:", "fatal error:"} {
+		if at := bytes.Index(b, []byte(word)); at >= 0 {
+			return string(b[max(0, at-1000):min(len(b), at+4000)])
+		}
+	}
+	return ""
 }
 
 func must(t *testing.T, err error) {

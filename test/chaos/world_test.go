@@ -27,6 +27,9 @@ const flowName = "us-eu"
 // from one to the other.
 var users = []string{"admin", "replicator-a", "replicator-b"}
 
+// home is the address of this process and of the brokers.
+var home = "127.0.0.1"
+
 // world is everything that runs.
 type world struct {
 	*fleet
@@ -47,14 +50,21 @@ type broker struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	w := newClusters(t)
+	w.fleet = newFleet(t, filepath.Join(w.dir, "fleet"), 3)
+	return w
+}
+
+// newClusters is a world without a fleet yet.
+func newClusters(t *testing.T) *world {
+	t.Helper()
 	w := &world{t: t, dir: t.TempDir()}
 	t.Cleanup(func() {
-		if t.Failed() {
+		if t.Failed() && w.fleet != nil {
 			w.describe()
 		}
 	})
 	w.us, w.eu = w.newBroker("us"), w.newBroker("eu")
-	w.fleet = newFleet(t, filepath.Join(w.dir, "fleet"), 3)
 	return w
 }
 
@@ -80,7 +90,7 @@ func (w *world) newBroker(name string) *broker {
 	must(w.t, os.MkdirAll(b.dir, 0o700))
 	ca, err := raftnode.GenerateCA("chaos "+name, 24*time.Hour)
 	must(w.t, err)
-	cert, key, err := ca.Issue("broker", 24*time.Hour, "localhost", "127.0.0.1")
+	cert, key, err := ca.Issue("broker", 24*time.Hour, "localhost", home)
 	must(w.t, err)
 	for file, content := range map[string][]byte{"ca.pem": ca.CertPEM, "broker.pem": cert, "broker-key.pem": key} {
 		must(w.t, os.WriteFile(b.file(file), content, 0o600))
@@ -97,7 +107,7 @@ func (b *broker) file(name string) string { return filepath.Join(b.dir, name) }
 // freeAddress is one that nobody listens on now.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", home+":0")
 	must(t, err)
 	defer l.Close()
 	return l.Addr().String()
