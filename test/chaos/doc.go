@@ -23,6 +23,24 @@
 // The seed chooses what is done; when it is done depends on the machine.
 // Processes end with the test, also if it is killed.
 //
+// # The fleet
+//
+// TestFleet (make chaos-fleet) is about the nodes. Each has a network namespace and a
+// small file system of its own, on one machine: so links are cut one way or both, in
+// any shape, a raft store meets a full disk, and a node's clock is set while it runs
+// (the replicator is built with a time.Now that adds what a file says). Meanwhile
+// clients declare and read objects at whichever node. Seen from outside, by readers
+// of the destination, each fault has a longest pause of any copy: what a takeover
+// and a planned handover cost. In the end, besides what is checked of the copies:
+//
+//   - the raft logs, read without the product, are one log of whole entries;
+//   - all nodes have the same objects at the same revision;
+//   - the history of the API is linearizable (by porcupine);
+//   - a damaged log or snapshot was named, or did no harm; nothing has panicked.
+//
+// It wants Linux, iproute2, and root or user namespaces. What needs thousands of
+// schedules is simulated: make sim.
+//
 // # Owners of copies
 //
 // TestMirror (make chaos-mirror) is about the copies alone: into mirror topics,
