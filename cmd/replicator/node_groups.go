@@ -73,6 +73,11 @@ func (g *groups) homeward(f *flow.ReplicationFlow) (*offsets.Syncer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return offsets.NewSyncer(g.swapped(f, conf)), nil
+}
+
+// swapped leads from a flow's destination to its source.
+func (g *groups) swapped(f *flow.ReplicationFlow, conf offsets.SyncConfig) offsets.SyncConfig {
 	conf.Source, conf.Destination = conf.Destination, conf.Source
 	conf.SourceID, conf.DestinationID = conf.DestinationID, conf.SourceID
 	conf.Topics = func(topic string) bool {
@@ -83,7 +88,7 @@ func (g *groups) homeward(f *flow.ReplicationFlow) (*offsets.Syncer, error) {
 		name, _ := sourceOf(g.fleet.State(), f, topic)
 		return name
 	}
-	return offsets.NewSyncer(conf), nil
+	return conf
 }
 
 func (g *groups) config(f *flow.ReplicationFlow) (conf offsets.SyncConfig, err error) {
@@ -134,7 +139,25 @@ func (g *groups) clientOf(cluster string) *kgo.Client {
 	return cl
 }
 
+// Rows looks at all groups, share groups too.
 func (g *groups) Rows(ctx context.Context, name string) ([]offsets.Row, error) {
+	rows, err := g.consumerRows(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	f, err := declaredFlow(g.fleet.State(), name)
+	if err != nil {
+		return nil, err
+	}
+	share, err := g.shareRows(ctx, f)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	return append(rows, share...), nil
+}
+
+// consumerRows looks at the groups that a flow has followed.
+func (g *groups) consumerRows(ctx context.Context, name string) ([]offsets.Row, error) {
 	f, err := declaredFlow(g.fleet.State(), name)
 	if err != nil {
 		return nil, err
@@ -184,8 +207,42 @@ func (g *groups) Move(ctx context.Context, name string, req api.GroupMove, by ap
 				WithHint("leave it out; 'replicator groups list --flow %s' says where each group is", name)
 		}
 	}
+	share, source, err := g.sharing(f, req.Return)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	sharing, err := shareGroups(ctx, source, names)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	consuming := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(sharing, name) })
+	if len(consuming) > 0 && len(sharing) > 0 && !req.DryRun { // all or none
+		return nil, api.Errorf(http.StatusConflict, "%s is a share group, %s is not: they change sides in requests of their own", sharing[0], consuming[0])
+	}
 	terms := offsets.Terms{Overwrite: req.Return, Inexact: req.Inexact, Unmarked: true, DropMetadata: req.DropMetadata}
+	shareWith := shareTerms
+	shareWith.Inexact = req.Inexact
+	rows, err := changeSides(ctx, s, consuming, terms, req.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	shareRows, err := changeSides(ctx, share, sharing, shareWith, req.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	rows = append(rows, shareRows...)
 	if req.DryRun {
+		return rows, nil
+	}
+	return rows, g.remember(ctx, f, s, consuming, sharing, req.Return, by)
+}
+
+// changeSides has a syncer move groups, or say what it would do.
+func changeSides(ctx context.Context, s *offsets.Syncer, names []string, terms offsets.Terms, dry bool) ([]offsets.Row, error) {
+	switch {
+	case len(names) == 0:
+		return nil, nil
+	case dry:
 		rows, err := s.PlanApply(ctx, names, terms)
 		if err != nil {
 			return nil, unreachable(err)
@@ -199,7 +256,7 @@ func (g *groups) Move(ctx context.Context, name string, req api.GroupMove, by ap
 	if err != nil {
 		return nil, unreachable(err)
 	}
-	return rows, g.remember(ctx, f, s, names, req.Return, by)
+	return rows, nil
 }
 
 // candidates are the groups of a flow that have not changed sides.
@@ -223,13 +280,13 @@ func (g *groups) candidates(ctx context.Context, f *flow.ReplicationFlow, there 
 }
 
 // remember has the fleet know on which side groups are now.
-func (g *groups) remember(ctx context.Context, f *flow.ReplicationFlow, s *offsets.Syncer, names []string, back bool, by api.Person) error {
+func (g *groups) remember(ctx context.Context, f *flow.ReplicationFlow, s *offsets.Syncer, consuming, sharing []string, back bool, by api.Person) error {
 	detail := "moved by " + by.Name
 	if by.Reason != "" {
 		detail += ": " + by.Reason
 	}
-	for _, group := range names {
-		if back {
+	for _, group := range slices.Concat(consuming, sharing) {
+		if back && !slices.Contains(sharing, group) {
 			// What the group has committed at the destination is the flow's from now
 			// on: else it would be found to have moved again.
 			if err := s.Adopt(ctx, group, f.Metadata.Name); err != nil {
