@@ -141,8 +141,8 @@ func (r *registers) one(client int, rng *rand.Rand) {
 	switch {
 	case in.write == "" && !known:
 		return // a read that was not answered says nothing
-	case errors.Is(out.err, syscall.ECONNREFUSED):
-		return // nothing was sent
+	case errors.Is(out.err, syscall.ECONNREFUSED), out.err != nil && strings.Contains(out.err.Error(), "read barrier"):
+		return // nothing was sent, or nothing proposed
 	case !known:
 		// It may be carried out at any time from now on. Few of those may be open at
 		// once for the history to be checked: the register is not used any more.
