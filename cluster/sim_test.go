@@ -233,6 +233,24 @@ func TestSimulation(t *testing.T) {
 	t.Logf("%d schedules from seed %d, each %s of faults, then rest: all promises held\n%s", *simSchedules, *simSeed, simDisorder, table.String())
 }
 
+// Some faults show only when a few kinds of trouble come thick and fast.
+func TestSimulationOfFewKinds(t *testing.T) {
+	for _, only := range [][]string{
+		{"transfer", "deaf", "bridge"}, // leadership that is handed over
+		{"crash", "split", "lossy"},    // sessions that begin while a leader is elected
+		{"drain", "lossy", "load"},     // work that comes back to where it was
+	} {
+		t.Run(strings.Join(only, "-"), func(t *testing.T) {
+			t.Parallel()
+			for seed := uint64(1); seed <= 25; seed++ {
+				if s := simulate(seed, planOf(seed, only...), new(simMutant), false); s.failure != "" {
+					t.Fatalf("seed %d: %s", seed, s.failure)
+				}
+			}
+		})
+	}
+}
+
 // A seed gives the same run again, event by event.
 func TestSimulationIsDeterministic(t *testing.T) {
 	first, again := simulate(7, planOf(7), new(simMutant), true), simulate(7, planOf(7), new(simMutant), true)
