@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build size test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants bench-mirror bench-broker hostile-broker full-disk demo schema interop interop-offsets interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean chaos-fleet
+.PHONY: help build size test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants bench-mirror bench-broker hostile-broker full-disk handover demo schema interop interop-offsets interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean chaos-fleet
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -66,6 +66,11 @@ chaos-mirror: ## CHAOS_KILLS owners of copies killed under CHAOS_RATE MB/s, zomb
 
 interop-mirror: ## flows between Apache Kafka 3.9, 4.1 and bundled brokers, both ways and round three clusters: codecs, transactions, compaction, old records and formats, groups, compared field by field; sources that delete, expire and recreate; quarantine; kills without transactions (needs Java 17 and Maven)
 	@$(timed) $(GO) test -tags chaos,interop -count=1 -timeout 40m -v -run 'TestFlows$$|TestRing$$|TestWhatChangesAtTheSource$$|TestOldFormats$$|TestAtLeastOnce$$' ./test/chaos
+handover: ## how long a reader of the destination gets nothing while nodes are drained, stopped and killed; each record once and in order (about 6 minutes)
+	@$(timed) $(GO) test -tags chaos -count=1 -timeout 30m -v -run 'TestHandover$$' ./test/chaos -rounds 3
+
+interop-mirror: ## flows between Apache Kafka 3.9, 4.1 and bundled brokers, and round three clusters: codecs, transactions, compaction, old records, groups, compared field by field (needs Java 17 and Maven)
+	@$(timed) $(GO) test -tags chaos,interop -count=1 -timeout 20m -v -run 'TestFlows$$|TestRing$$' ./test/chaos
 
 MUTANTS ?= 5
 mutants: ## MUTANTS fixes (0 is all) drawn at random by SEED are taken out of a copy of the tree, each must turn its test red
