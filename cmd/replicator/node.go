@@ -95,7 +95,7 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 		actions: &actions{fleet: n.fleet, directory: n.directory, groups: groups, flows: status, maps: n.maps, verifications: verifications},
 	}
 	n.work = &work{
-		fleet: n.fleet, fleetName: f.Fleet, maps: n.maps, directory: n.directory, groups: groups, runbooks: runbooks, verifications: verifications, log: log,
+		fleet: n.fleet, fleetName: f.Fleet, maps: n.maps, directory: n.directory, ledgers: n.ledgers, groups: groups, runbooks: runbooks, verifications: verifications, log: log,
 	}
 	if n.work.metrics, err = newNodeMetrics(f.Name, n.work.copies, n.work.counters, n.raft, n.verified); err != nil {
 		return nil, err

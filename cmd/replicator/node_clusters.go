@@ -187,6 +187,13 @@ func (d *directory) entry(name string) (*clusterEntry, error) {
 	return e, nil
 }
 
+// answer says whether a cluster has been asked who it is, and what it answered.
+func (d *directory) answer(e *clusterEntry) (asked bool, id string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return e.asked, e.id, e.err
+}
+
 // client of a cluster by its name.
 func (d *directory) client(name string) (*kgo.Client, error) {
 	e, err := d.entry(name)

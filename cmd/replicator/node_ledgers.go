@@ -228,6 +228,45 @@ func (l *ledgers) states() map[string]tail.State {
 	return all
 }
 
+// warm waits until this node knows what the ledgers of all declared clusters say now,
+// of those that answer: a copy that moves to a node which has still to read them
+// stands still meanwhile.
+func (l *ledgers) warm(ctx context.Context, barrier func(context.Context) error) error {
+	if err := barrier(ctx); err != nil { // what is declared, too
+		return err
+	}
+	for !l.connected() {
+		if pause(ctx, lookEvery/2); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return l.catchUp(ctx)
+}
+
+// connected reports whether each declared cluster has been asked, and the ledger of
+// each that has answered has been found, or found missing.
+func (l *ledgers) connected() bool {
+	declared, err := l.fleet.State().Declared(flow.KindCluster)
+	if err != nil {
+		return true // who follows the declarations says so
+	}
+	states := l.states()
+	for _, d := range declared {
+		e, err := l.directory.entry(d.Name())
+		if errors.Is(err, errNoSuchCluster) {
+			return false // the directory has not heard of it yet
+		}
+		if err != nil {
+			continue // it cannot be asked
+		}
+		asked, id, failed := l.directory.answer(e)
+		if s, found := states[id]; !asked || failed == nil && (!found || s.Status == tail.Connecting) {
+			return false
+		}
+	}
+	return true
+}
+
 // catchUp waits until everything that is in the ledgers now is known, in all of
 // them that can be read, at most as long as ctx.
 func (l *ledgers) catchUp(ctx context.Context) error {
