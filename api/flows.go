@@ -131,14 +131,15 @@ type TopicStatus struct {
 
 // CopyStatus is one partition of a topic.
 type CopyStatus struct {
-	Partition int32  `json:"partition"`
-	Node      string `json:"node,omitempty" doc:"Its owner"`
-	Epoch     uint64 `json:"epoch,omitempty" doc:"Of that ownership"`
-	State     string `json:"state"`
-	Reason    string `json:"reason,omitempty"`
-	ToDo      string `json:"toDo,omitempty"`
-	Position  int64  `json:"position" doc:"Next source offset to copy; -1 if not known"`
-	SourceEnd int64  `json:"sourceEnd" doc:"The source's high watermark; -1 if not known"`
+	Partition      int32  `json:"partition"`
+	Node           string `json:"node,omitempty" doc:"Its owner"`
+	Epoch          uint64 `json:"epoch,omitempty" doc:"Of that ownership"`
+	State          string `json:"state"`
+	Reason         string `json:"reason,omitempty"`
+	ToDo           string `json:"toDo,omitempty"`
+	Position       int64  `json:"position" doc:"Next source offset to copy; -1 if not known"`
+	SourceEnd      int64  `json:"sourceEnd" doc:"The source's high watermark; -1 if not known"`
+	ForeignRecords int64  `json:"foreignRecords,omitempty" doc:"Records that others have written to the destination partition between those of the copy, since the present owner started"`
 	// Of copies that are at least once.
 	MayBeDoubled int64 `json:"mayBeDoubled,omitempty" doc:"Records that may be at the destination twice, since the present owner started: found behind the last hop and not matched with the source's"`
 	Progress

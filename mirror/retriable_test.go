@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -249,15 +250,18 @@ func TestEveryRetriableCodeTwentyTimes(t *testing.T) {
 				w.west.produce(t, "orders", 0, sent+3, sent+10)
 				sent += 10
 				shown, fed := c.feeds || quietly[code], 0
-				eventually(t, code.Message+" twenty times, and it shows", func() bool {
+				look := func() {
 					s := n.only()
 					if times := r.met(); c.feeds && times > fed {
 						w.west.produce(t, "orders", 0, sent, sent+1)
 						sent, fed = sent+1, times
 					}
 					shown = shown || s.State != Running && strings.Contains(s.Reason, code.Message)
-					return r.met() >= 20 && shown
-				})
+				}
+				for times := range 20 { // one by one, so that a slow machine has its time
+					eventually(t, fmt.Sprintf("%s %d times", code.Message, times+1), func() bool { look(); return r.met() > times })
+				}
+				eventually(t, code.Message+" shows", func() bool { look(); return shown })
 				r.set(0)
 			}
 			w.west.produce(t, "orders", 0, sent, sent+3) // what is doubled lies before these

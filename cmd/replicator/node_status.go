@@ -236,6 +236,7 @@ func copyStatus(partition int32, owner cluster.Owner, report cluster.WorkStatus)
 	}
 	cs.State, cs.Reason, cs.ToDo = string(c.State), c.Reason, c.Fix
 	cs.Position, cs.SourceEnd, cs.Records, cs.Bytes, cs.MayBeDoubled = c.Position, c.SourceEnd, c.Records, c.Bytes, c.MayBeDoubled
+	cs.ForeignRecords = c.ForeignRecords
 	cs.RecordsPerSecond, cs.BytesPerSecond = c.RecordsPerSecond, c.BytesPerSecond
 	if c.Position >= 0 && c.SourceEnd >= 0 {
 		cs.LagRecords, cs.LagBytes, cs.LagSeconds = c.LagRecords, c.LagBytes, c.Lag.Seconds()

@@ -172,9 +172,9 @@ func TestFlowStatus(t *testing.T) {
 func TestStatusSaysHowATopicIsCopied(t *testing.T) {
 	s := newScene()
 	s.topic.Offsets = flow.OffsetsPreserve
-	s.copy(1, "r2", 6, mirror.CopyStatus{State: mirror.Running, Position: 50, SourceEnd: 50, MayBeDoubled: 4})
+	s.copy(1, "r2", 6, mirror.CopyStatus{State: mirror.Running, Position: 50, SourceEnd: 50, MayBeDoubled: 4, ForeignRecords: 9})
 	got := flowStatus(s.state, s.flow, s.reports).Topics[0]
-	if got.Offsets != flow.OffsetsPreserve || got.Partitions[0].MayBeDoubled != 0 || got.Partitions[1].MayBeDoubled != 4 {
+	if got.Offsets != flow.OffsetsPreserve || got.Partitions[0].MayBeDoubled != 0 || got.Partitions[1].MayBeDoubled != 4 || got.Partitions[1].ForeignRecords != 9 {
 		t.Errorf("got %+v", got)
 	}
 }
