@@ -66,11 +66,9 @@ chaos-mirror: ## CHAOS_KILLS owners of copies killed under CHAOS_RATE MB/s, zomb
 
 interop-mirror: ## flows between Apache Kafka 3.9, 4.1 and bundled brokers, both ways and round three clusters: codecs, transactions, compaction, old records and formats, groups, compared field by field; sources that delete, expire and recreate; quarantine; kills without transactions (needs Java 17 and Maven)
 	@$(timed) $(GO) test -tags chaos,interop -count=1 -timeout 40m -v -run 'TestFlows$$|TestRing$$|TestWhatChangesAtTheSource$$|TestOldFormats$$|TestAtLeastOnce$$' ./test/chaos
+
 handover: ## how long a reader of the destination gets nothing while nodes are drained, stopped and killed; each record once and in order (about 6 minutes)
 	@$(timed) $(GO) test -tags chaos -count=1 -timeout 30m -v -run 'TestHandover$$' ./test/chaos -rounds 3
-
-interop-mirror: ## flows between Apache Kafka 3.9, 4.1 and bundled brokers, and round three clusters: codecs, transactions, compaction, old records, groups, compared field by field (needs Java 17 and Maven)
-	@$(timed) $(GO) test -tags chaos,interop -count=1 -timeout 20m -v -run 'TestFlows$$|TestRing$$' ./test/chaos
 
 MUTANTS ?= 5
 mutants: ## MUTANTS fixes (0 is all) drawn at random by SEED are taken out of a copy of the tree, each must turn its test red
