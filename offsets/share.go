@@ -2,12 +2,14 @@ package offsets
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/flow"
 )
@@ -18,9 +20,14 @@ import (
 // delivered again by whoever starts there. Positions have no metadata, so that nobody
 // can tell who wrote one: share groups are not followed, they change sides when
 // somebody says so ([Syncer.Apply] with [Terms.Overwrite]).
-func ShareCluster(cl *kgo.Client) Cluster { return shareCluster{kafkaCluster{kadm.NewClient(cl)}} }
+func ShareCluster(cl *kgo.Client) Cluster {
+	return shareCluster{kafkaCluster{kadm.NewClient(cl)}, cl}
+}
 
-type shareCluster struct{ kafkaCluster }
+type shareCluster struct {
+	kafkaCluster
+	cl *kgo.Client
+}
 
 func (k shareCluster) Groups(ctx context.Context) (map[string]string, error) {
 	groups, err := k.adm.ListGroups(ctx)
@@ -67,15 +74,42 @@ func (k shareCluster) Commit(ctx context.Context, group string, at map[flow.Topi
 	for tp, c := range at {
 		os.Add(kadm.Offset{Topic: tp.Topic, Partition: tp.Partition, At: c.Offset, LeaderEpoch: -1})
 	}
-	resp, err := k.adm.AlterShareGroupOffsets(ctx, group, os)
-	if err == nil {
-		err = resp.Error()
+	alter := func() error {
+		resp, err := k.adm.AlterShareGroupOffsets(ctx, group, os)
+		if err == nil {
+			err = resp.Error()
+		}
+		return err
+	}
+	err := alter()
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		if err = k.found(ctx, group, os.TopicsSet().Topics()); err == nil {
+			err = alter()
+		}
 	}
 	if errors.Is(err, kerr.NonEmptyGroup) {
 		return fmt.Errorf("start share group %s: %w: %w", group, ErrActive, err)
 	}
 	if err != nil {
 		return fmt.Errorf("start share group %s: %w", group, err)
+	}
+	return nil
+}
+
+// found makes a share group that is not there: a member joins, which is the only way to
+// make one, and leaves at once.
+func (k shareCluster) found(ctx context.Context, group string, topics []string) error {
+	req := kmsg.NewPtrShareGroupHeartbeatRequest()
+	req.GroupID, req.MemberID, req.SubscribedTopicNames = group, rand.Text(), topics
+	for _, epoch := range []int32{0, -1} { // join, leave
+		req.MemberEpoch = epoch
+		resp, err := req.RequestWith(ctx, k.cl)
+		if err == nil {
+			err = kerr.ErrorForCode(resp.ErrorCode)
+		}
+		if err != nil {
+			return fmt.Errorf("make share group %s: %w", group, err)
+		}
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/offsets"
 	"github.com/waybillhq/waybill/test/interop/apachekafka"
 )
@@ -256,37 +257,18 @@ func enableShare(t *testing.T, e *endpoint) {
 	must(t, "enable share groups", err)
 }
 
-// startShare says where a share group starts that has no members, with Apache Kafka's tool.
+// startShare says where a share group starts that has no members.
 func (w *offsetsPair) startShare(e *endpoint, group, topic string, at int64) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), recovery)
 	defer cancel()
-	must(w.t, "start a share group", poll(ctx, func() (bool, error) {
-		err := shareStartAt(ctx, e, group, topic, at)
-		return err == nil, nil // it may not be ready yet
-	}))
-}
-
-func shareStartAt(ctx context.Context, e *endpoint, group, topic string, at int64) error {
-	req := kmsg.NewPtrAlterShareGroupOffsetsRequest()
-	req.GroupID = group
-	rt := kmsg.NewAlterShareGroupOffsetsRequestTopic()
-	rt.Topic = topic
-	rp := kmsg.NewAlterShareGroupOffsetsRequestTopicPartition()
-	rp.StartOffset = at
-	rt.Partitions = append(rt.Partitions, rp)
-	req.Topics = append(req.Topics, rt)
-	resp, err := req.RequestWith(ctx, e.cl)
-	if err != nil {
-		return err
-	}
-	err = kerr.ErrorForCode(resp.ErrorCode)
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			err = errors.Join(err, kerr.ErrorForCode(p.ErrorCode))
-		}
-	}
-	return err
+	c := offsets.ShareCluster(e.cl)
+	var last error
+	err := poll(ctx, func() (bool, error) { // the feature may not be on yet
+		last = c.Commit(ctx, group, map[flow.TopicPartition]offsets.Commit{{Topic: topic}: {Offset: at}})
+		return last == nil, nil
+	})
+	must(w.t, fmt.Sprintf("start a share group (%v)", last), err)
 }
 
 // shareStart is where a share group starts.
