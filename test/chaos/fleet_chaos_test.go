@@ -78,6 +78,9 @@ func TestFleet(t *testing.T) {
 	}
 	c.registers.end()
 	c.say("all is put right")
+	for _, n := range c.nodes {
+		n.down = false
+	}
 	c.restoreFleet()
 	c.load.end()
 	c.awaitNoLag()

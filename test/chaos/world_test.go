@@ -63,6 +63,9 @@ func newClusters(t *testing.T) *world {
 		if t.Failed() && w.fleet != nil {
 			w.describe()
 		}
+		if dir := os.Getenv("CHAOS_KEEP"); dir != "" {
+			t.Logf("kept in %s: %v", dir, os.CopyFS(dir, os.DirFS(w.dir)))
+		}
 	})
 	w.us, w.eu = w.newBroker("us"), w.newBroker("eu")
 	return w
@@ -77,9 +80,6 @@ func (w *world) describe() {
 		w.t.Logf("--- %s:\n%s", b.process.name, b.process.tail())
 	}
 	w.fleet.describe()
-	if dir := os.Getenv("CHAOS_KEEP"); dir != "" {
-		w.t.Logf("kept in %s: %v", dir, os.CopyFS(dir, os.DirFS(w.dir)))
-	}
 	w.t.Logf("done:\n%s", strings.Join(w.done, "\n"))
 }
 
