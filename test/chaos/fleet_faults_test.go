@@ -178,10 +178,27 @@ var fleetFaults = []fleetFault{
 		c.pause(3000, 6000)
 		for _, n := range c.nodes[3:] {
 			c.drain(n, true)
-			n.process.stop(c.t)
 			n.down = true
+			if c.removes() {
+				c.remove(n)
+			} else {
+				n.process.stop(c.t)
+			}
 		}
-		c.pause(20000, 22000) // after 15 s out of reach a node has no vote any more
+		if !c.removes() {
+			c.pause(20000, 22000) // after 15 s out of reach somebody else may have its vote
+		}
+		return true
+	}},
+	{"a node replaced under its name", takeover, func(c *fleetRun) bool {
+		if !c.removes() {
+			return false
+		}
+		n := c.running()[1]
+		n.process.kill() // with its disk, say
+		c.remove(n)
+		n.start()
+		c.awaitCopies(n)
 		return true
 	}},
 }
@@ -358,6 +375,45 @@ func (c *fleetRun) drain(n *node, on bool) {
 		}
 		return nil
 	})
+}
+
+// removes says whether the fleet's API can remove nodes: it knows whom it does not
+// know then.
+func (c *fleetRun) removes() bool {
+	_, err := c.anyNode(http.MethodDelete, "/api/v1/fleet/nodes/nobody", "")
+	return err != nil && strings.Contains(err.Error(), "the fleet has no node")
+}
+
+// remove takes a node out of the fleet for good and wipes its disk: started again, it
+// joins anew.
+func (c *fleetRun) remove(n *node) {
+	c.t.Helper()
+	c.say("%s is removed", n.name)
+	eventually(c.t, recovery, "remove "+n.name, func() error {
+		_, err := c.anyNode(http.MethodDelete, "/api/v1/fleet/nodes/"+n.name, "")
+		if err != nil && strings.Contains(err.Error(), "the fleet has no node") {
+			return nil // an attempt before this one was not answered
+		}
+		return err
+	})
+	select {
+	case <-n.process.exited:
+	case <-time.After(30 * time.Second):
+		c.t.Errorf("%s was removed and goes on:\n%s", n.name, n.process.tail())
+		n.process.kill()
+	}
+	data, err := os.ReadDir(filepath.Join(n.dir, "data"))
+	must(c.t, err)
+	for _, f := range data {
+		must(c.t, os.RemoveAll(filepath.Join(n.dir, "data", f.Name())))
+	}
+	var others []string
+	for _, o := range c.nodes {
+		if o != n && o.process.alive() {
+			others = append(others, fmt.Sprintf("%q", o.peer))
+		}
+	}
+	n.first = "join: [" + strings.Join(others, ", ") + "]"
 }
 
 // awaitCopies waits until a node has its share again, and all copies run.
