@@ -25,9 +25,16 @@ type Config struct {
 	// (default: what Listen resolves to). With an empty Listen the node listens
 	// nowhere and is a group of one.
 	Listen, Advertise string
-	// Credentials authenticate the node to its peers and the peers to it.
-	// Required with Listen.
+	// Credentials authenticate the node to its peers and the peers to it. With none,
+	// the group has an authority of its own: the first member begins it, others get
+	// their certificate with a Token. See identity.go.
 	Credentials *Credentials
+	// Token lets a node without state and certificate in: the text of a Token.
+	Token string
+	// Admit decides, on the member that is asked, whether a token admits a node, and
+	// whether as a worker. ErrRefused is final; after any other error the node asks
+	// again. The same node may ask twice, if an answer was lost.
+	Admit func(ctx context.Context, a Admission) (worker bool, err error)
 	// Network is where Listen and Dial happen; nil is TCP.
 	Network Network
 
@@ -99,8 +106,6 @@ func (c *Config) Validate() error {
 		return errors.New("no replica")
 	case c.Logger == nil:
 		return errors.New("no logger")
-	case c.Listen != "" && c.Credentials == nil:
-		return errors.New("a node that listens needs credentials")
 	case c.Listen == "" && len(c.Join) > 0:
 		return errors.New("a node that listens nowhere cannot join others")
 	case c.Listen == "" && c.Advertise != "":

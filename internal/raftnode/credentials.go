@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +25,9 @@ const (
 // trusts. Safe for concurrent use.
 type Credentials struct {
 	files [3]string // CA, certificate, key; empty if parsed from memory
+	// own: the authority is the group's and signs for nobody else. Its certificates
+	// are bound to names and disks, not to host names.
+	own bool
 
 	mu      sync.Mutex
 	checked time.Time
@@ -110,6 +114,13 @@ func (c *Credentials) read() (material, error) {
 	return m, nil
 }
 
+// set takes other credentials into use.
+func (c *Credentials) set(m material) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.current = m
+}
+
 func (c *Credentials) get() material {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -135,8 +146,16 @@ func (c *Credentials) get() material {
 func (c *Credentials) server() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			m := c.get()
+			if c.own && slices.Equal(hello.SupportedProtos, []string{protoEnrol}) {
+				return &tls.Config{
+					MinVersion:             tls.VersionTLS13,
+					Certificates:           []tls.Certificate{m.cert},
+					NextProtos:             []string{protoEnrol},
+					SessionTicketsDisabled: true,
+				}, nil
+			}
 			return &tls.Config{
 				MinVersion:   tls.VersionTLS13,
 				Certificates: []tls.Certificate{m.cert},
@@ -152,13 +171,21 @@ func (c *Credentials) server() *tls.Config {
 
 func (c *Credentials) client(host, proto string) *tls.Config {
 	m := c.get()
-	return &tls.Config{
+	conf := &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{m.cert},
 		RootCAs:      m.roots,
 		ServerName:   host,
 		NextProtos:   []string{proto},
 	}
+	if c.own {
+		conf.InsecureSkipVerify = true // VerifyConnection does it, without the host name
+		conf.VerifyConnection = func(s tls.ConnectionState) error {
+			_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: m.roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+			return err
+		}
+	}
+	return conf
 }
 
 type peerKey struct{}
@@ -187,6 +214,13 @@ func (c *Credentials) CheckIdentity(id string) error {
 
 func names(cert *x509.Certificate, id string) bool {
 	return cert.Subject.CommonName == id || cert.VerifyHostname(id) == nil
+}
+
+// workerUnit is the organizational unit of workers' certificates.
+const workerUnit = "worker"
+
+func isWorker(cert *x509.Certificate) bool {
+	return slices.Contains(cert.Subject.OrganizationalUnit, workerUnit)
 }
 
 // onDisk reports whether a certificate may be used on a disk: one that the group

@@ -12,9 +12,10 @@ var (
 	// ErrUnclear says that a command may or may not have been applied, or may yet
 	// be: the leader was lost after it took the command.
 	ErrUnclear = errors.New("unclear whether the command was applied")
-	// ErrRefused says that the leader's Machine refused a command before it was
-	// appended; it was not applied and will not be.
-	ErrRefused = errors.New("command refused")
+	// ErrRefused says that the group will not do what it was asked, however often;
+	// of a command: the leader's Machine refused it before it was appended, so it was
+	// not applied and will not be.
+	ErrRefused = errors.New("refused")
 	// ErrLeadershipLost is the cause that ends a Lead function's context.
 	ErrLeadershipLost = errors.New("leadership lost")
 	// ErrStopped is returned by calls on a node that does not run any more.
@@ -22,6 +23,8 @@ var (
 	// ErrNotMember is returned for an operation on a member that the group does
 	// not have.
 	ErrNotMember = errors.New("not a member of the group")
+	// ErrNoAuthority says that the group's certificates come from outside.
+	ErrNoAuthority = errors.New("the group has no authority of its own: its certificates come from files")
 	// ErrHalted says that the replica met a command or snapshot that it does not
 	// understand: the binary is older than the group.
 	ErrHalted = errors.New("replica halted")

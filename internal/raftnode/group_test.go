@@ -3,10 +3,13 @@ package raftnode
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -262,4 +265,42 @@ type namedConn struct {
 func (c *namedConn) Close() error {
 	*c.closed = append(*c.closed, c.name)
 	return nil
+}
+
+// enrolBy sends a body to where nodes ask for certificates, and returns the status
+// of the answer, 0 if there is none.
+func (g *group) enrolBy(from Network, to *testNode, token Token, body io.Reader) int {
+	g.t.Helper()
+	ctx, cancel := context.WithTimeout(g.t.Context(), time.Minute)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			raw, err := from.Dial(ctx, to.Addr())
+			if err != nil {
+				return nil, err
+			}
+			secure := tls.Client(raw, pinned(token.Authority))
+			return plainConn{secure}, secure.HandshakeContext(ctx)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+to.Addr()+"/enrol", body)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode
+}
+
+// slow gives a byte each second.
+type slow struct{}
+
+func (slow) Read(b []byte) (int, error) {
+	time.Sleep(time.Second)
+	b[0] = ' '
+	return 1, nil
 }

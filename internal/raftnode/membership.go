@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -402,8 +403,10 @@ func classifyTransfer(err error) error {
 
 func (n *Node) serveJoin(w http.ResponseWriter, req *http.Request) {
 	n.serveMember(w, req, func(m memberRequest) error {
-		if !PeerIs(req.Context(), m.ID) {
-			return fmt.Errorf("%w: the certificate does not name %q", ErrRefused, m.ID)
+		at, err := parsePlace(raft.ServerAddress(m.Place))
+		cert, _ := req.Context().Value(peerKey{}).(*x509.Certificate)
+		if err != nil || cert == nil || !names(cert, m.ID) || !onDisk(cert, at.disk) || isWorker(cert) && !at.worker {
+			return fmt.Errorf("%w: the certificate does not fit %q at %s", ErrRefused, m.ID, m.Place)
 		}
 		if n.raft.State() != raft.Leader {
 			return errNotLeader

@@ -29,6 +29,11 @@ type Node struct {
 	contacts contacts
 	look     chan struct{}
 
+	// With an authority of the group's own: what the node has of it, and what it asks
+	// for it with.
+	identity atomic.Pointer[identity]
+	token    Token
+
 	mu   sync.Mutex
 	disk disk
 
@@ -63,7 +68,10 @@ func Open(cfg Config) (*Node, error) {
 			return nil, err
 		}
 	}
-	if err := cfg.Credentials.CheckIdentity(cfg.ID); err != nil {
+	own := cfg.Credentials == nil
+	if own {
+		cfg.Credentials = &Credentials{own: true}
+	} else if err := cfg.Credentials.CheckIdentity(cfg.ID); err != nil {
 		return nil, err
 	}
 	n := &Node{
@@ -77,7 +85,11 @@ func Open(cfg Config) (*Node, error) {
 	if n.stores, err = openStores(cfg.Dir, cfg.Logger); err != nil {
 		return nil, err
 	}
-	if err = n.openState(); err == nil {
+	err = n.openState()
+	if err == nil && own {
+		err = n.openIdentity()
+	}
+	if err == nil {
 		n.port, err = openPort(cfg.Network, cfg.Listen, cfg.Advertise, cfg.Credentials, cfg.Logger)
 	}
 	if err != nil {
@@ -111,7 +123,7 @@ func (n *Node) openState() error {
 func (n *Node) setGroup(id string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.disk.group == id {
+	if id == "" || n.disk.group == id {
 		return nil
 	}
 	if n.disk.group != "" {
@@ -137,7 +149,14 @@ func (n *Node) Group() string { return n.diskNow().group }
 // place is what raft's configuration has, or is to have, of this node.
 func (n *Node) place() place {
 	d := n.diskNow()
-	return place{addr: n.port.advertise, disk: d.id, worker: n.cfg.Worker}
+	return place{addr: n.port.advertise, disk: d.id, worker: n.worker()}
+}
+
+// worker reports whether the node never votes: its configuration or its certificate
+// says so.
+func (n *Node) worker() bool {
+	i := n.identity.Load()
+	return n.cfg.Worker || i != nil && isWorker(i.cert)
 }
 
 // doom ends Run with an error.
@@ -191,6 +210,12 @@ func (n *Node) Close() error {
 // or fails, if the replica halts, or if Lead returns an error.
 func (n *Node) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, n.Close()) }()
+	if err := n.Enrol(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before it was a member
+		}
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	// What raft needs outlives ctx, so that it can hand over.
 	portCtx, closePort := context.WithCancel(context.WithoutCancel(ctx))
@@ -232,6 +257,14 @@ func (n *Node) runRaft(ctx context.Context, transport raft.Transport) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.observe(ctx, changes) })
 	g.Go(func() error { n.probe(ctx); return nil })
+	g.Go(func() error { return n.renewals(ctx) })
+	strangers := n.newEnrolServer()
+	g.Go(func() error {
+		if err := strangers.Serve(n.port.enrol); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("serve nodes that want to join: %w", err)
+		}
+		return nil
+	})
 	server := n.newServer()
 	g.Go(func() error {
 		if err := server.Serve(n.port.peer); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
@@ -258,7 +291,7 @@ func (n *Node) runRaft(ctx context.Context, transport raft.Transport) error {
 			n.handOver()
 		}
 		err = errors.Join(err, n.shutdown())
-		return errors.Join(err, server.Close())
+		return errors.Join(err, server.Close(), strangers.Close())
 	})
 	return g.Wait()
 }
