@@ -48,6 +48,8 @@ type fleet struct {
 	rows      []offsets.Row
 	node      string
 	draining  bool
+	ttl       time.Duration
+	worker    bool
 	force     bool
 	request   verify.Request
 	verified  verify.Report
@@ -218,7 +220,7 @@ var (
 				{Name: "ops", Token: adminToken, Role: Admin},
 			}),
 			State: asked, Audit: asked,
-			Objects: asked, Flows: asked, Fleet: asked, Groups: asked, Lineage: asked, Ledgers: asked, Runbooks: asked, Verifications: asked,
+			Objects: asked, Flows: asked, Fleet: asked, Groups: asked, Lineage: asked, Ledgers: asked, Runbooks: asked, Verifications: asked, Membership: asked,
 			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("# metrics\n")) }),
 			Ready:   func() error { return asked.notReady },
 		})
@@ -233,3 +235,35 @@ func (f *fleet) serve(w http.ResponseWriter, r *http.Request) {
 
 // body is a request body that is read as a stream, as from a network.
 func body(s string) *strings.Reader { return strings.NewReader(s) }
+
+func (f *fleet) Members(context.Context) (Members, error) {
+	return Members{ID: "f", Nodes: []Member{{Name: "r1", Role: "voter"}}}, f.called("members")
+}
+
+func (f *fleet) NewToken(_ context.Context, ttl time.Duration, worker bool) (JoinToken, error) {
+	f.ttl, f.worker = ttl, worker
+	return JoinToken{ID: "t", Token: "secret"}, f.called("new token")
+}
+
+func (f *fleet) Tokens(context.Context) (TokenList, error) {
+	return TokenList{Tokens: []JoinToken{{ID: "t"}}}, f.called("tokens")
+}
+
+func (f *fleet) DeleteToken(_ context.Context, id string) error {
+	f.node = id
+	return f.called("delete token")
+}
+
+func (f *fleet) RemoveNode(_ context.Context, node string, force bool) error {
+	f.node, f.force = node, force
+	return f.called("remove")
+}
+
+func (f *fleet) Transfer(_ context.Context, node string) error {
+	f.node = node
+	return f.called("transfer")
+}
+
+func (f *fleet) Backup(context.Context) ([]byte, error) {
+	return []byte(`{"format":"waybill-fleet-backup"}`), f.called("backup")
+}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/waybillhq/waybill/lineage"
 	"github.com/waybillhq/waybill/offsets"
@@ -44,6 +45,18 @@ func TestDraining(t *testing.T) {
 	ask(t, f, http.MethodPost, "/api/v1/fleet/nodes/r1/drain?force=true", adminToken)
 	if !f.force {
 		t.Error("force is lost")
+	}
+	ask(t, f, http.MethodPost, "/api/v1/fleet/tokens?ttlSeconds=600&worker=true", adminToken)
+	if f.ttl != 10*time.Minute || !f.worker {
+		t.Errorf("new token: got %s, worker %v", f.ttl, f.worker)
+	}
+	ask(t, f, http.MethodDelete, "/api/v1/fleet/nodes/r2?force=true", adminToken)
+	if f.node != "r2" || !f.force {
+		t.Errorf("remove: got %q, force %v", f.node, f.force)
+	}
+	ask(t, f, http.MethodPost, "/api/v1/fleet/transfer?to=r3", adminToken)
+	if f.node != "r3" {
+		t.Errorf("transfer: got %q", f.node)
 	}
 	ask(t, f, http.MethodPost, "/api/v1/fleet/nodes/r1/undrain", adminToken)
 	if f.node != "r1" || f.draining {

@@ -38,6 +38,7 @@ type Config struct {
 	Runbooks Runbooks
 
 	Verifications Verifications
+	Membership    Membership
 
 	// Metrics serves /metrics.
 	Metrics http.Handler
@@ -67,6 +68,7 @@ func New(c Config) http.Handler {
 	registerObjects(h, c.Objects)
 	registerFlows(h, c.Flows)
 	registerFleet(h, c.Fleet)
+	registerMembership(h, c.Membership)
 	registerGroups(h, c.Groups)
 	registerLedgers(h, c.Ledgers)
 	registerLineage(h, c.Lineage)

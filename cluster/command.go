@@ -66,6 +66,9 @@ var commands = func() map[string]func() Command {
 		func() Command { return new(PinLedger) },
 		func() Command { return new(WaiveDamage) },
 		func() Command { return new(Audited) },
+		func() Command { return new(CreateToken) },
+		func() Command { return new(DeleteToken) },
+		func() Command { return new(RedeemToken) },
 	} {
 		m[f().kind()] = f
 	}
@@ -83,9 +86,55 @@ func encodeCommand(c Command) ([]byte, error) {
 // errUnknownCommand says that a newer node wrote a command.
 var errUnknownCommand = errors.New("command is not known to this version")
 
-// decodeCommand is strict: a field that it does not know may change what the
-// command means.
-func decodeCommand(b []byte) (Command, error) {
+// vocabulary is the commands that a version knows. A fleet is upgraded node by node,
+// and a node halts at a command that it does not know; so every kind has a level,
+// every node says up to which it knows them, and a leader appends none above what all
+// members know (State.Level). Whoever adds a command, or a field to one, gives it the
+// next level:
+//
+//   - a new kind goes into commands and, with its level, into since;
+//   - a new field counts as a new kind for as long as it is set: leave it out of the
+//     JSON while State.Level is below, as SetMember must for ever;
+//   - ours.level grows by one per release that adds anything.
+type vocabulary struct {
+	level    uint32
+	commands map[string]func() Command
+	since    map[string]uint32 // by kind; 1 for those that are not in it
+}
+
+// ours is this version's vocabulary.
+var ours = vocabulary{level: 1}
+
+func (v *vocabulary) orOurs() *vocabulary {
+	if v == nil {
+		return &ours
+	}
+	return v
+}
+
+// decode is strict: a field that it does not know may change what the command means.
+func (v *vocabulary) decode(b []byte) (Command, error) {
+	known := v.orOurs().commands
+	if known == nil {
+		known = commands
+	}
+	return decodeKnown(b, known)
+}
+
+// levelOf is what all members must know before a command is used.
+func (v *vocabulary) levelOf(c Command) uint32 {
+	if audited, ok := c.(*Audited); ok && audited.Command != nil {
+		c = audited.Command
+	}
+	return max(v.orOurs().since[c.kind()], 1)
+}
+
+// level is State.Level with its default.
+func (s *State) level() uint32 { return max(s.Level, 1) }
+
+func decodeCommand(b []byte) (Command, error) { return decodeKnown(b, commands) }
+
+func decodeKnown(b []byte, commands map[string]func() Command) (Command, error) {
 	var e envelope
 	if err := strictJSON(b, &e); err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnknownCommand, err)
@@ -131,21 +180,33 @@ func (s *State) apply(index uint64, c Command) (*State, result) {
 }
 
 // machine is the State for raft.
-type machine struct{}
+type machine struct{ words *vocabulary }
 
 // Initial implements raftnode.Machine.
 func (machine) Initial() *State { return new(State) }
 
-// Check implements raftnode.Machine: a leader does not append what it would not
-// understand itself.
-func (machine) Check(command []byte) error {
-	_, err := decodeCommand(command)
-	return err
+// Check implements raftnode.Machine: a leader does not append what it, or another
+// member, would not understand. The state may be an older one: its level only grows.
+func (m machine) Check(s *State, command []byte) error {
+	c, err := m.words.decode(command)
+	if err != nil {
+		return err
+	}
+	need := m.words.levelOf(c)
+	if need <= s.level() {
+		return nil
+	}
+	for _, name := range sortedKeys(s.Members) {
+		if old := s.Members[name]; max(old.Level, 1) < need {
+			return fmt.Errorf("%s needs commands of level %d, %s (version %q) knows them up to %d: upgrade it first", c.kind(), need, name, old.Version, max(old.Level, 1))
+		}
+	}
+	return fmt.Errorf("%s needs commands of level %d, the fleet is at %d", c.kind(), need, s.level())
 }
 
 // Apply implements raftnode.Machine.
-func (machine) Apply(s *State, index uint64, command []byte) (*State, []byte, error) {
-	c, err := decodeCommand(command)
+func (m machine) Apply(s *State, index uint64, command []byte) (*State, []byte, error) {
+	c, err := m.words.decode(command)
 	if err != nil {
 		return s, nil, err
 	}

@@ -32,6 +32,8 @@ type SetMember struct {
 	Rack    string            `json:"rack,omitempty"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	Version string            `json:"version,omitempty"`
+	// Level of commands that the node knows; 0 is 1.
+	Level uint32 `json:"level,omitempty"`
 }
 
 func (*SetMember) kind() string     { return "member.set" }
@@ -41,14 +43,32 @@ func (c *SetMember) apply(d *draft, _ uint64) (uint64, error) {
 	if c.Name == "" {
 		return 0, fmt.Errorf("member without a name: %w", ErrInvalid)
 	}
+	if max(c.Level, 1) < d.level() {
+		return 0, fmt.Errorf("the fleet uses commands of level %d, version %q of %s knows them up to %d: %w", d.level(), c.Version, c.Name, max(c.Level, 1), ErrTooOld)
+	}
 	m := d.Members[c.Name]
 	m.Name, m.APIAddr, m.Version = c.Name, c.APIAddr, c.Version
 	m.Region, m.Rack, m.Labels = c.Region, c.Rack, nil
 	if len(c.Labels) > 0 { // as a snapshot would bring it back
 		m.Labels = maps.Clone(c.Labels)
 	}
+	m.Level = c.Level
 	d.members()[c.Name] = m
+	d.raiseLevel()
 	return 0, nil
+}
+
+// raiseLevel notes what every member knows by now.
+func (d *draft) raiseLevel() {
+	var lowest uint32
+	for _, m := range d.Members {
+		if known := max(m.Level, 1); lowest == 0 || known < lowest {
+			lowest = known
+		}
+	}
+	if lowest > d.level() {
+		d.Level = lowest
+	}
 }
 
 // RemoveMember ends a node's incarnation and forgets the node.
@@ -62,6 +82,12 @@ func (*RemoveMember) repeatable() bool { return true }
 func (c *RemoveMember) apply(d *draft, _ uint64) (uint64, error) {
 	d.endIncarnation(c.Name)
 	delete(d.members(), c.Name)
+	for id, t := range d.Tokens {
+		if t.Name == c.Name { // the name may be used again
+			delete(d.tokens(), id)
+		}
+	}
+	d.raiseLevel()
 	return 0, nil
 }
 

@@ -28,6 +28,12 @@ type Config struct {
 	// addresses of a fleet to join in that case.
 	Bootstrap bool
 	Join      []string
+	// Without Credentials the fleet has an authority of its own: the first node
+	// begins it, and Token, the text of a join token, gets another node its
+	// certificate. Worker makes a node with Credentials one that never votes; a token
+	// says so itself.
+	Token  string
+	Worker bool
 
 	// APIAddr and Version are published in the state, for others; Region, Rack and
 	// Labels, for the assignment of work.
@@ -41,6 +47,8 @@ type Config struct {
 	// Author, if set, says who asks for what is proposed under a context, nil if
 	// nobody does. So no way of changing something can forget its record.
 	Author func(context.Context) *Author
+
+	words *vocabulary // nil is this version's; tests have others
 
 	// HeartbeatInterval is between a node's heartbeats, HeartbeatTimeout how long
 	// it waits for the answer to one.

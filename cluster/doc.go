@@ -80,6 +80,16 @@
 // author in the context of a proposal, so no caller can forget to name it. What is
 // refused leaves no record there.
 //
+// # Coming, going, coming back
+//
+// A node gets its certificate with a join token ([Node.NewJoinToken]), of which the
+// state keeps a digest; whoever is asked redeems it through the log, so it works
+// once. [Node.Remove] has a node's work moved first if it lives. [Node.Backup] is
+// the state without tokens; [Restore] begins a new fleet with it, in which nobody is
+// a member yet, every incarnation has ended, and revisions begin 2^32 further on.
+//
+// Versions meet during an upgrade: see vocabulary in command.go.
+//
 // # Goroutines
 //
 // [Node.Run] owns all: raft, heartbeats, and the feeding of the one open session.
@@ -96,8 +106,6 @@
 //
 // # What is left out
 //
-// Joining by token: nodes get certificates from the fleet's authority, and that
-// is what admits them. Backup and restore of the state.
 // Loads live in the leader's memory only: after a change of leader they are told
 // again, and until then copies weigh the same.
 package cluster

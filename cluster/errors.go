@@ -21,6 +21,8 @@ var (
 	ErrNotOwner = errors.New("not the owner")
 	// ErrInvalid refuses a command that makes no sense.
 	ErrInvalid = errors.New("invalid command")
+	// ErrTooOld refuses a node whose binary does not know commands that the fleet uses.
+	ErrTooOld = errors.New("too old for the fleet")
 
 	// ErrUnclear is returned when it is not known whether a command that must not
 	// be repeated was applied.
@@ -36,7 +38,7 @@ var (
 	// ErrSessionOpen is returned when a node that has a session asks for another.
 	ErrSessionOpen = errors.New("session is open")
 	// ErrRemoved is returned by Run when the node has been removed from the fleet.
-	ErrRemoved = errors.New("removed from the fleet")
+	ErrRemoved = raftnode.ErrRemoved
 )
 
 // refusals are the errors that travel in results, by their code.
@@ -46,6 +48,7 @@ var refusals = map[string]error{
 	"not_found":         ErrNotFound,
 	"not_owner":         ErrNotOwner,
 	"invalid":           ErrInvalid,
+	"too_old":           ErrTooOld,
 }
 
 // refusal is an error as it travels.

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // leadTick is how often the leader looks at its leases. It adds to the time of a
@@ -30,7 +28,7 @@ type leader struct {
 
 // lead runs while this node leads.
 func (n *Node) lead(ctx context.Context) error {
-	l := &leader{node: n, controller: newController(&n.cfg, n.State(), uuid.NewString(), time.Now(), n.raft.SinceContact())}
+	l := &leader{node: n, controller: newController(&n.cfg, n.State(), n.raft.Group(), time.Now(), n.raft.SinceContact())}
 	n.leading.Store(l)
 	defer n.leading.Store(nil)
 	poke(n.beatNow)

@@ -45,7 +45,7 @@ func Open(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg:     cfg,
 		log:     cfg.Logger,
-		replica: raftnode.NewReplica[*State](machine{}),
+		replica: raftnode.NewReplica[*State](machine{cfg.words}),
 		beatNow: make(chan struct{}, 1),
 		feedNow: make(chan struct{}, 1),
 		stopped: make(chan struct{}),
@@ -54,6 +54,7 @@ func Open(cfg Config) (*Node, error) {
 	rc.ID, rc.Dir, rc.Listen, rc.Advertise = cfg.Name, cfg.Dir, cfg.Listen, cfg.Advertise
 	rc.Credentials, rc.Network = cfg.Credentials, cfg.Network
 	rc.Bootstrap, rc.Join = cfg.Bootstrap, cfg.Join
+	rc.Token, rc.Worker, rc.Admit = cfg.Token, cfg.Worker, n.admit
 	rc.Replica, rc.Lead, rc.Handler, rc.Logger = n.replica, n.lead, n.handler(), cfg.Logger
 	rc.HeartbeatTimeout, rc.LeaderLease = cfg.ElectionTimeout, cfg.ElectionTimeout/2
 	var err error
@@ -85,7 +86,11 @@ func (n *Node) Run(ctx context.Context) error {
 	g, live := errgroup.WithContext(live)
 	g.Go(func() error {
 		defer stop()
-		return n.raft.Run(live)
+		err := n.raft.Run(live)
+		if errors.Is(err, ErrRemoved) {
+			n.endSession(ErrRemoved)
+		}
+		return err
 	})
 	g.Go(func() error { return n.register(live) })
 	g.Go(func() error { return n.beat(live) })
@@ -107,6 +112,7 @@ func (n *Node) register(ctx context.Context) error {
 	want := SetMember{
 		Name: n.cfg.Name, APIAddr: n.cfg.APIAddr, Version: n.cfg.Version,
 		Region: n.cfg.Region, Rack: n.cfg.Rack, Labels: n.cfg.Labels,
+		Level: n.cfg.words.orOurs().level,
 	}
 	for {
 		_, err := n.propose(ctx, &want)
@@ -115,6 +121,9 @@ func (n *Node) register(ctx context.Context) error {
 		}
 		if err == nil || ctx.Err() != nil {
 			return nil
+		}
+		if errors.Is(err, ErrTooOld) {
+			return err
 		}
 		n.log.Warn("register with the fleet; trying again", "error", err)
 		select {
@@ -236,16 +245,6 @@ func PeerIs(ctx context.Context, name string) bool { return raftnode.PeerIs(ctx,
 // moves as it releases it.
 func (n *Node) Drain(ctx context.Context, name string, draining bool) error {
 	_, err := n.Propose(ctx, &DrainMember{Name: name, Draining: draining})
-	return err
-}
-
-// Remove takes a node, which may be dead, out of the fleet for good. Its lanes
-// stay, to be fenced.
-func (n *Node) Remove(ctx context.Context, name string) error {
-	if err := n.raft.Remove(ctx, name, false); err != nil && !errors.Is(err, raftnode.ErrNotMember) {
-		return err
-	}
-	_, err := n.Propose(ctx, &RemoveMember{Name: name})
 	return err
 }
 

@@ -185,7 +185,7 @@ func TestDrainAndRemove(t *testing.T) {
 		if ends := leaving.ended(); len(ends) != 0 {
 			t.Errorf("draining ended its session: %+v", ends)
 		}
-		if err := rest[1].Remove(t.Context(), leaving.Name()); err != nil {
+		if err := rest[1].Remove(t.Context(), leaving.Name(), false); err != nil {
 			t.Fatal(err)
 		}
 		<-leaving.done

@@ -34,6 +34,12 @@ type State struct {
 	Lanes      map[string]Lane       `json:"lanes,omitempty"`      // by transactional id
 	Ledgers    map[string]Ledger     `json:"ledgers,omitempty"`    // by cluster id
 
+	// Tokens let nodes in, by id.
+	Tokens map[string]JoinToken `json:"tokens,omitempty"`
+	// Level is the highest level of commands that every member has known at some
+	// time; 0 is 1. It never falls: see vocabulary.
+	Level uint32 `json:"level,omitempty"`
+
 	// Trail is the last accepted changes that somebody asked for, in order.
 	Trail []Record `json:"trail,omitempty"`
 }
@@ -58,6 +64,8 @@ type Member struct {
 	// Labels are what flows may ask for in the nodes that run them.
 	Labels  map[string]string `json:"labels,omitempty"`
 	Version string            `json:"version,omitempty"`
+	// Level of commands that its binary knows; 0 is 1.
+	Level uint32 `json:"level,omitempty"`
 	// Incarnation is its present life as an owner, 0 if it has none.
 	Incarnation uint64 `json:"incarnation,omitempty"`
 	// Draining: an operator wants it to own nothing.

@@ -477,7 +477,7 @@ func TestUnknownCommandHalts(t *testing.T) {
 		if next, _, err := (machine{}).Apply(s, 1, []byte(bad)); !errors.Is(err, errUnknownCommand) || next != s {
 			t.Errorf("%q: got %v, want errUnknownCommand", bad, err)
 		}
-		if err := (machine{}).Check([]byte(bad)); err == nil {
+		if err := (machine{}).Check(s, []byte(bad)); err == nil {
 			t.Errorf("a leader takes %q", bad)
 		}
 	}

@@ -125,6 +125,18 @@ func TestNodeConfiguration(t *testing.T) {
 			`x.yaml:10:9: peer.join: goes not with bootstrap; a node begins a fleet, or joins one: remove one of the two`,
 			`x.yaml:10:10: peer.join[0]: "r2" is not an address; write host:port`,
 		}},
+		{"half of the certificate files", swap("  keyFile: key.pem\n", "").Replace(goodNode), []string{
+			`x.yaml:5:3: peer.keyFile: is missing; give all three of caFile, certFile and keyFile, or none: then the fleet makes its own certificates`,
+		}},
+		{"a token that is not needed", swap("  bootstrap: true\n", "  join: [\"r2:1\"]\n  tokenFile: t\n").Replace(goodNode), []string{
+			`x.yaml:10:14: peer.tokenFile: goes not with certificate files; a node with a certificate of the fleet's authority may join with that: remove one of the two`,
+		}},
+		{"a token for the first", swap("  caFile: ca.pem\n  certFile: cert.pem\n  keyFile: key.pem\n", "  tokenFile: t\n").Replace(goodNode), []string{
+			`x.yaml:6:14: peer.tokenFile: goes not with bootstrap; a node begins a fleet, or joins one: remove one of the two`,
+		}},
+		{"a worker by its own word", swap("  caFile: ca.pem\n  certFile: cert.pem\n  keyFile: key.pem\n  bootstrap: true\n", "  join: [\"r2:1\"]\n  worker: true\n").Replace(goodNode), []string{
+			`x.yaml:7:11: peer.worker: is for nodes with certificate files; make its token with 'replicator fleet token create --worker'`,
+		}},
 		{"open to all", swap("127.0.0.1:8080", "0.0.0.0:8080").Replace(goodNode), []string{
 			`x.yaml:11:12: api.address: 0.0.0.0:8080 is not loopback; set api.certFile and api.keyFile: tokens must not travel in the clear`,
 		}},

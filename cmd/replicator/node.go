@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -104,7 +105,7 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 		Handler: api.New(api.Config{
 			Users: n.users, State: freshness{n.fleet, started}, Audit: n.audits,
 			Objects: &objects{n.fleet, &claims{fleet: f.Fleet, directory: n.directory, maps: n.maps, log: log}}, Flows: status, Fleet: &nodes{n.fleet, log}, Groups: groups, Ledgers: n.ledgers,
-			Lineage: &eventLineage{n.index, n.ledgers}, Runbooks: runbooks, Verifications: verifications, Metrics: n.work.metrics.handler, Ready: n.ready,
+			Lineage: &eventLineage{n.index, n.ledgers}, Runbooks: runbooks, Verifications: verifications, Membership: &membership{n.fleet}, Metrics: n.work.metrics.handler, Ready: n.ready,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -121,18 +122,42 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 }
 
 func openFleet(f nodeFile, apiAddr string, peers http.Handler, log *slog.Logger) (*cluster.Node, error) {
-	credentials, err := raftnode.LoadCredentials(f.Peer.CAFile, f.Peer.CertFile, f.Peer.KeyFile)
+	conf, err := fleetConfig(f, apiAddr, peers, log)
 	if err != nil {
-		return nil, fmt.Errorf("peer certificates: %w", err)
+		return nil, err
 	}
+	fleet, err := cluster.Open(conf)
+	if err != nil && conf.Credentials == nil && conf.Token == "" && f.Peer.TokenFile != "" {
+		err = fmt.Errorf("%w (peer.tokenFile %s is not there)", err, f.Peer.TokenFile)
+	}
+	return fleet, err
+}
+
+// fleetConfig is a node's part in the fleet as its file has it. A join token is read
+// if it is still there: once a node has its certificate, nobody needs it.
+func fleetConfig(f nodeFile, apiAddr string, peers http.Handler, log *slog.Logger) (cluster.Config, error) {
 	conf := cluster.DefaultConfig()
+	if f.Peer.CertFile != "" {
+		credentials, err := raftnode.LoadCredentials(f.Peer.CAFile, f.Peer.CertFile, f.Peer.KeyFile)
+		if err != nil {
+			return conf, fmt.Errorf("peer certificates: %w", err)
+		}
+		conf.Credentials = credentials
+	}
+	if f.Peer.TokenFile != "" {
+		token, err := os.ReadFile(f.Peer.TokenFile)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return conf, fmt.Errorf("peer.tokenFile: %w", err)
+		}
+		conf.Token = string(token)
+	}
 	conf.Name, conf.Dir = f.Name, filepath.Join(f.DataDir, "raft")
-	conf.Listen, conf.Advertise, conf.Credentials = f.Peer.Address, f.Peer.Advertise, credentials
-	conf.Bootstrap, conf.Join = f.Peer.Bootstrap, f.Peer.Join
+	conf.Listen, conf.Advertise = f.Peer.Address, f.Peer.Advertise
+	conf.Bootstrap, conf.Join, conf.Worker = f.Peer.Bootstrap, f.Peer.Join, f.Peer.Worker
 	conf.APIAddr, conf.Version, conf.Logger = apiAddr, version, log
 	conf.Region, conf.Rack, conf.Labels = f.Region, f.Rack, f.Labels
 	conf.PeerHandler, conf.Author = peers, authorOn(f.Name)
-	return cluster.Open(conf)
+	return conf, nil
 }
 
 // run owns every goroutine of the node. When ctx ends the fleet moves this

@@ -27,13 +27,16 @@ type nodeFile struct {
 }
 
 type nodePeer struct {
-	Address   string   `json:"address"`
-	Advertise string   `json:"advertise,omitempty"`
-	CAFile    string   `json:"caFile"`
-	CertFile  string   `json:"certFile"`
-	KeyFile   string   `json:"keyFile"`
+	Address   string `json:"address"`
+	Advertise string `json:"advertise,omitempty"`
+	// Certificates from outside; without them the fleet makes its own.
+	CAFile    string   `json:"caFile,omitempty"`
+	CertFile  string   `json:"certFile,omitempty"`
+	KeyFile   string   `json:"keyFile,omitempty"`
 	Bootstrap bool     `json:"bootstrap,omitempty"`
 	Join      []string `json:"join,omitempty"`
+	TokenFile string   `json:"tokenFile,omitempty"`
+	Worker    bool     `json:"worker,omitempty"`
 }
 
 type nodeAPI struct {
@@ -108,9 +111,6 @@ func (f *nodeFile) check(c config) {
 	for _, needed := range []struct{ path, value string }{
 		{"dataDir", f.DataDir},
 		{"peer.address", f.Peer.Address},
-		{"peer.caFile", f.Peer.CAFile},
-		{"peer.certFile", f.Peer.CertFile},
-		{"peer.keyFile", f.Peer.KeyFile},
 		{"api.address", f.API.Address},
 	} {
 		if needed.value == "" {
@@ -143,6 +143,22 @@ func (f *nodeFile) checkLabels(c config) {
 func (p *nodePeer) check(c config) {
 	c.address("peer.address", p.Address)
 	c.address("peer.advertise", p.Advertise)
+	given := p.CAFile != "" || p.CertFile != "" || p.KeyFile != ""
+	for _, file := range []struct{ path, value string }{{"peer.caFile", p.CAFile}, {"peer.certFile", p.CertFile}, {"peer.keyFile", p.KeyFile}} {
+		if given && file.value == "" {
+			c.Fault(file.path, "is missing", "give all three of caFile, certFile and keyFile, or none: then the fleet makes its own certificates")
+		}
+	}
+	switch {
+	case given && p.TokenFile != "":
+		c.Fault("peer.tokenFile", "goes not with certificate files", "a node with a certificate of the fleet's authority may join with that: remove one of the two")
+	case !given && p.Worker:
+		c.Fault("peer.worker", "is for nodes with certificate files", "make its token with 'replicator fleet token create --worker'")
+	case p.Bootstrap && p.TokenFile != "":
+		c.Fault("peer.tokenFile", "goes not with bootstrap", "a node begins a fleet, or joins one: remove one of the two")
+	case p.Bootstrap && p.Worker:
+		c.Fault("peer.worker", "goes not with bootstrap", "the first node has to vote")
+	}
 	c.file("peer.caFile", p.CAFile)
 	c.file("peer.certFile", p.CertFile)
 	c.file("peer.keyFile", p.KeyFile)

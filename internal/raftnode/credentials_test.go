@@ -96,8 +96,8 @@ func TestStrangersAreRefused(t *testing.T) {
 		b := g.start(g.config("b", "", a))
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		_, _, err := b.post(ctx, a.Addr(), "join", []byte(`{"id":"c","addr":"`+dead(t)+`"}`))
-		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), `does not name "c"`) {
+		_, _, err := b.post(ctx, a.Addr(), "join", []byte(`{"id":"c","place":"`+dead(t)+`#`+b.diskNow().id+`"}`))
+		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), `does not fit "c"`) {
 			t.Errorf("got %v, want ErrRefused", err)
 		}
 	})

@@ -24,6 +24,12 @@
 // names it, as common name or DNS name ([PeerIs]). Certificate files are read
 // again when they change.
 //
+// The certificates come from files, or the group has an authority of its own
+// ([Config.Credentials] is nil): every member that may vote has its key, and gives
+// a certificate to whoever comes with a [Token] that [Config.Admit] takes. That is a
+// third protocol, "waybill-enrol", the only one without a certificate of the caller.
+// Connections without one are bounded in number and time.
+//
 // # Disks, not names
 //
 // A group counts votes and acknowledgements. What gives them is a disk, so raft's

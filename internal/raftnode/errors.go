@@ -25,6 +25,9 @@ var (
 	ErrNotMember = errors.New("not a member of the group")
 	// ErrNoAuthority says that the group's certificates come from outside.
 	ErrNoAuthority = errors.New("the group has no authority of its own: its certificates come from files")
+	// ErrRemoved is returned by Run when the group has removed the node, or has given
+	// its name to another.
+	ErrRemoved = errors.New("removed from the group")
 	// ErrHalted says that the replica met a command or snapshot that it does not
 	// understand: the binary is older than the group.
 	ErrHalted = errors.New("replica halted")

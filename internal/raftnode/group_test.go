@@ -22,7 +22,7 @@ type notes struct{}
 
 func (notes) Initial() string { return "" }
 
-func (notes) Check(command []byte) error {
+func (notes) Check(_ string, command []byte) error {
 	if string(command) == "bad" {
 		return errors.New("no")
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -105,8 +106,8 @@ type memberRequest struct {
 	Place string `json:"place,omitempty"`
 	// Group is that of the node's directory, if it belongs to one.
 	Group string `json:"group,omitempty"`
-	// Update says that the node was a member before and has a new address: it is not
-	// taken in if it has been removed meanwhile.
+	// Update says that the node was a member before, and has a new address or has been
+	// removed meanwhile: then it is not taken in.
 	Update bool `json:"update,omitempty"`
 	// Force removes a member although the rest may then have no majority.
 	Force bool `json:"force,omitempty"`
@@ -142,7 +143,7 @@ func (n *Node) tryJoin(ctx context.Context) (done bool, err error) {
 	if i >= 0 && servers[i].Address == n.place().server() {
 		return true, nil
 	}
-	request := memberRequest{ID: n.cfg.ID, Place: n.place().String(), Group: n.Group(), Update: !n.fresh}
+	request := memberRequest{ID: n.cfg.ID, Place: n.place().String(), Group: n.Group(), Update: !n.fresh || len(servers) > 0}
 	if n.raft.State() == raft.Leader { // its own address has changed
 		return false, n.admitMember(ctx, request)
 	}
@@ -253,18 +254,64 @@ func (n *Node) checkReachable(ctx context.Context, id string, at place) error {
 type introduction struct {
 	ID   string `json:"id"`
 	Disk string `json:"disk"`
-	// Last is the end of its log.
-	Last uint64 `json:"last"`
+	// Last is the end of its log, Applied the last command in its state.
+	Last    uint64 `json:"last"`
+	Applied uint64 `json:"applied"`
+	// CertificateUntil is when its certificate ends.
+	CertificateUntil time.Time `json:"certificateUntil,omitzero"`
 }
 
 func (n *Node) introduction() introduction {
 	who := introduction{ID: n.cfg.ID, Disk: n.diskNow().id}
+	if cert := n.cfg.Credentials.get().cert.Leaf; cert != nil {
+		who.CertificateUntil = cert.NotAfter
+	}
 	select {
 	case <-n.ready:
-		who.Last = n.raft.LastIndex()
+		who.Last, who.Applied = n.raft.LastIndex(), n.cfg.Replica.index()
 	default:
 	}
 	return who
+}
+
+// MemberStatus is a member, and what it says of itself.
+type MemberStatus struct {
+	Member
+	// Silent says why it has not answered; the rest is empty then.
+	Silent error
+	// Last is the end of its log, Applied the last command in its state.
+	Last, Applied uint64
+	// CertificateUntil is when its certificate ends.
+	CertificateUntil time.Time
+}
+
+// Survey asks all members at the same time.
+func (n *Node) Survey(ctx context.Context) ([]MemberStatus, error) {
+	all, err := n.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	status := make([]MemberStatus, len(all))
+	var wg sync.WaitGroup
+	for i, m := range all {
+		status[i].Member = m
+		wg.Go(func() {
+			who, err := n.introduction(), error(nil)
+			if m.ID != n.cfg.ID {
+				who, err = n.ask(ctx, m.Addr)
+			}
+			if err == nil && (who.ID != m.ID || who.Disk != m.Disk) {
+				err = fmt.Errorf("at its address answers %q on disk %s", who.ID, who.Disk)
+			}
+			if err != nil {
+				status[i].Silent = err
+				return
+			}
+			status[i].Last, status[i].Applied, status[i].CertificateUntil = who.Last, who.Applied, who.CertificateUntil
+		})
+	}
+	wg.Wait()
+	return status, nil
 }
 
 // ask has the node at an address introduce itself.

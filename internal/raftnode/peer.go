@@ -38,7 +38,10 @@ const (
 	leaderHeader = "Waybill-Leader"
 	fromHeader   = "Waybill-From" // id@place of who asks
 	groupHeader  = "Waybill-Group"
-	maxError     = 4 << 10
+	// removedHeader is the leader's word that the caller is no member, by the
+	// configuration of that index.
+	removedHeader = "Waybill-Removed"
+	maxError      = 4 << 10
 )
 
 // newServer serves the peers. Its limits are for members with a bug: strangers
@@ -87,6 +90,9 @@ func (n *Node) membersOnly(next http.Handler) http.Handler {
 				return
 			}
 			if err != nil {
+				if errors.Is(err, ErrRemoved) && n.raft.State() == raft.Leader {
+					w.Header().Set(removedHeader, strconv.FormatUint(n.raft.GetConfiguration().Index(), 10))
+				}
 				http.Error(w, err.Error(), http.StatusForbidden)
 				return
 			}
@@ -105,9 +111,9 @@ func (n *Node) checkMember(req *http.Request) error {
 	at, ok := members(n.raft.GetConfiguration().Configuration())[id]
 	switch {
 	case !ok:
-		return fmt.Errorf("%s is not a member of the group, as %s knows it", id, n.cfg.ID)
+		return fmt.Errorf("%w: %s is not a member, as %s knows it", ErrRemoved, id, n.cfg.ID)
 	case at.disk != from.disk:
-		return fmt.Errorf("%s is a member with another disk than %s: it has been replaced", id, from.disk)
+		return fmt.Errorf("%w: %s is a member with another disk than %s: it has been replaced", ErrRemoved, id, from.disk)
 	}
 	return nil
 }
@@ -149,7 +155,25 @@ type introduced struct {
 func (i introduced) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context())
 	req.Header.Set(fromHeader, i.node.cfg.ID+"@"+i.node.place().String())
-	return i.next.RoundTrip(req)
+	resp, err := i.next.RoundTrip(req)
+	if err == nil && resp.Header.Get(removedHeader) != "" {
+		i.node.hearRemoved(resp.Header.Get(removedHeader))
+	}
+	return resp, err
+}
+
+// hearRemoved ends the node if the leader does not have it as a member any more, by a
+// configuration that is not older than its own. A node that has none is joining.
+func (n *Node) hearRemoved(index string) {
+	select {
+	case <-n.ready:
+	default:
+		return
+	}
+	f := n.raft.GetConfiguration()
+	if removed, err := strconv.ParseUint(index, 10, 64); err == nil && len(f.Configuration().Servers) > 0 && removed >= f.Index() {
+		n.doom(ErrRemoved)
+	}
 }
 
 // CloseIdleConnections is found by http.Client.

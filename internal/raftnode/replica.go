@@ -21,9 +21,10 @@ type Machine[S any] interface {
 	// Initial is the state before the first command.
 	Initial() S
 	// Check is asked by the leader before it appends a command. An error refuses
-	// the command, with ErrRefused. It does not see the state: what depends on
-	// the state is decided by Apply.
-	Check(command []byte) error
+	// the command, with ErrRefused. The state is the leader's present one, and not
+	// yet the one that the command will meet: what depends on that is decided by
+	// Apply.
+	Check(s S, command []byte) error
 	// Apply returns the state after the command at index, and a result for who
 	// proposed it. It must be deterministic: same state, index and bytes, same
 	// state and result, in any version that knows the command. An error says that
@@ -116,7 +117,7 @@ func (r *Replica[S]) wait(ctx context.Context, index uint64) error {
 
 func (r *Replica[S]) index() uint64              { return r.current.Load().index }
 func (r *Replica[S]) fsm() raft.FSM              { return (*machineFSM[S])(r) }
-func (r *Replica[S]) check(command []byte) error { return r.machine.Check(command) }
+func (r *Replica[S]) check(command []byte) error { return r.machine.Check(r.State(), command) }
 func (r *Replica[S]) halted() <-chan struct{}    { return r.haltCh }
 
 func (r *Replica[S]) haltCause() error {

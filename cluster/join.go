@@ -1,0 +1,124 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/waybillhq/waybill/internal/raftnode"
+)
+
+// The bounds of a token's life.
+const (
+	MinTokenTTL = time.Minute
+	MaxTokenTTL = 7 * 24 * time.Hour
+)
+
+// NewJoinToken makes a token that lets one node in until ttl is over, and returns its
+// text, which nobody keeps.
+func (n *Node) NewJoinToken(ctx context.Context, ttl time.Duration, worker bool) (text, id string, expires time.Time, err error) {
+	if ttl < MinTokenTTL || ttl > MaxTokenTTL {
+		return "", "", expires, fmt.Errorf("a join token lasts between %s and %s: %w", MinTokenTTL, MaxTokenTTL, ErrInvalid)
+	}
+	t, err := n.raft.NewToken()
+	if err != nil {
+		return "", "", expires, fmt.Errorf("%w: %w", err, ErrInvalid)
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	expires = now.Add(ttl)
+	_, err = n.Propose(ctx, &CreateToken{ID: t.ID, Digest: t.SecretDigest(), Worker: worker, Expires: expires, Now: now})
+	return t.String(), t.ID, expires, err
+}
+
+// tokenLag is how long a member that is asked waits for news of a token that it does
+// not know: it may have been made elsewhere a moment ago.
+const tokenLag = time.Second
+
+// admit redeems a token. A stranger without a good one leaves no trace in the log.
+func (n *Node) admit(ctx context.Context, a raftnode.Admission) (worker bool, err error) {
+	c := &RedeemToken{ID: a.Token, Digest: a.SecretDigest, Name: a.ID, Disk: a.Disk, Now: time.Now().UTC()}
+	wait, cancel := context.WithTimeout(ctx, tokenLag)
+	defer cancel()
+	for _, s := range n.Watch(wait) {
+		if err = s.redeemable(c); err == nil || !errors.Is(err, ErrNotFound) {
+			break
+		}
+	}
+	if err == nil {
+		var r Result
+		if r, err = n.Propose(ctx, c); err == nil {
+			return r.Number == 1, nil
+		}
+	}
+	for _, final := range []error{ErrNotFound, ErrConflict, ErrInvalid} {
+		if errors.Is(err, final) {
+			return false, fmt.Errorf("%w: %w", raftnode.ErrRefused, err)
+		}
+	}
+	return false, err
+}
+
+// Enrolled reports whether the node has a certificate of its fleet.
+func (n *Node) Enrolled() bool { return n.raft.Enrolled() }
+
+// Enrol gets the node a certificate with its join token, if it has none, and
+// returns: to take part, it needs Run. It waits for a member that answers until ctx
+// ends.
+func (n *Node) Enrol(ctx context.Context) error { return n.raft.Enrol(ctx) }
+
+// GroupID is the id of the fleet that the node's directory belongs to, empty while
+// it has not joined one.
+func (n *Node) GroupID() string { return n.raft.Group() }
+
+// MemberStatus is a member of the fleet's raft group, and what it says of itself.
+type MemberStatus = raftnode.MemberStatus
+
+// Survey asks all members how they are, at the same time. Those that do not answer
+// before ctx ends are said to be silent.
+func (n *Node) Survey(ctx context.Context) ([]MemberStatus, error) { return n.raft.Survey(ctx) }
+
+// Remove takes a node out of the fleet for good. One that lives is given time to hand
+// its work over, until ctx ends; one that does not is removed as it is, and its lanes
+// stay to be fenced. Without force a removal is refused after which the voters that
+// answer are no majority.
+func (n *Node) Remove(ctx context.Context, name string, force bool) error {
+	_, known := n.State().Members[name]
+	if known && !force {
+		if err := n.emptied(ctx, name); err != nil {
+			return err
+		}
+	}
+	err := n.raft.Remove(ctx, name, force)
+	if errors.Is(err, raftnode.ErrNotMember) {
+		if !known {
+			return fmt.Errorf("node %q: %w", name, ErrNotFound)
+		}
+		err = nil // a removal that was interrupted
+	}
+	if errors.Is(err, raftnode.ErrRefused) {
+		return errors.Join(fmt.Errorf("%w: %w", err, ErrConflict), n.Drain(ctx, name, false))
+	}
+	if err != nil {
+		return err
+	}
+	_, err = n.Propose(ctx, &RemoveMember{Name: name})
+	return err
+}
+
+// emptied has a node's work moved, and returns when it owns none or is dead.
+func (n *Node) emptied(ctx context.Context, name string) error {
+	if err := n.Drain(ctx, name, true); err != nil {
+		return err
+	}
+	for _, s := range n.Watch(ctx) {
+		m := s.Members[name]
+		if m.Incarnation == 0 || len(s.AssignmentsOf(name, m.Incarnation)) == 0 {
+			return nil
+		}
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s has not handed its work over: %w", name, context.Cause(ctx))
+	}
+	return ErrStopped
+}

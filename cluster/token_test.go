@@ -1,0 +1,119 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/waybillhq/waybill/internal/raftnode"
+)
+
+func TestTokensOfTheState(t *testing.T) {
+	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	redeem := func(id, name, disk string, after time.Duration) *RedeemToken {
+		return &RedeemToken{ID: id, Digest: "digest of " + id, Name: name, Disk: disk, Now: now.Add(after)}
+	}
+	fresh := func() *script {
+		s := newScript(t)
+		for _, id := range []string{"t", "u"} {
+			s.must(&CreateToken{ID: id, Digest: "digest of " + id, Worker: id == "u", Expires: now.Add(time.Hour), Now: now})
+		}
+		return s
+	}
+	for name, c := range map[string]struct {
+		before  []Command
+		command *RedeemToken
+		want    error
+		text    string
+	}{
+		"good":                       {nil, redeem("t", "b", "1", 0), nil, ""},
+		"unknown":                    {nil, redeem("x", "b", "1", 0), ErrNotFound, "no such join token"},
+		"wrong secret":               {nil, &RedeemToken{ID: "t", Digest: "x", Name: "b", Disk: "1", Now: now}, ErrNotFound, "no such join token"},
+		"too late":                   {nil, redeem("t", "b", "1", time.Hour+1), ErrConflict, "ended at 2026-05-01T13:00:00Z"},
+		"taken back":                 {[]Command{&DeleteToken{ID: "t"}}, redeem("t", "b", "1", 0), ErrNotFound, "taken back"},
+		"again by the same":          {[]Command{redeem("t", "b", "1", 0)}, redeem("t", "b", "1", 2*time.Hour), nil, ""},
+		"again by another":           {[]Command{redeem("t", "b", "1", 0)}, redeem("t", "c", "2", 0), ErrConflict, `has been used, by node "b"`},
+		"again from a wiped disk":    {[]Command{redeem("t", "b", "1", 0)}, redeem("t", "b", "2", 0), ErrConflict, `has been used, by node "b"`},
+		"two with one name":          {[]Command{redeem("t", "b", "1", 0)}, redeem("u", "b", "2", 0), ErrConflict, "two cannot have one name"},
+		"the name of a member":       {[]Command{&SetMember{Name: "b"}}, redeem("t", "b", "1", 0), ErrConflict, `"b" is a member`},
+		"in place of one that left":  {[]Command{redeem("t", "b", "1", 0), &SetMember{Name: "b"}, &RemoveMember{Name: "b"}}, redeem("u", "b", "2", 0), nil, ""},
+		"the clock went back":        {[]Command{redeem("t", "b", "1", 0)}, redeem("t", "c", "2", -time.Hour), ErrConflict, "has been used"},
+		"the clock went far forward": {nil, redeem("t", "b", "1", 1e6*time.Hour), ErrConflict, "ended"},
+		"nobody":                     {nil, redeem("t", "", "1", 0), ErrInvalid, "without name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := fresh()
+			for _, b := range c.before {
+				s.must(b)
+			}
+			before := hashOf(t, s.state)
+			_, res := s.state.apply(s.index+1, c.command)
+			if err := res.Refusal.err(); !errors.Is(err, c.want) || err != nil && !strings.Contains(err.Error(), c.text) {
+				t.Errorf("got %v, want %v with %q", err, c.want, c.text)
+			}
+			if c.want != nil && hashOf(t, s.state) != before {
+				t.Error("a refusal has changed the state")
+			}
+		})
+	}
+	// Old ones are forgotten, and there is a bound.
+	s := fresh()
+	s.must(&CreateToken{ID: "v", Digest: "d", Expires: now.Add(50 * time.Hour), Now: now.Add(26 * time.Hour)})
+	if len(s.state.Tokens) != 1 {
+		t.Errorf("tokens are %v, want only v", s.state.Tokens)
+	}
+	for i := range maxTokens - 1 {
+		s.must(&CreateToken{ID: fmt.Sprint("x", i), Digest: "d", Expires: now.Add(50 * time.Hour), Now: now.Add(26 * time.Hour)})
+	}
+	s.refused(&CreateToken{ID: "one more", Digest: "d", Expires: now.Add(50 * time.Hour), Now: now.Add(26 * time.Hour)}, ErrConflict)
+}
+
+func TestJoinByToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		f.edit = func(c *Config) { c.Credentials = nil }
+		a := f.start(f.config("a", nil))
+		token := func(n *testNode, worker bool) string {
+			text, _, _, err := n.NewJoinToken(t.Context(), time.Hour, worker)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return text
+		}
+		join := func(name, token string, at *testNode) *testNode {
+			c := f.config(name, at)
+			c.Token = token
+			return f.start(c)
+		}
+		f.await("a leader", func() bool { return a.State().FleetID != "" })
+		used := token(a, false)
+		b := join("b", used, a)
+		f.await("b", func() bool { return a.State().Members["b"].Incarnation != 0 })
+		if a.State().FleetID != b.GroupID() {
+			t.Errorf("the fleet's id is %q, its raft group's %q", a.State().FleetID, b.GroupID())
+		}
+		c := join("c", token(b, false), b)
+		f.await("c", func() bool { return a.State().Members["c"].Incarnation != 0 })
+		f.sameState([]*testNode{a, b, c})
+
+		d := join("d", used, a)
+		<-d.done
+		if !errors.Is(d.err, raftnode.ErrRefused) || !strings.Contains(d.err.Error(), `has been used, by node "b"`) {
+			t.Errorf("a used token: Run ended with %v, want ErrRefused", d.err)
+		}
+		// Removed, its name and a new token are all that a node needs to come back.
+		if err := a.Remove(t.Context(), "c", false); err != nil {
+			t.Fatal(err)
+		}
+		<-c.done
+		if !errors.Is(c.err, ErrRemoved) {
+			t.Errorf("the removed node ended with %v", c.err)
+		}
+		back := join("c", token(b, false), a)
+		f.await("c again", func() bool { return a.State().Members["c"].Incarnation != 0 })
+		f.sameState([]*testNode{a, b, back})
+	})
+}

@@ -1,0 +1,87 @@
+package cluster
+
+import (
+	"errors"
+	"maps"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/waybillhq/waybill/internal/raftnode"
+)
+
+// newFleetName is a command of a version to come.
+type newFleetName struct {
+	Name string `json:"name"`
+}
+
+func (*newFleetName) kind() string     { return "test.name" }
+func (*newFleetName) repeatable() bool { return true }
+
+func (c *newFleetName) apply(d *draft, _ uint64) (uint64, error) {
+	d.members()["name"] = Member{Name: c.Name, Level: 2}
+	return 0, nil
+}
+
+// nextVersion knows a command more than this one.
+func nextVersion() *vocabulary {
+	known := maps.Clone(commands)
+	known["test.name"] = func() Command { return new(newFleetName) }
+	return &vocabulary{level: 2, commands: known, since: map[string]uint32{"test.name": 2}}
+}
+
+// A fleet is upgraded node by node: what only the new version knows is refused, and
+// halts nobody, until all are new; then an old binary is not let back in.
+func TestRollingUpgrade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		dirs := map[string]string{"a": t.TempDir(), "b": t.TempDir(), "c": t.TempDir()}
+		words := map[string]*vocabulary{}
+		f.edit = func(c *Config) { c.Dir, c.words = dirs[c.Name], words[c.Name] }
+		a := f.start(f.config("a", nil))
+		nodes := map[string]*testNode{"a": a, "b": f.start(f.config("b", a)), "c": f.start(f.config("c", a))}
+		f.await("three members", func() bool { return len(a.State().Members) == 3 })
+		f.await("three votes", func() bool { return voters(t, a) == 3 })
+
+		for i, name := range []string{"a", "b", "c"} {
+			if err := nodes[name].end(); err != nil {
+				t.Fatal(err)
+			}
+			words[name] = nextVersion()
+			nodes[name] = f.start(f.config(name, nodes["a"]))
+			f.await("its new level", func() bool { return nodes[name].State().Members[name].Level == 2 })
+			_, err := nodes[name].Propose(t.Context(), &newFleetName{Name: "x"})
+			switch {
+			case i < 2 && (!errors.Is(err, raftnode.ErrRefused) || !strings.Contains(err.Error(), "upgrade it first") && !strings.Contains(err.Error(), "not known")):
+				t.Errorf("with %d new nodes: got %v, want ErrRefused", i+1, err)
+			case i == 2 && err != nil:
+				t.Errorf("with all nodes new: %v", err)
+			}
+		}
+		f.sameState([]*testNode{nodes["a"], nodes["b"], nodes["c"]})
+
+		if err := nodes["b"].end(); err != nil {
+			t.Fatal(err)
+		}
+		words["b"] = nil
+		old := f.start(f.config("b", nodes["a"]))
+		<-old.done
+		if !errors.Is(old.err, ErrTooOld) && !errors.Is(old.err, raftnode.ErrHalted) {
+			t.Errorf("the old version ended with %v, want ErrTooOld or ErrHalted", old.err)
+		}
+	})
+}
+
+func voters(t *testing.T, n *testNode) (count int) {
+	t.Helper()
+	all, err := n.raft.Members(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all {
+		if m.Role == raftnode.Voter {
+			count++
+		}
+	}
+	return count
+}
