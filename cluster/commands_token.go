@@ -102,22 +102,22 @@ func (s *State) redeemable(c *RedeemToken) error {
 	t, ok := s.Tokens[c.ID]
 	switch {
 	case c.Name == "" || c.Disk == "":
-		return fmt.Errorf("node without name or disk: %w", ErrInvalid)
+		return refusedAs(ErrInvalid, "node without name or disk")
 	case !ok || t.Digest != c.Digest:
-		return fmt.Errorf("this fleet has no such join token: it was taken back, or ended more than a day ago: %w", ErrNotFound)
+		return refusedAs(ErrNotFound, "this fleet has no such join token: it was taken back, or ended more than a day ago")
 	case t.Name == c.Name && t.Disk == c.Disk && !c.Now.After(t.Expires.Add(tokenMemory)):
 		return nil
 	case t.Name != "":
-		return fmt.Errorf("the join token has been used, by node %q: %w", t.Name, ErrConflict)
+		return refusedAs(ErrConflict, "the join token has been used, by node %q", t.Name)
 	case c.Now.After(t.Expires):
-		return fmt.Errorf("the join token ended at %s: %w", t.Expires.Format(time.RFC3339), ErrConflict)
+		return refusedAs(ErrConflict, "the join token ended at %s", t.Expires.Format(time.RFC3339))
 	}
 	if _, ok := s.Members[c.Name]; ok {
-		return fmt.Errorf("node %q is a member; if this one is to replace it, remove that one first: %w", c.Name, ErrConflict)
+		return refusedAs(ErrConflict, "node %q is a member; if this one is to replace it, remove that one first", c.Name)
 	}
 	for _, other := range s.Tokens {
 		if other.Name == c.Name && other.Disk != c.Disk {
-			return fmt.Errorf("another node has joined as %q; two cannot have one name, and to replace it, remove it first: %w", c.Name, ErrConflict)
+			return refusedAs(ErrConflict, "another node has joined as %q; two cannot have one name, and to replace it, remove it first", c.Name)
 		}
 	}
 	return nil

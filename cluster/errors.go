@@ -75,6 +75,11 @@ type refusedError struct {
 	cause   error
 }
 
+// refusedAs is a refusal in words of its own, which stands for one of the errors above.
+func refusedAs(cause error, format string, args ...any) error {
+	return &refusedError{message: fmt.Sprintf(format, args...), cause: cause}
+}
+
 func (e *refusedError) Error() string { return e.message }
 func (e *refusedError) Unwrap() error { return e.cause }
 

@@ -198,7 +198,7 @@ func (n *Node) enrolAt(ctx context.Context, addr string, body []byte) (a enrolAn
 		}
 		return a, others, errors.New("it has not the authority's key: asking others")
 	case http.StatusForbidden:
-		return a, nil, fmt.Errorf("%w: %s", ErrRefused, text)
+		return a, nil, fmt.Errorf("%w: %s", ErrRefused, bytes.TrimPrefix(text, []byte(ErrRefused.Error()+": ")))
 	}
 	return a, nil, fmt.Errorf("%s: %s", resp.Status, text)
 }
