@@ -109,17 +109,17 @@ var fleetFaults = []fleetFault{
 		})
 	}},
 	{"raft log: an entry altered", takeover, func(c *fleetRun) bool {
-		return c.damage("raft.db", func(b []byte) []byte {
-			at := bytes.LastIndex(b, []byte(`"kind"`)) // in the middle of a command
-			if at < 0 {
-				return nil
-			}
-			b[at+1] ^= 1
-			return b
+		n := c.running()[1]
+		n.process.kill()
+		entry := n.someEntry(c.rng)
+		return c.damageOf(n, "raft.db", func(b []byte) []byte {
+			altered := bytes.Clone(entry)
+			altered[len(altered)/2] ^= 1
+			return bytes.ReplaceAll(b, entry, altered) // also where it was before
 		})
 	}},
 	{"raft log: truncated", takeover, func(c *fleetRun) bool {
-		return c.damage("raft.db", func(b []byte) []byte { return b[:c.rng.IntN(len(b))] })
+		return c.damage("raft.db", func(b []byte) []byte { return b[:c.rng.IntN(len(b)/2)] })
 	}},
 	{"snapshot: a bit flipped", takeover, func(c *fleetRun) bool {
 		return c.damage("state.bin", func(b []byte) []byte {
@@ -295,6 +295,10 @@ func (c *fleetRun) fullDisk(n *node) bool {
 func (c *fleetRun) damage(name string, how func([]byte) []byte) bool {
 	n := c.running()[1]
 	n.process.kill()
+	return c.damageOf(n, name, how)
+}
+
+func (c *fleetRun) damageOf(n *node, name string, how func([]byte) []byte) bool {
 	files := n.files(name)
 	if len(files) == 0 {
 		return false
@@ -303,7 +307,7 @@ func (c *fleetRun) damage(name string, how func([]byte) []byte) bool {
 	whole, err := os.ReadFile(file)
 	must(c.t, err)
 	damaged := how(bytes.Clone(whole))
-	if damaged == nil {
+	if bytes.Equal(damaged, whole) {
 		return false
 	}
 	must(c.t, os.WriteFile(file, damaged, 0o600))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"math/rand/v2"
 	"path/filepath"
 	"testing"
 
@@ -87,6 +88,25 @@ func compareLogs(t *testing.T, nodes []*node) (entries int) {
 	}
 	t.Logf("%d entries of %d raft logs, which end at %v, are equal", entries, len(last), last)
 	return entries
+}
+
+// someEntry is the stored data of an entry of a stopped node's log: a command, and
+// none of the last.
+func (n *node) someEntry(rng *rand.Rand) []byte {
+	n.t.Helper()
+	store, err := raftboltdb.New(raftboltdb.Options{Path: n.files("raft.db")[0], BoltOptions: &bbolt.Options{ReadOnly: true}})
+	must(n.t, err)
+	defer store.Close()
+	first, err := store.FirstIndex()
+	must(n.t, err)
+	last, err := store.LastIndex()
+	must(n.t, err)
+	for {
+		var l raft.Log
+		if err := store.GetLog(first+rng.Uint64N(last-first), &l); err == nil && l.Type == raft.LogCommand && len(l.Data) > 50 {
+			return l.Data
+		}
+	}
 }
 
 // newestSnapshot is the last entry that is in the newest snapshot of a node, by its
