@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -59,11 +60,36 @@ func (c *controller) hear(s *State, hb heartbeat, now time.Time) heartbeatAnswer
 	if ended {
 		incarnation = 0
 	}
-	c.leases.beat(hb.Node, incarnation, now)
+	if c.leases.beat(hb.Node, incarnation, now) {
+		c.idle = 0 // it may be given work now
+	}
 	if !ended {
 		c.note(s, hb.Loads)
 	}
 	return heartbeatAnswer{Ended: ended}
+}
+
+// confirmed is a state in which only those nodes may be given work that have been
+// heard in their present incarnation. One whose disk is full is granted incarnations
+// and never sees them, nor any work.
+func (c *controller) confirmed(s *State) *State {
+	var members map[string]Member
+	for name, m := range s.Members {
+		if m.Incarnation == 0 || c.leases.confirmed(name, m.Incarnation) {
+			continue
+		}
+		if members == nil {
+			members = maps.Clone(s.Members)
+		}
+		m.Stopping = true
+		members[name] = m
+	}
+	if members == nil {
+		return s
+	}
+	view := *s
+	view.Members = members
+	return &view
 }
 
 // decide returns the next command that a state needs at now, or nil.
@@ -78,6 +104,7 @@ func (c *controller) decide(s *State, revision uint64, now time.Time) Command {
 	if !c.leases.settled(s.Members, now) || c.nothingToDo(revision, now) {
 		return nil
 	}
+	s = c.confirmed(s)
 	p := c.pace(s, now)
 	if len(c.queue) == 0 {
 		plan := assign(s, c.loads, p)

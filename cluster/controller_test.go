@@ -250,3 +250,39 @@ func FuzzHeartbeat(f *testing.F) {
 		assign(state, c.loads, paceOf(10))
 	})
 }
+
+// A node that is granted an incarnation and does not know of it, because it cannot
+// write its log, gets no work: nobody would do it.
+func TestOnlyWhoIsHeardGetsWork(t *testing.T) {
+	w := watching(t, []string{"a"}, 6)
+	w.pass(3*time.Second, 100*time.Millisecond, nil)
+	w.apply(&SetMember{Name: "b"})
+	w.apply(&BeginIncarnation{Node: "b"})
+	decide := func() {
+		for c := w.c.decide(w.state, w.index, w.now); c != nil; c = w.c.decide(w.state, w.index, w.now) {
+			w.apply(c)
+		}
+	}
+	leaving := func() (n int) {
+		w.state.works(func(_ Work, o Owner) {
+			if o.Releasing {
+				n++
+			}
+		})
+		return n
+	}
+	decide()
+	if got := len(w.state.AssignmentsOf("b", w.state.Members["b"].Incarnation)); got+leaving() > 0 {
+		t.Errorf("a node that was not heard is to have %d works, and %d are on their way", got, leaving())
+	}
+	w.c.hear(w.state, heartbeat{Node: "b"}, w.now) // in no incarnation: it does not know of this one
+	decide()
+	if leaving() > 0 {
+		t.Error("works are moved for a node that does not know of its incarnation")
+	}
+	w.c.hear(w.state, heartbeat{Node: "b", Incarnation: w.state.Members["b"].Incarnation}, w.now)
+	decide()
+	if leaving() == 0 {
+		t.Error("nothing is moved for a node that was heard")
+	}
+}

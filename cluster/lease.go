@@ -58,12 +58,20 @@ func newLeases(members map[string]Member, now time.Time, grace, timeout time.Dur
 }
 
 // beat notes that a node was heard at now, in an incarnation that has not ended,
-// or in none (0).
-func (l *leases) beat(node string, incarnation uint64, now time.Time) {
+// or in none (0), and reports whether that is the first time.
+func (l *leases) beat(node string, incarnation uint64, now time.Time) (first bool) {
 	l.contact[node] = now
 	if incarnation != 0 {
+		first = !l.confirmed(node, incarnation)
 		l.last[node] = lease{incarnation: incarnation, at: now, heard: true}
 	}
+	return first
+}
+
+// confirmed reports whether a node was heard in an incarnation.
+func (l *leases) confirmed(node string, incarnation uint64) bool {
+	last := l.last[node]
+	return last.incarnation == incarnation && last.heard
 }
 
 // alive reports whether a node was heard within the timeout.

@@ -134,7 +134,7 @@ var simMutants = []simMutant{
 		d.lanes()[r.Lane.ID] = r.Lane
 		return d.done()
 	}},
-	{name: "a node that was replaced releases what is another's", want: []string{"has not released it", "is not fenced", "wrote at", "owners changed", "still moves", "is not being copied"}, onApply: func(_ *simNode, s *State, _ uint64, c Command) *State {
+	{name: "a node that was replaced releases what is another's", want: []string{"has not released it", "is not fenced", "wrote at", "owners changed", "still moves", "has died"}, onApply: func(_ *simNode, s *State, _ uint64, c Command) *State {
 		r, ok := c.(*Release)
 		if !ok {
 			return nil
