@@ -242,6 +242,6 @@ func split(s string) ([]string, error) {
 // sorted returns the rules in order, each once.
 func sorted(rules []Rule) []Rule {
 	out := slices.Clone(rules)
-	slices.SortFunc(out, Rule.Compare)
+	slices.SortStableFunc(out, Rule.Compare)
 	return slices.Compact(out)
 }

@@ -256,7 +256,7 @@ func (b *Broker) describeBrokerConfigs() []kmsg.DescribeConfigsResponseResourceC
 			add(s, layer{kmsg.ConfigSourceDefaultConfig, s.def})
 		}
 	}
-	slices.SortFunc(out, byConfigName)
+	slices.SortStableFunc(out, byConfigName)
 	return out
 }
 
@@ -271,7 +271,7 @@ func (b *Broker) describeBrokerDefaults() []kmsg.DescribeConfigsResponseResource
 		c.ConfigSynonyms = synonyms(name, []layer{{c.Source, v}})
 		out = append(out, c)
 	}
-	slices.SortFunc(out, byConfigName)
+	slices.SortStableFunc(out, byConfigName)
 	return out
 }
 

@@ -178,7 +178,7 @@ func (t dispatchTable) ranges() []kmsg.ApiVersionsResponseApiKey {
 		k.ApiKey, k.MinVersion, k.MaxVersion = key, row.min, row.max
 		out = append(out, k)
 	}
-	slices.SortFunc(out, func(a, b kmsg.ApiVersionsResponseApiKey) int { return int(a.ApiKey) - int(b.ApiKey) })
+	slices.SortStableFunc(out, func(a, b kmsg.ApiVersionsResponseApiKey) int { return int(a.ApiKey) - int(b.ApiKey) })
 	return out
 }
 

@@ -220,7 +220,7 @@ func (b *Broker) describeSCRAM(_ context.Context, r *request, q *kmsg.DescribeUs
 		case len(creds) == 0:
 			out.ErrorCode, out.ErrorMessage = kerr.ResourceNotFound.Code, kmsg.StringPtr("user has no credentials")
 		default:
-			slices.SortFunc(creds, func(a, b kmsg.DescribeUserSCRAMCredentialsResponseResultCredentialInfo) int {
+			slices.SortStableFunc(creds, func(a, b kmsg.DescribeUserSCRAMCredentialsResponseResultCredentialInfo) int {
 				return int(a.Mechanism) - int(b.Mechanism)
 			})
 			out.CredentialInfos = creds

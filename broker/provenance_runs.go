@@ -91,7 +91,7 @@ func (g *gathered) take() (runs []closedRun, lost int64) {
 		runs = append(runs, closedRun{key, *r})
 	}
 	*g = gathered{open: map[runKey]*run{}}
-	slices.SortFunc(runs, func(a, b closedRun) int {
+	slices.SortStableFunc(runs, func(a, b closedRun) int {
 		return cmp.Or(a.firstAt.Compare(b.firstAt), cmp.Compare(a.first(), b.first()))
 	})
 	return runs, lost

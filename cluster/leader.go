@@ -164,7 +164,7 @@ func (n *Node) FleetStatus(ctx context.Context) (FleetStatus, error) {
 			}
 		}
 	}
-	slices.SortFunc(fs.Works, func(a, b WorkStatus) int { return a.Work.compare(b.Work) })
+	slices.SortStableFunc(fs.Works, func(a, b WorkStatus) int { return a.Work.compare(b.Work) })
 	return fs, nil
 }
 

@@ -341,7 +341,7 @@ func (s *State) LanesToFence(clusterID string) []Lane {
 			lanes = append(lanes, l)
 		}
 	}
-	slices.SortFunc(lanes, func(a, b Lane) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortStableFunc(lanes, func(a, b Lane) int { return strings.Compare(a.ID, b.ID) })
 	return lanes
 }
 

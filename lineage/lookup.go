@@ -26,7 +26,7 @@ func sortedCopies(cs []*copyState) []copyState {
 	for _, c := range cs {
 		out = append(out, *c)
 	}
-	slices.SortFunc(out, func(a, b copyState) int {
+	slices.SortStableFunc(out, func(a, b copyState) int {
 		return cmp.Or(
 			cmp.Compare(a.begin.DestinationCluster, b.begin.DestinationCluster), cmp.Compare(a.begin.DestinationTopic, b.begin.DestinationTopic),
 			cmp.Compare(a.begin.SourceCluster, b.begin.SourceCluster), cmp.Compare(a.begin.SourceTopic, b.begin.SourceTopic),

@@ -61,7 +61,7 @@ func (g *graph) walk(start topicKey) {
 	drawn := map[pair]bool{}
 	for i := 0; i < len(g.lives); i++ {
 		ps := next[g.lives[i].topicKey]
-		slices.SortFunc(ps, func(a, b pair) int {
+		slices.SortStableFunc(ps, func(a, b pair) int {
 			return cmp.Or(cmp.Compare(a.from.cluster, b.from.cluster), cmp.Compare(a.to.cluster, b.to.cluster),
 				slices.Compare(a.from.id[:], b.from.id[:]), slices.Compare(a.to.id[:], b.to.id[:]))
 		})
@@ -116,7 +116,7 @@ func topicCopy(from, to int, copies []*copyState) TopicCopy {
 		}
 		t.Partitions = append(t.Partitions, p)
 	}
-	slices.SortFunc(t.Partitions, func(a, b PartitionCopy) int { return cmp.Compare(a.Source, b.Source) })
+	slices.SortStableFunc(t.Partitions, func(a, b PartitionCopy) int { return cmp.Compare(a.Source, b.Source) })
 	return t
 }
 

@@ -236,7 +236,7 @@ func (m *Manager) Status() []CopyStatus {
 	for _, r := range flows {
 		out = append(out, r.status(now)...)
 	}
-	slices.SortFunc(out, func(a, b CopyStatus) int {
+	slices.SortStableFunc(out, func(a, b CopyStatus) int {
 		return cmp.Or(strings.Compare(a.Flow, b.Flow), strings.Compare(a.SourceTopic, b.SourceTopic), cmp.Compare(a.Partition, b.Partition))
 	})
 	return out

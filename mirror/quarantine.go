@@ -70,7 +70,7 @@ func (s *sieve) asideChunk(list []poison, next int64) (chunk, error) {
 		records = append(records, r)
 		named = append(named, ledger.Gap{Source: r.Offset, Count: 1, Reason: ledger.Quarantined})
 	}
-	slices.SortFunc(named, func(a, b ledger.Gap) int { return int(max(-1, min(1, a.Source-b.Source))) })
+	slices.SortStableFunc(named, func(a, b ledger.Gap) int { return int(max(-1, min(1, a.Source-b.Source))) })
 	c, err := asideOf(records, s.b, s.from, next, putAside{shortened(list[0].why), ContentRecord})
 	c.tile(nil, named)
 	return c, err

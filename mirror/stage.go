@@ -266,7 +266,7 @@ type aborts struct {
 
 func newAborts(list []abortedTxn) aborts {
 	coming := slices.Clone(list)
-	slices.SortFunc(coming, func(a, b abortedTxn) int { return cmp.Compare(a.firstOffset, b.firstOffset) })
+	slices.SortStableFunc(coming, func(a, b abortedTxn) int { return cmp.Compare(a.firstOffset, b.firstOffset) })
 	return aborts{coming: coming, open: map[int64]bool{}}
 }
 

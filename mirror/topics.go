@@ -116,7 +116,7 @@ func (l *topicPlanner) plan(source, destination map[string]found, known map[stri
 		}
 		plans = append(plans, l.gone(k, now))
 	}
-	slices.SortFunc(plans, func(a, b topicPlan) int { return strings.Compare(a.Source, b.Source) })
+	slices.SortStableFunc(plans, func(a, b topicPlan) int { return strings.Compare(a.Source, b.Source) })
 	oneToOne(plans, known)
 	return plans
 }

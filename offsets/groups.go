@@ -287,7 +287,7 @@ func (s *Syncer) decide(ctx context.Context, v view, groups []string, how Case) 
 			rows = append(rows, Decide(c))
 		}
 	}
-	slices.SortFunc(rows, func(a, b Row) int {
+	slices.SortStableFunc(rows, func(a, b Row) int {
 		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Source.Topic, b.Source.Topic), cmp.Compare(a.Source.Partition, b.Source.Partition))
 	})
 	return rows, nil

@@ -63,7 +63,7 @@ func (ms *Maps) Translate(from Where, to string, bounds func(Where) Bounds) []Tr
 		// The last begin of either direction names the present life; where both
 		// directions are copied, the one that leads away from the position names
 		// the flow.
-		slices.SortFunc(ls, func(a, b life) int {
+		slices.SortStableFunc(ls, func(a, b life) int {
 			return cmp.Or(b.begin.At.Compare(a.begin.At), boolCompare(b.forward, a.forward))
 		})
 		now := ls[0]
@@ -79,7 +79,7 @@ func (ms *Maps) Translate(from Where, to string, bounds func(Where) Bounds) []Tr
 		t.To.Offset = t.Result.Offset
 		out = append(out, t)
 	}
-	slices.SortFunc(out, func(a, b Translation) int {
+	slices.SortStableFunc(out, func(a, b Translation) int {
 		return cmp.Or(cmp.Compare(a.To.Cluster, b.To.Cluster), cmp.Compare(a.To.Topic, b.To.Topic), cmp.Compare(a.To.Partition, b.To.Partition))
 	})
 	return out

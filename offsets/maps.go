@@ -286,7 +286,7 @@ func (ms *Maps) Damages() []Damage {
 		}
 		all = append(all, d)
 	}
-	slices.SortFunc(all, func(a, b Damage) int {
+	slices.SortStableFunc(all, func(a, b Damage) int {
 		return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Partition, b.Partition))
 	})
 	return all

@@ -224,7 +224,7 @@ func (ms *Maps) Arrivals(of ledger.Life, cluster string) []Arrival {
 			all[i].Since = b.At
 		}
 	}
-	slices.SortFunc(all, func(a, b Arrival) int {
+	slices.SortStableFunc(all, func(a, b Arrival) int {
 		return cmp.Or(strings.Compare(a.Fleet, b.Fleet), strings.Compare(a.Flow, b.Flow), strings.Compare(a.Destination, b.Destination), strings.Compare(a.Source, b.Source))
 	})
 	return all

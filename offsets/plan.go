@@ -44,7 +44,7 @@ func PlanGroups(rows []Row) []GroupPlan {
 	for _, p := range byName {
 		plans = append(plans, *p)
 	}
-	slices.SortFunc(plans, func(a, b GroupPlan) int { return cmp.Compare(a.Group, b.Group) })
+	slices.SortStableFunc(plans, func(a, b GroupPlan) int { return cmp.Compare(a.Group, b.Group) })
 	return plans
 }
 

@@ -66,7 +66,7 @@ type Ends map[flow.TopicPartition]int64
 // Digest is equal for equal ends.
 func (e Ends) Digest() string {
 	h := sha256.New()
-	for _, tp := range slices.SortedFunc(maps.Keys(e), compareTopicPartition) {
+	for _, tp := range slices.SortedStableFunc(maps.Keys(e), compareTopicPartition) {
 		fmt.Fprintf(h, "%q %d %d\n", tp.Topic, tp.Partition, e[tp])
 	}
 	return hex.EncodeToString(h.Sum(nil))
@@ -84,7 +84,7 @@ func (e Ends) facts() []Fact {
 	}
 	const few = 16
 	if len(e) <= few {
-		for _, tp := range slices.SortedFunc(maps.Keys(e), compareTopicPartition) {
+		for _, tp := range slices.SortedStableFunc(maps.Keys(e), compareTopicPartition) {
 			facts = append(facts, Fact{"end of " + tp.String(), fmt.Sprint(e[tp])})
 		}
 	}

@@ -277,7 +277,7 @@ type aborts struct {
 
 func newAborts(list []Aborted) aborts {
 	coming := slices.Clone(list)
-	slices.SortFunc(coming, func(a, b Aborted) int { return cmp.Compare(a.FirstOffset, b.FirstOffset) })
+	slices.SortStableFunc(coming, func(a, b Aborted) int { return cmp.Compare(a.FirstOffset, b.FirstOffset) })
 	return aborts{coming, map[int64]bool{}}
 }
 

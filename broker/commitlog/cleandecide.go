@@ -112,7 +112,7 @@ type abortedSeen struct {
 
 func newSieve(now time.Time, retention time.Duration, end int64, aborted []abortedTxn, last map[int64]lastOf, keys *keyMap) *sieve {
 	aborted = slices.Clone(aborted)
-	slices.SortFunc(aborted, func(a, b abortedTxn) int { return int(min(max(a.first-b.first, -1), 1)) })
+	slices.SortStableFunc(aborted, func(a, b abortedTxn) int { return int(min(max(a.first-b.first, -1), 1)) })
 	return &sieve{
 		now: now.UnixMilli(), retention: retention.Milliseconds(), end: end, last: last, keys: keys,
 		aborted: aborted, committed: map[int64]bool{}, open: map[int64]*abortedSeen{},

@@ -354,11 +354,11 @@ func (i *Image) Records() []Record {
 			out = append(out, Record{Mirror: &MirrorRecord{TopicID: t.ID, Mirror: *t.Mirror}})
 		}
 	}
-	deleted := slices.SortedFunc(maps.Keys(i.Deleted), func(a, b TopicID) int { return bytes.Compare(a[:], b[:]) })
+	deleted := slices.SortedStableFunc(maps.Keys(i.Deleted), func(a, b TopicID) int { return bytes.Compare(a[:], b[:]) })
 	for _, id := range deleted {
 		out = append(out, Record{Tombstone: &TopicDeleted{Name: i.Deleted[id], ID: id}})
 	}
-	users := slices.SortedFunc(maps.Keys(i.Users), func(a, b UserKey) int {
+	users := slices.SortedStableFunc(maps.Keys(i.Users), func(a, b UserKey) int {
 		return slices.Compare([]string{a.Name, string(a.Mechanism)}, []string{b.Name, string(b.Mechanism)})
 	})
 	for _, u := range users {
@@ -374,7 +374,7 @@ func (i *Image) Records() []Record {
 	if i.FeaturesEpoch > 0 {
 		out = append(out, Record{Features: &Features{Epoch: i.FeaturesEpoch, Levels: i.Features}})
 	}
-	configs := slices.SortedFunc(maps.Keys(i.Configs), func(a, b ConfigKey) int {
+	configs := slices.SortedStableFunc(maps.Keys(i.Configs), func(a, b ConfigKey) int {
 		return slices.Compare([]string{a.Kind, a.Name}, []string{b.Kind, b.Name})
 	})
 	for _, k := range configs {

@@ -61,7 +61,7 @@ func (i *Image) quotaRecords() []Record {
 		return cmp.Or(cmp.Compare(flag(a.Part), flag(b.Part)), cmp.Compare(flag(a.Default), flag(b.Default)), strings.Compare(a.Name, b.Name))
 	}
 	var out []Record
-	entities := slices.SortedFunc(maps.Keys(i.Quotas), func(a, b QuotaEntity) int {
+	entities := slices.SortedStableFunc(maps.Keys(i.Quotas), func(a, b QuotaEntity) int {
 		return cmp.Or(order(a.User, b.User), order(a.ClientID, b.ClientID), order(a.IP, b.IP))
 	})
 	for _, e := range entities {

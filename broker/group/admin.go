@@ -161,7 +161,7 @@ func (c *Coordinator) List(ctx context.Context) ([]Listed, error) {
 		})
 		missing = cmp.Or(missing, err)
 	}
-	slices.SortFunc(all, func(a, b Listed) int { return cmp.Compare(a.Group, b.Group) })
+	slices.SortStableFunc(all, func(a, b Listed) int { return cmp.Compare(a.Group, b.Group) })
 	return all, missing
 }
 

@@ -31,7 +31,7 @@ func AssignmentOf(partitions map[TopicID][]int32) Assignment {
 // Topics returns the topics in the order of their ids, and their partitions.
 func (a Assignment) Topics() iter.Seq2[TopicID, []int32] {
 	return func(yield func(TopicID, []int32) bool) {
-		for _, id := range slices.SortedFunc(maps.Keys(a), func(x, y TopicID) int { return bytes.Compare(x[:], y[:]) }) {
+		for _, id := range slices.SortedStableFunc(maps.Keys(a), func(x, y TopicID) int { return bytes.Compare(x[:], y[:]) }) {
 			if !yield(id, a[id]) {
 				return
 			}

@@ -53,7 +53,7 @@ func assignPartitions(assignor string, candidates []*candidate, topics map[Topic
 		}
 	}
 	// Topics that few may read first: the rest can even out what they make uneven.
-	slices.SortFunc(ids, func(a, b TopicID) int {
+	slices.SortStableFunc(ids, func(a, b TopicID) int {
 		return cmp.Or(cmp.Compare(len(subscribers[a]), len(subscribers[b])), bytes.Compare(a[:], b[:]))
 	})
 	switch {

@@ -261,7 +261,7 @@ func (c *classicMember) encode(a Assignment, topics Topics) []byte {
 			out.Topics = append(out.Topics, t)
 		}
 	}
-	slices.SortFunc(out.Topics, func(x, y kmsg.ConsumerMemberAssignmentTopic) int {
+	slices.SortStableFunc(out.Topics, func(x, y kmsg.ConsumerMemberAssignmentTopic) int {
 		return cmp.Compare(x.Topic, y.Topic)
 	})
 	return out.AppendTo(nil)

@@ -93,7 +93,7 @@ func (o *offsets) end(group string, producerID int64, commit bool) []Commit {
 			done = append(done, Commit{p.by, group, previous, p.Offset})
 		}
 	}
-	slices.SortFunc(done, func(a, b Commit) int { return a.TopicPartition.compare(b.TopicPartition) })
+	slices.SortStableFunc(done, func(a, b Commit) int { return a.TopicPartition.compare(b.TopicPartition) })
 	return done
 }
 
@@ -138,7 +138,7 @@ func (o *offsets) partitions() []TopicPartition {
 	for tp := range o.committed {
 		all = append(all, tp)
 	}
-	slices.SortFunc(all, TopicPartition.compare)
+	slices.SortStableFunc(all, TopicPartition.compare)
 	return all
 }
 
@@ -151,6 +151,6 @@ func (o *offsets) all() []TopicPartition {
 			all = append(all, tp)
 		}
 	}
-	slices.SortFunc(all, TopicPartition.compare)
+	slices.SortStableFunc(all, TopicPartition.compare)
 	return slices.Compact(all)
 }

@@ -398,5 +398,5 @@ func (t Txn) timeout(now time.Time) (Txn, bool) {
 
 // Sorted are the partitions of the transaction, in order.
 func (t Txn) Sorted() []TopicPartition {
-	return slices.SortedFunc(maps.Keys(t.Partitions), TopicPartition.compare)
+	return slices.SortedStableFunc(maps.Keys(t.Partitions), TopicPartition.compare)
 }

@@ -100,7 +100,7 @@ func (a *audits) askAll(ctx context.Context, q api.AuditQuery, cursor auditCurso
 		})
 	}
 	asking.Wait()
-	slices.SortFunc(missing, func(x, y api.AuditAbsent) int { return cmp.Compare(x.Node, y.Node) })
+	slices.SortStableFunc(missing, func(x, y api.AuditAbsent) int { return cmp.Compare(x.Node, y.Node) })
 	return missing
 }
 

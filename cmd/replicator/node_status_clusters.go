@@ -35,7 +35,7 @@ func clusterStatuses(d *directory, l *ledgers) []api.ClusterStatus {
 		}
 		all = append(all, c)
 	}
-	slices.SortFunc(all, func(a, b api.ClusterStatus) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(all, func(a, b api.ClusterStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return all
 }
 

@@ -99,7 +99,7 @@ func storedProgress(v *cluster.Verification) ([]verify.Progress, error) {
 		}
 		all = append(all, p)
 	}
-	slices.SortFunc(all, func(a, b verify.Progress) int {
+	slices.SortStableFunc(all, func(a, b verify.Progress) int {
 		return cmp.Or(cmp.Compare(a.SourceTopic, b.SourceTopic), cmp.Compare(a.Partition, b.Partition))
 	})
 	return all, nil

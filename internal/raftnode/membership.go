@@ -56,7 +56,7 @@ func (n *Node) Members(ctx context.Context) ([]Member, error) {
 		}
 		all = append(all, m)
 	}
-	slices.SortFunc(all, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortStableFunc(all, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
 	return all, nil
 }
 

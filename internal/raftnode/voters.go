@@ -36,7 +36,7 @@ func wantedVoters(n int) int {
 // is gone keeps its vote until another has taken its place: nothing else than a
 // replacement makes a group safer.
 func planVoters(all []candidate) (promote, demote string) {
-	slices.SortFunc(all, func(a, b candidate) int { return strings.Compare(a.id, b.id) })
+	slices.SortStableFunc(all, func(a, b candidate) int { return strings.Compare(a.id, b.id) })
 	var eligible, voters, gone int
 	spare := "" // who can be given a vote
 	for _, c := range all {
