@@ -62,6 +62,9 @@
 // last state that it understood, applies nothing further, takes no snapshot, and
 // [Node.Run] returns [ErrHalted]. A newer binary then goes on from the log.
 //
+// The leader compares the digests of all members' states (digest.go). A member that
+// differs from most stops with [ErrDiverged], the leader too.
+//
 // # What is on disk
 //
 // raft.db (bbolt) and snapshots/ in the node's directory, readable by the owner

@@ -26,9 +26,11 @@ import (
 //	POST /raftnode/remove   {id, force}
 //	POST /raftnode/transfer {id}
 //	POST /raftnode/renew    -> the caller's certificate anew, DER
+//	POST /raftnode/digests  -> digests of states by index
+//	POST /raftnode/diverged a verdict: the node stops if it is true
 //	GET  /raftnode/id       -> {id, disk, last}
 //
-// All but the last two are for the leader; another node answers 421 with the
+// All but the last four are for the leader; another node answers 421 with the
 // leader's address in a header. 409 is ErrUnclear, 422 ErrRefused, 404
 // ErrNotMember. Everything but join and id is for members only: a header says who
 // asks and from which disk, and the certificate must fit; else 403.
@@ -54,6 +56,8 @@ func (n *Node) newServer() *http.Server {
 	mux.HandleFunc("POST "+peerPath+"remove", n.serveRemove)
 	mux.HandleFunc("POST "+peerPath+"transfer", n.serveTransfer)
 	mux.HandleFunc("POST "+peerPath+"renew", n.serveRenew)
+	mux.HandleFunc("POST "+peerPath+"digests", n.serveDigests)
+	mux.HandleFunc("POST "+peerPath+"diverged", n.serveDiverged)
 	mux.HandleFunc("GET "+peerPath+"id", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, n.introduction())
 	})

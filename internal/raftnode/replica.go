@@ -42,6 +42,7 @@ type StateMachine interface {
 	check(command []byte) error
 	wait(ctx context.Context, index uint64) error
 	index() uint64
+	digests() (digests, error)
 	halted() <-chan struct{}
 	haltCause() error
 }
@@ -52,6 +53,7 @@ type Replica[S any] struct {
 	machine Machine[S]
 
 	current  atomic.Pointer[published[S]]
+	marks    marks[S]
 	haltOnce sync.Once
 	haltCh   chan struct{}
 	haltErr  error // set before haltCh is closed
@@ -140,6 +142,7 @@ func (r *Replica[S]) halt(err error) {
 // before it starts, Open call it.
 func (r *Replica[S]) publish(state S, index uint64) {
 	old := r.current.Swap(&published[S]{state: state, index: index, newer: make(chan struct{})})
+	r.marks.passed(old.index, state, index)
 	close(old.newer)
 }
 

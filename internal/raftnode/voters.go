@@ -140,9 +140,10 @@ const (
 	stewardRetry = 50 * time.Millisecond
 )
 
-// steward gives and takes votes while this node leads.
+// steward gives and takes votes, and compares states, while this node leads.
 func (n *Node) steward(ctx context.Context) {
 	n.contacts.reset()
+	compared := comparison{next: time.Now().Add(compareEvery)}
 	for {
 		wait := stewardTick
 		if n.tendVoters(ctx) {
@@ -151,6 +152,7 @@ func (n *Node) steward(ctx context.Context) {
 		if err := n.memory.keep(members(n.raft.GetConfiguration().Configuration())); err != nil {
 			n.doom(err)
 		}
+		n.compareStates(ctx, &compared)
 		select {
 		case <-n.look:
 		case <-time.After(wait):
