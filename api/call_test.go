@@ -108,6 +108,10 @@ func TestWhatIsNoted(t *testing.T) {
 		{"POST", "/api/v1/apply", adminToken, nil, "apply  ops 200"},
 		{"GET", "/api/v1/lineage/events/us/orders/3/1041", viewerToken, nil, "event-lineage lineage/events/us/orders/3/1041 vera 200"},
 		{"GET", "/api/v1/lineage/topics/us/orders", viewerToken, Errorf(403, "no Describe"), "topic-lineage lineage/topics/us/orders vera 403"},
+		{"GET", "/api/v1/lineage/gaps/us/orders/3", viewerToken, nil, "topic-gaps lineage/gaps/us/orders/3 vera 200"},
+		{"GET", "/api/v1/lineage/accesses/us/orders/3", viewerToken, nil, "topic-accesses lineage/accesses/us/orders/3 vera 200"},
+		{"GET", "/api/v1/lineage/principals/us/User:shop", viewerToken, nil, "principal-accesses lineage/principals/us/User:shop vera 200"},
+		{"GET", "/api/v1/lineage/check/us", adminToken, nil, "check-ledger lineage/check/us ops 200"},
 		{"GET", "/api/v1/audit", adminToken, nil, "list-audit  ops 200"},
 		{"GET", "/api/v1/audit", viewerToken, nil, "list-audit  vera 403"},
 	} {

@@ -36,6 +36,8 @@ type fleet struct {
 	deleted   string
 	caller    Caller
 	address   lineage.Address
+	deeds     lineage.DeedQuery
+	anchors   []lineage.Anchor
 	gapsTo    int64
 	from      offsets.Where
 	positions []offsets.Where
@@ -170,6 +172,21 @@ func (f *fleet) Topic(_ context.Context, caller Caller, at lineage.Address) (*li
 func (f *fleet) Gaps(_ context.Context, caller Caller, from lineage.Address, last int64) ([]lineage.Gap, bool, error) {
 	f.caller, f.address, f.gapsTo = caller, from, last
 	return nil, false, f.called("gaps")
+}
+
+func (f *fleet) Deeds(_ context.Context, caller Caller, q lineage.DeedQuery) (*lineage.DeedPage, error) {
+	f.caller, f.deeds = caller, q
+	return &lineage.DeedPage{Deeds: []lineage.Deed{}}, f.called("deeds")
+}
+
+func (f *fleet) Principal(_ context.Context, caller Caller, _, _ string, _ int, _ string) (*lineage.PrincipalPage, error) {
+	f.caller = caller
+	return &lineage.PrincipalPage{Topics: []lineage.PrincipalTopic{}}, f.called("principal")
+}
+
+func (f *fleet) Check(_ context.Context, _ string, anchors []lineage.Anchor) (*lineage.CheckReport, error) {
+	f.anchors = anchors
+	return &lineage.CheckReport{Partitions: []lineage.CheckedPartition{}, Findings: []lineage.Finding{}}, f.called("check")
 }
 
 func (f *fleet) Plan(context.Context, string) (*runbook.Execution, error) {

@@ -18,6 +18,12 @@ type Lineage interface {
 	// Gaps lists those between two source offsets, last inclusive; more says that
 	// there are others.
 	Gaps(ctx context.Context, caller Caller, from lineage.Address, last int64) (gaps []lineage.Gap, more bool, err error)
+	// Deeds lists productions or accesses of a range of offsets, Principal what one
+	// principal did in a cluster, by topic.
+	Deeds(ctx context.Context, caller Caller, q lineage.DeedQuery) (*lineage.DeedPage, error)
+	Principal(ctx context.Context, caller Caller, cluster, principal string, limit int, cursor string) (*lineage.PrincipalPage, error)
+	// Check reads the whole ledger of a cluster.
+	Check(ctx context.Context, cluster string, anchors []lineage.Anchor) (*lineage.CheckReport, error)
 }
 
 // LifeQuery picks one life of a topic that was recreated.
@@ -69,7 +75,78 @@ func registerLineage(h huma.API, l Lineage) {
 			}
 			return &gapsOutput{Body: GapList{gaps, more}}, nil
 		})
+	registerDeeds(h, l)
 }
+
+// PageQuery asks for one page of a list.
+type PageQuery struct {
+	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"100"`
+	Cursor string `query:"cursor" doc:"next of the page before"`
+}
+
+func registerDeeds(h huma.API, l Lineage) {
+	denied := []int{http.StatusForbidden, http.StatusNotFound}
+	huma.Register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/accesses/{cluster}/{topic}/{partition}", "topic-accesses", "Who produced, or who fetched or committed, offsets of a partition", denied...),
+		func(ctx context.Context, in *struct {
+			TopicPath
+			PageQuery
+			Partition int32  `path:"partition" minimum:"0" maximum:"2147483647"`
+			From      int64  `query:"from" minimum:"0" doc:"First offset"`
+			To        int64  `query:"to" minimum:"-1" default:"-1" doc:"Last offset; -1 is the end"`
+			Kind      string `query:"kind" enum:"accessed,produced" default:"accessed"`
+			Principal string `query:"principal" doc:"Only this one's"`
+		},
+		) (*deedsOutput, error) {
+			at := in.address()
+			at.Partition, at.Offset = in.Partition, in.From
+			page, err := l.Deeds(ctx, CallerOf(ctx), lineage.DeedQuery{
+				At: at, Last: in.To, Produced: in.Kind == "produced", Principal: in.Principal, Limit: in.Limit, Cursor: in.Cursor,
+			})
+			if err != nil {
+				return nil, err
+			}
+			return &deedsOutput{Body: page}, nil
+		})
+	huma.Register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/principals/{cluster}/{principal}", "principal-accesses", "What a principal produced and read in a cluster, by topic", denied...),
+		func(ctx context.Context, in *struct {
+			PageQuery
+			Cluster   string `path:"cluster" doc:"Name of a declared cluster, or its cluster.id"`
+			Principal string `path:"principal" doc:"Such as User:billing"`
+		},
+		) (*principalOutput, error) {
+			page, err := l.Principal(ctx, CallerOf(ctx), in.Cluster, in.Principal, in.Limit, in.Cursor)
+			if err != nil {
+				return nil, err
+			}
+			return &principalOutput{Body: page}, nil
+		})
+	huma.Register(h, adminRead("/api/v1/lineage/check/{cluster}", "check-ledger", "What was removed, altered or moved in a ledger: reads all of it", http.StatusNotFound, http.StatusConflict),
+		func(ctx context.Context, in *struct {
+			Cluster string   `path:"cluster" doc:"Name of a declared cluster"`
+			Anchors []string `query:"anchor,explode" maxItems:"1000" doc:"Of an earlier check: finds whether the ledger is another one up to there"`
+		},
+		) (*checkOutput, error) {
+			var anchors []lineage.Anchor
+			for _, text := range in.Anchors {
+				a, err := lineage.ParseAnchor(text)
+				if err != nil {
+					return nil, Errorf(http.StatusUnprocessableEntity, "%v", err)
+				}
+				anchors = append(anchors, a)
+			}
+			r, err := l.Check(ctx, in.Cluster, anchors)
+			if err != nil {
+				return nil, err
+			}
+			return &checkOutput{Body: r}, nil
+		})
+}
+
+type deedsOutput struct{ Body *lineage.DeedPage }
+
+type principalOutput struct{ Body *lineage.PrincipalPage }
+
+type checkOutput struct{ Body *lineage.CheckReport }
 
 // GapList is offsets without a copy.
 type GapList struct {

@@ -197,11 +197,20 @@ func (x *Index) loadLedger(l *ledgerState) error {
 
 // scan calls f for every key with a prefix, in order.
 func (x *Index) scan(prefix []byte, f func(k, v []byte) error) error {
+	return x.scanFrom(prefix, nil, f)
+}
+
+// scanFrom begins after one of the keys, which is given without the prefix.
+func (x *Index) scanFrom(prefix, done []byte, f func(k, v []byte) error) error {
 	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {
 		return fmt.Errorf("read store: %w", err)
 	}
-	for ok := it.First(); ok; ok = it.Next() {
+	ok := it.First()
+	if len(done) > 0 {
+		ok = it.SeekGE(append(append(append([]byte(nil), prefix...), done...), 0))
+	}
+	for ; ok; ok = it.Next() {
 		if err := f(it.Key(), it.Value()); err != nil {
 			return errors.Join(fmt.Errorf("key %x: %w", it.Key(), err), it.Close())
 		}

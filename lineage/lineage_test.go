@@ -247,7 +247,7 @@ func TestEventIsRedacted(t *testing.T) {
 			t.Errorf("%+v: got %v, want %v", at, err, ErrDenied)
 		}
 	}
-	if _, _, err := x.Accesses(t.Context(), alice, orders("a", 0), 100, "User:shop"); !errors.Is(err, ErrDenied) {
+	if _, err := x.Deeds(t.Context(), alice, DeedQuery{At: orders("a", 0), Last: 100, Principal: "User:shop"}); !errors.Is(err, ErrDenied) {
 		t.Errorf("another's accesses: got %v", err)
 	}
 }
@@ -440,9 +440,9 @@ func TestTopicAndGaps(t *testing.T) {
 	if gaps, _, err = x.Gaps(t.Context(), alice, orders("a", 20), 30); err != nil || len(gaps) != 0 {
 		t.Errorf("got %+v %v", gaps, err)
 	}
-	deeds, more, err := x.Accesses(t.Context(), alice, orders("c", 25), 40, "")
-	if err != nil || more || len(deeds) != 1 || deeds[0].Principal != "User:alice" {
-		t.Errorf("got %+v %v %v", deeds, more, err)
+	page, err := x.Deeds(t.Context(), alice, DeedQuery{At: orders("c", 25), Last: 40})
+	if err != nil || page.Next != "" || len(page.Deeds) != 1 || page.Deeds[0].Principal != "User:alice" {
+		t.Errorf("got %+v %v", page, err)
 	}
 }
 
@@ -507,9 +507,19 @@ func TestRunsAgainstList(t *testing.T) {
 				want++
 			}
 		}
-		deeds, _, err := x.Accesses(t.Context(), alice, orders("id-a", offset), offset, "")
-		if err != nil || len(deeds) != want {
-			t.Fatalf("offset %d: got %d, want %d (%v)", offset, len(deeds), want, err)
+		got := 0
+		for q := (DeedQuery{At: orders("id-a", offset), Last: offset, Limit: 7}); ; {
+			page, err := x.Deeds(t.Context(), alice, q)
+			if err != nil || len(page.Deeds) > 7 {
+				t.Fatalf("offset %d: got %+v %v", offset, page, err)
+			}
+			got += len(page.Deeds)
+			if q.Cursor = page.Next; q.Cursor == "" {
+				break
+			}
+		}
+		if got != want {
+			t.Fatalf("offset %d: got %d, want %d", offset, got, want)
 		}
 	}
 }

@@ -89,51 +89,73 @@ func (x *Index) floor(prefix []byte, n int64) (k, v []byte, err error) {
 	return k, v, nil
 }
 
-// runs are the productions or accesses of a partition that touch the offsets from
-// first to last, of one principal if one is given, in order of time, at most limit;
-// more says that there are others.
-func (x *Index) runs(k keyKind, t topicKey, partition int32, first, last int64, principal string, limit int) (deeds []Deed, more bool, err error) {
+// runQuery picks productions or accesses of a partition.
+type runQuery struct {
+	kind        keyKind
+	topic       topicKey
+	partition   int32
+	first, last int64  // touching these offsets
+	principal   string // one's only, if given
+	limit       int
+	after       []byte // where the page before ended
+}
+
+// runs are those that a query is for, in order of time, at most its limit; next is
+// where the others begin, nil if there are none.
+func (x *Index) runs(q runQuery) (deeds []Deed, next []byte, err error) {
 	x.mu.RLock()
-	l := x.ledgers[t.cluster]
+	l := x.ledgers[q.topic.cluster]
 	x.mu.RUnlock()
 	if l == nil {
-		return nil, false, nil
+		return nil, nil, nil
 	}
-	prefix := key(l.no, k, t.id[:], u32(partition))
+	prefix := key(l.no, q.kind, q.topic.id[:], u32(q.partition))
 	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {
-		return nil, false, fmt.Errorf("read store: %w", err)
+		return nil, nil, fmt.Errorf("read store: %w", err)
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	for ok := it.First(); ok; {
+	done := append(append([]byte(nil), prefix...), q.after...) // all up to it was given
+	for ok := it.SeekGE(done); ok; {
 		// The next level that has anything, from where it can touch first on.
 		lv := it.Key()[len(prefix)]
 		at := append(append([]byte(nil), prefix...), lv)
-		for ok = it.SeekGE(append(at, u64(max(0, first-int64(1)<<lv+1))...)); ok && it.Key()[len(prefix)] == lv; ok = it.Next() {
-			e, err := ledger.ReadEntry(it.Value())
-			if err != nil {
-				return nil, false, fmt.Errorf("read store: %w", err)
-			}
-			d, from, ok := deed(e, first, last)
-			if from > last {
-				break
-			}
-			if !ok || principal != "" && d.Principal != principal {
+		from := append(at, u64(max(0, q.first-int64(1)<<lv+1))...)
+		if bytes.Compare(from, done) < 0 {
+			from = done
+		}
+		for ok = it.SeekGE(from); ok && it.Key()[len(prefix)] == lv; ok = it.Next() {
+			if len(q.after) > 0 && bytes.Equal(it.Key(), done) {
 				continue
 			}
-			if len(deeds) == limit {
-				more = true
+			e, err := ledger.ReadEntry(it.Value())
+			if err != nil {
+				return nil, nil, fmt.Errorf("read store: %w", err)
+			}
+			d, from, ok := deed(e, q.first, q.last)
+			if from > q.last {
 				break
 			}
-			deeds = append(deeds, d)
+			if !ok || q.principal != "" && d.Principal != q.principal {
+				continue
+			}
+			if len(deeds) == q.limit {
+				inOrder(deeds)
+				return deeds, next, nil
+			}
+			deeds, next = append(deeds, d), bytes.Clone(it.Key()[len(prefix):])
 		}
 		if lv == 255 {
 			break
 		}
 		ok = it.SeekGE(append(at[:len(prefix)], lv+1))
 	}
+	inOrder(deeds)
+	return deeds, nil, nil
+}
+
+func inOrder(deeds []Deed) {
 	slices.SortStableFunc(deeds, func(a, b Deed) int { return cmp.Or(a.FirstAt.Compare(b.FirstAt), cmp.Compare(a.First, b.First)) })
-	return deeds, more, nil
 }
 
 // deed is what an entry says of the offsets from first to last, if anything, and

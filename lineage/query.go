@@ -231,15 +231,17 @@ func pathName(p ledger.Path) string {
 // deeds notes who produced the event at the i-th place and who read it there.
 func (w *walk) deeds(i int) error {
 	at, node, limit := w.queue[i], &w.answer.Nodes[i], w.x.cfg.Limits.Deeds
-	var morePs, moreAs bool
+	q := runQuery{kind: kindProduction, topic: at.topicKey, partition: at.partition, first: at.offset, last: at.offset, limit: limit}
+	var morePs, moreAs []byte
 	var err error
-	if node.Produced, morePs, err = w.x.runs(kindProduction, at.topicKey, at.partition, at.offset, at.offset, "", limit); err != nil {
+	if node.Produced, morePs, err = w.x.runs(q); err != nil {
 		return err
 	}
-	if node.Accesses, moreAs, err = w.x.runs(kindAccess, at.topicKey, at.partition, at.offset, at.offset, "", limit); err != nil {
+	q.kind = kindAccess
+	if node.Accesses, moreAs, err = w.x.runs(q); err != nil {
 		return err
 	}
-	node.More = morePs || moreAs
+	node.More = morePs != nil || moreAs != nil
 	switch tells := w.x.tells(at.cluster); {
 	case !tells:
 		node.Unknown = append(node.Unknown, "who produced and who read here: the cluster records neither")

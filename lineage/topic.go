@@ -152,16 +152,10 @@ func (g *graph) clients(l life) error {
 			g.answer.More = true
 			return errEnough
 		}
-		var sum clientSum
-		c := Client{Kind: produced}
-		if kind := ledger.AccessKind(k[len(prefix)]); kind != 0 {
-			c.Kind = kind.String()
-		}
-		if err := errors.Join(readStrings(k[len(prefix)+1:], &c.Group, &c.Principal, &c.ClientID), sum.decode(v)); err != nil {
+		c, err := clientOf(k[len(prefix):], v)
+		if err != nil {
 			return err
 		}
-		c.Software, c.Address, c.Offsets = sum.software, sum.address, sum.offsets
-		c.FirstAt, c.At = millis(sum.firstAt), millis(sum.lastAt)
 		if !g.everything(l.cluster) && !g.own(l.cluster, c.Principal) {
 			c = Client{Redacted: true, Kind: c.Kind, FirstAt: c.FirstAt, At: c.At}
 		}
@@ -172,25 +166,6 @@ func (g *graph) clients(l life) error {
 		return err
 	}
 	return nil
-}
-
-// Accesses lists who fetched or committed any of the offsets from at.Offset to last,
-// at most the limit for deeds; more says that there are others. A principal, if
-// given, picks its own. Errors are those of Event.
-func (x *Index) Accesses(ctx context.Context, caller Caller, at Address, last int64, principal string) (deeds []Deed, more bool, err error) {
-	v := x.viewer(ctx, caller)
-	l, err := v.find(at)
-	if err != nil {
-		return nil, false, fmt.Errorf("accesses: %w", err)
-	}
-	if principal != "" && !v.everything(l.cluster) && !v.own(l.cluster, principal) {
-		return nil, false, fmt.Errorf("accesses of %s: %w", principal, ErrDenied)
-	}
-	deeds, more, err = x.runs(kindAccess, l.topicKey, at.Partition, at.Offset, last, principal, x.cfg.Limits.Deeds)
-	if err != nil {
-		return nil, false, fmt.Errorf("accesses: %w", err)
-	}
-	return v.show(l.cluster, deeds), more, nil
 }
 
 // Gaps lists the source offsets from at.Offset to last, of a partition, that a flow

@@ -21,8 +21,11 @@ func newLineage() *cobra.Command {
 		Short: "Where events came from, where their copies lie, who read them",
 		Example: `  replicator lineage event us/orders/3/1041
   replicator lineage topic eu/orders
-  replicator lineage gaps us/orders/3`,
-	}, lineageEvent(), lineageTopic(), lineageGaps())
+  replicator lineage gaps us/orders/3
+  replicator lineage access us/orders/3 --from 1000 --to 2000
+  replicator lineage access us --principal User:billing
+  replicator lineage check us`,
+	}, lineageEvent(), lineageTopic(), lineageGaps(), lineageAccess(), lineageCheck())
 }
 
 // addressPath turns what people type (cluster/topic/partition/offset) into a

@@ -105,7 +105,7 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 		Handler: api.New(api.Config{
 			Users: n.users, State: freshness{n.fleet, started}, Audit: n.audits,
 			Objects: &objects{n.fleet, &claims{fleet: f.Fleet, directory: n.directory, maps: n.maps, log: log}}, Flows: status, Fleet: &nodes{n.fleet, log}, Groups: groups, Ledgers: n.ledgers,
-			Lineage: &eventLineage{n.index, n.ledgers}, Runbooks: runbooks, Verifications: verifications, Membership: &membership{n.fleet}, Metrics: n.work.metrics.handler, Ready: n.ready,
+			Lineage: &eventLineage{index: n.index, ledgers: n.ledgers, directory: n.directory}, Runbooks: runbooks, Verifications: verifications, Membership: &membership{n.fleet}, Metrics: n.work.metrics.handler, Ready: n.ready,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/waybillhq/waybill/acl"
@@ -18,8 +19,10 @@ const freshLimit = 2 * time.Second
 
 // eventLineage answers api.Lineage from the node's index.
 type eventLineage struct {
-	index   *lineage.Index
-	ledgers *ledgers
+	index     *lineage.Index
+	ledgers   *ledgers
+	directory *directory
+	checking  sync.Mutex // held by the one check of a ledger
 }
 
 var _ api.Lineage = (*eventLineage)(nil)
@@ -42,6 +45,22 @@ func (l *eventLineage) Gaps(ctx context.Context, caller api.Caller, at lineage.A
 	return gaps, more, lineageError(err)
 }
 
+func (l *eventLineage) Deeds(ctx context.Context, caller api.Caller, q lineage.DeedQuery) (*lineage.DeedPage, error) {
+	if q.Cursor == "" {
+		l.fresh(ctx)
+	}
+	page, err := l.index.Deeds(ctx, asking(caller), q)
+	return page, lineageError(err)
+}
+
+func (l *eventLineage) Principal(ctx context.Context, caller api.Caller, cluster, principal string, limit int, cursor string) (*lineage.PrincipalPage, error) {
+	if cursor == "" {
+		l.fresh(ctx)
+	}
+	page, err := l.index.Principal(ctx, asking(caller), cluster, principal, limit, cursor)
+	return page, lineageError(err)
+}
+
 // fresh waits for the ledgers' ends. That it may not get there is no error: the
 // answer says what is unknown.
 func (l *eventLineage) fresh(ctx context.Context) {
@@ -59,7 +78,7 @@ func lineageError(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, lineage.ErrDenied):
-		return api.Errorf(http.StatusForbidden, "%v", err).WithHint("Describe on the topic is needed, for the principal that you are mapped to in its cluster")
+		return api.Errorf(http.StatusForbidden, "%v", err).WithHint("Describe on the topic is needed, and on the cluster for what others did, for the principal that you are mapped to in that cluster")
 	case errors.Is(err, lineage.ErrNotFound):
 		return api.Errorf(http.StatusNotFound, "%v", err)
 	case errors.Is(err, lineage.ErrInvalid):

@@ -63,6 +63,9 @@ type Chain struct {
 // NewChain starts a chain.
 func NewChain(w WriterID) *Chain { return &Chain{next: Link{Writer: w}} }
 
+// ChainAt goes on with a chain from a place in it, such as one that a page had.
+func ChainAt(l Link) *Chain { return &Chain{next: l} }
+
 // Encode returns the next page of the chain.
 func (c *Chain) Encode(entries []Entry) []byte {
 	page, _ := c.EncodeUpTo(entries, math.MaxInt)

@@ -7,6 +7,7 @@ import "fmt"
 type ChainError struct {
 	Writer    WriterID
 	Want, Got uint64 // sequence numbers
+	Repeated  bool   // it is the very page that stands before it
 	Reason    string
 }
 
@@ -30,7 +31,7 @@ type Tail struct {
 // break is found once, except when p is an old page: those move nothing.
 func (t Tail) Verify(p *Page) (Tail, error) {
 	after := Tail{Next: p.Sequence + 1, Hash: p.Hash}
-	broken := func(reason string) error { return &ChainError{p.Writer, t.Next, p.Sequence, reason} }
+	broken := func(reason string) error { return &ChainError{p.Writer, t.Next, p.Sequence, after == t, reason} }
 	switch {
 	case p.Sequence < t.Next && after == t:
 		return t, broken("the page is there twice")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/lineage"
 )
 
 // Bytes in the ledger that are no page, and a page with a flipped bit, are named
@@ -72,6 +74,15 @@ func TestDamagedLedger(t *testing.T) {
 			[]string{fmt.Sprintf("ledger partition %d, offset %d", page.Partition, damage)}, []string{"write to the ledger", fmt.Sprintf("ledger waive eu/%d/%d", page.Partition, damage)})
 	}
 	n.awaitStatus(recovery, "damage of the ledger", named)
+	var check lineage.CheckReport
+	must(t, n.get("/api/v1/lineage/check/eu", &check))
+	var found []string
+	for _, f := range check.Findings {
+		found = append(found, fmt.Sprintf("%s %d/%d", f.Kind, f.Partition, f.Offset))
+	}
+	if want := []string{fmt.Sprintf("foreign %d/%d", page.Partition, garbage), fmt.Sprintf("altered %d/%d", page.Partition, damage)}; !slices.Equal(found, want) || check.Incomplete != "" {
+		t.Errorf("check: found %q %s, want %q", found, check.Incomplete, want)
+	}
 
 	// Copies that run know where they are, and go on.
 	w.us.produce("orders", 2, 50)

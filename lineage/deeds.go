@@ -1,0 +1,176 @@
+package lineage
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// DeedQuery picks productions or accesses of the offsets from At.Offset to Last of
+// one partition.
+type DeedQuery struct {
+	At        Address
+	Last      int64  // inclusive; below 0 is the end
+	Produced  bool   // productions; accesses if not
+	Principal string // one's only; needs Describe on the cluster unless it is the caller's own
+	Limit     int    // 0 and above the limit for deeds: that limit
+	Cursor    string // DeedPage.Next of the page before
+}
+
+// DeedPage is some productions or accesses, in the order of time within the page.
+type DeedPage struct {
+	Deeds []Deed `json:"deeds"`
+	Next  string `json:"next,omitempty" doc:"Cursor of the next page; absent: there are no more"`
+	// Unknown lists what cannot be said, and why.
+	Unknown []string `json:"unknown,omitempty"`
+}
+
+// Deeds lists who produced, or who fetched or committed. Errors are those of Event.
+func (x *Index) Deeds(ctx context.Context, caller Caller, q DeedQuery) (*DeedPage, error) {
+	v := x.viewer(ctx, caller)
+	l, err := v.find(q.At)
+	if err != nil {
+		return nil, fmt.Errorf("accesses: %w", err)
+	}
+	if q.Principal != "" && !v.everything(l.cluster) && !v.own(l.cluster, q.Principal) {
+		return nil, fmt.Errorf("accesses of %s: %w", q.Principal, ErrDenied)
+	}
+	after, err := readCursor(q.Cursor)
+	if err != nil {
+		return nil, fmt.Errorf("accesses: %w", err)
+	}
+	run := runQuery{
+		kind: kindAccess, topic: l.topicKey, partition: q.At.Partition, first: q.At.Offset, last: q.Last,
+		principal: q.Principal, limit: bounded(q.Limit, x.cfg.Limits.Deeds), after: after,
+	}
+	if q.Produced {
+		run.kind = kindProduction
+	}
+	if run.last < 0 {
+		run.last = math.MaxInt64 - 1
+	}
+	deeds, next, err := x.runs(run)
+	if err != nil {
+		return nil, fmt.Errorf("accesses: %w", err)
+	}
+	page := &DeedPage{Deeds: append([]Deed{}, v.show(l.cluster, deeds)...), Next: cursor(next)}
+	if !x.tells(l.cluster) {
+		page.Unknown = append(page.Unknown, "who produces and who reads: the cluster records neither")
+	}
+	return page, nil
+}
+
+// PrincipalPage is what one principal did to topics of one cluster.
+type PrincipalPage struct {
+	Topics  []PrincipalTopic `json:"topics"`
+	Next    string           `json:"next,omitempty" doc:"Cursor of the next page, which may be empty; absent: there are no more"`
+	Unknown []string         `json:"unknown,omitempty"`
+}
+
+// PrincipalTopic is what a principal did to one topic altogether, by one client. Of
+// a topic that the caller may not see there is nothing but that.
+type PrincipalTopic struct {
+	Redacted    bool   `json:"redacted,omitempty"`
+	Topic       string `json:"topic,omitempty"`
+	TopicID     string `json:"topicId,omitempty"`
+	EarlierLife bool   `json:"earlierLife,omitempty"`
+	Client      Client `json:"client"`
+}
+
+// maxClientScan bounds how many clients of topics a question about a principal
+// looks at for one page.
+const maxClientScan = 100_000
+
+// Principal lists what a principal did in a cluster, by topic, at most limit of them
+// a page: 0 is the limit for deeds. It needs Describe on the cluster unless the
+// principal is the caller's own. Errors are those of Event.
+func (x *Index) Principal(ctx context.Context, caller Caller, cluster, principal string, limit int, cursorText string) (*PrincipalPage, error) {
+	if cluster == "" || principal == "" {
+		return nil, fmt.Errorf("%w: a cluster and a principal are needed", ErrInvalid)
+	}
+	v := x.viewer(ctx, caller)
+	x.mu.RLock()
+	id := x.clusterID(cluster)
+	l := x.ledgers[id]
+	x.mu.RUnlock()
+	if !v.own(id, principal) && !v.everything(id) {
+		return nil, fmt.Errorf("accesses of %s in cluster %s: %w", principal, cluster, ErrDenied)
+	}
+	after, err := readCursor(cursorText)
+	if err != nil {
+		return nil, fmt.Errorf("accesses: %w", err)
+	}
+	page := &PrincipalPage{Topics: []PrincipalTopic{}}
+	if l == nil || !x.tells(id) {
+		page.Unknown = append(page.Unknown, "who produces and who reads: the cluster records neither")
+		return page, nil
+	}
+	limit = bounded(limit, x.cfg.Limits.Deeds)
+	prefix, looked, last := key(l.no, kindClient), 0, []byte(nil)
+	err = x.scanFrom(prefix, after, func(k, val []byte) error {
+		if looked == maxClientScan || len(page.Topics) == limit {
+			page.Next = cursor(last)
+			return errEnough
+		}
+		looked++
+		rest := k[len(prefix):]
+		last = append(last[:0], rest...)
+		if len(rest) < 17 {
+			return errStored
+		}
+		c, err := clientOf(rest[16:], val)
+		if err != nil || c.Principal != principal {
+			return err
+		}
+		x.mu.RLock()
+		t := x.life(topicKey{id, ledger.TopicID(rest[:16])})
+		x.mu.RUnlock()
+		if !v.topic(t) {
+			page.Topics = append(page.Topics, PrincipalTopic{Redacted: true, Client: Client{Redacted: true, Kind: c.Kind, FirstAt: c.FirstAt, At: c.At}})
+			return nil
+		}
+		page.Topics = append(page.Topics, PrincipalTopic{Topic: t.name, TopicID: t.id.String(), EarlierLife: t.earlier, Client: c})
+		return v.ctx.Err()
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, fmt.Errorf("accesses of a principal: %w", err)
+	}
+	return page, nil
+}
+
+// clientOf reads a stored sum, of which k is the key from the kind on.
+func clientOf(k, v []byte) (Client, error) {
+	var sum clientSum
+	c := Client{Kind: produced}
+	if kind := ledger.AccessKind(k[0]); kind != 0 {
+		c.Kind = kind.String()
+	}
+	if err := errors.Join(readStrings(k[1:], &c.Group, &c.Principal, &c.ClientID), sum.decode(v)); err != nil {
+		return Client{}, err
+	}
+	c.Software, c.Address, c.Offsets = sum.software, sum.address, sum.offsets
+	c.FirstAt, c.At = millis(sum.firstAt), millis(sum.lastAt)
+	return c, nil
+}
+
+func bounded(asked, most int) int {
+	if asked <= 0 || asked > most {
+		return most
+	}
+	return asked
+}
+
+// A cursor is where a page ended, as callers carry it about.
+func cursor(key []byte) string { return base64.RawURLEncoding.EncodeToString(key) }
+
+func readCursor(s string) ([]byte, error) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil || len(b) > 1<<16 {
+		return nil, fmt.Errorf("%w: %q is no cursor of this list", ErrInvalid, s)
+	}
+	return b, nil
+}
