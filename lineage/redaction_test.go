@@ -1,0 +1,110 @@
+package lineage
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// world writes a random graph of copies, productions and accesses. What of it is in
+// hidden topics is drawn from secret: their names, principals and offsets.
+func world(x *Index, shape, secret *rand.Rand, hidden map[byte]bool) {
+	f := &feeder{x, map[string]int64{}}
+	const clusters = "abcdef"
+	draw := func(c byte) *rand.Rand {
+		if hidden[c] {
+			return secret
+		}
+		return shape
+	}
+	for i := range clusters {
+		c := clusters[i]
+		who := fmt.Sprintf("User:%c%d", c, draw(c).IntN(1000))
+		f.page(c, production(c, who, 0, 99), access(c, who, fmt.Sprintf("g%d", draw(c).IntN(1000)), 0, 49, t0))
+	}
+	for to := 1; to < len(clusters); to++ {
+		from := shape.IntN(to)
+		s, d := clusters[from], clusters[to]
+		b := begin(s, d, 1)
+		h := hop(s, d, 1, 0, 100, 0, ledger.Gap{Source: 100, Count: 1 + shape.Int64N(5), Reason: ledger.Aborted})
+		if hidden[s] || hidden[d] {
+			b.Flow, b.Fleet, b.Node = fmt.Sprintf("f%d", secret.IntN(1000)), fmt.Sprintf("x%d", secret.IntN(1000)), fmt.Sprintf("n%d", secret.IntN(1000))
+			h.Bytes = secret.Int64N(1 << 20)
+			h.At = t0.AddDate(0, 0, secret.IntN(1000))
+		}
+		f.page(d, b, h)
+	}
+}
+
+// TestRedactionTellsNothing: two worlds that differ only in what the caller may not
+// see give the same answers, byte for byte, and the same errors. So nothing of the
+// difference leaks by a count, an error, an order or a name.
+func TestRedactionTellsNothing(t *testing.T) {
+	for seed := range uint64(60) {
+		pick := rand.New(rand.NewPCG(seed, 1))
+		hidden, auth := map[byte]bool{}, rights{}
+		for _, c := range []byte("bcdef") {
+			if hidden[c] = pick.IntN(2) == 0; !hidden[c] {
+				auth["id-"+string(c)+"/orders"] = true
+			}
+		}
+		auth["id-a/orders"] = true
+		var answers [2]string
+		for i := range answers {
+			x, _ := open(t, Config{Dir: fmt.Sprintf("w%d", i), InMemory: true, Authorizer: auth})
+			world(x, rand.New(rand.NewPCG(seed, 2)), rand.New(rand.NewPCG(seed, uint64(10+i))), hidden)
+			answers[i] = everyAnswer(t, x)
+		}
+		if answers[0] != answers[1] {
+			a, b := strings.Split(answers[0], "\n"), strings.Split(answers[1], "\n")
+			for i := range a {
+				if i >= len(b) || a[i] != b[i] {
+					t.Fatalf("seed %d, hidden %v: the answers tell the worlds apart:\n%s\n%s", seed, hidden, a[i], b[min(i, len(b)-1)])
+				}
+			}
+		}
+	}
+}
+
+// everyAnswer is what a caller gets who asks everything there is to ask.
+func everyAnswer(t *testing.T, x *Index) string {
+	t.Helper()
+	var all strings.Builder
+	note := func(what string, v any, err error) {
+		b, jerr := json.Marshal(v)
+		if jerr != nil {
+			t.Fatal(jerr)
+		}
+		if err != nil {
+			b = nil
+			if !errors.Is(err, ErrDenied) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		fmt.Fprintf(&all, "%s: %s %v\n", what, b, err)
+	}
+	for _, c := range []string{"a", "b", "c", "d", "e", "f", "z"} {
+		for _, o := range []int64{0, 60, 99, 100, 5000} {
+			at := orders("id-"+c, o)
+			a, err := x.Event(t.Context(), alice, at)
+			note(fmt.Sprintf("event %s %d", c, o), a, err)
+		}
+		at := orders("id-"+c, 0)
+		g, err := x.Topic(t.Context(), alice, at)
+		note("topic "+c, g, err)
+		gaps, more, err := x.Gaps(t.Context(), alice, at, 1<<40)
+		note(fmt.Sprintf("gaps %s %v", c, more), gaps, err)
+		for _, produced := range []bool{false, true} {
+			page, err := x.Deeds(t.Context(), alice, DeedQuery{At: at, Last: -1, Produced: produced, Limit: 1})
+			note("deeds "+c, page, err)
+		}
+		page, err := x.Principal(t.Context(), alice, "id-"+c, "User:x", 0, "")
+		note("principal "+c, page, err)
+	}
+	return all.String()
+}
