@@ -187,25 +187,6 @@ func TestGroupsAgainstBroker(t *testing.T) {
 	}
 }
 
-// TestShareClusterOfABrokerWithoutShareGroups: there are none, and no error.
-func TestShareClusterOfABrokerWithoutShareGroups(t *testing.T) {
-	s := startSide(t)
-	s.topic(t, "orders")
-	if err := KafkaCluster(s.cl).Commit(t.Context(), "app", map[flow.TopicPartition]Commit{{Topic: "orders"}: {1, ""}}); err != nil {
-		t.Fatal(err)
-	}
-	c := ShareCluster(s.cl)
-	if groups, err := c.Groups(t.Context()); err != nil || len(groups) != 0 {
-		t.Errorf("groups: got %v %v", groups, err)
-	}
-	if commits, err := c.Commits(t.Context(), nil); err != nil || len(commits) != 0 {
-		t.Errorf("starts: got %v %v", commits, err)
-	}
-	if err := c.Commit(t.Context(), "app", map[flow.TopicPartition]Commit{{Topic: "orders"}: {1, ""}}); err == nil {
-		t.Error("a start was set where there are no share groups")
-	}
-}
-
 func TestKafkaClusterOfAbsentThings(t *testing.T) {
 	s := startSide(t)
 	c := KafkaCluster(s.cl)

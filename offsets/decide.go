@@ -51,8 +51,6 @@ type Row struct {
 	// Moved says that the group has left the source: its position at the
 	// destination is its own.
 	Moved bool `json:"moved,omitempty"`
-	// Share says that it is a share group, which is not followed.
-	Share bool `json:"share,omitempty"`
 	// Written says that the answer was committed; of a move, that it was read back too.
 	Written bool `json:"written"`
 

@@ -35,9 +35,6 @@ type SyncConfig struct {
 	Interval time.Duration
 	Maps     *Maps
 	Moved    Moved
-	// Share says that the groups are share groups, and the clusters [ShareCluster]s:
-	// what they acknowledged out of order is delivered again, uncounted.
-	Share bool
 	// Peers are other clusters by cluster.id, nil where one is not known: several
 	// flows may lead into one topic, and a group may read all their sources. It may be
 	// nil itself.
@@ -350,10 +347,6 @@ func (s *Syncer) row(ctx context.Context, v view, p *peers, group string, tp flo
 		row.Result.Exact = false
 		row.Result.Skipped += n
 		row.Result.Note = fmt.Sprintf("up to %d records from offset %d on were not copied from there, and nothing copies them back", n, at.Offset)
-	}
-	if s.cfg.Share && row.Result.Offset >= 0 {
-		row.Share, row.Result.Exact = true, false
-		row.Result.Note = "a share group: what it has acknowledged behind that, out of order, is delivered again"
 	}
 	if start := known(v.starts, tp); at.Offset < start && row.Result.Note == "" {
 		row.Result.Note = fmt.Sprintf("the source's log begins at %d by now", start)

@@ -134,7 +134,7 @@ func result(wrong []string, well string, facts []runbook.Fact) runbook.Result {
 }
 
 func (a *actions) VerifyGroups(ctx context.Context, name string) (runbook.Result, error) {
-	rows, err := a.groups.consumerRows(ctx, name)
+	rows, err := a.groups.Rows(ctx, name)
 	if err != nil {
 		return runbook.Result{}, err
 	}

@@ -139,25 +139,7 @@ func (g *groups) clientOf(cluster string) *kgo.Client {
 	return cl
 }
 
-// Rows looks at all groups, share groups too.
 func (g *groups) Rows(ctx context.Context, name string) ([]offsets.Row, error) {
-	rows, err := g.consumerRows(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	f, err := declaredFlow(g.fleet.State(), name)
-	if err != nil {
-		return nil, err
-	}
-	share, err := g.shareRows(ctx, f)
-	if err != nil {
-		return nil, unreachable(err)
-	}
-	return append(rows, share...), nil
-}
-
-// consumerRows looks at the groups that a flow has followed.
-func (g *groups) consumerRows(ctx context.Context, name string) ([]offsets.Row, error) {
 	f, err := declaredFlow(g.fleet.State(), name)
 	if err != nil {
 		return nil, err
@@ -207,34 +189,12 @@ func (g *groups) Move(ctx context.Context, name string, req api.GroupMove, by ap
 				WithHint("leave it out; 'replicator groups list --flow %s' says where each group is", name)
 		}
 	}
-	share, source, err := g.sharing(f, req.Return)
-	if err != nil {
-		return nil, unreachable(err)
-	}
-	sharing, err := shareGroups(ctx, source, names)
-	if err != nil {
-		return nil, unreachable(err)
-	}
-	consuming := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(sharing, name) })
-	if len(consuming) > 0 && len(sharing) > 0 && !req.DryRun { // all or none
-		return nil, api.Errorf(http.StatusConflict, "%s is a share group, %s is not: they change sides in requests of their own", sharing[0], consuming[0])
-	}
 	terms := offsets.Terms{Overwrite: req.Return, Inexact: req.Inexact, Unmarked: true, DropMetadata: req.DropMetadata}
-	shareWith := shareTerms
-	shareWith.Inexact = req.Inexact
-	rows, err := changeSides(ctx, s, consuming, terms, req.DryRun)
-	if err != nil {
-		return nil, err
+	rows, err := changeSides(ctx, s, names, terms, req.DryRun)
+	if err != nil || req.DryRun {
+		return rows, err
 	}
-	shareRows, err := changeSides(ctx, share, sharing, shareWith, req.DryRun)
-	if err != nil {
-		return nil, err
-	}
-	rows = append(rows, shareRows...)
-	if req.DryRun {
-		return rows, nil
-	}
-	return rows, g.remember(ctx, f, s, consuming, sharing, req.Return, by)
+	return rows, g.remember(ctx, f, s, names, req.Return, by)
 }
 
 // changeSides has a syncer move groups, or say what it would do.
@@ -280,13 +240,13 @@ func (g *groups) candidates(ctx context.Context, f *flow.ReplicationFlow, there 
 }
 
 // remember has the fleet know on which side groups are now.
-func (g *groups) remember(ctx context.Context, f *flow.ReplicationFlow, s *offsets.Syncer, consuming, sharing []string, back bool, by api.Person) error {
+func (g *groups) remember(ctx context.Context, f *flow.ReplicationFlow, s *offsets.Syncer, names []string, back bool, by api.Person) error {
 	detail := "moved by " + by.Name
 	if by.Reason != "" {
 		detail += ": " + by.Reason
 	}
-	for _, group := range slices.Concat(consuming, sharing) {
-		if back && !slices.Contains(sharing, group) {
+	for _, group := range names {
+		if back {
 			// What the group has committed at the destination is the flow's from now
 			// on: else it would be found to have moved again.
 			if err := s.Adopt(ctx, group, f.Metadata.Name); err != nil {

@@ -10,11 +10,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/offsets"
 	"github.com/waybillhq/waybill/test/interop/apachekafka"
 )
@@ -23,7 +20,7 @@ import (
 // is synced to another, goes on there with the new protocol at the first record that it
 // has not read, is never touched while it has members there, and comes home.
 func TestOffsetsOfConsumerGroups(t *testing.T) {
-	w := newOffsetsPair(t, nil)
+	w := newOffsetsPair(t)
 	ctx := t.Context()
 	if got := w.consume(w.us, "app", 5); !slices.Equal(got, recordsOf(0, 5)) {
 		t.Fatalf("at the source: got %v", got)
@@ -67,39 +64,6 @@ func TestOffsetsOfConsumerGroups(t *testing.T) {
 	}
 }
 
-// TestOffsetsOfShareGroups: a share group's start is carried over and back.
-func TestOffsetsOfShareGroups(t *testing.T) {
-	w := newOffsetsPair(t, map[string]string{"share.coordinator.state.topic.replication.factor": "1", "share.coordinator.state.topic.min.isr": "1", "group.share.enable": "true"})
-	for _, e := range []*endpoint{w.us, w.eu} {
-		enableShare(t, e)
-	}
-	f := w.fleet()
-	w.startShare(w.us, "queue", "orders", 5)
-	f.wait("the share group to be shown", func() error {
-		if row := w.row(f, "queue"); !row.Share || row.SourceOffset != 5 || row.Result.Offset != 3+5 || row.Result.Exact {
-			return fmt.Errorf("got %+v", row)
-		}
-		return nil
-	})
-	if out, err := w.replicator(f, "groups", "move", "--flow", "us-eu", "queue"); err == nil {
-		t.Errorf("a share group moved without a word: %s", out)
-	}
-	out, err := w.replicator(f, "groups", "move", "--flow", "us-eu", "queue", "--inexact")
-	if err != nil {
-		t.Fatalf("move: %v\n%s", err, out)
-	}
-	if at := w.shareStart(w.eu, "queue", "wb.orders"); at != 3+5 {
-		t.Errorf("at the destination it starts at %d, want %d", at, 3+5)
-	}
-	w.startShare(w.eu, "queue", "wb.orders", 3+12)
-	if out, err := w.replicator(f, "groups", "return", "--flow", "us-eu", "queue", "--inexact"); err != nil {
-		t.Fatalf("return: %v\n%s", err, out)
-	}
-	if at := w.shareStart(w.us, "queue", "orders"); at != 12 {
-		t.Errorf("home it starts at %d, want 12", at)
-	}
-}
-
 func recordsOf(from, to int) (all []string) {
 	for i := from; i < to; i++ {
 		all = append(all, fmt.Sprint("record-", i))
@@ -116,9 +80,9 @@ type offsetsPair struct {
 	program string
 }
 
-func newOffsetsPair(t *testing.T, properties map[string]string) *offsetsPair {
-	us := newEndpoint(t, apachekafka.Start(t, apachekafka.Config{Version: offsetsKafka, Properties: properties}).Cluster(""))
-	eu := newEndpoint(t, apachekafka.Start(t, apachekafka.Config{Version: offsetsKafka, Properties: properties}).Cluster(""))
+func newOffsetsPair(t *testing.T) *offsetsPair {
+	us := newEndpoint(t, apachekafka.Start(t, apachekafka.Config{Version: offsetsKafka}).Cluster(""))
+	eu := newEndpoint(t, apachekafka.Start(t, apachekafka.Config{Version: offsetsKafka}).Cluster(""))
 	w := &offsetsPair{t: t, us: us, eu: eu}
 	us.topic("orders", nil)
 	eu.topic("wb.orders", nil)
@@ -241,41 +205,4 @@ func (w *offsetsPair) consume(e *endpoint, group string, n int) []string {
 		w.t.Errorf("group %s is none of the new protocol: %v %v", group, err, described[group].Err)
 	}
 	return got
-}
-
-// enableShare turns share groups on, which Apache Kafka 4.1 has as a preview.
-func enableShare(t *testing.T, e *endpoint) {
-	t.Helper()
-	req := kmsg.NewPtrUpdateFeaturesRequest()
-	u := kmsg.NewUpdateFeaturesRequestFeatureUpdate()
-	u.Feature, u.MaxVersionLevel, u.UpgradeType = "share.version", 1, 1
-	req.FeatureUpdates = append(req.FeatureUpdates, u)
-	resp, err := req.RequestWith(t.Context(), e.cl)
-	if err == nil {
-		err = kerr.ErrorForCode(resp.ErrorCode)
-	}
-	must(t, "enable share groups", err)
-}
-
-// startShare says where a share group starts that has no members.
-func (w *offsetsPair) startShare(e *endpoint, group, topic string, at int64) {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), recovery)
-	defer cancel()
-	c := offsets.ShareCluster(e.cl)
-	var last error
-	err := poll(ctx, func() (bool, error) { // the feature may not be on yet
-		last = c.Commit(ctx, group, map[flow.TopicPartition]offsets.Commit{{Topic: topic}: {Offset: at}})
-		return last == nil, nil
-	})
-	must(w.t, fmt.Sprintf("start a share group (%v)", last), err)
-}
-
-// shareStart is where a share group starts.
-func (w *offsetsPair) shareStart(e *endpoint, group, topic string) int64 {
-	w.t.Helper()
-	described, err := e.adm.DescribeShareGroupOffsets(w.t.Context(), group)
-	must(w.t, "describe", errors.Join(err, described[group].Err))
-	o, _ := described[group].Offsets.Lookup(topic, 0)
-	return o.StartOffset
 }
