@@ -35,7 +35,8 @@ const (
 //	writer  waits for durability, writes, in order
 //
 // The worker does not begin a request before all earlier ones are answered,
-// unless both are pipelined (Produce). The reader sees a client that goes away
+// unless both are pipelined (Produce): such a one waits for the disk beside those
+// before it, on a goroutine that the writer waits for. The reader sees a client that goes away
 // and ends the context of whatever the worker is waiting for.
 type conn struct {
 	b      *Broker
@@ -54,6 +55,7 @@ type conn struct {
 	// busy counts requests that are not answered, so that an idle connection can
 	// be told from one that waits.
 	busy     atomic.Int64
+	awaited  atomic.Int64  // of those, the ones that were begun
 	answered chan struct{} // has one when busy may have become 0
 	short    atomic.Bool   // the connection is cut for a budget
 	gone     func()        // ends what waits for the client or on its behalf
@@ -81,6 +83,7 @@ type answer struct {
 	pending     pending
 	request     *request
 	read        time.Time
+	early       <-chan struct{} // closed when a pending that was called ahead has returned; nil if it was not
 }
 
 // serve runs the connection until the client leaves, misbehaves, or ctx ends.

@@ -36,9 +36,31 @@ func (c *conn) work(ctx context.Context, frames <-chan frame, answers chan<- ans
 			continue
 		}
 		unanswered.Add(1)
-		answers <- answer{h.correlation, p, r, f.read}
+		var early <-chan struct{}
+		if c.awaited.Add(1) > 1 && row.pipelined {
+			p, early = c.ahead(ctx, p)
+		}
+		answers <- answer{h.correlation, p, r, f.read, early}
 	}
 	return failed
+}
+
+// ahead has a request that is behind others wait for the disk beside them: else their
+// syncs would follow one another, and who reads the one's partition wait for the other's.
+// done is closed when nothing of it runs any more.
+func (c *conn) ahead(ctx context.Context, p pending) (waits pending, done <-chan struct{}) {
+	ended := make(chan struct{})
+	var resp kmsg.Response
+	var err error
+	go func() {
+		defer close(ended)
+		defer c.recoverPanic(&err)
+		resp, err = p(ctx)
+	}()
+	return func(context.Context) (kmsg.Response, error) {
+		<-ended
+		return resp, err
+	}, ended
 }
 
 // handle answers one frame. An error is the end of the connection.

@@ -22,6 +22,10 @@ func (c *conn) write(ctx context.Context, answers <-chan answer, unanswered *syn
 				c.gone()
 			}
 		}
+		if a.early != nil {
+			<-a.early
+		}
+		c.awaited.Add(-1)
 		r.claim.release()
 		c.done()
 		unanswered.Done()

@@ -52,8 +52,8 @@ type handler func(b *Broker, ctx context.Context, r *request) pending
 
 // pending waits, if there is something to wait for, and returns the response;
 // nil means that none is sent, an error that the connection is closed after it.
-// Pendings
-// of a connection are called one after the other in the order of the requests.
+// Pendings of a connection are called in the order of the requests, one after the
+// other, but for those of pipelined rows, which may run beside earlier ones.
 type pending func(ctx context.Context) (kmsg.Response, error)
 
 // answers makes a handler of a typed method that does its own waiting.
