@@ -22,13 +22,17 @@ func TestPipelinedRequestsWaitForTheDiskSideBySide(t *testing.T) {
 		row.handle = begins(func(_ *Broker, _ context.Context, _ *request, q *kmsg.ProduceRequest) pending {
 			n++
 			first := n == 1
-			return func(context.Context) (kmsg.Response, error) {
+			return func(ctx context.Context) (kmsg.Response, error) {
 				if !first {
 					synced <- struct{}{}
 					return q.ResponseKind(), nil
 				}
 				for range cap(synced) {
-					<-synced
+					select {
+					case <-synced:
+					case <-ctx.Done():
+						return nil, ctx.Err()
+					}
 				}
 				return q.ResponseKind(), nil
 			}

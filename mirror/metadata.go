@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -152,7 +153,7 @@ func readView(ctx context.Context, client *kgo.Client, topics []string) (*view, 
 // same says that two views say the same.
 func (v *view) same(w *view) bool {
 	return v.cluster == w.cluster && maps.Equal(v.brokers, w.brokers) && maps.EqualFunc(v.topics, w.topics, func(a, b topicView) bool {
-		return a.id == b.id && a.err == b.err && slices.Equal(a.partitions, b.partitions)
+		return a.id == b.id && errors.Is(a.err, b.err) && slices.Equal(a.partitions, b.partitions)
 	})
 }
 
