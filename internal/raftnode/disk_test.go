@@ -272,6 +272,34 @@ func TestSecondProcessIsRefused(t *testing.T) {
 	}
 }
 
+func TestRestoreUnderARunningNodeIsRefused(t *testing.T) {
+	g, dir := newGroup(t, nil), filepath.Join(t.TempDir(), "raft")
+	n, err := solo(g, dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.apply(n, "one")
+	c := Config{ID: "a", Dir: dir, Listen: "a:1"}
+	if _, _, err := Restore(c, 1<<32, []byte("other"), true); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "is running") {
+		t.Errorf("got %v, want ErrRefused", err)
+	}
+	g.apply(n, "two")
+	if err := n.end(); err != nil {
+		t.Fatal(err)
+	}
+	group, aside, err := Restore(c, 1<<32, []byte("other"), true)
+	if err != nil || group == n.Group() || aside == "" {
+		t.Fatalf("group %q, aside %q: %v", group, aside, err)
+	}
+	if n, err = solo(g, dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	a, err := n.Apply(t.Context(), []byte("three"))
+	if err != nil || a.Index <= 1<<32 || n.replica.State() != "other,three" {
+		t.Errorf("the restored node is at %d with state %q (%v)", a.Index, n.replica.State(), err)
+	}
+}
+
 func FuzzReadBolt(f *testing.F) {
 	path := filepath.Join(f.TempDir(), logFile)
 	s, err := openStores(filepath.Dir(path), slog.New(slog.DiscardHandler))

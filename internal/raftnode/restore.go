@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // Restore makes the directory of the first and only member of a new group, whose
@@ -62,7 +63,7 @@ func unused(dir string) error {
 		return nil
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockTimeout})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return fmt.Errorf("%w: a node is running in %s: stop it first", ErrRefused, dir)
 	}
 	if err != nil {
