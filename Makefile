@@ -10,8 +10,9 @@ timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
 
+# The binary speaks HTTP/1.1 only, and is shipped without the rest of net/http.
 build: ## the static binary bin/replicator
-	@$(timed) CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o bin/replicator ./cmd/replicator
+	@$(timed) CGO_ENABLED=0 $(GO) build -tags nethttpomithttp2 -trimpath -ldflags='-s -w' -o bin/replicator ./cmd/replicator
 
 size: ## the stripped binary for linux/amd64 built anew: fails above 35,000,000 bytes or 109 linked modules
 	@$(timed) test/size.sh

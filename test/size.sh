@@ -11,7 +11,7 @@ max_modules=${MAX_MODULES:-109}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-if ! CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build -trimpath -ldflags='-s -w -dumpdep' -o "$work/replicator" ./cmd/replicator 2>"$work/graph"; then
+if ! CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build -tags nethttpomithttp2 -trimpath -ldflags='-s -w -dumpdep' -o "$work/replicator" ./cmd/replicator 2>"$work/graph"; then
 	grep -v -- ' -> ' "$work/graph" >&2
 	exit 1
 fi

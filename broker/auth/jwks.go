@@ -66,9 +66,8 @@ func newKeySet(cfg *TokenConfig) (*keySet, error) {
 		return k, nil
 	}
 	transport := &http.Transport{
-		Proxy:             http.ProxyFromEnvironment,
-		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12},
-		ForceAttemptHTTP2: true,
+		Proxy:           http.ProxyFromEnvironment,
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
 	}
 	if cfg.JWKSCAFile != "" {
 		pem, err := os.ReadFile(cfg.JWKSCAFile)

@@ -101,7 +101,10 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 	if n.work.metrics, err = newNodeMetrics(f.Name, n.work.copies, n.work.counters, n.raft, n.verified); err != nil {
 		return nil, err
 	}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true) // HTTP/2 would be half a megabyte of the binary, and more to attack
 	n.server = &http.Server{
+		Protocols: &protocols,
 		Handler: api.New(api.Config{
 			Users: n.users, State: freshness{n.fleet, started}, Audit: n.audits,
 			Objects: &objects{n.fleet, &claims{fleet: f.Fleet, directory: n.directory, maps: n.maps, log: log}}, Flows: status, Fleet: &nodes{n.fleet, log}, Groups: groups, Ledgers: n.ledgers,
