@@ -4,8 +4,13 @@
 // A request passes one path: its bearer token names a caller ([Caller]), the
 // operation says which role it needs, the handler turns parameters into a call
 // of one of the interfaces that this package declares ([Objects], [Flows],
-// [Fleet], [Groups], [Lineage], [Runbooks], [Verifications]), and its answer or error becomes JSON. Errors
-// are problem details (RFC 9457) on every route, unknown ones included.
+// [Fleet], [Groups], [Lineage], [Runbooks], [Verifications], [Operations]), and its answer or error becomes
+// JSON. Errors are problem details (RFC 9457) on every route, unknown ones included.
+//
+// Answers from the replicated state are linearizable unless the caller wants a
+// stale one ([ReadQuery]), and changes begin with a barrier, on whichever node. What
+// somebody did is recorded: a change with the replicated command that makes it
+// (whoever proposes finds the [Call] in the context), all else through [Audit].
 //
 // Who may see what: changing anything needs the role admin. Answers about events
 // pass the ACLs of the cluster that each part of the answer is about, under the

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybillhq/waybill/doctor"
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/lineage"
 	"github.com/waybillhq/waybill/offsets"
@@ -96,6 +97,16 @@ func (f *fleet) Delete(_ context.Context, kind, name string, revision *uint64) e
 func (f *fleet) Barrier(context.Context) error {
 	f.barriers++
 	return f.noMajority
+}
+
+func (f *fleet) Doctor(_ context.Context, node string) ([]doctor.Report, error) {
+	f.node = node
+	return []doctor.Report{}, f.called("doctor")
+}
+
+func (f *fleet) Bundle(_ context.Context, node string) (Bundle, error) {
+	f.node = node
+	return Bundle{Name: "waybill-r1.tar.gz", Content: []byte("x")}, f.called("bundle")
 }
 
 func (f *fleet) Revision() (uint64, time.Duration) { return 41, 1500 * time.Millisecond }
@@ -236,7 +247,7 @@ var (
 				{Name: "vera", Token: viewerToken, Role: Viewer, Principals: map[string]string{"us": "User:vera"}},
 				{Name: "ops", Token: adminToken, Role: Admin},
 			}),
-			State: asked, Audit: asked,
+			State: asked, Audit: asked, Operations: asked,
 			Objects: asked, Flows: asked, Fleet: asked, Groups: asked, Lineage: asked, Ledgers: asked, Runbooks: asked, Verifications: asked, Membership: asked,
 			Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("# metrics\n")) }),
 			Ready:   func() error { return asked.notReady },

@@ -32,6 +32,8 @@ var routes = []route{
 	{"DELETE", "/api/v1/objects/{kind}/{name}", "/api/v1/objects/Cluster/us", 401, 403, 204, ""},
 	{"PUT", "/api/v1/objects/{kind}/{name}", "/api/v1/objects/Cluster/us", 401, 403, 200, plain},
 	{"GET", "/api/v1/audit", "/api/v1/audit?since=2026-11-24T08:00:00Z&user=ops&limit=5", 401, 403, 200, plain},
+	{"GET", "/api/v1/doctor", "/api/v1/doctor?node=*", 401, 403, 200, plain},
+	{"GET", "/api/v1/support-bundle", "/api/v1/support-bundle?node=r2", 401, 403, 200, "application/gzip"},
 	{"POST", "/api/v1/apply", "/api/v1/apply?dryRun=true", 401, 403, 200, plain},
 	{"GET", "/api/v1/status", "/api/v1/status", 401, 200, 200, plain},
 	{"POST", "/api/v1/fleet/nodes/{node}/drain", "/api/v1/fleet/nodes/r1/drain?force=true&reason=CHG-1", 401, 403, 204, ""},

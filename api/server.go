@@ -39,6 +39,7 @@ type Config struct {
 
 	Verifications Verifications
 	Membership    Membership
+	Operations    Operations
 
 	// Metrics serves /metrics.
 	Metrics http.Handler
@@ -75,6 +76,7 @@ func New(c Config) http.Handler {
 	registerRunbooks(h, c.Runbooks)
 	registerVerifications(h, c.Verifications)
 	registerAudit(h, c.Audit)
+	registerOperations(h, c.Operations)
 
 	mux.Handle("GET /api/openapi.json", description(h.OpenAPI()))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })

@@ -241,6 +241,10 @@ func (n *Node) PeerClient() *http.Client { return n.raft.Client() }
 // PeerIs reports whether a request to a PeerHandler comes from the node name.
 func PeerIs(ctx context.Context, name string) bool { return raftnode.PeerIs(ctx, name) }
 
+// Responds returns when raft's loop on this node has taken a request and answered
+// it, whatever the answer: it is alive. A loop that hangs does not return it.
+func (n *Node) Responds(ctx context.Context) error { return n.raft.Responds(ctx) }
+
 // Drain sets whether a node is to own nothing, and returns at once; its work
 // moves as it releases it.
 func (n *Node) Drain(ctx context.Context, name string, draining bool) error {

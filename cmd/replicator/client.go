@@ -28,6 +28,7 @@ type server struct {
 	tokenFile string
 	caFile    string
 	timeout   time.Duration
+	node      string // for what a single node is asked
 }
 
 func (s *server) flags(cmd *cobra.Command) {

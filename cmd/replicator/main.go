@@ -104,7 +104,7 @@ func newRoot() *cobra.Command {
 	add("processes", newDemo(), newServe(), newBroker(), newVersion())
 	add("objects", newValidate(), newPlan(), newApply(), newGet(), newEdit(), newDelete(), newPause(), newResume(), newRunbook())
 	add("fleet", newFleet())
-	add("looking", newStatus(), newVerify(), newLedger(), newGroups(), newLineage(), newAudit(), newDump())
+	add("looking", newStatus(), newVerify(), newLedger(), newGroups(), newLineage(), newAudit(), newDoctor(), newSupportBundle(), newDump())
 	add("kafka", newTopic(), newProduce(), newConsume())
 	root.AddCommand(newExitCodes())
 	root.SetHelpCommandGroupID("looking")

@@ -16,6 +16,7 @@ import (
 
 	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/cluster"
+	"github.com/waybillhq/waybill/cmd/replicator/supervisor"
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/ledger/tail"
 	"github.com/waybillhq/waybill/internal/raftnode"
@@ -37,15 +38,24 @@ type node struct {
 	index     *lineage.Index
 	ledgers   *ledgers // feed maps and index
 	work      *work    // copies, duties, runbooks
+	flows     *flows
 	audits    *audits
 	users     *api.Users
-	peers     *http.ServeMux // what other nodes ask of this one
-	server    *http.Server
+	secrets   *secrets
+	recent    *recent // the end of the log
+	started   time.Time
+
+	notifier    *supervisor.Notifier
+	readiness   readiness
+	raftAnswers supervisor.Answers
+	peers       *http.ServeMux // what other nodes ask of this one
+	server      *http.Server
 }
 
 // runNode runs a node until ctx ends; then its work is moved to others first.
-func runNode(ctx context.Context, f nodeFile, users []api.User, addressFile string, log *slog.Logger) error {
-	n, err := newNode(ctx, f, users, log.With("node", f.Name))
+func runNode(ctx context.Context, p nodeProcess) error {
+	addressFile := p.addressFile
+	n, err := newNode(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -56,12 +66,25 @@ func runNode(ctx context.Context, f nodeFile, users []api.User, addressFile stri
 		}
 	}
 	n.log.Info("started", "peer", n.fleet.Addr(), "api", n.listener.Addr().String())
-	return errors.Join(n.run(ctx), n.close())
+	return errors.Join(n.run(ctx, p.reload), n.close())
 }
 
-func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger) (_ *node, err error) {
-	n := &node{file: f, log: log, users: api.NewUsers(users), peers: http.NewServeMux()}
-	started := time.Now()
+// nodeProcess is what a process is to run.
+type nodeProcess struct {
+	file        nodeFile
+	users       []api.User
+	addressFile string
+	log         *slog.Logger
+	recent      *recent
+	reload      func() (nodeFile, []api.User, error) // reads the file again; nil if there is none
+}
+
+func newNode(ctx context.Context, p nodeProcess) (_ *node, err error) {
+	f, log := p.file, p.log.With("node", p.file.Name)
+	n := &node{
+		file: f, log: log, users: api.NewUsers(p.users), peers: http.NewServeMux(), secrets: &secrets{users: p.users},
+		recent: p.recent, started: time.Now(), notifier: supervisor.New(log),
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -77,6 +100,8 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 		return nil, err
 	}
 	n.audits.handle(n.peers)
+	operations := &operations{node: n}
+	operations.handle(n.peers)
 	n.directory = newDirectory("waybill-"+f.Name, log)
 	n.maps = offsets.NewMaps()
 	n.index, err = lineage.Open(lineage.Config{
@@ -89,11 +114,11 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 		fleet: n.fleet, directory: n.directory, maps: n.maps, sinks: []tail.Sink{n.maps, n.index}, log: log, tails: map[string]*runningTail{},
 	}
 	groups := &groups{fleet: n.fleet, directory: n.directory, maps: n.maps, log: log}
-	status := &flows{fleet: n.fleet, directory: n.directory, ledgers: n.ledgers}
+	n.flows = &flows{fleet: n.fleet, directory: n.directory, ledgers: n.ledgers}
 	verifications := &verifications{fleet: n.fleet, directory: n.directory, maps: n.maps, entries: ledgerEntries{n.index, n.maps}, log: log}
 	runbooks := &runbooks{
 		fleet: n.fleet, log: log,
-		actions: &actions{fleet: n.fleet, directory: n.directory, groups: groups, flows: status, maps: n.maps, verifications: verifications},
+		actions: &actions{fleet: n.fleet, directory: n.directory, groups: groups, flows: n.flows, maps: n.maps, verifications: verifications},
 	}
 	n.work = &work{
 		fleet: n.fleet, fleetName: f.Fleet, maps: n.maps, directory: n.directory, ledgers: n.ledgers, groups: groups, runbooks: runbooks, verifications: verifications, log: log,
@@ -106,8 +131,8 @@ func newNode(ctx context.Context, f nodeFile, users []api.User, log *slog.Logger
 	n.server = &http.Server{
 		Protocols: &protocols,
 		Handler: api.New(api.Config{
-			Users: n.users, State: freshness{n.fleet, started}, Audit: n.audits,
-			Objects: &objects{n.fleet, &claims{fleet: f.Fleet, directory: n.directory, maps: n.maps, log: log}}, Flows: status, Fleet: &nodes{n.fleet, log}, Groups: groups, Ledgers: n.ledgers,
+			Users: n.users, State: freshness{n.fleet, n.started}, Audit: n.audits, Operations: operations,
+			Objects: &objects{n.fleet, &claims{fleet: f.Fleet, directory: n.directory, maps: n.maps, log: log}}, Flows: n.flows, Fleet: &nodes{n.fleet, log}, Groups: groups, Ledgers: n.ledgers,
 			Lineage: &eventLineage{index: n.index, ledgers: n.ledgers, directory: n.directory}, Runbooks: runbooks, Verifications: verifications, Membership: &membership{n.fleet}, Metrics: n.work.metrics.handler, Ready: n.ready,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -165,7 +190,7 @@ func fleetConfig(f nodeFile, apiAddr string, peers http.Handler, log *slog.Logge
 
 // run owns every goroutine of the node. When ctx ends the fleet moves this
 // node's work away, for which everything else must still run; then the rest ends.
-func (n *node) run(ctx context.Context) error {
+func (n *node) run(ctx context.Context, reload func() (nodeFile, []api.User, error)) error {
 	live, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, live := errgroup.WithContext(live)
@@ -177,6 +202,9 @@ func (n *node) run(ctx context.Context) error {
 		return n.fleet.Run(fleetCtx)
 	})
 	g.Go(func() error { return n.audits.run(live) })
+	g.Go(func() error { n.catchUp(live); return nil })
+	g.Go(func() error { return n.announce(live, ctx) })
+	g.Go(func() error { return n.reloads(live, reload) })
 	g.Go(func() error { return n.directory.run(live) })
 	g.Go(func() error { return n.followDeclarations(live) })
 	g.Go(func() error { return n.ledgers.run(live) })
@@ -236,20 +264,6 @@ func (n *node) close() error {
 		errs = append(errs, n.index.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// ready says why this node should get no calls: it knows no leader, or a ledger
-// has not been read once.
-func (n *node) ready() error {
-	if n.fleet.Leader() == "" {
-		return errors.New("no raft leader")
-	}
-	for _, s := range n.ledgers.states() {
-		if s.Status == tail.Connecting { // which one is for those who may ask
-			return errors.New("not every ledger has been read once: see 'replicator status'")
-		}
-	}
-	return nil
 }
 
 func (n *node) raft() (bool, uint64) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/waybillhq/waybill/cluster"
+	"github.com/waybillhq/waybill/cmd/replicator/supervisor"
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/mirror"
@@ -46,7 +47,9 @@ type work struct {
 	metrics *nodeMetrics
 	log     *slog.Logger
 
-	manager atomic.Pointer[mirror.Manager] // of the present life, for metrics
+	manager  atomic.Pointer[mirror.Manager] // of the present life, for metrics
+	life     atomic.Pointer[life]           // the present one, nil between two
+	progress supervisor.Progress            // of the loop that hands on what a life is to do
 }
 
 // run lives until the fleet node stops.
@@ -86,6 +89,7 @@ type life struct {
 
 	mu       sync.Mutex
 	give     []cluster.Assignment                // works that have stopped and that the fleet waits for
+	seen     map[cluster.Work]uint64             // epochs of the copies that this life was told of, whether or not they can begin
 	wanted   map[cluster.Work]uint64             // epochs of the copies that the manager was told last
 	stopping map[cluster.Work]uint64             // epochs of copies that it was told no more and has not ended yet
 	asked    map[cluster.Work]cluster.Assignment // copies that the fleet wants back
@@ -123,6 +127,9 @@ func (w *work) live(ctx context.Context, s *cluster.Session) error {
 		return err
 	}
 	w.manager.Store(l.manager)
+	w.life.Store(l)
+	defer w.life.Store(nil)
+	defer w.progress.Idle()
 	s.Report(l)
 	l.group, l.ctx = errgroup.WithContext(ctx)
 	l.group.Go(func() error { return l.manager.Run(l.ctx) })
@@ -150,10 +157,16 @@ func (l *life) follow() error {
 		}
 		return nil
 	})
+	round := time.NewTicker(workRound)
+	defer round.Stop()
 	var latest []cluster.Assignment
 	var revision uint64
 	for {
+		l.progress.Step()
 		select {
+		case <-round.C:
+			l.manager.Status() // stands still if the manager does
+			continue
 		case latest = <-l.session.Assignments():
 		case <-declared:
 			if r := l.fleet.State().ObjectsRevision; r == revision {
@@ -178,7 +191,9 @@ func (l *life) assign(all []cluster.Assignment) {
 		copies[name] = f.Copies()
 	}
 	declared := map[string]*declarations{}
+	seen := map[cluster.Work]uint64{}
 	for _, a := range all {
+		seen[a.Work] = a.Epoch
 		switch m, ok := mirrorAssignment(state, declared, a); {
 		case a.Work.Kind != cluster.WorkCopy:
 			duties[a.Work] = a
@@ -191,6 +206,9 @@ func (l *life) assign(all []cluster.Assignment) {
 		}
 	}
 	l.tell(run, wanted, asked)
+	l.mu.Lock()
+	l.seen = seen
+	l.mu.Unlock()
 	l.assignDuties(state, duties)
 }
 

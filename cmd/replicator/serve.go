@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"regexp"
 	"slices"
 
@@ -78,7 +79,12 @@ func newServe() *cobra.Command {
 			}
 			ctx, stop := life.context(cmd.Context(), cmd.InOrStdin())
 			defer stop()
-			return runNode(ctx, f, users, addressFile, logs.logger(cmd.ErrOrStderr()))
+			recent := newRecent(recentBytes)
+			return runNode(ctx, nodeProcess{
+				file: f, users: users, addressFile: addressFile, recent: recent,
+				log:    logs.logger(io.MultiWriter(cmd.ErrOrStderr(), recent)),
+				reload: func() (nodeFile, []api.User, error) { return loadNode(file) },
+			})
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "YAML file (see docs/fleet.md)")

@@ -113,6 +113,17 @@ func (n *Node) SinceContact() time.Duration {
 	}
 }
 
+// Responds returns nil when raft's loop has answered a request, whatever it says.
+// It does not return while the loop hangs, on a disk for example.
+func (n *Node) Responds(ctx context.Context) error {
+	r, err := n.wait(ctx)
+	if err != nil {
+		return err
+	}
+	_ = r.VerifyLeader().Error() // that it does not lead is an answer
+	return nil
+}
+
 // errNotLeader says that nothing happened because this node does not lead, or
 // that the one that was asked does not.
 var errNotLeader = errors.New("not the leader")
