@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime"
@@ -73,10 +74,10 @@ func (o *operations) bundle(ctx context.Context) ([]byte, error) {
 			return nil, err
 		}
 	}
-	if err := archive.Close(); err != nil {
+	if err := errors.Join(archive.Close(), zipped.Close()); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), zipped.Close()
+	return out.Bytes(), nil
 }
 
 type bundlePart struct {
