@@ -23,6 +23,8 @@ type need struct {
 	resource   acl.ResourceType
 	names      []string
 	operations []acl.Operation
+	// sometimes: copies go on without them, until something changes at the source.
+	sometimes bool
 	// creates: where it is not there, it is made, which needs Create.
 	creates bool
 }
@@ -39,7 +41,7 @@ func sourceNeeds(f *flow.ReplicationFlow, topics []string) []need {
 		{what: "the cluster", resource: acl.Cluster, names: []string{acl.ClusterName}, operations: []acl.Operation{acl.Describe}},
 	}
 	if f.Spec.Groups != nil {
-		needs = append(needs, need{what: "groups", resource: acl.Group, names: groupNames(f.Spec.Groups.Include), operations: []acl.Operation{acl.Describe}})
+		needs = append(needs, need{what: "groups (" + shortList(f.Spec.Groups.Include, 3) + ")", resource: acl.Group, names: groupNames(f.Spec.Groups.Include), operations: []acl.Operation{acl.Describe}})
 	}
 	return needs
 }
@@ -49,12 +51,13 @@ func destinationNeeds(f *flow.ReplicationFlow, topics []string, preserve bool) [
 	for _, t := range topics {
 		copies = append(copies, f.Spec.Topics.Rename.Destination(t))
 	}
-	ops := []acl.Operation{acl.Read, acl.Write, acl.Describe, acl.Alter, acl.DescribeConfigs, acl.AlterConfigs}
+	changing := []acl.Operation{acl.Alter, acl.AlterConfigs}
 	if f.Spec.Policies.OnDelete == "delete" {
-		ops = append(ops, acl.Delete)
+		changing = append(changing, acl.Delete)
 	}
 	needs := []need{
-		{what: "copies", resource: acl.Topic, names: copies, operations: ops, creates: true},
+		{what: "copies", resource: acl.Topic, names: copies, operations: []acl.Operation{acl.Read, acl.Write, acl.Describe, acl.DescribeConfigs}, creates: true},
+		{what: "copies, when partitions or settings follow the source's", resource: acl.Topic, names: copies, operations: changing, sometimes: true},
 		{what: "the ledger", resource: acl.Topic, names: []string{ledgerTopic}, operations: []acl.Operation{acl.Read, acl.Write}, creates: true},
 	}
 	onCluster := []acl.Operation{acl.Describe}
@@ -66,7 +69,7 @@ func destinationNeeds(f *flow.ReplicationFlow, topics []string, preserve bool) [
 		needs = append(needs, need{what: "transactional ids", resource: acl.TransactionalID, names: []string{lanePrefix + "*"}, operations: []acl.Operation{acl.Write, acl.Describe}})
 	}
 	if f.Spec.Groups != nil {
-		needs = append(needs, need{what: "groups", resource: acl.Group, names: groupNames(f.Spec.Groups.Include), operations: []acl.Operation{acl.Read, acl.Describe}})
+		needs = append(needs, need{what: "groups (" + shortList(f.Spec.Groups.Include, 3) + ")", resource: acl.Group, names: groupNames(f.Spec.Groups.Include), operations: []acl.Operation{acl.Read, acl.Describe}})
 	}
 	if r := f.Spec.Records; r != nil && r.Poison == flow.PoisonQuarantine {
 		name := r.Quarantine
@@ -150,7 +153,11 @@ func judgeNeed(where, principal string, n need, holds func(name string) (held, s
 	how := strings.Join(slices.Sorted(maps.Keys(ways)), "; ")
 	switch {
 	case len(lacking) > 0:
-		return found(Rights, where, Error, "%s: %s lacks %s (%s)", n.what, principal, shortList(lacking, 5), how).
+		level := Error
+		if n.sometimes {
+			level = Warning
+		}
+		return found(Rights, where, level, "%s: %s lacks %s (%s)", n.what, principal, shortList(lacking, 5), how).
 			todo("allow it to %s; docs/fleet.md lists what a node needs in a cluster", principal)
 	case len(unknown) > 0:
 		return found(Rights, where, Unknown, "%s: whether %s holds %s on %s is not known (%s)", n.what, principal, operationList(n.operations), shortList(unknown, 5), how).

@@ -71,7 +71,7 @@ func mirrorKeys() []int16 {
 func judgeVersions(where string, v versions, guess string) []Finding {
 	what, fidelity := "speaks as Kafka "+guess, "takes copies with offsets: translate"
 	if _, ok := v[mirrorwire.AppendKey]; ok {
-		what, fidelity = "is a bundled broker (speaks as Kafka "+guess+")", "takes copies with offsets: preserve or translate"
+		what, fidelity = "is a bundled broker", "takes copies with offsets: preserve or translate"
 	}
 	all := []Finding{found(Versions, where, OK, "%s; %s", what, fidelity)}
 	for _, a := range abilities {
