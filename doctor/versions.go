@@ -35,16 +35,26 @@ var abilities = []ability{
 	{"transactions", func(v versions) bool {
 		return v.has(kmsg.InitProducerID, 1) && v.has(kmsg.AddPartitionsToTxn, 0) && v.has(kmsg.EndTxn, 0) && v.has(kmsg.TxnOffsetCommit, 0)
 	}, "as a destination it takes only delivery: at-least-once", Warning, "upgrade to Kafka 2.0 or later for exactly-once, or declare delivery: at-least-once"},
-	{"topic ids", func(v versions) bool { return v.has(kmsg.Metadata, 10) },
-		"a topic that is deleted and made again cannot be told from the one before", Warning, "upgrade to Kafka 2.8 or later"},
-	{"leader epochs", func(v versions) bool { return v.has(kmsg.OffsetForLeaderEpoch, 2) && v.has(kmsg.Fetch, 9) },
-		"records that the cluster loses in an unclean election may go unnoticed", Warning, "upgrade to Kafka 2.1 or later"},
-	{"rights", func(v versions) bool { return v.has(kmsg.Metadata, 8) },
-		"it does not tell a client what it may do, so rights are known from its ACLs only", OK, ""},
-	{"incremental settings", func(v versions) bool { return v.has(kmsg.IncrementalAlterConfigs, 0) },
-		"settings of topics cannot follow the source's", Warning, "upgrade to Kafka 2.3 or later, or set topics.configs: {sync: false}"},
-	{"zstd", func(v versions) bool { return v.has(kmsg.Produce, 7) && v.has(kmsg.Fetch, 10) },
-		"batches compressed with zstd cannot be written there", Warning, "upgrade to Kafka 2.1 or later"},
+	{
+		"topic ids", func(v versions) bool { return v.has(kmsg.Metadata, 10) },
+		"a topic that is deleted and made again cannot be told from the one before", Warning, "upgrade to Kafka 2.8 or later",
+	},
+	{
+		"leader epochs", func(v versions) bool { return v.has(kmsg.OffsetForLeaderEpoch, 2) && v.has(kmsg.Fetch, 9) },
+		"records that the cluster loses in an unclean election may go unnoticed", Warning, "upgrade to Kafka 2.1 or later",
+	},
+	{
+		"rights", func(v versions) bool { return v.has(kmsg.Metadata, 8) },
+		"it does not tell a client what it may do, so rights are known from its ACLs only", OK, "",
+	},
+	{
+		"incremental settings", func(v versions) bool { return v.has(kmsg.IncrementalAlterConfigs, 0) },
+		"settings of topics cannot follow the source's", Warning, "upgrade to Kafka 2.3 or later, or set topics.configs: {sync: false}",
+	},
+	{
+		"zstd", func(v versions) bool { return v.has(kmsg.Produce, 7) && v.has(kmsg.Fetch, 10) },
+		"batches compressed with zstd cannot be written there", Warning, "upgrade to Kafka 2.1 or later",
+	},
 }
 
 // speaks asks a broker what it is, and says what that means for a flow.

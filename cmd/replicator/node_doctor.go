@@ -137,8 +137,10 @@ func (o *operations) auditFindings() []doctor.Finding {
 	}
 	if damage := append(changes.Damage, own.Damage...); len(damage) > 0 {
 		d := damage[0]
-		return []doctor.Finding{{Check: doctor.Audit, Where: where, Level: doctor.Error, Found: fmt.Sprintf("%d places are not as they were written, the first is %s:%d: %s", len(damage), d.File, d.Line, d.Reason),
-			ToDo: "find out who has written to the files; other nodes have the accepted changes too ('replicator audit' shows all places)"}}
+		return []doctor.Finding{{
+			Check: doctor.Audit, Where: where, Level: doctor.Error, Found: fmt.Sprintf("%d places are not as they were written, the first is %s:%d: %s", len(damage), d.File, d.Line, d.Reason),
+			ToDo: "find out who has written to the files; other nodes have the accepted changes too ('replicator audit' shows all places)",
+		}}
 	}
 	return []doctor.Finding{{Check: doctor.Audit, Where: where, Level: doctor.OK, Found: fmt.Sprintf("%d accepted changes and %d entries of this node, the newest %d are as they were written", a.changes.Last(), a.own.Last(), auditLook)}}
 }
