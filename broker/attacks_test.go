@@ -216,8 +216,11 @@ func TestGuessersAreLockedOut(t *testing.T) {
 			return false
 		}
 		refusals.Add(1)
-		if !errors.Is(err, kerr.SaslAuthenticationFailed) || *resp.ErrorMessage != "authentication failed" {
-			t.Errorf("told %q (%v)", *resp.ErrorMessage, err)
+		switch {
+		case !errors.Is(err, kerr.SaslAuthenticationFailed):
+			t.Errorf("got %v", err)
+		case *resp.ErrorMessage != "authentication failed":
+			t.Errorf("told %q", *resp.ErrorMessage)
 		}
 		return true
 	}
