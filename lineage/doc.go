@@ -25,7 +25,12 @@
 //
 // Cost of one event: a few point look-ups for each hop that it made.
 //
-// What is left out: search by key or trace id, which needs the records; export to
+// Beside the index, a [Checker] follows the chains of a ledger over its records as
+// they were read, and finds what was removed, altered or moved; an [Anchor] of an
+// earlier check covers the ends of the chains, for which nothing else vouches.
+//
+// What is left out: search by time, key or trace id, which needs the records; a live
+// stream; rates and lag; accesses on clusters that record none; export to
 // OpenLineage; folding old hops into coarser ones.
 //
 // Goroutines: none of its own beyond the store's compactions, which Close ends.

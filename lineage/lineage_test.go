@@ -561,30 +561,43 @@ func TestLimitOfDeeds(t *testing.T) {
 	}
 }
 
+// BenchmarkEvent asks for events at random places of an index of so many hops: half
+// of them from a to b, half on to c, each of 500 records, with a production and an
+// access for each of the first half.
 func BenchmarkEvent(b *testing.B) {
-	x, f := open(b, Config{Dir: b.TempDir()})
-	f.page('b', begin('a', 'b', 1))
-	f.page('c', begin('b', 'c', 1))
-	const hops = 200_000
-	for i := int64(0); i < hops; i += 10 {
-		var ab, bc, did []ledger.Entry
-		for j := i; j < i+10; j++ {
-			ab = append(ab, hop('a', 'b', 1, j*500, 500, j*501))
-			did = append(did, production('a', "User:shop", j*500, j*500+499), access('a', "User:alice", "g", j*500, j*500+499, t0))
-			h := hop('b', 'c', 1, j*501, 500, j*501, ledger.Gap{Source: j*501 + 500, Count: 1, Reason: ledger.Control})
-			bc = append(bc, h)
-		}
-		f.page('b', ab...)
-		f.page('c', bc...)
-		f.page('a', did...)
-	}
-	offset := int64(0)
-	for b.Loop() {
-		offset = (offset + 7_777_777) % (hops * 500)
-		a, err := x.Event(b.Context(), alice, orders("a", offset))
-		if err != nil || len(a.Nodes) != 3 {
-			b.Fatal(a, err)
-		}
+	for _, hops := range []int64{10_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("hops=%d", hops), func(b *testing.B) {
+			x, f := open(b, Config{Dir: b.TempDir()})
+			f.page('b', begin('a', 'b', 1))
+			f.page('c', begin('b', 'c', 1))
+			const page = 50
+			for i := int64(0); i < hops/2; i += page {
+				var ab, bc, did []ledger.Entry
+				for j := i; j < i+page; j++ {
+					ab = append(ab, hop('a', 'b', 1, j*500, 500, j*501))
+					did = append(did, production('a', "User:shop", j*500, j*500+499), access('a', "User:alice", "g", j*500, j*500+499, t0))
+					bc = append(bc, hop('b', 'c', 1, j*501, 500, j*501, ledger.Gap{Source: j*501 + 500, Count: 1, Reason: ledger.Control}))
+				}
+				f.page('b', ab...)
+				f.page('c', bc...)
+				f.page('a', did...)
+			}
+			var took []time.Duration
+			offset := int64(0)
+			for b.Loop() {
+				offset = (offset + 7_777_777) % (hops / 2 * 500)
+				began := time.Now()
+				a, err := x.Event(b.Context(), alice, orders("a", offset))
+				took = append(took, time.Since(began))
+				if err != nil || len(a.Nodes) != 3 {
+					b.Fatal(a, err)
+				}
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+			b.ReportMetric(float64(x.db.Metrics().DiskSpaceUsage())/float64(hops), "disk-B/hop")
+		})
 	}
 }
 
