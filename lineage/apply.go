@@ -17,7 +17,7 @@ import (
 func (x *Index) Apply(pos tail.Position, p *ledger.Page) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.failed != nil {
+	if x.Err() != nil {
 		return
 	}
 	if err := x.apply(pos, p); err != nil {
@@ -36,7 +36,7 @@ func (x *Index) Corrupt(pos tail.Position, err error) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.failed != nil {
+	if x.Err() != nil {
 		return
 	}
 	l, lerr := x.ledgerOf(pos.Cluster, pos.TopicID)
@@ -98,7 +98,7 @@ func (x *Index) apply(pos tail.Position, p *ledger.Page) error {
 		return err
 	}
 	l.next[pos.Partition] = pos.Offset + 1
-	return nil
+	return x.flush()
 }
 
 func (p *page) add(e ledger.Entry) error {

@@ -1,13 +1,14 @@
 package lineage
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -27,6 +28,8 @@ type Config struct {
 	Directory  Directory // may be nil
 	Limits     Limits
 	Log        *slog.Logger
+
+	fsys vfs.FS // of tests
 }
 
 // Index is the store of hops, productions and accesses, and what answers from it.
@@ -35,8 +38,12 @@ type Index struct {
 	cfg Config
 	db  *pebble.DB
 
+	failed  atomic.Pointer[error] // a store that cannot be written takes nothing more
+	broken  chan struct{}         // closed with the first failure
+	closing chan struct{}         // closed by Close
+
 	mu       sync.RWMutex
-	failed   error // a store that cannot be written takes nothing more
+	flushed  time.Time
 	ledgers  map[string]*ledgerState
 	byNo     map[ledgerNo]*ledgerState
 	copies   map[ledger.CopyKey]*copyState
@@ -89,41 +96,19 @@ func Open(cfg Config) (*Index, error) {
 		cfg.CacheBytes = 64 << 20
 	}
 	cfg.Limits = cfg.Limits.withDefaults()
-	cache := pebble.NewCache(cfg.CacheBytes)
-	defer cache.Unref()
-	opts := &pebble.Options{Cache: cache, Logger: storeLog{cfg.Log}, FormatMajorVersion: pebble.FormatNewest}
-	if cfg.InMemory {
-		opts.FS = vfs.NewMem()
-	}
-	db, err := pebble.Open(cfg.Dir, opts)
-	if err != nil {
-		return nil, fmt.Errorf("open lineage index: %w", err)
-	}
 	x := &Index{
-		cfg: cfg, db: db, ledgers: map[string]*ledgerState{}, byNo: map[ledgerNo]*ledgerState{},
+		cfg: cfg, closing: make(chan struct{}), broken: make(chan struct{}), flushed: time.Now(),
+		ledgers: map[string]*ledgerState{}, byNo: map[ledgerNo]*ledgerState{},
 		copies: map[ledger.CopyKey]*copyState{}, from: map[ledger.End][]*copyState{}, into: map[ledger.End][]*copyState{},
 		clusters: map[string]string{}, names: map[string]string{}, topics: map[topicKey]*topicState{}, lives: map[nameKey][]*topicState{},
 	}
+	if err := x.openStore(); err != nil {
+		return nil, fmt.Errorf("open lineage index: %w", err)
+	}
 	if err := x.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open lineage index: %w", err), db.Close())
+		return nil, errors.Join(fmt.Errorf("open lineage index: %w", err), x.db.Close())
 	}
 	return x, nil
-}
-
-// Close closes the store. Nothing may use the Index any more.
-func (x *Index) Close() error {
-	if err := x.db.Close(); err != nil {
-		return fmt.Errorf("close lineage index: %w", err)
-	}
-	return nil
-}
-
-// Err is why the index takes nothing more in, nil if it does. Queries answer from
-// what it has.
-func (x *Index) Err() error {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.failed
 }
 
 // load reads the small tables into memory.
@@ -305,7 +290,7 @@ func (x *Index) ledgerOf(cluster string, id ledger.TopicID) (*ledgerState, error
 		}
 		x.cfg.Log.Warn("lineage: the ledger is another one, built anew", "cluster", cluster, "was", old.topicID.String(), "is", id.String())
 	}
-	if err := b.Commit(pebble.Sync); err != nil {
+	if err := b.Commit(pebble.NoSync); err != nil {
 		return nil, fmt.Errorf("store ledger id: %w", err)
 	}
 	if old != nil {
@@ -337,31 +322,4 @@ func (x *Index) forget(l *ledgerState) {
 			drop(x.into, c.begin.Copy.Destination, c)
 		}
 	}
-}
-
-// fail stops the index for good. mu is held.
-func (x *Index) fail(err error) {
-	if x.failed == nil {
-		x.failed = err
-		x.cfg.Log.Error("lineage index takes nothing more in", "err", err)
-	}
-}
-
-// storeLog passes on what the store has to say.
-type storeLog struct{ log *slog.Logger }
-
-func (l storeLog) Infof(format string, args ...any) {
-	if l.log.Enabled(context.Background(), slog.LevelDebug) {
-		l.log.Debug("lineage store", "says", fmt.Sprintf(format, args...))
-	}
-}
-
-func (l storeLog) Errorf(format string, args ...any) {
-	l.log.Error("lineage store", "says", fmt.Sprintf(format, args...))
-}
-
-// Fatalf is called when the store's disk fails in the background; the store
-// requires that it does not return.
-func (l storeLog) Fatalf(format string, args ...any) {
-	panic("lineage store: " + fmt.Sprintf(format, args...))
 }

@@ -1,0 +1,120 @@
+package lineage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// flushInterval bounds how much of the ledgers is read again after a crash.
+const flushInterval = time.Minute
+
+// retryInterval is how long the store waits before it tries again to write to a
+// full disk.
+const retryInterval = time.Second
+
+var errDiskFull = errors.New("the disk is full; make room and start the node again")
+
+// openStore opens a store without a write-ahead log, whose failure would end the
+// process, and which a cache does not need: what a crash takes from it is read from
+// the ledgers again, since positions are written with what they stand for. Flushes
+// keep the order of writes.
+func (x *Index) openStore() error {
+	fsys := x.cfg.fsys
+	switch {
+	case fsys != nil:
+	case x.cfg.InMemory:
+		fsys = vfs.NewMem()
+	default:
+		fsys = vfs.Default
+	}
+	cache := pebble.NewCache(x.cfg.CacheBytes)
+	defer cache.Unref()
+	db, err := pebble.Open(x.cfg.Dir, &pebble.Options{
+		Cache: cache, Logger: storeLog{x.cfg.Log}, FormatMajorVersion: pebble.FormatNewest, DisableWAL: true,
+		FS: vfs.OnDiskFull(fsys, func() {
+			x.fail(errDiskFull)
+			select {
+			case <-x.closing:
+			case <-time.After(retryInterval):
+			}
+		}),
+		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
+			x.fail(fmt.Errorf("write to the store: %w", err))
+		}},
+	})
+	x.db = db
+	return err
+}
+
+// flush begins to write what is in memory only, if it is time. mu is held.
+func (x *Index) flush() error {
+	if time.Since(x.flushed) < flushInterval {
+		return nil
+	}
+	x.flushed = time.Now()
+	if _, err := x.db.AsyncFlush(); err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	return nil
+}
+
+// Close writes what is in memory and closes the store. Nothing may use the Index any more.
+func (x *Index) Close() error {
+	var err error
+	if x.Err() == nil {
+		var done <-chan struct{}
+		if done, err = x.db.AsyncFlush(); err == nil {
+			select {
+			case <-done:
+			case <-x.broken:
+			}
+		}
+	}
+	close(x.closing)
+	if err := errors.Join(err, x.db.Close()); err != nil {
+		return fmt.Errorf("close lineage index: %w", err)
+	}
+	return nil
+}
+
+// Err is why the index takes nothing more in, nil if it does. Queries answer from
+// what it has.
+func (x *Index) Err() error {
+	if err := x.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// fail is called from the store's own goroutines too, with its locks held.
+func (x *Index) fail(err error) {
+	if x.failed.CompareAndSwap(nil, &err) {
+		close(x.broken)
+		x.cfg.Log.Error("lineage index takes nothing more in", "err", err)
+	}
+}
+
+// storeLog passes on what the store has to say.
+type storeLog struct{ log *slog.Logger }
+
+func (l storeLog) Infof(format string, args ...any) {
+	if l.log.Enabled(context.Background(), slog.LevelDebug) {
+		l.log.Debug("lineage store", "says", fmt.Sprintf(format, args...))
+	}
+}
+
+func (l storeLog) Errorf(format string, args ...any) {
+	l.log.Error("lineage store", "says", fmt.Sprintf(format, args...))
+}
+
+// Fatalf is called where the store has contradicted itself; it requires that this
+// does not return.
+func (l storeLog) Fatalf(format string, args ...any) {
+	panic("lineage store: " + fmt.Sprintf(format, args...))
+}

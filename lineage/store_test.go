@@ -1,0 +1,71 @@
+package lineage
+
+import (
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// TestAFullDisk ends nobody: the index takes nothing more in, says so, answers from
+// what it has, can be closed, and goes on from the ledgers when it is opened again.
+func TestAFullDisk(t *testing.T) {
+	mem := vfs.NewMem()
+	var full atomic.Bool
+	disk := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	conf := Config{Dir: "index", Authorizer: rights(nil), fsys: disk}
+	x, f := openHere(t, conf)
+	chain(f)
+	full.Store(true)
+	x.flushed = time.Time{} // it is time
+	f.page('a', production('a', "User:shop", 1000, 1009))
+	<-x.broken
+	if err := x.Err(); !errors.Is(err, errDiskFull) {
+		t.Fatalf("got %v", err)
+	}
+	if a, err := x.Event(t.Context(), alice, orders("a", 70)); err != nil || len(a.Nodes) == 0 {
+		t.Errorf("an event that it has: %v %v", a, err)
+	}
+	next := f.next["id-a"]
+	f.page('a', production('a', "User:shop", 1010, 1019))
+	if got := x.Resume("id-a", ledger.TopicID{'L', 'a'}, 0); got > next {
+		t.Errorf("a page was taken: it goes on at %d", got)
+	}
+	_ = x.Close() // the disk is full still
+
+	full.Store(false)
+	x, f = openHere(t, conf)
+	if got := x.Resume("id-a", ledger.TopicID{'L', 'a'}, 0); got > next {
+		t.Errorf("it goes on at %d, past what was not written", got)
+	}
+	chain(f)
+	if a, err := x.Event(t.Context(), alice, orders("a", 70)); err != nil || len(a.Nodes) == 0 {
+		t.Errorf("an event that was read again: %v %v", a, err)
+	}
+	if err := errors.Join(x.Err(), x.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// openHere opens an index that the test itself closes.
+func openHere(t *testing.T, cfg Config) (*Index, *feeder) {
+	t.Helper()
+	cfg.Log = slog.New(slog.DiscardHandler)
+	x, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x, &feeder{x, map[string]int64{}}
+}
