@@ -33,7 +33,8 @@
 //   - A record of the destination, between the first and the last that the copy
 //     wrote, belongs to a run of it, to another copy, to a producer who is no
 //     replicator (foreign: counted apart), or is a phantom. A mirror topic, which
-//     only its mirror writes to, has no foreign ones.
+//     only its mirror writes to, has no foreign ones. That holds between a comparison
+//     and the one that goes on from it ([Continue]), too.
 //   - Source offsets that neither a run nor a gap has are a difference.
 //   - Progress is saved at the bounds of hops: who goes on compares no hop by
 //     halves, and counts none twice.
@@ -57,5 +58,4 @@
 //     comparable; that the last record of each key is there is not checked.
 //   - Timestamps that a destination topic sets itself (LogAppendTime) differ by
 //     design; they are counted, not compared.
-//   - Record formats before v2.
 package verify

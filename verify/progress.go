@@ -47,6 +47,17 @@ func Begin(run string, c Copy, from int64, entries Entries) Progress {
 	return p
 }
 
+// Continue is the progress of a copy that is to be compared from where an earlier
+// comparison of it ended. What the destination has between the two belongs to this
+// one, unless the ledger has forgotten or taken back where the earlier one ended.
+func Continue(run string, c Copy, earlier Progress, entries Entries) Progress {
+	p := Begin(run, c, earlier.Next, entries)
+	if p.From == earlier.Next {
+		p.Destination = earlier.Destination
+	}
+	return p
+}
+
 // State is how a verification stands.
 type State string
 

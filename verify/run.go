@@ -244,7 +244,7 @@ func (r *Run) gone(i int, c Copy) error {
 		p.add(&t, keepOfCopy)
 		p.Next = min(hops[len(hops)-1].Next, p.Until)
 	}
-	p.Next, p.Done = p.Until, true
+	p.Next, p.Destination, p.Done = p.Until, -1, true // the destination was not read
 	r.put(i, p)
 	return nil
 }

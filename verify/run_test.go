@@ -101,6 +101,41 @@ func TestOnlyWhatIsNewIsReadAgain(t *testing.T) {
 	}
 }
 
+// TestNothingHidesBetweenTwoComparisons puts a phantom where one comparison has ended
+// and the next goes on: whichever way the log is cut, together they find what one does.
+func TestNothingHidesBetweenTwoComparisons(t *testing.T) {
+	source, dest, e := pair(t, record.None)
+	phantom := batch(t, 23, record.None, recs("who?")...)
+	phantom.Restamp(record.Stamp{ProducerID: 4001})
+	dest.batches[1] = phantom // between the first run and the second
+	run := func(p Progress) Progress {
+		t.Helper()
+		got, err := NewRun(Config{Source: source, Destination: dest, Entries: e, Save: saved(nil)}).Do(t.Context(), []Copy{theCopy}, []Progress{p})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got[0]
+	}
+	all := e.hops
+	e.hops = all[:1]
+	one := run(Begin("one", theCopy, 0, e))
+	idle := run(Continue("two", theCopy, one, e)) // nothing new: the place is kept
+	e.hops = all
+	three := run(Continue("three", theCopy, idle, e))
+	if one.Different != 0 || idle.Different != 0 || three.Different != 1 || three.First[0].Kind != Phantom || three.First[0].Destination != 23 || three.Records != 2 {
+		t.Errorf("got %+v, then %+v, then %+v", one, idle, three)
+	}
+
+	for name, c := range map[string]struct {
+		next, want int64
+	}{"where it ended": {15, 27}, "taken back since": {17, -1}, "forgotten since": {9, -1}} {
+		p := Continue("four", theCopy, Progress{Next: c.next, Destination: 27}, e)
+		if p.Destination != c.want {
+			t.Errorf("%s: goes on from destination offset %d, want %d", name, p.Destination, c.want)
+		}
+	}
+}
+
 func TestBytesAreSpreadOverTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source, dest, e := long(t, 20)

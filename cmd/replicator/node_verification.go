@@ -211,28 +211,37 @@ func (j *verification) begin(ctx context.Context, req verify.Request, ends *ends
 			return nil, err
 		}
 	}
-	last := map[string]int64{}
 	stale := map[string]bool{}
 	for _, p := range before {
-		last[p.Copy], stale[p.Copy] = p.Next, true
+		stale[p.Copy] = true
 	}
 	for _, c := range ends.copies(j.fleet.State().Flows[j.flow.Metadata.Name], nil) {
 		delete(stale, c.ID.Key().String())
 	}
-	var all []verify.Progress
-	for _, c := range copies {
-		key := c.ID.Key().String()
-		var from int64
-		switch {
-		case req.From == flow.VerifyFromVerified:
-			from = last[key]
-		case !at.IsZero():
-			from = starts[flow.TopicPartition{Topic: c.SourceTopic, Partition: c.ID.Source.Partition}]
-		}
-		all = append(all, verify.Begin(j.id, c, from, j.entries))
-	}
+	all := beginnings(j.id, req.From, copies, before, starts, j.entries)
 	err = j.put(ctx, all, sortedNames(stale), &cluster.PutVerification{Begun: true})
 	return all, err
+}
+
+// beginnings are the progress with which the comparison of each copy begins. before is
+// that of earlier ones, starts the source offsets that belong to a time.
+func beginnings(id, from string, copies []verify.Copy, before []verify.Progress, starts map[flow.TopicPartition]int64, entries verify.Entries) []verify.Progress {
+	earlier := map[string]verify.Progress{}
+	if from == flow.VerifyFromVerified {
+		for _, p := range before {
+			earlier[p.Copy] = p
+		}
+	}
+	var all []verify.Progress
+	for _, c := range copies {
+		if p, ok := earlier[c.ID.Key().String()]; ok {
+			all = append(all, verify.Continue(id, c, p, entries))
+			continue
+		}
+		at := starts[flow.TopicPartition{Topic: c.SourceTopic, Partition: c.ID.Source.Partition}]
+		all = append(all, verify.Begin(id, c, at, entries))
+	}
+	return all
 }
 
 // match puts copies and their stored progress side by side. What is not a copy of

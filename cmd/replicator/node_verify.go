@@ -93,7 +93,7 @@ func verificationOf(s *cluster.State, name string, now time.Time) (*verify.Repor
 func storedProgress(v *cluster.Verification) ([]verify.Progress, error) {
 	all := make([]verify.Progress, 0, len(v.Copies))
 	for key, data := range v.Copies {
-		var p verify.Progress
+		p := verify.Progress{Destination: -1} // where one does not say it
 		if err := json.Unmarshal(data, &p); err != nil {
 			return nil, fmt.Errorf("copy %s: %w", key, err)
 		}
