@@ -160,7 +160,7 @@ func (s *fetchSession) take(p *fetchedPlace, at place) {
 	}
 	if was := s.has[at]; was != nil && was != p {
 		p.told, p.marks = was.told, was.marks
-		if m := p.marks; m != nil && was.c != p.c {
+		if m := p.marks; m != nil {
 			p.c.watermarks(m.start, m.end, m.stable, time.Now())
 		}
 	}

@@ -79,12 +79,16 @@ func (c *copier) wishNow() wish {
 }
 
 // readBy gives the copy to a fetcher, or with nil to none. The one that had it hears
-// of that.
+// of that, and so does one that has it still: it may have seen the partition without
+// a leader meanwhile.
 func (c *copier) readBy(r *wishes) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.wishing.reader
 	if old == r {
+		if r != nil {
+			r.add(c)
+		}
 		return
 	}
 	c.wishing = wishing{reader: r, wish: c.wishNow(), listed: r != nil, answered: c.lastAnswer()}

@@ -1,11 +1,14 @@
 package mirror
 
 import (
+	"context"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/internal/ledger"
 )
@@ -68,4 +71,57 @@ func TestAFetcherHearsOfWhatACopyWants(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestARestingFetcherHearsOfALeaderThatIsBack: it may have seen the partition without
+// one, and the copy has wanted the same all the time.
+func TestARestingFetcherHearsOfALeaderThatIsBack(t *testing.T) {
+	views := func(leader int32, err error) *view {
+		return &view{brokers: map[int32]string{1: "x"}, topics: map[string]topicView{"orders": {partitions: []partitionView{{leader: leader, epoch: 5, err: err}}}}}
+	}
+	c := runningCopier(t, "orders")
+	p := &peer{}
+	p.current.Store(views(-1, kerr.LeaderNotAvailable))
+	f := &fetcher{reading: reading{broker: 1}, source: p, wishes: newWishes(), members: map[*copier]appetite{}, resting: map[*copier]time.Time{}}
+	c.readBy(f.wishes)
+	f.plan(time.Now())
+	<-f.wishes.wake
+	p.current.Store(views(1, nil))
+	c.readBy(f.wishes) // as whoever looks at a new view does
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	f.rest(ctx, time.Now())
+	if ctx.Err() != nil {
+		t.Fatalf("it rests: %v", f.members[c])
+	}
+}
+
+// TestAnIdleCopyWhoseLeaderIsBackIsWell though no record comes that would say so.
+func TestAnIdleCopyWhoseLeaderIsBackIsWell(t *testing.T) {
+	var leaderless atomic.Bool
+	w := newWorldBehind(t, nil, map[string]*liar{"west": newLiar(t, nil, func(_ kmsg.Request, resp kmsg.Response) {
+		r, ok := resp.(*kmsg.MetadataResponse)
+		if !ok || !leaderless.Load() {
+			return
+		}
+		for i := range r.Topics {
+			if r.Topics[i].Topic == nil || *r.Topics[i].Topic != "orders" {
+				continue
+			}
+			for j := range r.Topics[i].Partitions {
+				r.Topics[i].Partitions[j].Leader, r.Topics[i].Partitions[j].ErrorCode = -1, kerr.LeaderNotAvailable.Code
+			}
+		}
+	})})
+	w.create(t, "orders", 1)
+	n := w.node("a", func(c *Config) { c.MetadataInterval = 200 * time.Millisecond })
+	n.Assign(w.copies(1, 1, "orders"))
+	w.west.produce(t, "orders", 0, 0, 3)
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	leaderless.Store(true)
+	eventually(t, "it says that there is no leader", func() bool { return n.only().State != Running })
+	leaderless.Store(false)
+	eventually(t, "it runs", func() bool { return n.only().State == Running })
+	w.west.produce(t, "orders", 0, 3, 6)
+	eventually(t, "it copies", func() bool { return n.only().Position == 6 })
 }

@@ -179,10 +179,13 @@ func cutting(f func(string, string) string) func(*event, lexer.Token, value, val
 }
 
 // trim takes spaces off both ends, or those characters that are given.
-func trim(e *event, _ lexer.Token, a, b value) (value, error) {
-	e.look(len(a.text))
+func trim(e *event, t lexer.Token, a, b value) (value, error) {
 	if b.kind != text {
+		e.look(len(a.text))
 		return ofText(strings.TrimSpace(a.text)), nil
+	}
+	if e.look(len(a.text) * max(1, len(b.text))); e.steps < 0 {
+		return value{}, faultAt(t.From, "it costs too much to look for so many characters; give trim the few that it is to take off")
 	}
 	return ofText(strings.Trim(a.text, b.text)), nil
 }
