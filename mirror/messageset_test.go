@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
+	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/record"
 	"github.com/waybillhq/waybill/internal/record/recordtest"
@@ -84,6 +86,37 @@ func TestADamagedOldMessageStopsTheCopy(t *testing.T) {
 	var bad *BatchError
 	if !errors.As(err, &bad) || bad.Offset != 4 || next != 4 || len(chunks) != 1 || chunks[0].records() != 4 {
 		t.Errorf("%d chunks up to %d, %v", len(chunks), next, err)
+	}
+}
+
+// TestDamagedOldMessagesAreNeverPutAside: so nobody is told to have them put aside,
+// and everybody what does help.
+func TestDamagedOldMessagesAreNeverPutAside(t *testing.T) {
+	message := func(magic byte) []byte {
+		m := recordtest.Message(magic, 0, record.Record{Value: []byte("x")})
+		m[len(m)-1] ^= 1
+		return m
+	}
+	unknown := recordtest.Message(1, 0, record.Record{Value: []byte("x")})
+	unknown[16] = 3 // magic
+	for name, b := range map[string][]byte{"v0": message(0), "v1": message(1), "no batch": unknown} {
+		for _, poison := range []string{flow.PoisonStop, flow.PoisonQuarantine} {
+			lim := roomy
+			lim.rules, lim.home, lim.suspect = rulesOf(t, flow.Records{Poison: poison}), west, -1
+			for range 3 { // what was corrupt before is put aside where it can be
+				chunks, next, err := stage(fetched{records: b}, lim)
+				v := classify(err)
+				if len(chunks) != 0 || next != 0 || !errors.Is(err, errNotAside) || v.action != hold {
+					t.Fatalf("%s, poison %s: %d chunks up to %d, %v, action %d", name, poison, len(chunks), next, err, v.action)
+				}
+				if strings.Contains(v.fix, "poison") || !strings.Contains(v.fix, "DeleteRecords") || !strings.Contains(v.fix, "onGap") {
+					t.Errorf("%s, poison %s: to be mended by %q", name, poison, v.fix)
+				}
+				c := newCopier(Assignment{}, func() {}, &Metrics{})
+				c.fault(err)
+				lim.verify, lim.suspect = c.verify, c.damagedAt
+			}
+		}
 	}
 }
 

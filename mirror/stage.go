@@ -120,7 +120,7 @@ func stageBatches(f fetched, lim limits) (chunks []chunk, next int64, err error)
 			break // by design: the rest comes with the next fetch
 		}
 		if err != nil {
-			return s.chunks, s.next, &BatchError{s.next, "cannot be read", err}
+			return s.chunks, s.next, &BatchError{s.next, "cannot be read", fmt.Errorf("%w: %w", errNotAside, err)}
 		}
 		if err := s.batch(b); err != nil {
 			return s.chunks, s.next, err
