@@ -9,7 +9,7 @@ import (
 	"github.com/waybillhq/waybill/doctor"
 )
 
-// AllNodes, in place of a node's name, means every node of the fleet.
+// AllNodes means every node of the fleet, in place of a node's name.
 const AllNodes = "*"
 
 // Operations is what is asked of single nodes.

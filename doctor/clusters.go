@@ -73,7 +73,6 @@ type look struct {
 
 	findings []Finding
 
-	conn     *kafka.Conn // to one server that lets us in, while looking
 	versions versions
 	topics   []string // that are listed
 	id       string

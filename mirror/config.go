@@ -176,6 +176,14 @@ func (c *Config) impatient(b backoff) backoff {
 	return b
 }
 
+// tick is how often a flow looks after its copies.
+func (c *Config) tick() time.Duration {
+	if c.patience > 0 {
+		return min(tickInterval, 5*c.patience)
+	}
+	return tickInterval
+}
+
 // point is a place in a transaction, or an append, at which a node may die.
 type point string
 

@@ -242,7 +242,7 @@ func (f *flowRun) tryReach(ctx context.Context) (err error) {
 
 // loop keeps the copies of the flow as they are wanted.
 func (f *flowRun) loop(ctx context.Context, g *errgroup.Group) error {
-	tick := time.NewTicker(tickInterval)
+	tick := time.NewTicker(f.cfg.tick())
 	defer tick.Stop()
 	for {
 		f.step(ctx, g)

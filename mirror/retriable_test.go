@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -199,8 +200,11 @@ var quietly = map[*kerr.Error]bool{kerr.FetchSessionIDNotFound: true, kerr.Inval
 // TestEveryRetriableCodeTwentyTimes has a broker answer each code that asks for another
 // try at least twenty times in a row, to each kind of request that a copy rests on,
 // whether the request was carried out or not. The status says which code it is. Then all
-// goes on by itself, with nothing lost, doubled or out of order.
+// goes on by itself, with nothing lost, doubled or out of order. All of it is waiting, so
+// it is done side by side, a few codes each.
 func TestEveryRetriableCodeTwentyTimes(t *testing.T) {
+	var all sync.WaitGroup
+	defer all.Wait()
 	for name, c := range map[string]struct {
 		side     string
 		ask      func(*trouble20) func(kmsg.Request) kmsg.Response
@@ -222,55 +226,58 @@ func TestEveryRetriableCodeTwentyTimes(t *testing.T) {
 		"a transaction is not committed":    {side: "east", ask: func(r *trouble20) func(kmsg.Request) kmsg.Response { return r.refuseTxn(kmsg.EndTxn) }, codes: txnCodes},
 		"a transaction is committed anyhow": {side: "east", say: func(r *trouble20) func(kmsg.Request, kmsg.Response) { return r.spoilEnd }, codes: txnCodes, feeds: true},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := &trouble20{}
-			var ask func(kmsg.Request) kmsg.Response
-			var say func(kmsg.Request, kmsg.Response)
-			if c.ask != nil {
-				ask = c.ask(r)
-			}
-			if c.say != nil {
-				say = c.say(r)
-			}
-			w := newWorldBehind(t, nil, map[string]*liar{c.side: newLiar(t, ask, say)})
-			w.bundledOnly("west", "east")
-			w.create(t, "orders", 1)
-			n := w.node("a", func(c *Config) { c.patience = 2 * time.Millisecond })
-			list := w.copies(1, 1, "orders")
-			if c.delivery != "" {
-				list = delivered(list, c.delivery)
-			}
-			n.Assign(list)
-			sent := 0
-			for _, code := range c.codes {
-				w.west.produce(t, "orders", 0, sent, sent+3)
-				eventually(t, "caught up before "+code.Message, func() bool { return n.caughtUp(1) })
-				r.set(code.Code)
-				w.west.produce(t, "orders", 0, sent+3, sent+10)
-				sent += 10
-				shown, fed := c.feeds || quietly[code], 0
-				look := func() {
-					s := n.only()
-					if times := r.met(); c.feeds && times > fed {
-						w.west.produce(t, "orders", 0, sent, sent+1)
-						sent, fed = sent+1, times
+		for codes := range slices.Chunk(c.codes, 4) {
+			all.Go(func() {
+				t.Run(name, func(t *testing.T) {
+					r := &trouble20{}
+					var ask func(kmsg.Request) kmsg.Response
+					var say func(kmsg.Request, kmsg.Response)
+					if c.ask != nil {
+						ask = c.ask(r)
 					}
-					shown = shown || s.State != Running && strings.Contains(s.Reason, code.Message)
-				}
-				for times := range 20 { // one by one, so that a slow machine has its time
-					eventually(t, fmt.Sprintf("%s %d times", code.Message, times+1), func() bool { look(); return r.met() > times })
-				}
-				eventually(t, code.Message+" shows", func() bool { look(); return shown })
-				r.set(0)
-			}
-			w.west.produce(t, "orders", 0, sent, sent+3) // what is doubled lies before these
-			sent += 3
-			eventually(t, "caught up", func() bool { s := n.only(); return n.caughtUp(1) && s.Reason == "" })
-			w.east.expect(t, "orders", 0, sent)
-			if s := n.only(); s.MayBeDoubled != 0 || s.ForeignRecords != 0 {
-				t.Errorf("%d may be doubled, %d are foreign, want none", s.MayBeDoubled, s.ForeignRecords)
-			}
-		})
+					if c.say != nil {
+						say = c.say(r)
+					}
+					w := newWorldBehind(t, nil, map[string]*liar{c.side: newLiar(t, ask, say)})
+					w.bundledOnly("west", "east")
+					w.create(t, "orders", 1)
+					n := w.node("a", func(c *Config) { c.patience = 2 * time.Millisecond })
+					list := w.copies(1, 1, "orders")
+					if c.delivery != "" {
+						list = delivered(list, c.delivery)
+					}
+					n.Assign(list)
+					sent := 0
+					for _, code := range codes {
+						w.west.produce(t, "orders", 0, sent, sent+3)
+						eventually(t, "caught up before "+code.Message, func() bool { return n.caughtUp(1) })
+						r.set(code.Code)
+						w.west.produce(t, "orders", 0, sent+3, sent+10)
+						sent += 10
+						shown, fed := c.feeds || quietly[code], 0
+						look := func() {
+							s := n.only()
+							if times := r.met(); c.feeds && times > fed {
+								w.west.produce(t, "orders", 0, sent, sent+1)
+								sent, fed = sent+1, times
+							}
+							shown = shown || s.State != Running && strings.Contains(s.Reason, code.Message)
+						}
+						for times := range 20 { // one by one, so that a slow machine has its time
+							eventually(t, fmt.Sprintf("%s %d times", code.Message, times+1), func() bool { look(); return r.met() > times })
+						}
+						eventually(t, code.Message+" shows", func() bool { look(); return shown })
+						r.set(0)
+					}
+					w.west.produce(t, "orders", 0, sent, sent+3) // what is doubled lies before these
+					sent += 3
+					eventually(t, "caught up", func() bool { s := n.only(); return n.caughtUp(1) && s.Reason == "" })
+					w.east.expect(t, "orders", 0, sent)
+					if s := n.only(); s.MayBeDoubled != 0 || s.ForeignRecords != 0 {
+						t.Errorf("%d may be doubled, %d are foreign, want none", s.MayBeDoubled, s.ForeignRecords)
+					}
+				})
+			})
+		}
 	}
 }
