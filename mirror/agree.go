@@ -265,8 +265,8 @@ func (r *reconciler) resolve(ctx context.Context, chunks []chunk, err error) (ag
 	if !ok {
 		return false, err
 	}
-	if _, err := r.a.Origins.ReadLedger(ctx, r.id.Source.Cluster); err != nil {
-		return false, fmt.Errorf("%w: %w", errOrigin, err)
+	if err := r.a.source.readLedger(ctx, r.a.Origins); err != nil {
+		return false, err
 	}
 	r.c.origin.learn(open.question)
 	if _, known := r.c.origin.rule(open.question); !known {

@@ -169,12 +169,19 @@ func (i *inquirer) read(ctx context.Context, asked map[*copier]inquiry) error {
 	if err := i.mirrors.describe(ctx, about); err != nil {
 		return fmt.Errorf("%w: %w", errOrigin, err)
 	}
-	exists, err := i.origins.ReadLedger(ctx, i.source.id)
+	return i.source.readLedger(ctx, i.origins)
+}
+
+// readLedger brings what is known of the cluster's ledger up to now. That there is
+// none is believed when no broker knows one: what is taken for local is not asked
+// about again.
+func (p *peer) readLedger(ctx context.Context, origins Origins) error {
+	exists, err := origins.ReadLedger(ctx, p.id)
 	if err == nil && !exists {
-		err = i.source.hasNoLedger(ctx)
+		err = p.hasNoLedger(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: ledger of cluster %s: %w", errOrigin, i.source.cluster.Metadata.Name, err)
+		return fmt.Errorf("%w: ledger of cluster %s: %w", errOrigin, p.cluster.Metadata.Name, err)
 	}
 	return nil
 }
