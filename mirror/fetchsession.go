@@ -200,8 +200,9 @@ func (s *fetchSession) answered(resp *kmsg.FetchResponse) (lost bool, err error)
 	err = kerr.ErrorForCode(resp.ErrorCode)
 	switch {
 	case errors.Is(err, kerr.FetchSessionIDNotFound), errors.Is(err, kerr.InvalidFetchSessionEpoch), errors.Is(err, kerr.FetchSessionTopicIDError):
+		had := s.id != 0
 		s.forget()
-		return true, err
+		return had, err // who asked for a new one cannot have lost it
 	case err != nil:
 		s.forget()
 	case resp.SessionID == 0: // the broker keeps none for us

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -183,6 +184,21 @@ func TestASessionsNumberGoesRoundAndItsErrorsBeginAnew(t *testing.T) {
 		lost, err := s.answered(c.answer)
 		if lost != c.lost || s.epoch != c.wantEpoch || (err != nil) != (c.answer.ErrorCode != 0) {
 			t.Errorf("%s: lost %v, epoch %d, %v; want %v, %d", c.name, lost, s.epoch, err, c.lost, c.wantEpoch)
+		}
+	}
+}
+
+// TestALostSessionIsAskedForAnewOnce: a broker that says of a new one that it is lost has
+// a fault, after which the fetcher waits.
+func TestALostSessionIsAskedForAnewOnce(t *testing.T) {
+	for _, code := range []*kerr.Error{kerr.FetchSessionIDNotFound, kerr.InvalidFetchSessionEpoch, kerr.FetchSessionTopicIDError} {
+		s := fetchSession{id: 7, epoch: 3}
+		resp := &kmsg.FetchResponse{ErrorCode: code.Code}
+		if lost, _ := s.answered(resp); !lost || s.id != 0 {
+			t.Errorf("%v of session 7: lost %v, it is %d", code, lost, s.id)
+		}
+		if lost, err := s.answered(resp); lost || !errors.Is(err, code) {
+			t.Errorf("%v of a new one: lost %v, %v", code, lost, err)
 		}
 	}
 }
