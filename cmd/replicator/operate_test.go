@@ -279,16 +279,18 @@ func unpacked(t *testing.T, dir string) map[string][]byte {
 func TestScrubbing(t *testing.T) {
 	s := newScrubber([]string{`a"b/c&d`, "hunter22", "x"})
 	for text, want := range map[string]string{
-		`plain hunter22 end`:                                                      `plain [redacted] end`,
-		`{"p":"a\"b/c\u0026d"}`:                                                   `{"p":"[redacted]"}`,
-		`?p=a%22b%2Fc%26d`:                                                        `?p=[redacted]`,
-		`Authorization: Basic aHVudGVyMjI=`:                                       `Authorization: Basic [redacted]`,
-		`Bearer abcdefghijkl`:                                                     `Bearer [redacted]`,
-		`postgres://u:p@host/db https://host/path`:                                `postgres://[redacted]@host/db https://host/path`,
-		`password: "xyz" token=abc client_secret='q'`:                             `password: "[redacted]" token=[redacted] client_secret='[redacted]'`,
-		`"token": "${file:/run/t}" password: ${env:P}`:                            `"token": "${file:/run/t}" password: ${env:P}`, // references are no secrets
+		`plain hunter22 end`:                           `plain [redacted] end`,
+		`{"p":"a\"b/c\u0026d"}`:                        `{"p":"[redacted]"}`,
+		`?p=a%22b%2Fc%26d`:                             `?p=[redacted]`,
+		`Authorization: Basic aHVudGVyMjI=`:            `Authorization: Basic [redacted]`,
+		`Bearer abcdefghijkl`:                          `Bearer [redacted]`,
+		`postgres://u:p@host/db https://host/path`:     `postgres://[redacted]@host/db https://host/path`,
+		`password: "xyz" token=abc client_secret='q'`:  `password: "[redacted]" token=[redacted] client_secret='[redacted]'`,
+		`"token": "${file:/run/t}" password: ${env:P}`: `"token": "${file:/run/t}" password: ${env:P}`, // references are no secrets
+
 		"-----BEGIN EC PRIVATE KEY-----\nMHc\n-----END EC PRIVATE KEY-----\nrest": redacted + "\nrest",
-		`x marks the spot`:                                                        `x marks the spot`,
+
+		`x marks the spot`: `x marks the spot`,
 	} {
 		if got := string(s.clean([]byte(text))); got != want {
 			t.Errorf("%s\nbecame %s\nwant   %s", text, got, want)
