@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -122,17 +123,18 @@ func (c *Audited) MarshalJSON() ([]byte, error) {
 	return json.Marshal(encodedAudited{Author: c.Author, Command: inner})
 }
 
-// UnmarshalJSON implements json.Unmarshaler. It is as strict as decodeCommand.
-func (c *Audited) UnmarshalJSON(b []byte) error {
+// decode reads data, as strict as decodeKnown, which calls it: what it wraps is to be
+// one of the same commands.
+func (c *Audited) decode(data []byte, commands map[string]func() Command) error {
 	var e encodedAudited
-	if err := strictJSON(b, &e); err != nil {
+	if err := strictJSON(data, &e); err != nil {
 		return err
 	}
 	var peek envelope
 	if err := json.Unmarshal(e.Command, &peek); err == nil && peek.Kind == c.kind() {
-		return fmt.Errorf("%w: an audited command within another", errUnknownCommand)
+		return errors.New("an audited command within another")
 	}
-	inner, err := decodeCommand(e.Command)
+	inner, err := decodeKnown(e.Command, commands)
 	if err != nil {
 		return err
 	}

@@ -121,12 +121,14 @@ func (v *vocabulary) decode(b []byte) (Command, error) {
 	return decodeKnown(b, known)
 }
 
-// levelOf is what all members must know before a command is used.
+// levelOf is what all members must know before a command is used; one that wraps
+// another needs the levels of both.
 func (v *vocabulary) levelOf(c Command) uint32 {
+	level := max(v.orOurs().since[c.kind()], 1)
 	if audited, ok := c.(*Audited); ok && audited.Command != nil {
-		c = audited.Command
+		return max(level, v.levelOf(audited.Command))
 	}
-	return max(v.orOurs().since[c.kind()], 1)
+	return level
 }
 
 // level is State.Level with its default.
@@ -144,7 +146,13 @@ func decodeKnown(b []byte, commands map[string]func() Command) (Command, error) 
 		return nil, fmt.Errorf("%w: kind %q, version %d", errUnknownCommand, e.Kind, e.Version)
 	}
 	c := empty()
-	if err := strictJSON(e.Data, c); err != nil {
+	var err error
+	if audited, ok := c.(*Audited); ok {
+		err = audited.decode(e.Data, commands)
+	} else {
+		err = strictJSON(e.Data, c)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", errUnknownCommand, e.Kind, err)
 	}
 	return c, nil

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"strings"
@@ -31,13 +32,22 @@ func nextVersion() *vocabulary {
 }
 
 // A fleet is upgraded node by node: what only the new version knows is refused, and
-// halts nobody, until all are new; then an old binary is not let back in.
+// halts nobody, until all are new; then an old binary is not let back in. It makes no
+// difference whether somebody asked for it, so that it is wrapped for its record.
 func TestRollingUpgrade(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { rollingUpgrade(t, nil) })
+	t.Run("audited", func(t *testing.T) { rollingUpgrade(t, &Author{User: "ops", Operation: "name"}) })
+}
+
+func rollingUpgrade(t *testing.T, by *Author) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, raftnode.NewMemoryNetwork())
 		dirs := map[string]string{"a": t.TempDir(), "b": t.TempDir(), "c": t.TempDir()}
 		words := map[string]*vocabulary{}
-		f.edit = func(c *Config) { c.Dir, c.words = dirs[c.Name], words[c.Name] }
+		f.edit = func(c *Config) {
+			c.Dir, c.words = dirs[c.Name], words[c.Name]
+			c.Author = func(context.Context) *Author { return by }
+		}
 		a := f.start(f.config("a", nil))
 		nodes := map[string]*testNode{"a": a, "b": f.start(f.config("b", a)), "c": f.start(f.config("c", a))}
 		f.await("three members", func() bool { return len(a.State().Members) == 3 })
@@ -59,6 +69,9 @@ func TestRollingUpgrade(t *testing.T) {
 			}
 		}
 		f.sameState([]*testNode{nodes["a"], nodes["b"], nodes["c"]})
+		if records := len(nodes["a"].State().Trail); (records == 1) != (by != nil) {
+			t.Errorf("%d records, asked for by %v", records, by)
+		}
 
 		if err := nodes["b"].end(); err != nil {
 			t.Fatal(err)
@@ -84,4 +97,18 @@ func voters(t *testing.T, n *testNode) (count int) {
 		}
 	}
 	return count
+}
+
+// A wrapper may be newer than what it wraps, and the other way round.
+func TestLevelOfAudited(t *testing.T) {
+	words := &vocabulary{since: map[string]uint32{"audited": 2, "test.name": 3}}
+	for want, c := range map[uint32]Command{
+		1: new(DrainMember),
+		2: &Audited{Command: new(DrainMember)},
+		3: &Audited{Command: new(newFleetName)},
+	} {
+		if got := words.levelOf(c); got != want {
+			t.Errorf("%s: got level %d, want %d", c.kind(), got, want)
+		}
+	}
 }
