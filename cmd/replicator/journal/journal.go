@@ -128,7 +128,10 @@ func (j *Journal) recover() error {
 	c := chain{any: true}
 	damaged := c.segment(s.name, b, func(e Entry) bool { return true })
 	j.last, j.sum = c.seq, c.sum
-	if first, err := strconv.ParseUint(strings.TrimSuffix(s.name, suffix), 10, 64); err == nil && len(b) > 0 {
+	if first, err := strconv.ParseUint(strings.TrimSuffix(s.name, suffix), 10, 64); err == nil && first > 0 {
+		if c.seq == 0 && len(damaged) == 0 {
+			first-- // it was begun for that entry, which never came
+		}
 		j.last = max(j.last, first) // also if no line of it can be read
 	}
 	if len(damaged) > 0 || len(b) == 0 {
@@ -149,8 +152,8 @@ func (j *Journal) Last() uint64 {
 }
 
 // Append writes entries, whose sequence numbers grow and are above all before, and
-// returns when they are on disk. After an error the journal goes on in a new file:
-// what of these entries is on disk is not known.
+// returns when they are on disk. After an error the journal goes on in a new file,
+// and what of these entries was written is cut off again if that can be done.
 func (j *Journal) Append(entries ...Entry) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -193,10 +196,11 @@ func (j *Journal) makeRoom(first uint64) error {
 		return nil
 	}
 	if j.file != nil {
-		if err := j.file.Close(); err != nil {
+		err := j.file.Close()
+		j.file = nil
+		if err != nil {
 			return fmt.Errorf("journal: %w", err)
 		}
-		j.file = nil
 	}
 	f, err := os.OpenFile(filepath.Join(j.conf.Dir, nameOf(first)), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
@@ -226,12 +230,24 @@ func (j *Journal) write(b []byte) error {
 		err = j.file.Sync()
 	}
 	if err != nil {
-		err = errors.Join(fmt.Errorf("journal: %w", err), j.file.Close())
+		err = errors.Join(fmt.Errorf("journal: %w", err), j.file.Close(), j.undo())
 		j.file = nil
 		return err
 	}
 	j.segments[len(j.segments)-1].size += int64(len(b))
 	return nil
+}
+
+// undo cuts off what a write that failed has left: a full disk is not damage.
+func (j *Journal) undo() error {
+	n := len(j.segments) - 1
+	s := j.segments[n]
+	path := filepath.Join(j.conf.Dir, s.name)
+	if s.size > 0 {
+		return os.Truncate(path, s.size)
+	}
+	j.segments = j.segments[:n]
+	return os.Remove(path)
 }
 
 // forget removes the oldest segments while all together are too large.

@@ -3,6 +3,7 @@ package journal
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -156,6 +157,72 @@ func TestDamageIsFound(t *testing.T) {
 			told := fmt.Sprint(damage)
 			if c.want == "" && len(damage) > 0 || !strings.Contains(told, c.want) {
 				t.Errorf("told %s, want %q", told, c.want)
+			}
+		})
+	}
+}
+
+// A crash may leave a file of which nothing but the head, or nothing at all, was
+// written: the numbers go on, and no older file is written over.
+func TestAFileThatWasOnlyBegun(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		keep func([]byte) int
+		last uint64
+		told bool // what was in an emptied file is not known
+	}{
+		{"only the head", func(b []byte) int { return nth(b, 1) }, 8, false},
+		{"half of the head", func(b []byte) int { return nth(b, 1) - 3 }, 8, true},
+		{"nothing", func([]byte) int { return 0 }, 8, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			j := open(t, dir, 280, 1<<20)
+			add(t, j, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+			must(t, j.Close())
+			edit(2, func(b []byte) []byte { return b[:c.keep(b)] })(t, files(t, dir))
+			j = open(t, dir, 280, 1<<20)
+			if j.Last() != c.last {
+				t.Errorf("the last is %d, want %d", j.Last(), c.last)
+			}
+			add(t, j, j.Last()+1)
+			seqs, damage := read(t, j, 0)
+			if want := []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9}; !slices.Equal(seqs, want) || len(damage) > 0 != c.told {
+				t.Errorf("read %v, %v", seqs, damage)
+			}
+		})
+	}
+}
+
+// What a full disk has taken half of is not damage, neither in a segment nor where
+// one was to begin.
+func TestAWriteThatFailsLeavesNothing(t *testing.T) {
+	for name, begin := range map[string]func(j *Journal) string{
+		"in a segment": func(*Journal) string { return nameOf(1) },
+		"of the head": func(j *Journal) string {
+			j.segments = append(j.segments, segment{name: nameOf(5)})
+			return nameOf(5)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			j := open(t, dir, 1<<20, 1<<22)
+			add(t, j, 1, 2, 3, 4)
+			f, err := os.OpenFile(filepath.Join(dir, begin(j)), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+			must(t, err)
+			_, err = f.WriteString(`{"seq":5,"su`)
+			must(t, errors.Join(err, f.Close(), j.file.Close())) // the next write fails
+			if err := j.Append(Entry{5, json.RawMessage(`{"n":5}`)}); err == nil {
+				t.Fatal("a write into a closed file went well")
+			}
+			if name == "in a segment" {
+				add(t, j, 5) // behind it, in another
+			}
+			must(t, j.Close())
+			j = open(t, dir, 1<<20, 1<<22)
+			add(t, j, j.Last()+1)
+			if seqs, damage := read(t, j, 0); !slices.Equal(seqs[:5], []uint64{1, 2, 3, 4, 5}) || len(damage) > 0 {
+				t.Errorf("read %v, %v", seqs, damage)
 			}
 		})
 	}
