@@ -47,9 +47,10 @@
 //
 // # Goroutines
 //
-// [Broker.Run] owns them all: one per listener, three per connection (conn.go) and one for each produce request of it that is behind others,
-// the flusher (for acks=0), retention, one that tends logs, compaction, provenance, the keys of tokens, and the
-// coordinators'. Clients are stopped first: what was read of them is answered, for
+// [Broker.Run] owns them all: one per listener, three per connection and one for
+// each produce request of it that is behind others (conn.go), the flusher (for
+// acks=0), retention, one that tends logs, compaction, provenance, the keys of
+// tokens, and the coordinators'. Clients are stopped first: what was read of them is answered, for
 // as long as Limits.DrainTimeout; then what serves them, then the logs are closed. [New]
 // starts none but those that open logs, and waits for them.
 //
