@@ -95,6 +95,28 @@ func TestGroupsForPeople(t *testing.T) {
 	golden(t, "translate.txt", replicator(t, "", "groups", "translate", "us/orders/3/1041").stdout)
 }
 
+// TestGroupsPlanReturn asks once: what the groups would meet on the way there is no part
+// of the answer.
+func TestGroupsPlanReturn(t *testing.T) {
+	noEnvironment(t)
+	fleet := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		plan := offsets.GroupPlan{Group: "web", Verdict: offsets.Ready}
+		if r.Method != http.MethodPost || r.URL.RequestURI() != "/api/v1/flows/us-eu/groups/return?dryRun=true" {
+			t.Errorf("asked for %s %s", r.Method, r.URL)
+			plan = offsets.GroupPlan{Group: "mail", Verdict: offsets.Blocked, Why: []string{"not copied"}}
+		}
+		if err := json.NewEncoder(w).Encode(api.GroupRows{Flow: "us-eu", Groups: []offsets.GroupPlan{plan}}); err != nil {
+			t.Error(err)
+		}
+	}))
+	t.Cleanup(fleet.Close)
+	t.Setenv("WAYBILL_SERVER", fleet.URL)
+	got := replicator(t, "", "groups", "plan", "--return", "--flow", "us-eu")
+	if got.code != exitOK || strings.Contains(got.stdout, "not copied") || !strings.Contains(got.stdout, "ready") {
+		t.Errorf("got %+v", got)
+	}
+}
+
 // anExecution has come to its gate.
 func anExecution(t *testing.T) runbook.Execution {
 	t.Helper()

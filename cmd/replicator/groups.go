@@ -29,12 +29,6 @@ func newGroups() *cobra.Command {
 	}, groupsList(), groupsPlan(), groupsMove(false), groupsMove(true), groupsTranslate())
 }
 
-// flowGroups is what 'groups list' and 'groups plan' both ask for.
-func flowGroups(cmd *cobra.Command, fleet *server, flow string) (api.GroupRows, error) {
-	var rows api.GroupRows
-	return rows, fleet.call(cmd.Context(), http.MethodGet, groupsPath(flow), nil, &rows)
-}
-
 func groupsList() *cobra.Command {
 	var fleet server
 	var out output
@@ -42,8 +36,8 @@ func groupsList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list --flow FLOW", Short: "Each group in each partition", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			rows, err := flowGroups(cmd, &fleet, flow)
-			if err != nil {
+			var rows api.GroupRows
+			if err := fleet.call(cmd.Context(), http.MethodGet, groupsPath(flow), nil, &rows); err != nil {
 				return err
 			}
 			return out.print(cmd.OutOrStdout(), rows.Rows, func(t *table) {
@@ -74,15 +68,16 @@ func groupsPlan() *cobra.Command {
 		Long: `What each group would read again or skip if it moved to the destination now, or
 with --return, if it came home. Ends with 6 unless every group is ready or has moved.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			rows, err := flowGroups(cmd, &fleet, flow)
-			if back && err == nil {
-				err = fleet.call(cmd.Context(), http.MethodPost, groupsPath(flow)+"/return?dryRun=true", nil, &rows)
+			method, path := http.MethodGet, groupsPath(flow)
+			if back {
+				method, path = http.MethodPost, path+"/return?dryRun=true"
 			}
-			if err != nil {
+			var rows api.GroupRows
+			if err := fleet.call(cmd.Context(), method, path, nil, &rows); err != nil {
 				return err
 			}
 			ready := true
-			err = out.print(cmd.OutOrStdout(), rows.Groups, func(t *table) { drawGroupPlans(t, rows.Groups) })
+			err := out.print(cmd.OutOrStdout(), rows.Groups, func(t *table) { drawGroupPlans(t, rows.Groups) })
 			for _, g := range rows.Groups {
 				ready = ready && (g.Verdict == offsets.Ready || g.Verdict == offsets.HasMoved)
 			}
