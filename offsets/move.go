@@ -92,14 +92,28 @@ func (s *Syncer) readBack(ctx context.Context, groups []string, rows []Row) erro
 // Adopt makes what an idle group has committed at the source of s in the flow's
 // topics positions of the flow named, without moving them: so that flow, which
 // leads there, may go on moving them. It is the end of a return; it may be repeated.
-func (s *Syncer) Adopt(ctx context.Context, group, flowName string) error {
+// Rows are those of which the group came home. If it has committed something else
+// since, nothing is adopted, and the error wraps [ErrActive].
+func (s *Syncer) Adopt(ctx context.Context, group, flowName string, rows []Row) error {
+	looked := map[flow.TopicPartition]int64{}
+	for _, r := range rows {
+		if r.Group == group {
+			looked[r.Source] = r.SourceOffset
+		}
+	}
 	commits, err := s.cfg.Source.Commits(ctx, []string{group})
 	if err != nil {
 		return fmt.Errorf("adopt group %s: %w", group, err)
 	}
 	at := map[flow.TopicPartition]Commit{}
 	for tp, c := range commits[group] {
-		if s.cfg.Topics(tp.Topic) && c.Metadata != Mark(flowName) {
+		if !s.cfg.Topics(tp.Topic) {
+			continue
+		}
+		if was, ok := looked[tp]; !ok || was != c.Offset {
+			return fmt.Errorf("adopt group %s: %w, or had some: it has committed offset %d of %s since it was looked at", group, ErrActive, c.Offset, tp)
+		}
+		if c.Metadata != Mark(flowName) {
 			at[tp] = Commit{c.Offset, Mark(flowName)}
 		}
 	}

@@ -3,6 +3,7 @@ package offsets
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"strings"
 	"testing"
 
@@ -114,7 +115,7 @@ func TestReturn(t *testing.T) {
 			if err != nil || rows[0].Result.Skipped != c.skipped || rows[0].Result.Reread != c.reread {
 				t.Fatalf("%s: got %+v %v", c.name, rows, err)
 			}
-			if err := h.Adopt(t.Context(), "app", "f"); err != nil {
+			if err := h.Adopt(t.Context(), "app", "f", rows); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -140,4 +141,21 @@ func backBegin() *ledger.Begin {
 func backHop(h *ledger.Hop) *ledger.Hop {
 	h.Copy, h.Epoch = backBegin().Copy.Key(), 1
 	return h
+}
+
+// TestAdoptNeedsWhatWasReturned: a group that read on at the destination after it was
+// translated back keeps what it committed there.
+func TestAdoptNeedsWhatWasReturned(t *testing.T) {
+	other := flow.TopicPartition{Topic: "orders", Partition: 1}
+	for name, commits := range map[string]map[flow.TopicPartition]Commit{
+		"further":           {orders: {107, "own"}},
+		"another partition": {orders: {104, "own"}, other: {3, "own"}},
+	} {
+		s, src, _, _ := newSync(Commit{Offset: 104})
+		src.commits["app"] = maps.Clone(commits)
+		err := s.Adopt(t.Context(), "app", "f", []Row{{Group: "app", Source: orders, SourceOffset: 104}, {Group: "web", Source: other, SourceOffset: 3}})
+		if !errors.Is(err, ErrActive) || src.writes != 0 || !maps.Equal(src.commits["app"], commits) {
+			t.Errorf("%s: got %v after %d writes, %+v", name, err, src.writes, src.commits["app"])
+		}
+	}
 }

@@ -194,7 +194,7 @@ func (g *groups) Move(ctx context.Context, name string, req api.GroupMove, by ap
 	if err != nil || req.DryRun {
 		return rows, err
 	}
-	return rows, g.remember(ctx, f, s, names, req.Return, by)
+	return rows, g.remember(ctx, f, s, names, rows, req.Return, by)
 }
 
 // changeSides has a syncer move groups, or say what it would do.
@@ -239,8 +239,8 @@ func (g *groups) candidates(ctx context.Context, f *flow.ReplicationFlow, there 
 	return names, nil
 }
 
-// remember has the fleet know on which side groups are now.
-func (g *groups) remember(ctx context.Context, f *flow.ReplicationFlow, s *offsets.Syncer, names []string, back bool, by api.Person) error {
+// remember has the fleet know on which side groups are now, of which s has moved rows.
+func (g *groups) remember(ctx context.Context, f *flow.ReplicationFlow, s *offsets.Syncer, names []string, rows []offsets.Row, back bool, by api.Person) error {
 	detail := "moved by " + by.Name
 	if by.Reason != "" {
 		detail += ": " + by.Reason
@@ -249,7 +249,12 @@ func (g *groups) remember(ctx context.Context, f *flow.ReplicationFlow, s *offse
 		if back {
 			// What the group has committed at the destination is the flow's from now
 			// on: else it would be found to have moved again.
-			if err := s.Adopt(ctx, group, f.Metadata.Name); err != nil {
+			err := s.Adopt(ctx, group, f.Metadata.Name, rows)
+			if errors.Is(err, offsets.ErrActive) {
+				return api.Errorf(http.StatusConflict, "%v", err).
+					WithHint("stop it in cluster %s and repeat this: until then it counts as moved", f.Spec.Destination)
+			}
+			if err != nil {
 				return unreachable(err)
 			}
 		}
