@@ -197,6 +197,22 @@ func TestCertificatesAreRenewed(t *testing.T) {
 	})
 }
 
+// A member that takes a request and never answers does not hold up who asks: the
+// steward, or the renewal of a certificate that others could sign too.
+func TestSilentMemberIsNotWaitedFor(t *testing.T) {
+	g := newGroup(t, nil)
+	g.edit = func(c *Config) { c.RPCTimeout = 100 * time.Millisecond }
+	a := g.start(g.config("a", "", nil))
+	g.apply(a, "one")
+	a.replica.marks.mu.Lock() // its digests are not had
+	defer a.replica.marks.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, _, err := a.post(ctx, a.Addr(), "digests", nil); !errors.Is(err, ErrUnclear) || ctx.Err() != nil {
+		t.Errorf("got %v (%v), want ErrUnclear before the caller's time is up", err, ctx.Err())
+	}
+}
+
 func TestWorkerCannotVote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, d := ownGroup(t)

@@ -167,9 +167,7 @@ func (n *Node) tryJoin(ctx context.Context) (done bool, err error) {
 			continue
 		}
 		asked[addr] = true
-		attempt, cancel := context.WithTimeout(ctx, 5*n.cfg.RPCTimeout)
-		resp, _, err := n.post(attempt, addr, "join", body)
-		cancel()
+		resp, _, err := n.post(ctx, addr, "join", body)
 		if err == nil {
 			// Done when the configuration has reached this node.
 			return false, n.setGroup(resp.Header.Get(groupHeader))

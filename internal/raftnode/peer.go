@@ -212,8 +212,12 @@ func (n *Node) resolve(hostport string) (addr, id string, err error) {
 	return hostport, "", nil
 }
 
-// post sends a request to a member and turns the answer's status into an error.
+// post sends a request to a member and turns the answer's status into an error. A
+// member that takes the request and stays silent is not waited for: none of them takes
+// longer than a few RPCs.
 func (n *Node) post(ctx context.Context, addr, path string, body []byte) (*http.Response, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*n.cfg.RPCTimeout)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+peerPath+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, err
@@ -254,7 +258,7 @@ func (n *Node) post(ctx context.Context, addr, path string, body []byte) (*http.
 // for: its connection may stay open for minutes.
 func (n *Node) atLeader(ctx context.Context, r *raft.Raft, path string, body []byte) (index uint64, answer []byte, err error) {
 	_, until := n.Following()
-	ctx, cancel := context.WithTimeout(ctx, 5*n.cfg.RPCTimeout)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(until, func() { time.AfterFunc(n.cfg.HeartbeatTimeout, cancel) })()
 	addr, _ := r.LeaderWithID()
