@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -102,7 +103,7 @@ func (n *Node) tryEnrol(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	ask, asked := append([]string(nil), n.cfg.Join...), map[string]bool{}
+	ask, asked := slices.Clone(n.cfg.Join), map[string]bool{n.Addr(): true}
 	for len(ask) > 0 {
 		addr := ask[0]
 		ask = ask[1:]

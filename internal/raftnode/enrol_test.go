@@ -197,6 +197,24 @@ func TestCertificatesAreRenewed(t *testing.T) {
 	})
 }
 
+// A node may have its own address in Join, so that all nodes have the same list. It
+// cannot answer itself before it has a certificate.
+func TestNodeAsksNotItselfToBeEnrolled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, d := ownGroup(t)
+		a := g.start(g.config("a", "", nil))
+		g.apply(a, "one")
+		conf := g.withToken("b", "", a, d.issue(t, a, false))
+		conf.Join = []string{conf.Listen, a.Addr()}
+		began := time.Now()
+		b := g.start(conf)
+		g.await("a certificate", b.Enrolled)
+		if took := time.Since(began); took >= enrolTimeout { // of the synthetic clock
+			t.Errorf("it took %s: the node has waited for its own answer", took)
+		}
+	})
+}
+
 // A member that takes a request and never answers does not hold up who asks: the
 // steward, or the renewal of a certificate that others could sign too.
 func TestSilentMemberIsNotWaitedFor(t *testing.T) {
