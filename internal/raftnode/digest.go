@@ -232,8 +232,12 @@ func (n *Node) serveDigests(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, d)
 }
 
-// serveDiverged stops the node if it is as the leader says.
+// serveDiverged stops the node if it is as the leader says. Nobody else has compared.
 func (n *Node) serveDiverged(w http.ResponseWriter, req *http.Request) {
+	if _, leader := n.raft.LeaderWithID(); !PeerIs(req.Context(), string(leader)) {
+		n.refuse(w, errNotLeader)
+		return
+	}
 	var v verdict
 	if err := json.NewDecoder(io.LimitReader(req.Body, maxDigests)).Decode(&v); err != nil {
 		http.Error(w, "request: "+err.Error(), http.StatusBadRequest)

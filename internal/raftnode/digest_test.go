@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -62,6 +63,26 @@ func TestDivergedMemberStops(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Only the leader has compared: another member's word stops nobody.
+func TestVerdictOfAFollowerIsNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, NewMemoryNetwork())
+		nodes := g.three()
+		g.apply(nodes[0], "one")
+		rest := others(nodes, leaderOf(nodes))
+		from, to := rest[0], rest[1]
+		g.apply(to, "two")
+		body, err := json.Marshal(verdict{ID: to.ID(), Index: to.replica.index(), Want: "another", Agree: 2, Of: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := from.post(t.Context(), to.Addr(), "diverged", body); !errors.Is(err, errNotLeader) {
+			t.Errorf("got %v, want errNotLeader", err)
+		}
+		g.apply(to, "three")
+	})
 }
 
 // Members that are busy are compared at marks.

@@ -27,8 +27,8 @@ import (
 //	POST /raftnode/transfer {id}
 //	POST /raftnode/renew    -> the caller's certificate anew, DER
 //	POST /raftnode/digests  -> digests of states by index
-//	POST /raftnode/diverged a verdict: the node stops if it is true
-//	GET  /raftnode/id       -> {id, disk, last}
+//	POST /raftnode/diverged the leader's verdict: the node stops if it is true
+//	GET  /raftnode/id       -> what the node says of itself
 //
 // All but the last four are for the leader; another node answers 421 with the
 // leader's address in a header. 409 is ErrUnclear, 422 ErrRefused, 404
