@@ -106,5 +106,5 @@ func writeGroup(cfg Config, dir, addr string, index uint64, state []byte) (group
 	if _, err := sink.Write(sealSnapshot(index, state)); err != nil {
 		return "", errors.Join(fmt.Errorf("write snapshot: %w", err), sink.Cancel())
 	}
-	return group, sink.Close()
+	return group, errors.Join(sink.Close(), syncDir(dir))
 }
