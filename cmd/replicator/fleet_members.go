@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/cluster"
+	"github.com/waybillhq/waybill/internal/raftnode"
 )
 
 func fleetStatus() *cobra.Command {
@@ -320,8 +322,13 @@ the same. Revisions, epochs and incarnations begin far beyond those of the old f
 				return err
 			}
 			r, err := cluster.Restore(conf, raw, force)
-			if err != nil {
+			switch {
+			case errors.Is(err, raftnode.ErrRefused) && !force:
 				return &codedError{err, exitConflict, "with --force the state that is there is moved aside; see 'replicator fleet restore --help'"}
+			case errors.Is(err, raftnode.ErrRefused): // a node runs there
+				return withCode(exitConflict, err)
+			case err != nil:
+				return err
 			}
 			if r.Aside != "" {
 				fmt.Fprintf(cmd.OutOrStdout(), "what was there before is in %s\n", r.Aside)

@@ -91,3 +91,17 @@ func TestAChangedAnnotationReplacesNoClient(t *testing.T) {
 		t.Errorf("the client is not taken for that of the declaration: %s", strings.TrimSpace(err.Error()))
 	}
 }
+
+// What is wrong with the backup is not mended by --force, and nothing says so.
+func TestRestoreOfWhatIsNoBackup(t *testing.T) {
+	noEnvironment(t)
+	write(t, map[string]string{
+		"r1.yaml": "name: r1\nfleet: f\ndataDir: data\npeer: {address: \"127.0.0.1:9101\", bootstrap: true}\napi: {address: \"127.0.0.1:8081\", users: [{name: ops, role: admin, token: \"${file:token}\"}]}\n",
+		"token":   "0123456789abcdef",
+		"backup":  "{}",
+	})
+	got := replicator(t, "", "fleet", "restore", "--config", "r1.yaml", "--from", "backup")
+	if want := "replicator: read backup: not a backup of a fleet\n"; got.code != exitFailed || got.stderr != want {
+		t.Errorf("got %d %q, want %d %q", got.code, got.stderr, exitFailed, want)
+	}
+}
