@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -244,8 +245,12 @@ func (v *validator) mirrorMaker2(s *FlowSpec) {
 			v.fault(path, fmt.Sprintf("%q cannot be a part of a topic's name", name), "write letters, digits, dots, dashes and underscores, at most 100, or remove the key for the name of the Cluster")
 		}
 	}
-	if m.SourceAlias != "" && m.SourceAlias == m.DestinationAlias {
-		v.fault("spec.mirrorMaker2.destinationAlias", fmt.Sprintf("%q is the source's alias too", m.SourceAlias), "write another")
+	switch source, destination := cmp.Or(m.SourceAlias, s.Source), cmp.Or(m.DestinationAlias, s.Destination); {
+	case source != destination:
+	case m.DestinationAlias != "":
+		v.fault("spec.mirrorMaker2.destinationAlias", fmt.Sprintf("%q is the source's alias too", source), "write another")
+	case m.SourceAlias != "":
+		v.fault("spec.mirrorMaker2.sourceAlias", fmt.Sprintf("%q is the destination's alias too, which is the name of its Cluster", source), "write another")
 	}
 	v.oneOf("spec.mirrorMaker2.offsetSyncs", m.OffsetSyncs, false, OffsetSyncsSource, OffsetSyncsDestination, OffsetSyncsNone)
 }
