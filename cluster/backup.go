@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -63,8 +62,7 @@ func (s *State) backup(revision uint64, node string, now time.Time) ([]byte, err
 // ReadBackup checks a file, and returns what it says of itself, and its state.
 func ReadBackup(file []byte) (Backup, *State, error) {
 	var b Backup
-	dec := json.NewDecoder(bytes.NewReader(file))
-	if err := dec.Decode(&b); err != nil {
+	if err := json.Unmarshal(file, &b); err != nil {
 		return b, nil, fmt.Errorf("not a whole backup: %w", err)
 	}
 	switch {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -105,6 +106,7 @@ func TestBackupsThatAreRefused(t *testing.T) {
 	}{
 		"cut":                {file[:len(file)/2], "not a whole backup"},
 		"empty":              {nil, "not a whole backup"},
+		"two in one file":    {append(slices.Clone(file), file...), "not a whole backup"},
 		"something else":     {[]byte(`{"kind":"Cluster"}`), "not a backup of a fleet"},
 		"of a later version": {swap(`"version":1,"fleetId"`, `"version":2,"fleetId"`), "a backup of version 2"},
 		"altered":            {swap(`{"a":1}`, `{"a":2}`), "it was changed or damaged"},
