@@ -105,8 +105,10 @@ func (c *controller) decide(s *State, revision uint64, now time.Time) Command {
 		return nil
 	}
 	s = c.confirmed(s)
-	p := c.pace(s, now)
+	c.budget, c.filled = c.filledBy(now), now
+	c.look(s, now)
 	if len(c.queue) == 0 {
+		p := c.pace()
 		plan := assign(s, c.loads, p)
 		c.queue = plan.commands
 		c.budget -= float64(plan.balancing)
@@ -165,18 +167,23 @@ const (
 	endBalancing   = 0.10
 )
 
-// pace returns what may move now. Whether to begin with balancing is looked at when
-// nodes come or go, when declarations change, and every RebalanceInterval.
-func (c *controller) pace(s *State, now time.Time) pace {
-	c.budget, c.filled = c.filledBy(now), now
-	if b := basisOf(s); b != c.basis || now.Sub(c.looked) >= c.cfg.RebalanceInterval {
-		if b.nodes != c.basis.nodes {
-			c.queue = nil // it counts on nodes that are no more, or not on all
-		}
-		c.basis, c.looked = b, now
-		c.loads.prune(s)
-		c.balancing = c.balancing || assign(s, c.loads, pace{moving: c.cfg.MaxMoves, balancing: 1, tolerance: beginBalancing}).balancing > 0
+// look decides whether to begin with balancing: when nodes come or go, when
+// declarations change, and every RebalanceInterval.
+func (c *controller) look(s *State, now time.Time) {
+	b := basisOf(s)
+	if b == c.basis && now.Sub(c.looked) < c.cfg.RebalanceInterval {
+		return
 	}
+	if b.nodes != c.basis.nodes {
+		c.queue = nil // it counts on nodes that are no more, or not on all
+	}
+	c.basis, c.looked = b, now
+	c.loads.prune(s)
+	c.balancing = c.balancing || assign(s, c.loads, pace{moving: c.cfg.MaxMoves, balancing: 1, tolerance: beginBalancing}).balancing > 0
+}
+
+// pace is what may move now.
+func (c *controller) pace() pace {
 	p := pace{moving: c.cfg.MaxMoves, tolerance: endBalancing}
 	if c.balancing {
 		p.balancing = int(c.budget)
