@@ -22,7 +22,7 @@ import (
 //	        those that close the gap with the fewest moves.
 //
 // What is not mentioned stays: nothing moves because a topic, a flow or a node has
-// come. See DESIGN.md for what it is measured against.
+// come. What it is measured against is in assign_bound_test.go.
 
 // idleWeight is the work that a copy makes whatever it moves (its fetches, its
 // share of a session, memory), as bytes per second. Weights are in units of it,
@@ -113,7 +113,7 @@ func (s *State) Unplaceable(name string) string {
 // more and others have it: a leader that goes before it has placed what it gave
 // back leaves that to its successor, who first waits for everybody.
 func (s *State) movedAway(node string, incarnation uint64) bool {
-	return len(s.AssignmentsOf(node, incarnation)) == 0 && !s.unplaced()
+	return s.owned(node, incarnation) == 0 && !s.unplaced()
 }
 
 // plan cuts the decisions into commands.

@@ -113,7 +113,7 @@ func (n *Node) emptied(ctx context.Context, name string) error {
 	}
 	for _, s := range n.Watch(ctx) {
 		m := s.Members[name]
-		if m.Incarnation == 0 || len(s.AssignmentsOf(name, m.Incarnation)) == 0 {
+		if m.Incarnation == 0 || s.owned(name, m.Incarnation) == 0 {
 			return nil
 		}
 	}

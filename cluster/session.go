@@ -30,7 +30,7 @@ type Session struct {
 	lease    *time.Timer // fires at the tenure's end
 	reporter Reporter    // nil until there is one
 	last     []Assignment
-	fed      bool
+	from     *State // that was offered last, nil before the first
 }
 
 // Reporter says how a session's work is doing. Its methods are called
@@ -235,13 +235,19 @@ func (s *Session) renew(sent time.Time) {
 	}
 }
 
-// offer hands assignments to the reader of Assignments, if they have changed, in
-// place of those that it has not taken yet. Only feed calls it.
-func (s *Session) offer(all []Assignment) {
-	if s.fed && slices.Equal(all, s.last) {
+// offer hands the assignments of a state to the reader of Assignments, if they have
+// changed, in place of those that it has not taken yet. Only feed calls it.
+func (s *Session) offer(state *State) {
+	before := s.from
+	s.from = state
+	if before != nil && state.sameWork(before) {
+		return // without a look at all work
+	}
+	all := state.AssignmentsOf(s.node.cfg.Name, s.incarnation)
+	if before != nil && slices.Equal(all, s.last) {
 		return
 	}
-	s.last, s.fed = all, true
+	s.last = all
 	select {
 	case <-s.assignments:
 	default:
@@ -288,7 +294,7 @@ func (n *Node) feed(ctx context.Context) error {
 			if state.Ended(n.cfg.Name, s.incarnation) {
 				s.cancel(ErrIncarnationEnded)
 			} else {
-				s.offer(state.AssignmentsOf(n.cfg.Name, s.incarnation))
+				s.offer(state)
 			}
 		}
 		select {

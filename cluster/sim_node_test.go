@@ -460,7 +460,7 @@ func (n *simNode) feed() {
 		s.lost(ErrIncarnationEnded)
 		return
 	}
-	s.offer(n.state.AssignmentsOf(n.name, s.incarnation))
+	s.offer(n.state)
 }
 
 // stop is the orderly end: Node.drain.

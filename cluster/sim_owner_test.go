@@ -16,6 +16,7 @@ type simSession struct {
 	tenure      tenure
 	over        bool
 
+	from   *State // that was offered last
 	given  []Assignment
 	told   map[Work]int // levels
 	lanes  []*simLane
@@ -136,8 +137,14 @@ func (s *simSession) lost(cause error) {
 // not stop when it should is what fences are for.
 func (s *simSession) stopped() bool { return s.over && !s.n.zombie }
 
-// offer takes all work of the session.
-func (s *simSession) offer(all []Assignment) {
+// offer takes all work of the session: Session.offer, and its reader.
+func (s *simSession) offer(state *State) {
+	before := s.from
+	s.from = state
+	if before != nil && state.sameWork(before) {
+		return
+	}
+	all := state.AssignmentsOf(s.n.name, s.incarnation)
 	if slices.Equal(all, s.given) {
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -309,9 +310,25 @@ type Assignment struct {
 	Topic TopicSpec
 }
 
+// sameWork reports whether no command between two states has touched any work: then
+// they share all flows and executions. It does not look at their owners.
+func (s *State) sameWork(t *State) bool {
+	return maps.Equal(s.Flows, t.Flows) && maps.Equal(s.Executions, t.Executions)
+}
+
+// owned is how many works a node's incarnation has.
+func (s *State) owned(node string, incarnation uint64) (n int) {
+	s.works(func(_ Work, o Owner) {
+		if o.Node == node && o.Incarnation == incarnation {
+			n++
+		}
+	})
+	return n
+}
+
 // AssignmentsOf returns the work of a node's incarnation, in a fixed order.
 func (s *State) AssignmentsOf(node string, incarnation uint64) []Assignment {
-	var all []Assignment
+	all := make([]Assignment, 0, s.owned(node, incarnation))
 	s.works(func(w Work, o Owner) {
 		if o.Node != node || o.Incarnation != incarnation {
 			return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 )
@@ -483,6 +484,28 @@ func TestUnknownCommandHalts(t *testing.T) {
 	}
 }
 
+// Commands that touch no work leave it shared, so that owners need not look at it.
+func TestSameWork(t *testing.T) {
+	s := newScript(t)
+	s.node("a")
+	s.flow("orders", "a", map[string]int32{"t": 2})
+	for _, c := range []struct {
+		command Command
+		same    bool
+	}{
+		{&SetMember{Name: "b"}, true},
+		{&RegisterLane{Lane: Lane{ID: "l", ClusterID: "c", Node: "a", Incarnation: s.state.Members["a"].Incarnation}}, true},
+		{&Assign{Place: []Placement{{Work: copyOf("orders", "t", 0), Node: "a", Incarnation: s.state.Members["a"].Incarnation}}}, false},
+		{&PutExecution{ID: "run-1", Data: json.RawMessage(`[1]`)}, false},
+	} {
+		before := s.state
+		s.must(c.command)
+		if got := s.state.sameWork(before); got != c.same {
+			t.Errorf("%s: got %v, want %v", c.command.kind(), got, c.same)
+		}
+	}
+}
+
 // Whatever is in the log, a node either does not understand it or applies it, and
 // always in the same way.
 func FuzzCommand(f *testing.F) {
@@ -524,6 +547,11 @@ func FuzzCommand(f *testing.F) {
 		}
 		if err := invariants(next); err != nil {
 			t.Fatal(err)
+		}
+		for name, m := range next.Members { // in an incarnation that both have
+			if a, b := s.state.AssignmentsOf(name, m.Incarnation), next.AssignmentsOf(name, m.Incarnation); next.sameWork(s.state) && !slices.Equal(a, b) {
+				t.Fatalf("the same work, and %s has %v and then %v", name, a, b)
+			}
 		}
 		if hashOf(t, next) != hashOf(t, again) {
 			t.Fatal("the same command led to different states")
