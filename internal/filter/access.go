@@ -157,11 +157,10 @@ func position(v value) int64 {
 // slice is list[from:to] or text[from:to], in bytes; negative places count from the
 // end, and what is beyond it is left out.
 func (p *parser) slice(t lexer.Token, n node, from, to *node) node {
-	want := setOf(text, list)
-	p.may(t, n, want)
+	n = p.operand(t, n, setOf(text, list))
 	for _, place := range []*node{from, to} {
 		if place != nil {
-			p.may(t, *place, numbers)
+			*place = p.operand(t, *place, numbers)
 		}
 	}
 	place := func(e *event, n *node, length, otherwise int64) (int64, error) {
@@ -169,9 +168,6 @@ func (p *parser) slice(t lexer.Token, n node, from, to *node) node {
 			return otherwise, nil
 		}
 		v, err := n.eval(e)
-		if err == nil {
-			err = must(t, v, numbers)
-		}
 		k := position(v)
 		if k < 0 {
 			k += length
@@ -180,9 +176,6 @@ func (p *parser) slice(t lexer.Token, n node, from, to *node) node {
 	}
 	return p.build(node{at: t.From, kind: n.kind, eval: func(e *event) (value, error) {
 		v, err := n.eval(e)
-		if err == nil {
-			err = must(t, v, want)
-		}
 		if err != nil {
 			return value{}, err
 		}

@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -18,8 +19,23 @@ type function struct {
 	call  func(e *event, t lexer.Token, a, b value) (value, error)
 }
 
+// loop is a function that asks about the items of a list, of which so many have been
+// seen, and of these so many said yes.
+type loop struct {
+	alone   bool // it may be given no predicate: the items themselves say yes or no
+	gives   kind
+	decided func(yes, seen int) bool // whatever the others say
+	answer  func(yes, seen int) value
+}
+
 // loops are the functions that go through a list.
-var loops = []string{"all", "any", "none", "one", "count"}
+var loops = map[string]loop{
+	"all":   {gives: boolean, decided: func(yes, seen int) bool { return yes < seen }, answer: func(yes, seen int) value { return ofBool(yes == seen) }},
+	"any":   {gives: boolean, decided: func(yes, _ int) bool { return yes > 0 }, answer: func(yes, _ int) value { return ofBool(yes > 0) }},
+	"none":  {gives: boolean, decided: func(yes, _ int) bool { return yes > 0 }, answer: func(yes, _ int) value { return ofBool(yes == 0) }},
+	"one":   {gives: boolean, decided: func(yes, _ int) bool { return yes > 1 }, answer: func(yes, _ int) value { return ofBool(yes == 1) }},
+	"count": {alone: true, gives: integer, decided: func(int, int) bool { return false }, answer: func(yes, _ int) value { return ofInt(int64(yes)) }},
+}
 
 // functions are the others. Those that expr has besides make more of what they are
 // given, or know the time.
@@ -40,10 +56,7 @@ var functions = map[string]function{
 }
 
 func functionNames() string {
-	names := slices.Clone(loops)
-	for name := range functions {
-		names = append(names, name)
-	}
+	names := slices.AppendSeq(slices.Collect(maps.Keys(loops)), maps.Keys(functions))
 	slices.Sort(names)
 	return strings.Join(names, ", ")
 }
@@ -55,7 +68,7 @@ func (p *parser) apply(t lexer.Token, args []node) node {
 		return p.refuse(t.From, "%s wants %d to %d arguments, not %d", t.Value, f.least, len(f.takes), len(args))
 	}
 	for i, arg := range args {
-		p.may(t, arg, f.takes[i])
+		args[i] = p.operand(t, arg, f.takes[i])
 	}
 	gives := f.gives
 	if gives == dynamic {
@@ -65,9 +78,6 @@ func (p *parser) apply(t lexer.Token, args []node) node {
 		var given [2]value
 		for i, arg := range args {
 			v, err := arg.eval(e)
-			if err == nil {
-				err = must(t, v, f.takes[i])
-			}
 			if err != nil {
 				return value{}, err
 			}
@@ -201,51 +211,31 @@ func finding(f func(string, string) int) func(*event, lexer.Token, value, value)
 // goThrough builds a function that asks a predicate, of so many nodes, about the
 // items of a list.
 func (p *parser) goThrough(t lexer.Token, over, predicate node, nodes int) node {
-	lists, want := setOf(list), setOf(boolean)
-	_ = p.may(t, over, lists) && p.may(t, predicate, want)
-	gives := boolean
-	if t.Value == "count" {
-		gives = integer
-	}
-	return p.build(node{at: t.From, kind: gives, eval: func(e *event) (value, error) {
+	f := loops[t.Value]
+	over, predicate = p.operand(t, over, setOf(list)), p.operand(t, predicate, setOf(boolean))
+	return p.build(node{at: t.From, kind: f.gives, eval: func(e *event) (value, error) {
 		v, err := over.eval(e)
-		if err == nil {
-			err = must(t, v, lists)
-		}
 		if err != nil {
 			return value{}, err
 		}
 		defer func() { e.item = value{} }()
-		items, yes := v.list(), 0
-		for i, item := range items {
+		yes, seen := 0, 0
+		for _, item := range v.list() {
 			e.item = of(item)
 			answer, err := predicate.eval(e)
-			if err == nil {
-				err = must(t, answer, want)
-			}
 			if err == nil {
 				err = e.round(t.From, nodes)
 			}
 			if err != nil {
 				return value{}, err
 			}
-			if answer.truth() {
+			if seen++; answer.truth() {
 				yes++
 			}
-			switch {
-			case t.Value == "any" && yes == 1, t.Value == "none" && yes == 1, t.Value == "one" && yes == 2, t.Value == "all" && yes <= i:
-				return ofBool(t.Value == "any"), nil
+			if f.decided(yes, seen) {
+				break
 			}
 		}
-		switch t.Value {
-		case "count":
-			return ofInt(int64(yes)), nil
-		case "any":
-			return ofBool(false), nil
-		case "one":
-			return ofBool(yes == 1), nil
-		default: // all, none: nothing speaks against it
-			return ofBool(true), nil
-		}
+		return f.answer(yes, seen), nil
 	}})
 }

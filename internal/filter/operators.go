@@ -10,7 +10,8 @@ import (
 	"github.com/expr-lang/expr/parser/lexer"
 )
 
-// may refuses what is known to be of a kind that an operator does not take.
+// may refuses what is known to be of a kind that an operator does not take. What only
+// the record tells is for the operator to judge.
 func (p *parser) may(t lexer.Token, n node, want set) bool {
 	if n.kind == dynamic || want.has(n.kind) {
 		return true
@@ -19,12 +20,21 @@ func (p *parser) may(t lexer.Token, n node, want set) bool {
 	return false
 }
 
-// must is the same for what only the record told.
-func must(t lexer.Token, v value, want set) error {
-	if want.has(v.kind) {
-		return nil
+// operand is n as an operator takes it: what is known to be of another kind is
+// refused, and what only the record tells is looked at when it is there.
+func (p *parser) operand(t lexer.Token, n node, want set) node {
+	if !p.may(t, n, want) || n.kind != dynamic {
+		return n
 	}
-	return faultAt(t.From, "%s wants %v, not %v", t.Value, want, setOf(v.kind))
+	inner := n.eval
+	n.eval = func(e *event) (value, error) {
+		v, err := inner(e)
+		if err == nil && !want.has(v.kind) {
+			err = faultAt(t.From, "%s wants %v, not %v", t.Value, want, setOf(v.kind))
+		}
+		return v, err
+	}
+	return n
 }
 
 // both evaluates the operands of an operator.
@@ -65,43 +75,29 @@ func (p *parser) binary(t lexer.Token, x, y node) node {
 
 // logic is &&, or || if decisive is true: what it answers without looking at y.
 func (p *parser) logic(t lexer.Token, x, y node, decisive bool) node {
-	want := setOf(boolean)
-	_ = p.may(t, x, want) && p.may(t, y, want)
+	x, y = p.operand(t, x, setOf(boolean)), p.operand(t, y, setOf(boolean))
 	return p.build(node{at: t.From, kind: boolean, eval: func(e *event) (value, error) {
 		v, err := x.eval(e)
-		if err == nil {
-			err = must(t, v, want)
-		}
 		if err != nil || v.truth() == decisive {
 			return v, err
 		}
-		if v, err = y.eval(e); err == nil {
-			err = must(t, v, want)
-		}
-		return v, err
+		return y.eval(e)
 	}})
 }
 
 func (p *parser) not(t lexer.Token, x node) node {
-	want := setOf(boolean)
-	p.may(t, x, want)
+	x = p.operand(t, x, setOf(boolean))
 	return p.build(node{at: t.From, kind: boolean, eval: func(e *event) (value, error) {
 		v, err := x.eval(e)
-		if err == nil {
-			err = must(t, v, want)
-		}
 		return ofBool(!v.truth()), err
 	}})
 }
 
 // sign is + or - before a number.
 func (p *parser) sign(t lexer.Token, x node) node {
-	p.may(t, x, numbers)
+	x = p.operand(t, x, numbers)
 	return p.build(node{at: t.From, kind: x.kind, literal: x.literal, eval: func(e *event) (value, error) {
 		v, err := x.eval(e)
-		if err == nil {
-			err = must(t, v, numbers)
-		}
 		switch {
 		case err != nil || t.Value == "+":
 			return v, err
@@ -240,7 +236,7 @@ func literalTexts(n node) map[string]struct{} {
 }
 
 func (p *parser) matches(t lexer.Token, x, y node) node {
-	p.may(t, x, textOrNil)
+	x = p.operand(t, x, textOrNil)
 	if y.kind != text || !y.literal {
 		return p.refuse(t.From, "a regular expression must be written out, as a string")
 	}
@@ -258,9 +254,6 @@ func (p *parser) matches(t lexer.Token, x, y node) node {
 	}
 	return p.build(node{at: t.From, kind: boolean, eval: func(e *event) (value, error) {
 		v, err := x.eval(e)
-		if err == nil {
-			err = must(t, v, textOrNil)
-		}
 		if err != nil || v.kind == null {
 			return ofBool(false), err
 		}
@@ -271,18 +264,12 @@ func (p *parser) matches(t lexer.Token, x, y node) node {
 
 // compareTexts is contains, startsWith and endsWith; nil does nothing of that.
 func (p *parser) compareTexts(t lexer.Token, x, y node) node {
-	_ = p.may(t, x, textOrNil) && p.may(t, y, textOrNil)
+	x, y = p.operand(t, x, textOrNil), p.operand(t, y, textOrNil)
 	is := map[string]func(string, string) bool{
 		"contains": strings.Contains, "startsWith": strings.HasPrefix, "endsWith": strings.HasSuffix,
 	}[t.Value]
 	return p.build(node{at: t.From, kind: boolean, eval: func(e *event) (value, error) {
 		a, b, err := both(e, x, y)
-		if err == nil {
-			err = must(t, a, textOrNil)
-		}
-		if err == nil {
-			err = must(t, b, textOrNil)
-		}
 		if err != nil || a.kind == null || b.kind == null {
 			return ofBool(false), err
 		}
@@ -301,17 +288,12 @@ func (p *parser) arithmetic(t lexer.Token, x, y node) node {
 	case "%":
 		want = setOf(integer)
 	}
-	if p.may(t, x, want) && p.may(t, y, want) && !comparable(x.kind, y.kind) {
+	x, y = p.operand(t, x, want), p.operand(t, y, want)
+	if !comparable(x.kind, y.kind) {
 		return p.refuse(t.From, "invalid operation: %v %s %v", x.kind, t.Value, y.kind)
 	}
 	return p.build(node{at: t.From, kind: arithmeticKind(t.Value, x.kind, y.kind), eval: func(e *event) (value, error) {
 		a, b, err := both(e, x, y)
-		if err == nil {
-			err = must(t, a, want)
-		}
-		if err == nil {
-			err = must(t, b, want)
-		}
 		if err != nil {
 			return value{}, err
 		}
@@ -381,13 +363,9 @@ func (p *parser) coalesce(t lexer.Token, x, y node) node {
 
 // choice is condition ? yes : no.
 func (p *parser) choice(t lexer.Token, condition, yes, no node) node {
-	want := setOf(boolean)
-	p.may(t, condition, want)
+	condition = p.operand(t, condition, setOf(boolean))
 	return p.build(node{at: t.From, kind: common(yes.kind, no.kind), eval: func(e *event) (value, error) {
 		v, err := condition.eval(e)
-		if err == nil {
-			err = must(t, v, want)
-		}
 		switch {
 		case err != nil:
 			return value{}, err

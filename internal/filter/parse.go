@@ -2,7 +2,6 @@ package filter
 
 import (
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -302,13 +301,17 @@ func (p *parser) item() node {
 	case name != "":
 		return p.refuse(t.From, "#%s is not known; the item is #, and a member of it .%s", name, name)
 	}
-	return p.build(node{at: t.From, kind: dynamic, eval: func(e *event) (value, error) { return e.item, nil }})
+	return p.build(itself(t.From))
+}
+
+func itself(at int) node {
+	return node{at: at, kind: dynamic, eval: func(e *event) (value, error) { return e.item, nil }}
 }
 
 // call reads the arguments of a function, of which a pipe has given the first.
 func (p *parser) call(name lexer.Token, first *node) node {
-	if slices.Contains(loops, name.Value) {
-		return p.loop(name, first)
+	if f, ok := loops[name.Value]; ok {
+		return p.loop(name, f.alone, first)
 	}
 	if _, ok := functions[name.Value]; !ok {
 		return p.refuse(name.From, "%s is not allowed; the functions are %s", name.Value, functionNames())
@@ -330,8 +333,9 @@ func (p *parser) call(name lexer.Token, first *node) node {
 	return p.apply(name, args)
 }
 
-// loop reads any(list, predicate), or count(list).
-func (p *parser) loop(name lexer.Token, over *node) node {
+// loop reads any(list, predicate), or such as count(list), where the list may stand
+// alone.
+func (p *parser) loop(name lexer.Token, alone bool, over *node) node {
 	if p.inLoop {
 		return p.refuse(name.From, "a loop within a loop is not allowed")
 	}
@@ -339,13 +343,12 @@ func (p *parser) loop(name lexer.Token, over *node) node {
 	if over == nil {
 		n := p.expression(0)
 		over = &n
-		if name.Value != "count" || !p.current().Is(lexer.Bracket, ")") {
+		if !alone || !p.current().Is(lexer.Bracket, ")") {
 			p.expect(lexer.Operator, ",")
 		}
 	}
-	if name.Value == "count" && p.accept(lexer.Bracket, ")") {
-		itself := node{at: name.From, kind: dynamic, eval: func(e *event) (value, error) { return e.item, nil }}
-		return p.goThrough(name, *over, itself, 1)
+	if alone && p.accept(lexer.Bracket, ")") {
+		return p.goThrough(name, *over, itself(name.From), 1)
 	}
 	before := p.nodes
 	p.inLoop = true
