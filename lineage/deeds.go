@@ -24,7 +24,7 @@ type DeedQuery struct {
 // DeedPage is some productions or accesses, in the order of time within the page.
 type DeedPage struct {
 	Deeds []Deed `json:"deeds"`
-	Next  string `json:"next,omitempty" doc:"Cursor of the next page; absent: there are no more"`
+	Next  string `json:"next,omitempty" doc:"Cursor of the next page, which may be empty; absent: there are no more"`
 	// Unknown lists what cannot be said, and why.
 	Unknown []string `json:"unknown,omitempty"`
 }
@@ -81,10 +81,6 @@ type PrincipalTopic struct {
 	Client      Client `json:"client"`
 }
 
-// maxClientScan bounds how many clients of topics a question about a principal
-// looks at for one page.
-const maxClientScan = 100_000
-
 // Principal lists what a principal did in a cluster, by topic, at most limit of them
 // a page: 0 is the limit for deeds. It needs Describe on the cluster unless the
 // principal is the caller's own. Errors are those of Event.
@@ -112,7 +108,7 @@ func (x *Index) Principal(ctx context.Context, caller Caller, cluster, principal
 	limit = bounded(limit, x.cfg.Limits.Deeds)
 	prefix, looked, last := key(l.no, kindClient), 0, []byte(nil)
 	err = x.scanFrom(prefix, after, func(k, val []byte) error {
-		if looked == maxClientScan || len(page.Topics) == limit {
+		if looked == maxScan || len(page.Topics) == limit {
 			page.Next = cursor(last)
 			return errEnough
 		}

@@ -63,3 +63,24 @@ func TestPrincipal(t *testing.T) {
 		t.Errorf("a cluster that tells nothing: got %+v %v", page, err)
 	}
 }
+
+// TestOnePageLooksAtSoMuch: whoever asks for what is rare gets what one page of
+// looking finds, maybe nothing, and where to go on.
+func TestOnePageLooksAtSoMuch(t *testing.T) {
+	x, f := open(t, Config{})
+	common := production('a', "User:common", 0, 0)
+	for range maxScan / 10_000 {
+		f.page('a', slices.Repeat([]ledger.Entry{common}, 10_000)...)
+	}
+	f.page('a', common, production('a', "User:rare", 1, 1))
+	q := DeedQuery{At: orders("id-a", 0), Last: -1, Produced: true, Principal: "User:rare"}
+	first, err := x.Deeds(t.Context(), alice, q)
+	if err != nil || len(first.Deeds) != 0 || first.Next == "" {
+		t.Fatalf("got %+v %v", first, err)
+	}
+	q.Cursor = first.Next
+	second, err := x.Deeds(t.Context(), alice, q)
+	if err != nil || len(second.Deeds) != 1 || second.Deeds[0].First != 1 || second.Next != "" {
+		t.Errorf("then %+v %v", second, err)
+	}
+}

@@ -100,8 +100,12 @@ type runQuery struct {
 	after       []byte // where the page before ended
 }
 
+// maxScan bounds what one page of an answer makes the store look at, however little
+// of it is what was asked for.
+const maxScan = 50_000
+
 // runs are those that a query is for, in order of time, at most its limit; next is
-// where the others begin, nil if there are none.
+// behind where it stopped looking, nil if there are no others.
 func (x *Index) runs(q runQuery) (deeds []Deed, next []byte, err error) {
 	x.mu.RLock()
 	l := x.ledgers[q.topic.cluster]
@@ -115,12 +119,13 @@ func (x *Index) runs(q runQuery) (deeds []Deed, next []byte, err error) {
 		return nil, nil, fmt.Errorf("read store: %w", err)
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	done := append(append([]byte(nil), prefix...), q.after...) // all up to it was given
+	defer func() { inOrder(deeds) }()
+	done := slices.Concat(prefix, q.after) // all up to it was given
+	looked, last := 0, []byte(nil)
 	for ok := it.SeekGE(done); ok; {
 		// The next level that has anything, from where it can touch first on.
 		lv := it.Key()[len(prefix)]
-		at := append(append([]byte(nil), prefix...), lv)
-		from := append(at, u64(max(0, q.first-int64(1)<<lv+1))...)
+		from := slices.Concat(prefix, []byte{lv}, u64(max(0, q.first-int64(1)<<lv+1)))
 		if bytes.Compare(from, done) < 0 {
 			from = done
 		}
@@ -132,25 +137,25 @@ func (x *Index) runs(q runQuery) (deeds []Deed, next []byte, err error) {
 			if err != nil {
 				return nil, nil, fmt.Errorf("read store: %w", err)
 			}
-			d, from, ok := deed(e, q.first, q.last)
-			if from > q.last {
+			d, begin, touches := deed(e, q.first, q.last)
+			if begin > q.last {
 				break
 			}
-			if !ok || q.principal != "" && d.Principal != q.principal {
-				continue
+			wanted := touches && (q.principal == "" || d.Principal == q.principal)
+			if looked == maxScan || wanted && len(deeds) == q.limit {
+				return deeds, last, nil
 			}
-			if len(deeds) == q.limit {
-				inOrder(deeds)
-				return deeds, next, nil
+			looked++
+			last = append(last[:0], it.Key()[len(prefix):]...)
+			if wanted {
+				deeds = append(deeds, d)
 			}
-			deeds, next = append(deeds, d), bytes.Clone(it.Key()[len(prefix):])
 		}
 		if lv == 255 {
 			break
 		}
-		ok = it.SeekGE(append(at[:len(prefix)], lv+1))
+		ok = it.SeekGE(slices.Concat(prefix, []byte{lv + 1}))
 	}
-	inOrder(deeds)
 	return deeds, nil, nil
 }
 
