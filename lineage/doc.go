@@ -11,7 +11,8 @@
 //   - The index is a cache: it says after a restart where each ledger is to be read
 //     on from ([Index.Resume]), and it is built anew when a ledger is not the one it
 //     was. A page and its position are stored together. Losing the directory costs
-//     time, nothing else.
+//     time, nothing else; a crash costs what came in within the last minute, which is
+//     read again. A disk that fails stops what comes in, not the answers.
 //   - A walk visits each place once, so a loop of flows ends, and it is bounded in
 //     depth and size: what was cut off is said.
 //   - An answer shows only what the caller may see, asked at each cluster with that

@@ -41,6 +41,9 @@ type Index struct {
 	failed  atomic.Pointer[error] // a store that cannot be written takes nothing more
 	broken  chan struct{}         // closed with the first failure
 	closing chan struct{}         // closed by Close
+	opened  atomic.Bool
+	stopped chan struct{} // closed where the store cannot be closed any more
+	stop    func()        // closes stopped
 
 	mu       sync.RWMutex
 	flushed  time.Time
@@ -102,6 +105,8 @@ func Open(cfg Config) (*Index, error) {
 		copies: map[ledger.CopyKey]*copyState{}, from: map[ledger.End][]*copyState{}, into: map[ledger.End][]*copyState{},
 		clusters: map[string]string{}, names: map[string]string{}, topics: map[topicKey]*topicState{}, lives: map[nameKey][]*topicState{},
 	}
+	x.stopped = make(chan struct{})
+	x.stop = sync.OnceFunc(func() { close(x.stopped) })
 	if err := x.openStore(); err != nil {
 		return nil, fmt.Errorf("open lineage index: %w", err)
 	}

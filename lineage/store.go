@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -24,7 +26,16 @@ var errDiskFull = errors.New("the disk is full; make room and start the node aga
 // process, and which a cache does not need: what a crash takes from it is read from
 // the ledgers again, since positions are written with what they stand for. Flushes
 // keep the order of writes.
-func (x *Index) openStore() error {
+func (x *Index) openStore() (err error) {
+	defer func() {
+		switch failed := recover().(type) {
+		case nil:
+		case *storeFailure:
+			err = failed.err
+		default:
+			panic(failed)
+		}
+	}()
 	fsys := x.cfg.fsys
 	switch {
 	case fsys != nil:
@@ -36,7 +47,7 @@ func (x *Index) openStore() error {
 	cache := pebble.NewCache(x.cfg.CacheBytes)
 	defer cache.Unref()
 	db, err := pebble.Open(x.cfg.Dir, &pebble.Options{
-		Cache: cache, Logger: storeLog{x.cfg.Log}, FormatMajorVersion: pebble.FormatNewest, DisableWAL: true,
+		Cache: cache, Logger: storeLog{x}, FormatMajorVersion: pebble.FormatNewest, DisableWAL: true,
 		FS: vfs.OnDiskFull(fsys, func() {
 			x.fail(errDiskFull)
 			select {
@@ -49,6 +60,7 @@ func (x *Index) openStore() error {
 		}},
 	})
 	x.db = db
+	x.opened.Store(err == nil)
 	return err
 }
 
@@ -64,7 +76,8 @@ func (x *Index) flush() error {
 	return nil
 }
 
-// Close writes what is in memory and closes the store. Nothing may use the Index any more.
+// Close writes what is in memory and closes the store. Nothing may use the Index any
+// more. A store that a failed disk has stopped is left as it stands.
 func (x *Index) Close() error {
 	var err error
 	if x.Err() == nil {
@@ -77,7 +90,15 @@ func (x *Index) Close() error {
 		}
 	}
 	close(x.closing)
-	if err := errors.Join(err, x.db.Close()); err != nil {
+	closed := make(chan error, 1)
+	go func() { closed <- x.db.Close() }()
+	select {
+	case e := <-closed:
+		err = errors.Join(err, e)
+	case <-x.stopped:
+		err = errors.Join(err, x.Err())
+	}
+	if err != nil {
 		return fmt.Errorf("close lineage index: %w", err)
 	}
 	return nil
@@ -101,20 +122,38 @@ func (x *Index) fail(err error) {
 }
 
 // storeLog passes on what the store has to say.
-type storeLog struct{ log *slog.Logger }
+type storeLog struct{ x *Index }
 
 func (l storeLog) Infof(format string, args ...any) {
-	if l.log.Enabled(context.Background(), slog.LevelDebug) {
-		l.log.Debug("lineage store", "says", fmt.Sprintf(format, args...))
+	if log := l.x.cfg.Log; log.Enabled(context.Background(), slog.LevelDebug) {
+		log.Debug("lineage store", "says", fmt.Sprintf(format, args...))
 	}
 }
 
 func (l storeLog) Errorf(format string, args ...any) {
-	l.log.Error("lineage store", "says", fmt.Sprintf(format, args...))
+	l.x.cfg.Log.Error("lineage store", "says", fmt.Sprintf(format, args...))
 }
 
-// Fatalf is called where the store has contradicted itself; it requires that this
-// does not return.
+// storeFailure is what opening a store panics with where its disk fails.
+type storeFailure struct{ err error }
+
+// Fatalf is called where the disk fails while the store writes what it consists of,
+// and where the store has contradicted itself; it requires that this does not return.
+// The first ends only what was under way: opening, or a goroutine of the store's own,
+// which leaves no lock behind that reading needs.
 func (l storeLog) Fatalf(format string, args ...any) {
-	panic("lineage store: " + fmt.Sprintf(format, args...))
+	message := "lineage store: " + fmt.Sprintf(format, args...)
+	for _, arg := range args {
+		err, ok := arg.(error)
+		if !ok || !errors.As(err, new(syscall.Errno)) {
+			continue
+		}
+		if !l.x.opened.Load() {
+			panic(&storeFailure{err})
+		}
+		l.x.stop()
+		l.x.fail(err)
+		runtime.Goexit()
+	}
+	panic(message)
 }

@@ -3,6 +3,7 @@ package lineage
 import (
 	"errors"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -68,4 +69,41 @@ func openHere(t *testing.T, cfg Config) (*Index, *feeder) {
 		t.Fatal(err)
 	}
 	return x, &feeder{x, map[string]int64{}}
+}
+
+// TestADiskThatFailsWithTheManifest ends nobody either: the store has no answer to
+// that but to end the process.
+func TestADiskThatFailsWithTheManifest(t *testing.T) {
+	for name, opened := range map[string]bool{"when it is opened": false, "when it is flushed": true} {
+		var broken atomic.Bool
+		disk := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if broken.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite && strings.Contains(op.Path, "MANIFEST") {
+				return syscall.EIO
+			}
+			return nil
+		}))
+		conf := Config{Dir: "index", Authorizer: rights(nil), Log: slog.New(slog.DiscardHandler), fsys: disk}
+		broken.Store(!opened)
+		if !opened {
+			if _, err := Open(conf); !errors.Is(err, syscall.EIO) {
+				t.Errorf("%s: got %v", name, err)
+			}
+			continue
+		}
+		x, f := openHere(t, conf)
+		chain(f)
+		broken.Store(true)
+		x.flushed = time.Time{} // it is time
+		f.page('a', production('a', "User:shop", 1000, 1009))
+		<-x.broken
+		if err := x.Err(); !errors.Is(err, syscall.EIO) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if a, err := x.Event(t.Context(), alice, orders("a", 70)); err != nil || len(a.Nodes) == 0 {
+			t.Errorf("%s: an event that it has: %v %v", name, a, err)
+		}
+		if err := x.Close(); !errors.Is(err, syscall.EIO) {
+			t.Errorf("%s: closed with %v", name, err)
+		}
+	}
 }
