@@ -37,6 +37,11 @@ func lineageAccess() *cobra.Command {
 				return withCode(exitInvalid, fmt.Errorf("--limit %d: at least 1", ask.limit))
 			}
 			if !strings.Contains(args[0], "/") && ask.principal != "" {
+				for _, name := range []string{"from", "to", "kind", "topic-id"} {
+					if cmd.Flags().Changed(name) {
+						return withCode(exitInvalid, fmt.Errorf("--%s is about one partition: name it, as in %s/orders/3, or leave the flag out", name, args[0]))
+					}
+				}
 				page, err := principalPages(cmd.Context(), &fleet, args[0], ask)
 				if err != nil {
 					return err
