@@ -105,6 +105,6 @@ func (m *Merger) Batch() Batch {
 	if m.count == 0 {
 		return nil
 	}
-	seal(m.b, NoProducer(None), m.base, m.latest, m.count)
+	seal(m.b, NoProducer(None), m.base, m.latest, m.count, m.count-1)
 	return m.b
 }

@@ -103,7 +103,7 @@ func TestMergeRefusesWhatItCannotVouchFor(t *testing.T) {
 
 // reseal makes the header fit the bytes.
 func (b Batch) reseal() {
-	seal(b, NoProducer(b.Attributes().Codec()), b.BaseTimestamp(), b.MaxTimestamp(), b.Count())
+	seal(b, NoProducer(b.Attributes().Codec()), b.BaseTimestamp(), b.MaxTimestamp(), b.Count(), b.Count()-1)
 }
 
 func TestAnEmptyMergerHasNoBatch(t *testing.T) {

@@ -206,9 +206,7 @@ func upgraded(records []Record, last int64, codec Codec) (Batch, error) {
 		return nil, err
 	}
 	b.SetBaseOffset(base)
-	seal(b, NoProducer(codec), baseTime, maxTime, int32(len(records)))
-	binary.BigEndian.PutUint32(b[offLastDelta:], uint32(last-base))
-	binary.BigEndian.PutUint32(b[offCRC:], crc32.Checksum(b[offAttributes:], castagnoli))
+	seal(b, NoProducer(codec), baseTime, maxTime, int32(len(records)), int32(last-base))
 	return b, nil
 }
 

@@ -90,7 +90,7 @@ func Encode(records []Record, s Stamp) (Batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	seal(b, s, base, maxTime, int32(len(records)))
+	seal(b, s, base, maxTime, int32(len(records)), int32(len(records)-1))
 	return b, nil
 }
 
@@ -129,13 +129,14 @@ func framed(plain []byte, codec Codec) (Batch, error) {
 	return append(make(Batch, HeaderSize, HeaderSize+len(packed)), packed...), nil
 }
 
-// seal writes the header of a dense batch whose records section is in place.
-func seal(b Batch, s Stamp, baseTime, maxTime int64, count int32) {
+// seal writes the header, but for the base offset, of a batch whose records section is
+// in place.
+func seal(b Batch, s Stamp, baseTime, maxTime int64, count, lastDelta int32) {
 	binary.BigEndian.PutUint32(b[offLength:], uint32(len(b)-lengthOverhead))
 	b.SetLeaderEpoch(-1)
 	b[offMagic] = 2
 	binary.BigEndian.PutUint16(b[offAttributes:], uint16(s.Attributes))
-	binary.BigEndian.PutUint32(b[offLastDelta:], uint32(count-1))
+	binary.BigEndian.PutUint32(b[offLastDelta:], uint32(lastDelta))
 	binary.BigEndian.PutUint64(b[offBaseTime:], uint64(baseTime))
 	binary.BigEndian.PutUint64(b[offMaxTime:], uint64(maxTime))
 	binary.BigEndian.PutUint64(b[offProducerID:], uint64(s.ProducerID))
