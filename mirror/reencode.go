@@ -20,11 +20,11 @@ var (
 // for the destination, several. Timestamps become those that a reader of the source
 // sees. Offsets without a record become gaps, and so do those of records that the
 // flow's filter leaves out, or that cannot be copied and are put aside. A batch that
-// was only looked at, and is fine, is left to travel as bytes.
+// may go as bytes, was only looked at and is fine, is left to travel so.
 //
 // The checksum is verified first: encoding again would bless flipped bits. With an
 // error come the chunks of what lies before the fault.
-func reencode(b record.Batch, from, next int64, lim limits) ([]chunk, error) {
+func reencode(b record.Batch, from, next int64, asBytes bool, lim limits) ([]chunk, error) {
 	records, err := open(b, lim.maxDecode)
 	if err != nil {
 		return putBatchAside(b, from, next, lim, err)
@@ -39,7 +39,6 @@ func reencode(b record.Batch, from, next int64, lim limits) ([]chunk, error) {
 		return []chunk{gapChunk(from, next, ledger.Compacted, b.LeaderEpoch())}, nil
 	}
 	s := sieve{lim: lim, b: b, from: from}
-	asBytes := next == b.NextOffset() && !needsRecordPath(b, from, lim)
 	for i := range records {
 		if err := s.sort(records[i]); err != nil {
 			return s.chunks, err

@@ -37,7 +37,6 @@ type limits struct {
 
 	careful bool  // look at each record: the destination has refused one
 	suspect int64 // offset of a batch that was corrupt when it was last fetched, -1
-	old     bool  // the batch was made of messages of format v0 or v1
 
 	rules *rules
 	home  home
@@ -111,7 +110,8 @@ func stageBatches(f fetched, lim limits) (chunks []chunk, next int64, err error)
 	s := stager{next: f.position, lim: lim, aborts: newAborts(f.aborted)}
 	for rest := f.records; len(rest) > 0; {
 		var b record.Batch
-		if s.lim.old = record.IsMessageSet(rest); s.lim.old {
+		old := record.IsMessageSet(rest)
+		if old {
 			b, rest, err = record.NextMessageSet(rest, min(mergedBatch, lim.maxBatch), lim.maxDecode)
 		} else {
 			b, rest, err = record.Next(rest)
@@ -122,7 +122,7 @@ func stageBatches(f fetched, lim limits) (chunks []chunk, next int64, err error)
 		if err != nil {
 			return s.chunks, s.next, &BatchError{s.next, "cannot be read", fmt.Errorf("%w: %w", errNotAside, err)}
 		}
-		if err := s.batch(b); err != nil {
+		if err := s.batch(b, old); err != nil {
 			return s.chunks, s.next, err
 		}
 	}
@@ -136,7 +136,8 @@ type stager struct {
 	chunks []chunk
 }
 
-func (s *stager) batch(b record.Batch) error {
+// batch stages a batch. made says that it was made of messages of format v0 or v1.
+func (s *stager) batch(b record.Batch, made bool) error {
 	if b.LastOffsetDelta() < 0 || b.BaseOffset() < 0 {
 		return &BatchError{s.next, fmt.Sprintf("claims offsets %d to %d", b.BaseOffset(), b.LastOffset()), nil}
 	}
@@ -164,7 +165,7 @@ func (s *stager) batch(b record.Batch) error {
 		if !known {
 			return &openQuestion{q}
 		}
-		if err := s.copy(b, min(r.next, b.NextOffset()), r); err != nil {
+		if err := s.copy(b, made, min(r.next, b.NextOffset()), r); err != nil {
 			return err
 		}
 	}
@@ -172,13 +173,14 @@ func (s *stager) batch(b record.Batch) error {
 }
 
 // copy does as a ruling says with the records of a batch in [s.next, next).
-func (s *stager) copy(b record.Batch, next int64, r ruling) error {
-	switch {
-	case r.skip != 0:
+func (s *stager) copy(b record.Batch, made bool, next int64, r ruling) error {
+	if r.skip != 0 {
 		s.gap(next, r.skip, b.LeaderEpoch())
 		return nil
-	case next < b.NextOffset() || needsRecordPath(b, s.next, s.lim) || s.lim.careful || s.lim.rules.look():
-		chunks, err := reencode(b, s.next, next, s.lim)
+	}
+	asBytes := !made && next == b.NextOffset() && !needsRecordPath(b, s.next, s.lim)
+	if !asBytes || s.lim.careful || s.lim.rules.look() {
+		chunks, err := reencode(b, s.next, next, asBytes, s.lim)
 		for i := range chunks {
 			chunks[i].route = r.route
 		}
@@ -187,21 +189,20 @@ func (s *stager) copy(b record.Batch, next int64, r ruling) error {
 			s.next = chunks[n-1].next
 		}
 		return err
-	default:
-		if s.lim.verify {
-			if err := checked(b); err != nil {
-				chunks, err := putBatchAside(b, s.next, b.NextOffset(), s.lim, err)
-				s.chunks = append(s.chunks, chunks...)
-				if err == nil {
-					s.next = b.NextOffset()
-				}
-				return err
-			}
-		}
-		c := rawChunkOf(b)
-		c.route = r.route
-		s.chunks = append(s.chunks, c)
 	}
+	if s.lim.verify {
+		if err := checked(b); err != nil {
+			chunks, err := putBatchAside(b, s.next, b.NextOffset(), s.lim, err)
+			s.chunks = append(s.chunks, chunks...)
+			if err == nil {
+				s.next = b.NextOffset()
+			}
+			return err
+		}
+	}
+	c := rawChunkOf(b)
+	c.route = r.route
+	s.chunks = append(s.chunks, c)
 	s.next = next
 	return nil
 }
@@ -243,7 +244,7 @@ func appendGap(gaps []ledger.Gap, from, next int64, why ledger.Reason) []ledger.
 // make other records of them.
 func needsRecordPath(b record.Batch, next int64, lim limits) bool {
 	switch {
-	case lim.old, b.BaseOffset() < next: // resume in mid-batch
+	case b.BaseOffset() < next: // resume in mid-batch
 		return true
 	case !b.Dense(): // compacted: brokers refuse holes from clients
 		return true
