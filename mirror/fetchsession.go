@@ -45,7 +45,6 @@ type fetchSession struct {
 type fetchedPlace struct {
 	wanted
 	at    place       // of the last request that named it
-	told  bool        // the broker has it, at
 	due   bool        // it is among those changed
 	left  bool        // it is not wanted any more
 	marks *watermarks // as the broker told last: it does not tell again
@@ -109,7 +108,7 @@ func (s *fetchSession) change(p *fetchedPlace) {
 
 // update returns what the broker must be told when each partition is to have at
 // most share bytes: those that are new to it or are to be fetched from elsewhere, and
-// such as are not wanted any more. They count as told.
+// such as are not wanted any more. All are in has then, and nothing else.
 func (s *fetchSession) update(share int32) (changed []*fetchedPlace, dropped []place) {
 	version := int16(fetchByID)
 	if s.nameless > 0 {
@@ -121,25 +120,23 @@ func (s *fetchSession) update(share int32) (changed []*fetchedPlace, dropped []p
 	}
 	if s.epoch == 0 || s.share != share {
 		for _, p := range s.of {
-			p.told = p.told && s.epoch != 0
 			s.change(p)
 		}
 		s.share = share
 	}
 	for _, p := range s.changed {
-		if at := s.place(p.wanted); !p.left {
-			s.take(p, at)
+		if !p.left {
+			s.take(p, s.place(p.wanted))
 		}
 	}
 	for _, p := range s.changed {
 		p.due = false
 		switch {
 		case !p.left:
-			p.told = true
 			changed = append(changed, p)
 		case s.has[p.at] == p:
 			delete(s.has, p.at)
-			if p.told && s.epoch != 0 {
+			if s.epoch != 0 {
 				dropped = append(dropped, p.at)
 			}
 		}
@@ -159,7 +156,7 @@ func (s *fetchSession) take(p *fetchedPlace, at place) {
 		delete(s.has, p.at)
 	}
 	if was := s.has[at]; was != nil && was != p {
-		p.told, p.marks = was.told, was.marks
+		p.marks = was.marks
 		if m := p.marks; m != nil {
 			p.c.watermarks(m.start, m.end, m.stable, time.Now())
 		}
