@@ -296,14 +296,14 @@ func nothingCommitted(ctx context.Context, conn *kafka.Conn, tp flow.TopicPartit
 type guard struct {
 	busy atomic.Bool
 	last time.Time
-	look int // at the destination, after which copies were looked at
+	look time.Time // at the destination, after which copies were looked at
 }
 
 // kick asks about copies whose leader has changed, and each minute about all.
 func (k *guard) kick(ctx context.Context, g *errgroup.Group, f *flowRun) {
 	v, look := f.destination.view(), f.destination.lookedAt()
 	all := time.Since(k.last) >= guardInterval
-	if k.busy.Load() || look == k.look && !all {
+	if k.busy.Load() || look.Equal(k.look) && !all {
 		return
 	}
 	k.look = look

@@ -74,7 +74,6 @@ type peer struct {
 	mu      sync.Mutex
 	stale   bool
 	asked   time.Time // when the view was last found to be true
-	looks   int       // how often it was
 	poke    func()    // tells the flow that a refresh is wanted
 }
 
@@ -124,15 +123,14 @@ func (p *peer) refresh(ctx context.Context, topics []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked = time.Now()
-	p.looks++
 	return nil
 }
 
-// lookedAt counts how often the view was read.
-func (p *peer) lookedAt() int {
+// lookedAt is when the view was last read, whether or not it said something new.
+func (p *peer) lookedAt() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.looks
+	return p.asked
 }
 
 func readView(ctx context.Context, client *kgo.Client, topics []string) (*view, error) {
