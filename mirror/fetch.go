@@ -442,11 +442,6 @@ func (f *fetcher) checkHistory(ctx context.Context, now time.Time) error {
 	if len(asked) == 0 {
 		return nil
 	}
-	defer func() {
-		for _, w := range asked { // what has no good answer is asked again, when it still wants to be fetched
-			f.wishes.add(w.c)
-		}
-	}()
 	answer, err := f.conn.Request(ctx, req, 4)
 	if err != nil {
 		return err
@@ -457,17 +452,21 @@ func (f *fetcher) checkHistory(ctx context.Context, now time.Time) error {
 			if !ok {
 				continue
 			}
+			delete(asked, w.c.source())
 			switch err := kerr.ErrorForCode(p.ErrorCode); {
 			case err != nil:
 				f.fault(ctx, w, err)
+				f.wishes.add(w.c) // to be asked about again, when it still wants to be fetched
 			case p.EndOffset >= 0 && p.EndOffset < w.offset, f.uncommitted && p.LeaderEpoch != w.epoch:
 				w.c.fail(w.generation, fmt.Errorf("%v: %w: leader epoch %d ends at %d now, the copy is at %d",
 					w.c.source(), errTruncated, w.epoch, p.EndOffset, w.offset))
 			default:
 				f.confirmed(w, now)
-				delete(asked, w.c.source())
 			}
 		}
+	}
+	for _, w := range asked {
+		w.c.sourceTrouble(fmt.Errorf("%v: no answer to where leader epoch %d ends", w.c.source(), w.epoch))
 	}
 	return nil
 }

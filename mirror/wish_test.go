@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -124,4 +125,35 @@ func TestAnIdleCopyWhoseLeaderIsBackIsWell(t *testing.T) {
 	eventually(t, "it runs", func() bool { return n.only().State == Running })
 	w.west.produce(t, "orders", 0, 3, 6)
 	eventually(t, "it copies", func() bool { return n.only().Position == 6 })
+}
+
+// TestASourceThatSaysNothingOfItsHistoryIsTrouble: a partition that is left out of the
+// answer is asked about again after a while, and the copy says so.
+func TestASourceThatSaysNothingOfItsHistoryIsTrouble(t *testing.T) {
+	var silent atomic.Bool
+	w := newWorldBehind(t, nil, map[string]*liar{"west": newLiar(t, nil, func(_ kmsg.Request, resp kmsg.Response) {
+		if !silent.Load() {
+			return
+		}
+		switch r := resp.(type) {
+		case *kmsg.MetadataResponse: // there seems to be another leader
+			for i := range r.Topics {
+				for j := range r.Topics[i].Partitions {
+					r.Topics[i].Partitions[j].LeaderEpoch++
+				}
+			}
+		case *kmsg.OffsetForLeaderEpochResponse:
+			r.Topics = nil
+		}
+	})})
+	w.create(t, "orders", 1)
+	n := w.node("a", func(c *Config) { c.MetadataInterval = 200 * time.Millisecond })
+	n.Assign(w.copies(1, 1, "orders"))
+	w.west.produce(t, "orders", 0, 0, 3)
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	silent.Store(true)
+	eventually(t, "it says that there is no answer", func() bool { return strings.Contains(n.only().Reason, "leader epoch") })
+	silent.Store(false)
+	w.west.produce(t, "orders", 0, 3, 6)
+	eventually(t, "it copies", func() bool { return n.only().State == Running && n.only().Position == 6 })
 }
