@@ -93,7 +93,7 @@ func editFile(ctx context.Context, cmd *cobra.Command, name string, text []byte)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return "", nil, err
 	}
-	words := strings.Fields(envOr("VISUAL", envOr("EDITOR", "vi")))
+	words := editorWords()
 	editor := exec.CommandContext(ctx, words[0], append(words[1:], file)...)
 	editor.Stdin, editor.Stdout, editor.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
 	if err := editor.Run(); err != nil {
@@ -101,6 +101,16 @@ func editFile(ctx context.Context, cmd *cobra.Command, name string, text []byte)
 	}
 	edited, err = os.ReadFile(file)
 	return file, edited, err
+}
+
+// editorWords is the command of the editor. A variable of blanks names none.
+func editorWords() []string {
+	for _, name := range []string{"VISUAL", "EDITOR"} {
+		if words := strings.Fields(os.Getenv(name)); len(words) > 0 {
+			return words
+		}
+	}
+	return []string{"vi"}
 }
 
 func plainLetter(r rune) rune {
