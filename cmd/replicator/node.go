@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,6 +31,7 @@ import (
 // on each other.
 type node struct {
 	file      nodeFile
+	inForce   atomic.Pointer[nodeFile] // file with the users of the last reload
 	log       *slog.Logger
 	fleet     *cluster.Node
 	listener  net.Listener // of the HTTP API
@@ -85,6 +87,7 @@ func newNode(ctx context.Context, p nodeProcess) (_ *node, err error) {
 		file: f, log: log, users: api.NewUsers(p.users), peers: http.NewServeMux(), secrets: &secrets{users: p.users},
 		recent: p.recent, started: time.Now(), notifier: supervisor.New(log),
 	}
+	n.inForce.Store(&f)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())

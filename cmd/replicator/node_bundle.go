@@ -106,7 +106,7 @@ func (o *operations) bundleParts(ctx context.Context, state *cluster.State) []bu
 		}},
 		{"state.json", func() ([]byte, error) { return pretty(openState(state)) }},
 		{"raft.json", func() ([]byte, error) { return pretty(o.fleet.Raft()) }},
-		{"node.json", func() ([]byte, error) { return pretty(o.file) }},
+		{"node.json", func() ([]byte, error) { return pretty(o.inForce.Load()) }},
 		{"metrics.txt", func() ([]byte, error) {
 			var w memoryResponse
 			r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/metrics", nil)

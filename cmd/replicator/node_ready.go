@@ -175,7 +175,11 @@ func (n *node) announce(ctx, wanted context.Context) error {
 	}
 	n.log.Info("ready: caught up with the fleet, ledgers read, work begun")
 	n.notifier.Ready(n.serving())
-	return n.notifier.Watch(ctx, n.alive)
+	if err := n.notifier.Watch(ctx, n.alive); err != nil {
+		return err
+	}
+	<-ctx.Done() // no watchdog may be wanted, but to be told of the end is
+	return nil
 }
 
 func (n *node) serving() string {
@@ -215,5 +219,7 @@ func (n *node) reload(read func() (nodeFile, []api.User, error)) {
 	if !sameButUsers(n.file, f) {
 		n.log.Warn("the file has other changes too, which need a restart")
 	}
-	n.file.API.Users = f.API.Users
+	inForce := n.file
+	inForce.API.Users = f.API.Users
+	n.inForce.Store(&inForce)
 }
