@@ -19,9 +19,9 @@ const syncsEvery = 5 * time.Second
 
 // mirrorMaker writes the topics of MirrorMaker 2 for a flow whose groups a syncer looks at.
 func (g *groups) mirrorMaker(f *flow.ReplicationFlow, source *flow.Cluster, s *offsets.Syncer) (*mirrormaker.Writer, error) {
-	from, err1 := g.directory.client(f.Spec.Source)
-	if err1 != nil {
-		return nil, err1
+	from, err := g.directory.client(f.Spec.Source)
+	if err != nil {
+		return nil, err
 	}
 	to, err := g.directory.client(f.Spec.Destination)
 	if err != nil {
