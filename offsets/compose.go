@@ -1,6 +1,10 @@
 package offsets
 
-import "github.com/waybillhq/waybill/internal/ledger"
+import (
+	"slices"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+)
 
 // maxChain bounds how many copies a record is followed over: longer rings have not
 // been seen.
@@ -99,16 +103,36 @@ func (ms *Maps) chain(from, to ledger.End) *Map {
 			if s.at != from {
 				continue
 			}
-			m := ms.view(s.by)
-			for s = s.next; s.at != to; s = s.next {
-				m = compose(m, ms.view(s.by))
+			var hops []*Map
+			for ; s.at != to; s = s.next {
+				hops = append(hops, ms.view(s.by))
 			}
-			if _, carried := m.firstCopy(0); !carried && m.notLocal {
-				return nil // each copies only what was born at its source
-			}
-			return m
+			return ms.composed([2]ledger.End{from, to}, hops)
 		}
 		queue = further
 	}
 	return nil
+}
+
+// composition is what was made of maps. A view that is handed out again is unchanged.
+type composition struct {
+	of []*Map
+	m  *Map // nil if nothing goes that way
+}
+
+// composed composes maps one after the other, once for all positions that are asked
+// for until one of them changes. ms.mu is held for writing.
+func (ms *Maps) composed(ends [2]ledger.End, hops []*Map) *Map {
+	if c, ok := ms.chains[ends]; ok && slices.Equal(c.of, hops) {
+		return c.m
+	}
+	m := hops[0]
+	for _, next := range hops[1:] {
+		m = compose(m, next)
+	}
+	if _, carried := m.firstCopy(0); !carried && m.notLocal {
+		m = nil // each copies only what was born at its source
+	}
+	ms.chains[ends] = composition{hops, m}
+	return m
 }

@@ -40,6 +40,7 @@ type Maps struct {
 	next    map[place]int64                 // what is applied already ends here
 	waived  map[place]int64                 // faults up to here count no more
 	writers map[string]map[int64]writerKind // replicators' producer ids, by cluster.id
+	chains  map[[2]ledger.End]composition   // from the first to the second, as they were last asked for
 }
 
 // entry is one copy. Its Map is replaced, not changed, once it was handed out.
@@ -85,7 +86,7 @@ func NewMaps() *Maps {
 		ledgers: map[string]Ledger{}, copies: map[ledger.CopyKey]*entry{}, names: map[nameKey][]ledger.CopyKey{},
 		into: map[ledger.End][]ledger.CopyKey{}, faults: map[place]fault{},
 		topics: map[string]ledger.TopicID{}, next: map[place]int64{}, waived: map[place]int64{},
-		writers: map[string]map[int64]writerKind{},
+		writers: map[string]map[int64]writerKind{}, chains: map[[2]ledger.End]composition{},
 	}
 }
 
@@ -132,6 +133,7 @@ func (ms *Maps) forget(cluster string) {
 		ms.into[e] = slices.DeleteFunc(keys, isGone)
 	}
 	delete(ms.writers, cluster)
+	clear(ms.chains)
 	maps.DeleteFunc(ms.faults, func(at place, _ fault) bool { return at.cluster == cluster })
 	maps.DeleteFunc(ms.next, func(at place, _ int64) bool { return at.cluster == cluster })
 }

@@ -315,3 +315,33 @@ func TestPositionBeforeACut(t *testing.T) {
 		t.Errorf("after a retraction: got %+v, %v, want %+v", got, err, want)
 	}
 }
+
+// TestChainsAreComposedOnce: a round asks for each group, and a list of positions for
+// each of them, what went around a ring; only a copy that went on makes that anew.
+func TestChainsAreComposedOnce(t *testing.T) {
+	ms := NewMaps()
+	ends := []ledger.End{testCopy.Source, testCopy.Destination, {Cluster: "third", TopicID: ledger.TopicID{3}}}
+	ids := make([]ledger.CopyID, len(ends))
+	run := func(i int, next int64) *ledger.Hop {
+		return &ledger.Hop{Copy: ids[i].Key(), Epoch: 1, From: next - 5, Next: next, Runs: []ledger.Run{{Source: next - 5, Count: 5, Destination: next + 95, Path: ledger.Raw}}}
+	}
+	for i := range ends {
+		ids[i] = ledger.CopyID{Source: ends[i], Destination: ends[(i+1)%3]}
+		feedTo(ms, ids[i].Destination.Cluster, 0, &ledger.Begin{Copy: ids[i], Epoch: 1, Lane: "lane"}, run(i, 5))
+	}
+	back := func() *Map { return ms.Route(ends[0], ends[1]).Back }
+	first := back()
+	if first == nil || first.ID() != (ledger.CopyID{Source: ends[1], Destination: ends[0]}) || back() != first {
+		t.Fatalf("got %+v, then %+v", first, back())
+	}
+	feedTo(ms, ends[2].Cluster, 2, run(1, 10))
+	feedTo(ms, ends[0].Cluster, 2, &ledger.Hop{Copy: ids[2].Key(), Epoch: 1, From: 5, Next: 105, Runs: []ledger.Run{{Source: 100, Count: 5, Destination: 300, Path: ledger.Raw}}, Gaps: []ledger.Gap{{Source: 5, Count: 95, Reason: ledger.Filtered}}})
+	if again := back(); again == first || again.DestinationNext() != 305 || back() != again {
+		t.Errorf("after the copies went on: got %+v", again)
+	}
+	ms.Resume(ends[0].Cluster, ledger.TopicID{1}, 0)
+	ms.Resume(ends[0].Cluster, ledger.TopicID{2}, 0) // another ledger
+	if got := back(); got != nil || len(ms.chains) != 0 {
+		t.Errorf("a ledger that is gone: got %+v of %d", got, len(ms.chains))
+	}
+}
