@@ -101,17 +101,7 @@ func newOffsetsPair(t *testing.T) *offsetsPair {
 func (w *offsetsPair) fleet() *fleet {
 	f := startFleet(w.t)
 	w.program = f.program
-	f.apply(fmt.Sprintf(`apiVersion: waybill/v1
-kind: Cluster
-metadata: {name: us}
-spec: {bootstrapServers: ["%s"]}
----
-apiVersion: waybill/v1
-kind: Cluster
-metadata: {name: eu}
-spec: {bootstrapServers: ["%s"]}
----
-apiVersion: waybill/v1
+	f.apply(declaredPair(w.us, w.eu) + `apiVersion: waybill/v1
 kind: ReplicationFlow
 metadata: {name: us-eu}
 spec:
@@ -119,7 +109,7 @@ spec:
   destination: eu
   topics: {include: [orders], rename: {prefix: "wb."}}
   groups: {include: ["*"]}
-`, w.us.address(), w.eu.address()))
+`)
 	f.wait("the copy", func() error {
 		ends, err := w.eu.adm.ListCommittedOffsets(w.t.Context(), "wb.orders")
 		if err = errors.Join(err, ends.Error()); err != nil {

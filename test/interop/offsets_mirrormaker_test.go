@@ -127,16 +127,6 @@ func (w *offsetsWorld) cost(topic, copied string, read, goesOn int64) (reread, s
 }
 
 const offsetsFlow = `apiVersion: waybill/v1
-kind: Cluster
-metadata: {name: us}
-spec: {bootstrapServers: ["%s"]}
----
-apiVersion: waybill/v1
-kind: Cluster
-metadata: {name: eu}
-spec: {bootstrapServers: ["%s"]}
----
-apiVersion: waybill/v1
 kind: ReplicationFlow
 metadata: {name: us-eu}
 spec:
@@ -184,7 +174,7 @@ func TestOffsetsBesideMirrorMaker(t *testing.T) {
 		l.write(w, l.topic, 0)
 	}
 	f := startFleet(t)
-	f.apply(fmt.Sprintf(offsetsFlow, us.address(), eu.address()))
+	f.apply(declaredPair(us, eu) + offsetsFlow)
 	libs := startMirrorMaker(t, us, eu)
 	for round := range 5 { // while both run
 		for _, l := range workloads {

@@ -153,6 +153,15 @@ func (f *fleet) call(method, path, body string, out any) error {
 	return err
 }
 
+// declaredPair is the declarations of two clusters; others may follow.
+func declaredPair(us, eu *endpoint) string {
+	var text strings.Builder
+	for name, e := range map[string]*endpoint{"us": us, "eu": eu} {
+		fmt.Fprintf(&text, "apiVersion: waybill/v1\nkind: Cluster\nmetadata: {name: %s}\nspec: {bootstrapServers: [%q]}\n---\n", name, e.address())
+	}
+	return text.String()
+}
+
 func (f *fleet) apply(yaml string) {
 	f.t.Helper()
 	f.wait("the declarations to be taken", func() error { return f.call(http.MethodPost, "/api/v1/apply", yaml, nil) })
