@@ -92,8 +92,9 @@
 //
 // # Goroutines
 //
-// [Node.Run] owns all: raft, heartbeats, and the feeding of the one open session.
-// [Open] starts none. Sessions have none of their own.
+// [Node.Run] owns all: raft, registration, heartbeats, the feeding of the one open
+// session, and on the leader the loop that ends incarnations and assigns. [Open]
+// starts none. Sessions have none of their own.
 //
 // # How it is tested
 //
