@@ -32,28 +32,36 @@ func wantedVoters(n int) int {
 	return min(n-1+n%2, MaxVoters)
 }
 
+// tally counts those that may vote, those that do, and those of them that are gone.
+func tally(all []candidate) (eligible, voters, gone int) {
+	for _, c := range all {
+		if c.worker {
+			continue
+		}
+		eligible++
+		if c.voter {
+			voters++
+			if c.gone {
+				gone++
+			}
+		}
+	}
+	return eligible, voters, gone
+}
+
 // planVoters returns the one next change of votes, or two empty ids. A member that
 // is gone keeps its vote until another has taken its place: nothing else than a
 // replacement makes a group safer.
 func planVoters(all []candidate) (promote, demote string) {
 	slices.SortStableFunc(all, func(a, b candidate) int { return strings.Compare(a.id, b.id) })
-	var eligible, voters, gone int
+	eligible, voters, gone := tally(all)
 	spare := "" // who can be given a vote
 	for _, c := range all {
 		switch {
 		case c.worker && c.voter:
 			demote = c.id
-		case c.worker:
-		default:
-			eligible++
-			if c.voter {
-				voters++
-				if c.gone {
-					gone++
-				}
-			} else if c.ready && spare == "" {
-				spare = c.id
-			}
+		case !c.worker && !c.voter && c.ready && spare == "":
+			spare = c.id
 		}
 	}
 	if demote != "" {
@@ -197,23 +205,14 @@ func (n *Node) addressOf(id string) raft.ServerAddress {
 // candidates looks at the members. Those without a vote are asked how far they are
 // only if a vote is to be had. waiting: one of them is not far enough yet.
 func (n *Node) candidates(ctx context.Context) (all []candidate, waiting bool) {
-	var eligible, voters, gone int
 	servers := n.raft.GetConfiguration().Configuration().Servers
 	for _, s := range servers {
 		at, _ := parsePlace(s.Address)
 		c := candidate{id: string(s.ID), voter: s.Suffrage == raft.Voter, worker: at.worker, leader: string(s.ID) == n.cfg.ID}
 		c.gone = n.silentFor(c.id) >= n.cfg.VoterTimeout
-		if !c.worker {
-			eligible++
-		}
-		if c.voter {
-			voters++
-			if c.gone {
-				gone++
-			}
-		}
 		all = append(all, c)
 	}
+	eligible, voters, gone := tally(all)
 	if wanted := wantedVoters(eligible); voters > wanted || voters == wanted && gone == 0 {
 		return all, false
 	}
