@@ -229,7 +229,7 @@ func (n *Node) serveDigests(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	writeJSON(w, d)
+	writeJSON(w, http.StatusOK, d)
 }
 
 // serveDiverged stops the node if it is as the leader says. Nobody else has compared.

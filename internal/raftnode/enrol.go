@@ -268,7 +268,7 @@ func (n *Node) serveEnrol(w http.ResponseWriter, req *http.Request) {
 	defer cancel()
 	admission := Admission{Token: er.Token, SecretDigest: secretDigest(er.Secret), ID: er.ID, Disk: er.Disk}
 	if i.signer == nil { // others have the key; they will look at the token
-		writeJSONStatus(w, http.StatusMisdirectedRequest, n.voterAddresses())
+		writeJSON(w, http.StatusMisdirectedRequest, n.voterAddresses())
 		return
 	}
 	worker, err := n.cfg.Admit(ctx, admission)
@@ -294,7 +294,7 @@ func (n *Node) serveEnrol(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	n.log.Info("certificate issued", "name", er.ID, "disk", er.Disk, "worker", worker, "remote", req.RemoteAddr)
-	writeJSON(w, a)
+	writeJSON(w, http.StatusOK, a)
 }
 
 // decodeEnrol reads what a stranger has sent, and returns the key that he has shown
@@ -335,10 +335,4 @@ func (n *Node) voterAddresses() []string {
 		}
 	}
 	return addrs
-}
-
-func writeJSONStatus(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // to a caller that may have gone
 }

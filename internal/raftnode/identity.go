@@ -15,10 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
 // A group without certificates from outside has an authority of its own. Its key is
@@ -348,10 +345,8 @@ func (n *Node) renew(ctx context.Context, i *identity) error {
 // and rank.
 func (n *Node) serveRenew(w http.ResponseWriter, req *http.Request) {
 	i := n.identity.Load()
-	old, _ := req.Context().Value(peerKey{}).(*x509.Certificate)
-	id, rest, _ := strings.Cut(req.Header.Get(fromHeader), "@") // checked by membersOnly
-	from, err := parsePlace(raft.ServerAddress(rest))
-	if i == nil || old == nil || err != nil {
+	id, from, old, err := caller(req)
+	if i == nil || err != nil {
 		http.Error(w, "this group's certificates are not its own", http.StatusUnprocessableEntity)
 		return
 	}

@@ -59,7 +59,7 @@ func (n *Node) newServer() *http.Server {
 	mux.HandleFunc("POST "+peerPath+"digests", n.serveDigests)
 	mux.HandleFunc("POST "+peerPath+"diverged", n.serveDiverged)
 	mux.HandleFunc("GET "+peerPath+"id", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, n.introduction())
+		writeJSON(w, http.StatusOK, n.introduction())
 	})
 	if n.cfg.Handler != nil {
 		mux.Handle("/", n.cfg.Handler)
@@ -105,12 +105,21 @@ func (n *Node) membersOnly(next http.Handler) http.Handler {
 	})
 }
 
-func (n *Node) checkMember(req *http.Request) error {
+// caller is who asks, by the header and the certificate that fits it.
+func caller(req *http.Request) (id string, from place, cert *x509.Certificate, err error) {
 	id, rest, _ := strings.Cut(req.Header.Get(fromHeader), "@")
-	from, err := parsePlace(raft.ServerAddress(rest))
-	cert, _ := req.Context().Value(peerKey{}).(*x509.Certificate)
+	from, err = parsePlace(raft.ServerAddress(rest))
+	cert, _ = req.Context().Value(peerKey{}).(*x509.Certificate)
 	if err != nil || cert == nil || !names(cert, id) || !onDisk(cert, from.disk) {
-		return fmt.Errorf("the certificate does not fit the caller %q", req.Header.Get(fromHeader))
+		return "", place{}, nil, fmt.Errorf("the certificate does not fit the caller %q", req.Header.Get(fromHeader))
+	}
+	return id, from, cert, nil
+}
+
+func (n *Node) checkMember(req *http.Request) error {
+	id, from, _, err := caller(req)
+	if err != nil {
+		return err
 	}
 	at, ok := members(n.raft.GetConfiguration().Configuration())[id]
 	switch {
@@ -331,7 +340,8 @@ func (n *Node) refuse(w http.ResponseWriter, err error) {
 	http.Error(w, err.Error(), status)
 }
 
-func writeJSON(w http.ResponseWriter, v any) {
+func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // to a caller that may have gone
 }
