@@ -252,9 +252,8 @@ func (n *Node) checkReachable(ctx context.Context, id string, at place) error {
 type introduction struct {
 	ID   string `json:"id"`
 	Disk string `json:"disk"`
-	// Last is the end of its log, Applied the last command in its state.
-	Last    uint64 `json:"last"`
-	Applied uint64 `json:"applied"`
+	// Last is the end of its log.
+	Last uint64 `json:"last"`
 	// CertificateUntil is when its certificate ends.
 	CertificateUntil time.Time `json:"certificateUntil,omitzero"`
 }
@@ -266,7 +265,7 @@ func (n *Node) introduction() introduction {
 	}
 	select {
 	case <-n.ready:
-		who.Last, who.Applied = n.raft.LastIndex(), n.cfg.Replica.index()
+		who.Last = n.raft.LastIndex()
 	default:
 	}
 	return who
@@ -277,8 +276,8 @@ type MemberStatus struct {
 	Member
 	// Silent says why it has not answered; the rest is empty then.
 	Silent error
-	// Last is the end of its log, Applied the last command in its state.
-	Last, Applied uint64
+	// Last is the end of its log.
+	Last uint64
 	// CertificateUntil is when its certificate ends.
 	CertificateUntil time.Time
 }
@@ -305,7 +304,7 @@ func (n *Node) Survey(ctx context.Context) ([]MemberStatus, error) {
 				status[i].Silent = err
 				return
 			}
-			status[i].Last, status[i].Applied, status[i].CertificateUntil = who.Last, who.Applied, who.CertificateUntil
+			status[i].Last, status[i].CertificateUntil = who.Last, who.CertificateUntil
 		})
 	}
 	wg.Wait()
