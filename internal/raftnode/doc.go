@@ -87,7 +87,8 @@
 //
 // What a disk acknowledged is remembered by the members that heard it, until they
 // stop. So a directory put back to a point of its present life is not recognised if
-// every member that heard more has stopped since. Damage that makes the only page
-// of a young log look empty is not found as such, but the disk has lost its
-// identity with it.
+// every member that heard more has stopped since. The state in a snapshot has a
+// checksum; its metadata, which raft's own store writes (index, term, members), has
+// none. Damage that makes the only page of a young log look empty is not found as
+// such, but the disk has lost its identity with it.
 package raftnode

@@ -207,7 +207,9 @@ func (n *Node) Close() error {
 
 // Run takes part in the group until ctx ends; then it hands leadership over if
 // it leads, and stops. It returns early, with an error, if a store is damaged
-// or fails, if the replica halts, or if Lead returns an error.
+// or fails, if the replica halts, if Lead returns an error, if its token is refused
+// (ErrRefused), and if the node must not take part any more: ErrStaleDisk, ErrRemoved,
+// ErrDiverged.
 func (n *Node) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, n.Close()) }()
 	if err := n.Enrol(ctx); err != nil {
