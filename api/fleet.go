@@ -29,5 +29,5 @@ func registerFleet(h huma.API, f Fleet) {
 type drainInput struct {
 	Node   string `path:"node"`
 	Force  bool   `query:"force" doc:"Drain the last node too, though nobody can take its work"`
-	Reason string `query:"reason" doc:"Is logged"`
+	Reason string `query:"reason" doc:"Stands in the audit trail"`
 }

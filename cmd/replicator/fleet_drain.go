@@ -43,7 +43,7 @@ started again, until 'replicator fleet undrain'.`,
 			return waitUntilDrained(cmd.Context(), &fleet, args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "is logged")
+	cmd.Flags().StringVar(&reason, "reason", "", "stands in the audit trail")
 	cmd.Flags().BoolVar(&wait, "wait", false, "until the node owns nothing")
 	cmd.Flags().BoolVar(&force, "force", false, "also the last node that can be given work: its copies stop then")
 	fleet.flags(cmd)
@@ -67,7 +67,7 @@ func fleetUndrain() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "is logged")
+	cmd.Flags().StringVar(&reason, "reason", "", "stands in the audit trail")
 	fleet.flags(cmd)
 	return cmd
 }
