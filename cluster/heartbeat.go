@@ -210,12 +210,15 @@ func (n *Node) call(ctx context.Context, method, peer, path string, body []byte,
 		return err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxPeerBody))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxPeerBody+1))
 	if err != nil {
 		return fmt.Errorf("read answer of %s: %w", peer, err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s answers %s: %s", peer, resp.Status, bytes.TrimSpace(b[:min(len(b), 512)]))
+	}
+	if len(b) > maxPeerBody {
+		return fmt.Errorf("%s answers more than %d bytes", peer, maxPeerBody)
 	}
 	if err := json.Unmarshal(b, answer); err != nil {
 		return fmt.Errorf("answer of %s: %w", peer, err)

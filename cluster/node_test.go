@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -296,6 +297,9 @@ func TestOverLoopback(t *testing.T) {
 			if !PeerIs(r.Context(), "c") {
 				http.Error(w, "not c", http.StatusForbidden)
 			}
+			if r.URL.Path == "/too/much" {
+				_, _ = w.Write(make([]byte, maxPeerBody+1))
+			}
 		})
 	}
 	nodes := f.three()
@@ -311,6 +315,9 @@ func TestOverLoopback(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("c asks a: %s", resp.Status)
+	}
+	if err := nodes[2].call(t.Context(), http.MethodGet, "a", "/too/much", nil, new(FleetStatus)); err == nil || !strings.Contains(err.Error(), "a answers more than") {
+		t.Errorf("an answer that is too long: got %v", err)
 	}
 
 	// The leader stops answering from one moment to the next.
