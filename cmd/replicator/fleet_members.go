@@ -304,13 +304,13 @@ the same. Revisions, epochs and incarnations begin far beyond those of the old f
 			if err != nil {
 				return withCode(exitInvalid, fmt.Errorf("backup: %w", err))
 			}
+			b, state, err := cluster.ReadBackup(raw)
+			if err != nil {
+				return withCode(exitInvalid, fmt.Errorf("%s: %w", file, err))
+			}
 			if check {
-				b, s, err := cluster.ReadBackup(raw)
-				if err != nil {
-					return withCode(exitInvalid, fmt.Errorf("%s: %w", file, err))
-				}
 				fmt.Fprintf(cmd.OutOrStdout(), "fleet %s at revision %d, taken %s on %s: %s, %s, %s\n", b.FleetID, b.Revision, b.Taken.Local().Format(time.DateTime), b.Node,
-					several(len(s.Objects), "object"), several(len(s.Flows), "flow"), several(len(s.Executions), "run")+" of runbooks")
+					several(len(state.Objects), "object"), several(len(state.Flows), "flow"), several(len(state.Executions), "run")+" of runbooks")
 				return nil
 			}
 			f, _, err := loadNode(config)
@@ -321,19 +321,14 @@ the same. Revisions, epochs and incarnations begin far beyond those of the old f
 			if err != nil {
 				return err
 			}
-			r, err := cluster.Restore(conf, raw, force)
-			switch {
-			case errors.Is(err, raftnode.ErrRefused) && !force:
-				return &codedError{err, exitConflict, "with --force the state that is there is moved aside; see 'replicator fleet restore --help'"}
-			case errors.Is(err, raftnode.ErrRefused): // a node runs there
-				return withCode(exitConflict, err)
-			case err != nil:
+			r, err := restore(conf, auditDir(f), raw, force)
+			for _, aside := range r.aside {
+				fmt.Fprintf(cmd.OutOrStdout(), "what was there before is in %s\n", aside)
+			}
+			if err != nil {
 				return err
 			}
-			if r.Aside != "" {
-				fmt.Fprintf(cmd.OutOrStdout(), "what was there before is in %s\n", r.Aside)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "the state of fleet %s at revision %d is that of a new fleet now, which begins at revision %d\n", r.Backup.FleetID, r.Backup.Revision, r.Revision)
+			fmt.Fprintf(cmd.OutOrStdout(), "the state of fleet %s at revision %d is that of a new fleet now, which begins at revision %d\n", b.FleetID, b.Revision, r.Revision)
 			fmt.Fprintf(cmd.OutOrStdout(), "start it with 'replicator serve --config %s', then let the others join with new tokens and empty data folders\n", config)
 			return nil
 		},
@@ -346,6 +341,38 @@ the same. Revisions, epochs and incarnations begin far beyond those of the old f
 	cmd.MarkFlagsOneRequired("config", "check")
 	logs.flags(cmd)
 	return cmd
+}
+
+// restored is what a restore has done, as far as it came.
+type restored struct {
+	cluster.Restored
+	aside []string // the folders that hold what was there
+}
+
+// restore begins a fleet anew from a backup, and sets the old one's state and trail
+// aside. Its errors have the command's exit codes.
+func restore(conf cluster.Config, audit string, backup []byte, force bool) (restored, error) {
+	var r restored
+	var err error
+	r.Restored, err = cluster.Restore(conf, backup, force)
+	switch {
+	case errors.Is(err, raftnode.ErrRefused) && !force:
+		return r, &codedError{err, exitConflict, "with --force the state that is there is moved aside; see 'replicator fleet restore --help'"}
+	case errors.Is(err, raftnode.ErrRefused): // a node runs there
+		return r, withCode(exitConflict, err)
+	case err != nil:
+		return r, err
+	}
+	trail, err := setChangesAside(audit, time.Now())
+	for _, aside := range []string{r.Aside, trail} {
+		if aside != "" {
+			r.aside = append(r.aside, aside)
+		}
+	}
+	if err != nil {
+		return r, fmt.Errorf("the state is restored, but the old fleet's audit trail cannot be moved aside: do that before you start the node: %w", err)
+	}
+	return r, nil
 }
 
 // readBounded reads a file of a bounded size.

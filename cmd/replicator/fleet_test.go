@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -101,7 +103,46 @@ func TestRestoreOfWhatIsNoBackup(t *testing.T) {
 		"backup":  "{}",
 	})
 	got := replicator(t, "", "fleet", "restore", "--config", "r1.yaml", "--from", "backup")
-	if want := "replicator: read backup: not a backup of a fleet\n"; got.code != exitFailed || got.stderr != want {
-		t.Errorf("got %d %q, want %d %q", got.code, got.stderr, exitFailed, want)
+	if want := "replicator: backup: not a backup of a fleet\n"; got.code != exitInvalid || got.stderr != want {
+		t.Errorf("got %d %q, want %d %q", got.code, got.stderr, exitInvalid, want)
+	}
+}
+
+// The new fleet counts its changes on from the backup's, so those that the old one
+// made after it would have the numbers of others.
+func TestRestoreSetsTheOldTrailAside(t *testing.T) {
+	noEnvironment(t)
+	backup, err := newSolo(t).fleet.Backup(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, map[string]string{
+		"r1.yaml": "name: r1\nfleet: f\ndataDir: data\npeer: {address: \"127.0.0.1:9101\", bootstrap: true}\napi: {address: \"127.0.0.1:8081\", users: [{name: ops, role: admin, token: \"${file:token}\"}]}\n",
+		"token":   "0123456789abcdef",
+		"backup":  string(backup),
+	})
+	old := filepath.Join("data", "audit", "fleet")
+	if err := os.MkdirAll(old, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(old, "5.jsonl"), []byte("the old fleet's\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := replicator(t, "", "fleet", "restore", "--config", "r1.yaml", "--from", "backup")
+	if got.code != 0 {
+		t.Fatalf("got %d %q", got.code, got.stderr)
+	}
+	moved, err := filepath.Glob(old + ".before-restore-*")
+	if err != nil || len(moved) != 1 {
+		t.Fatalf("moved aside: %q, %v", moved, err)
+	}
+	if kept, err := os.ReadFile(filepath.Join(moved[0], "5.jsonl")); err != nil || string(kept) != "the old fleet's\n" {
+		t.Errorf("moved aside was %q, %v", kept, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(old, "*")); err != nil || len(left) != 0 {
+		t.Errorf("left: %q, %v", left, err)
+	}
+	if want := "what was there before is in " + moved[0] + "\n"; !strings.Contains(got.stdout, want) {
+		t.Errorf("said %q, want %q in it", got.stdout, want)
 	}
 }

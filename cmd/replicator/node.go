@@ -99,7 +99,7 @@ func newNode(ctx context.Context, p nodeProcess) (_ *node, err error) {
 	if n.fleet, err = openFleet(f, n.listener.Addr().String(), n.peers, log); err != nil {
 		return nil, err
 	}
-	if n.audits, err = openAudits(filepath.Join(f.DataDir, "audit"), f.Name, n.fleet, log); err != nil {
+	if n.audits, err = openAudits(auditDir(f), f.Name, n.fleet, log); err != nil {
 		return nil, err
 	}
 	n.audits.handle(n.peers)

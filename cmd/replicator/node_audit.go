@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -54,6 +57,25 @@ type audits struct {
 }
 
 var _ api.Audit = (*audits)(nil)
+
+// auditDir is the folder of the node's journals.
+func auditDir(f nodeFile) string { return filepath.Join(f.DataDir, "audit") }
+
+// setChangesAside renames the fleet's journal, and says to what; a journal that is
+// not there leaves nothing to do. A restored fleet numbers its changes on from the
+// backup's: beside what the old one did after it they would look altered.
+func setChangesAside(dir string, now time.Time) (string, error) {
+	at := filepath.Join(dir, auditFleet)
+	aside := at + ".before-restore-" + now.UTC().Format("20060102T150405.000")
+	err := os.Rename(at, aside)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	return aside, nil
+}
 
 func openAudits(dir, name string, fleet *cluster.Node, log *slog.Logger) (*audits, error) {
 	changes, err := journal.Open(journal.Config{Dir: filepath.Join(dir, auditFleet), SegmentBytes: auditSegment, MaxBytes: auditFleetMost})

@@ -62,6 +62,11 @@ func newSolo(t *testing.T) *solo {
 		running.Wait()
 		s.audits.close()
 	})
+	for deadline := time.Now().Add(20 * time.Second); s.fleet.Leader() == ""; pause(t.Context(), time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a fleet of one node has no leader")
+		}
+	}
 	return s
 }
 
