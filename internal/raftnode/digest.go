@@ -47,53 +47,56 @@ type marks[S any] struct {
 }
 
 type marked[S any] struct {
-	state  S
 	index  uint64
-	digest string // empty until somebody asks
+	digest func() (string, error) // encodes the state when it is first called
+}
+
+// mark is of a state that may be asked for its digest.
+func (r *Replica[S]) mark(state S, index uint64) marked[S] {
+	return marked[S]{index, sync.OnceValues(func() (string, error) {
+		b, err := r.machine.Encode(state)
+		if err != nil {
+			return "", fmt.Errorf("encode the state at %d: %w", index, err)
+		}
+		sum := sha256.Sum256(b)
+		return hex.EncodeToString(sum[:]), nil
+	})}
 }
 
 // passed keeps a state if it is the first after a multiple of markEvery.
-func (m *marks[S]) passed(before uint64, state S, index uint64) {
+func (r *Replica[S]) passed(before uint64, state S, index uint64) {
 	if index/markEvery == before/markEvery {
 		return
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.kept = append(m.kept, marked[S]{state: state, index: index})
-	if len(m.kept) > keepMarks {
-		m.kept = slices.Delete(m.kept, 0, 1)
+	r.marks.mu.Lock()
+	defer r.marks.mu.Unlock()
+	r.marks.kept = append(r.marks.kept, r.mark(state, index))
+	if len(r.marks.kept) > keepMarks {
+		r.marks.kept = slices.Delete(r.marks.kept, 0, 1)
 	}
 }
 
-// digests returns those of the kept states and of the current one.
+// digests returns those of the kept states and of the current one. It encodes them
+// without the lock: raft publishes states meanwhile.
 func (r *Replica[S]) digests() (digests, error) {
-	r.marks.mu.Lock()
-	defer r.marks.mu.Unlock()
 	all := make(digests)
-	state, index := r.Current()
-	if r.marks.latest.index != index || r.marks.latest.digest == "" {
-		r.marks.latest = marked[S]{state: state, index: index}
-	}
-	for _, m := range append([]*marked[S]{&r.marks.latest}, pointers(r.marks.kept)...) {
-		if m.digest == "" {
-			b, err := r.machine.Encode(m.state)
-			if err != nil {
-				return nil, fmt.Errorf("encode the state at %d: %w", m.index, err)
-			}
-			sum := sha256.Sum256(b)
-			m.digest = hex.EncodeToString(sum[:])
+	for _, m := range r.toCompare() {
+		d, err := m.digest()
+		if err != nil {
+			return nil, err
 		}
-		all[m.index] = m.digest
+		all[m.index] = d
 	}
 	return all, nil
 }
 
-func pointers[T any](s []T) []*T {
-	all := make([]*T, len(s))
-	for i := range s {
-		all[i] = &s[i]
+func (r *Replica[S]) toCompare() []marked[S] {
+	r.marks.mu.Lock()
+	defer r.marks.mu.Unlock()
+	if state, index := r.Current(); r.marks.latest.digest == nil || r.marks.latest.index != index {
+		r.marks.latest = r.mark(state, index)
 	}
-	return all
+	return append(slices.Clone(r.marks.kept), r.marks.latest)
 }
 
 // verdict is a member whose state differs.

@@ -115,3 +115,37 @@ func TestMarksAreTheSameEverywhere(t *testing.T) {
 		t.Errorf("%d digests in common of %d", common, len(da))
 	}
 }
+
+// encodeHook is notes that calls hook when a state is encoded.
+type encodeHook struct {
+	notes
+	hook func()
+}
+
+func (m encodeHook) Encode(s string) ([]byte, error) {
+	m.hook()
+	return m.notes.Encode(s)
+}
+
+// Encoding a large state takes long, and raft publishes meanwhile.
+func TestStatesAreEncodedWithoutTheLock(t *testing.T) {
+	var r *Replica[string]
+	encoded := 0
+	r = NewReplica(encodeHook{hook: func() {
+		encoded++
+		if !r.marks.mu.TryLock() {
+			t.Error("nobody can publish a state while one is encoded")
+			return
+		}
+		r.marks.mu.Unlock()
+	}})
+	for i := range uint64(3) {
+		r.publish(fmt.Sprint(i), i*markEvery+1)
+	}
+	for range 2 {
+		// Two marks, and the current state, which is the second of them.
+		if d, err := r.digests(); err != nil || len(d) != 2 || encoded != 3 {
+			t.Errorf("%d states encoded for %v (%v), want each once", encoded, d, err)
+		}
+	}
+}

@@ -142,7 +142,7 @@ func (r *Replica[S]) halt(err error) {
 // before it starts, Open call it.
 func (r *Replica[S]) publish(state S, index uint64) {
 	old := r.current.Swap(&published[S]{state: state, index: index, newer: make(chan struct{})})
-	r.marks.passed(old.index, state, index)
+	r.passed(old.index, state, index)
 	close(old.newer)
 }
 
