@@ -85,7 +85,8 @@ func TestSnapshotReplacesLog(t *testing.T) {
 		flip(t, path, 6)
 	}
 	var damage *StoreError
-	if _, err := solo(g, dir, edit); !errors.As(err, &damage) || !strings.Contains(err.Error(), "newest readable snapshot") {
+	if _, err := solo(g, dir, edit); !errors.As(err, &damage) || !strings.Contains(err.Error(), "newest sound snapshot") ||
+		!strings.Contains(err.Error(), "state.bin") || !strings.Contains(err.Error(), "wipe its directory") {
 		t.Errorf("open with damaged snapshots: got %v", err)
 	}
 }

@@ -69,12 +69,14 @@
 //
 // raft.db (bbolt) and snapshots/ in the node's directory, readable by the owner
 // only. Every log entry carries a CRC-32C of its index, term, type and data, and
-// every stored term and vote one of its key and value: bbolt has none. [Open]
+// every stored term and vote one of its key and value: bbolt has none. Beside
+// raft's checksum of a snapshot's state is one of its metadata (snapshots.go). [Open]
 // reads the whole log before it starts, checks that bbolt's pages fit together,
-// that the log has no gap and that it meets the newest readable snapshot. Damage stops the node
+// that the log has no gap and that it meets the newest sound snapshot. Damage stops the node
 // with an [EntryError] or [StoreError] that says what is damaged; it never takes
 // part with a log it cannot vouch for. The remedy is to remove the member, wipe
-// its directory and join again.
+// its directory and join again. A damaged snapshot that is not needed, because the
+// log meets one before it, is logged and moved to damaged-snapshots/.
 //
 // # Goroutines
 //
@@ -87,8 +89,8 @@
 //
 // What a disk acknowledged is remembered by the members that heard it, until they
 // stop. So a directory put back to a point of its present life is not recognised if
-// every member that heard more has stopped since. The state in a snapshot has a
-// checksum; its metadata, which raft's own store writes (index, term, members), has
-// none. Damage that makes the only page of a young log look empty is not found as
-// such, but the disk has lost its identity with it.
+// every member that heard more has stopped since. A snapshot of a version that
+// wrote no checksum of the metadata is read without. Damage that makes the only
+// page of a young log look empty is not found as such, but the disk has lost its
+// identity with it.
 package raftnode

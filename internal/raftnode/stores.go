@@ -46,19 +46,19 @@ func openStores(dir string, l *slog.Logger) (*stores, error) {
 		s.log, s.stable, s.snapshots = inmem, inmem, raft.NewInmemSnapshotStore()
 		return s, nil
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "snapshots"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, snapshotsDir), 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, keepSnapshots, newHCLogger(l))
+	snapshots, err := openSnapshots(dir, l)
 	if err != nil {
-		return nil, fmt.Errorf("open snapshots: %w", err)
+		return nil, err
 	}
 	path := filepath.Join(dir, logFile)
 	report, err := verifyLogFile(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := report.meets(dir, snapshots); err != nil {
+	if err := report.meets(snapshots); err != nil {
 		return nil, err
 	}
 	opts := *bbolt.DefaultOptions

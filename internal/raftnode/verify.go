@@ -124,26 +124,19 @@ func (r *logReport) entry(index uint64, value []byte) error {
 	return nil
 }
 
-// meets checks that the log begins where the newest readable snapshot ends, or
-// before. Without it raft would start from an older state and find a hole.
-func (r *logReport) meets(dir string, snapshots raft.SnapshotStore) error {
-	metas, err := snapshots.List()
+// meets checks that the log begins where the newest sound snapshot ends, or before.
+// Without it raft would start from an older state and find a hole.
+func (r *logReport) meets(snapshots *checkedSnapshots) error {
+	newest, damaged, err := snapshots.survey()
 	if err != nil {
-		return fmt.Errorf("list snapshots: %w", err)
+		return err
 	}
-	var newest uint64
-	for _, m := range metas {
-		_, rc, err := snapshots.Open(m.ID)
-		if err != nil {
-			continue // raft skips it too
-		}
-		if err := rc.Close(); err != nil {
-			return fmt.Errorf("close snapshot: %w", err)
-		}
-		newest = max(newest, m.Index)
+	if r.first <= newest+1 {
+		return nil // raft lists the snapshots, and with that the damaged are moved aside
 	}
-	if r.first > newest+1 {
-		return &StoreError{Path: dir, Err: fmt.Errorf("the log begins at entry %d, but the newest readable snapshot ends at %d", r.first, newest)}
+	err = fmt.Errorf("the log begins at entry %d, but the newest sound snapshot ends at %d", r.first, newest)
+	for _, d := range damaged {
+		err = fmt.Errorf("%w; %w", err, d)
 	}
-	return nil
+	return &StoreError{Path: snapshots.dir, Err: fmt.Errorf("%w. Remove this node from the group, wipe its directory and let it join anew", err)}
 }
