@@ -90,8 +90,10 @@ func TestForgottenIsForGood(t *testing.T) {
 		if err := r.Forgotten(t.Context(), "t"); err != nil || r.Forgetting("t") {
 			t.Errorf("it is not forgotten: %v", err)
 		}
+		if err := r.stop(); err != nil { // while it led, it could forget before it is down
+			t.Fatal(err)
+		}
 		r.Down(0, errors.New("a damaged log"))
-		synctest.Wait() // what is under way could still forget
 		r.Forget("t")
 		if err := r.Forgotten(t.Context(), "t"); !errors.Is(err, kerr.CoordinatorNotAvailable) || !r.Forgetting("t") {
 			t.Errorf("a partition that is down has forgotten it: %v", err)
