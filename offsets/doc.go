@@ -27,7 +27,8 @@
 //     backwards, never past the end, and never over a position that was not ours.
 //   - Groups change sides all or none ([Syncer.Apply]), exactly or with the counted
 //     effect that an operator takes on, and home again: a Syncer with its ends swapped,
-//     then [Syncer.Adopt].
+//     then [Syncer.Adopt]. What happens between the look and the commits, each of which is
+//     for one group, may leave some on either side: a [HalfwayError] has their names.
 //
 // A gap is passed over: a position at a compacted, aborted, control, expired or
 // filtered offset is that of the next record that was copied; what lies before

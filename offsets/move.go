@@ -1,6 +1,7 @@
 package offsets
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,10 +33,30 @@ func (s *Syncer) ApplyExact(ctx context.Context, groups []string, overwrite bool
 	return s.Apply(ctx, groups, Terms{Overwrite: overwrite})
 }
 
+// ErrMeanwhile says that a group did something of its own between the look at it and
+// the write: it became active, or its position changed.
+var ErrMeanwhile = errors.New("a group did something of its own meanwhile")
+
+// HalfwayError says that the groups of a move were not all moved, although each could
+// have been when they were looked at: one did something of its own since
+// ([ErrMeanwhile]), or its cluster failed.
+type HalfwayError struct {
+	Done []string // have their positions, which were read back
+	Left []string // have not, as far as is known; the first is the one that ended the move
+	Err  error    // why
+}
+
+func (e *HalfwayError) Error() string { return fmt.Sprintf("group %s: %v", e.Left[0], e.Err) }
+
+// Unwrap is why.
+func (e *HalfwayError) Unwrap() error { return e.Err }
+
 // Apply commits the positions of the named groups, or nothing at all: if one of
 // them has no position, none that the terms allow, or could still go on at the
 // source, it returns an error that wraps [ErrNotExact] and the rows that say why.
-// What it committed it has read back. It may be repeated.
+// What it committed it has read back. It may be repeated. No commit is for several
+// groups: if one cannot be written after all, those that come behind it by name are
+// not, and the error wraps a [HalfwayError].
 func (s *Syncer) Apply(ctx context.Context, groups []string, t Terms) ([]Row, error) {
 	rows, err := s.plan(ctx, groups, t)
 	if err != nil {
@@ -52,12 +73,34 @@ func (s *Syncer) Apply(ctx context.Context, groups []string, t Terms) ([]Row, er
 			return rows, fmt.Errorf("apply group positions: %w: group %s, %s: %s", ErrNotExact, row.Group, row.Source, row.Why)
 		}
 	}
-	for _, group := range slices.Sorted(maps.Keys(grouped)) {
-		if err := s.write(ctx, group, grouped[group]); err != nil {
-			return rows, fmt.Errorf("apply group positions: %w", err)
+	if err := s.moveAll(ctx, grouped); err != nil {
+		return rows, fmt.Errorf("apply group positions: %w", err)
+	}
+	return rows, nil
+}
+
+// moveAll writes what is due of all groups, one after the other by name, and reads it
+// back. It ends with the first that cannot be written.
+func (s *Syncer) moveAll(ctx context.Context, grouped map[string][]*Row) error {
+	names := slices.Sorted(maps.Keys(grouped))
+	written := len(names)
+	var failed error
+	for i, group := range names {
+		err := s.write(ctx, group, grouped[group])
+		if j := slices.IndexFunc(grouped[group], func(r *Row) bool { return r.Action == Wait }); err == nil && j >= 0 {
+			err = fmt.Errorf("%w: %s", ErrMeanwhile, grouped[group][j].Why)
+		}
+		if err != nil {
+			written, failed = i, err
+			break
 		}
 	}
-	return rows, s.readBack(ctx, groups, rows)
+	done, err := s.readBack(ctx, names[:written], grouped)
+	if err = cmp.Or(err, failed); err == nil {
+		return nil
+	}
+	left := slices.DeleteFunc(names, func(g string) bool { return slices.Contains(done, g) })
+	return &HalfwayError{Done: done, Left: left, Err: err}
 }
 
 // PlanApply says what [Syncer.Apply] would do with the named groups, and writes
@@ -72,21 +115,29 @@ func (s *Syncer) plan(ctx context.Context, groups []string, t Terms) ([]Row, err
 }
 
 // readBack looks whether what was to be committed stands there, and not only was
-// acknowledged.
-func (s *Syncer) readBack(ctx context.Context, groups []string, rows []Row) error {
+// acknowledged, and returns the groups of which all of it does.
+func (s *Syncer) readBack(ctx context.Context, groups []string, grouped map[string][]*Row) (done []string, err error) {
 	now, err := s.cfg.Destination.Commits(ctx, groups)
 	if err != nil {
-		return fmt.Errorf("read group positions back: %w", err)
+		return nil, fmt.Errorf("read its position back: %w", err)
 	}
-	for i := range rows {
-		row := &rows[i]
-		got, ok := now[row.Group][row.Destination]
-		if row.Written = ok && got == row.commit; !row.Written {
-			return fmt.Errorf("read group positions back: group %s, %s: offset %d %q stands there, wrote %d",
-				row.Group, row.Destination, got.Offset, got.Metadata, row.Result.Offset)
+	for _, group := range groups {
+		stands := true
+		for _, row := range grouped[group] {
+			got, ok := now[group][row.Destination]
+			if row.Written = ok && got == row.commit; row.Written {
+				continue
+			}
+			if stands = false; err == nil {
+				err = fmt.Errorf("read its position back: %w: %s: offset %d %q stands there, wrote %d",
+					ErrMeanwhile, row.Destination, got.Offset, got.Metadata, row.Result.Offset)
+			}
+		}
+		if stands {
+			done = append(done, group)
 		}
 	}
-	return nil
+	return done, err
 }
 
 // Adopt makes what an idle group has committed at the source of s in the flow's

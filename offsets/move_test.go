@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -156,6 +157,47 @@ func TestAdoptNeedsWhatWasReturned(t *testing.T) {
 		err := s.Adopt(t.Context(), "app", "f", []Row{{Group: "app", Source: orders, SourceOffset: 104}, {Group: "web", Source: other, SourceOffset: 3}})
 		if !errors.Is(err, ErrActive) || src.writes != 0 || !maps.Equal(src.commits["app"], commits) {
 			t.Errorf("%s: got %v after %d writes, %+v", name, err, src.writes, src.commits["app"])
+		}
+	}
+}
+
+// TestAMoveThatEndsHalfway: a group comes to life, or commits, after all were looked at.
+func TestAMoveThatEndsHalfway(t *testing.T) {
+	for name, c := range map[string]struct {
+		onRead     func(dst *memoryCluster, n int) // read 1 is the look, then one before each write
+		done, left []string
+		why        string
+	}{
+		"active at the second write": {func(dst *memoryCluster, n int) {
+			if n == 3 {
+				dst.groups["b"] = "Stable"
+			}
+		}, []string{"a"}, []string{"b", "c"}, "group b: a group did something of its own meanwhile: the group became active"},
+		"committed before the first write": {func(dst *memoryCluster, n int) {
+			if n == 2 {
+				dst.commits["a"] = map[flow.TopicPartition]Commit{orders: {Offset: 105}}
+			}
+		}, nil, []string{"a", "b", "c"}, "its position at the destination has changed"},
+		"committed before it was read back": {func(dst *memoryCluster, n int) {
+			if n == 5 {
+				dst.commits["b"][orders] = Commit{Offset: 106}
+			}
+		}, []string{"a", "c"}, []string{"b"}, "offset 106"},
+	} {
+		s, src, dst, _ := newSync(Commit{Offset: 4})
+		for _, g := range []string{"a", "b", "c"} {
+			src.groups[g], src.commits[g] = "Empty", map[flow.TopicPartition]Commit{orders: {Offset: 4}}
+		}
+		dst.onRead = c.onRead
+		rows, err := s.Apply(t.Context(), []string{"a", "b", "c"}, Terms{Unmarked: true})
+		half, ok := errors.AsType[*HalfwayError](err)
+		if !ok || !errors.Is(err, ErrMeanwhile) || !strings.Contains(err.Error(), c.why) || !slices.Equal(half.Done, c.done) || !slices.Equal(half.Left, c.left) {
+			t.Errorf("%s: got %+v, %v", name, half, err)
+		}
+		for _, row := range rows {
+			if row.Written != slices.Contains(c.done, row.Group) {
+				t.Errorf("%s: got %+v", name, row)
+			}
 		}
 	}
 }

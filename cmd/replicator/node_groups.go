@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -190,33 +191,48 @@ func (g *groups) Move(ctx context.Context, name string, req api.GroupMove, by ap
 		}
 	}
 	terms := offsets.Terms{Overwrite: req.Return, Inexact: req.Inexact, Unmarked: true, DropMetadata: req.DropMetadata}
-	rows, err := changeSides(ctx, s, names, terms, req.DryRun)
-	if err != nil || req.DryRun {
-		return rows, err
+	if req.DryRun {
+		return planSides(ctx, s, names, terms)
 	}
-	return rows, g.remember(ctx, f, s, names, rows, req.Return, by)
+	rows, done, err := changeSides(ctx, s, names, terms)
+	if unknown := g.remember(ctx, f, s, done, rows, req.Return, by); err == nil {
+		err = unknown
+	}
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
 }
 
-// changeSides has a syncer move groups, or say what it would do.
-func changeSides(ctx context.Context, s *offsets.Syncer, names []string, terms offsets.Terms, dry bool) ([]offsets.Row, error) {
-	switch {
-	case len(names) == 0:
+// planSides has a syncer say what moving groups would do.
+func planSides(ctx context.Context, s *offsets.Syncer, names []string, terms offsets.Terms) ([]offsets.Row, error) {
+	if len(names) == 0 {
 		return nil, nil
-	case dry:
-		rows, err := s.PlanApply(ctx, names, terms)
-		if err != nil {
-			return nil, unreachable(err)
-		}
-		return rows, nil
 	}
-	rows, err := s.Apply(ctx, names, terms)
-	if errors.Is(err, offsets.ErrNotExact) {
-		return nil, notMoved(err, rows)
-	}
+	rows, err := s.PlanApply(ctx, names, terms)
 	if err != nil {
 		return nil, unreachable(err)
 	}
 	return rows, nil
+}
+
+// changeSides has a syncer move groups. Those that are done are to be remembered also
+// if it failed with another.
+func changeSides(ctx context.Context, s *offsets.Syncer, names []string, terms offsets.Terms) (rows []offsets.Row, done []string, err error) {
+	if len(names) == 0 {
+		return nil, nil, nil
+	}
+	rows, err = s.Apply(ctx, names, terms)
+	if half, ok := errors.AsType[*offsets.HalfwayError](err); ok {
+		return rows, half.Done, halfMoved(half)
+	}
+	if errors.Is(err, offsets.ErrNotExact) {
+		return nil, nil, notMoved(err, rows)
+	}
+	if err != nil {
+		return nil, nil, unreachable(err)
+	}
+	return rows, names, nil
 }
 
 // candidates are the groups of a flow that have not changed sides.
@@ -274,6 +290,31 @@ func notMoved(err error, rows []offsets.Row) error {
 		if r.Action == offsets.Wait || r.Action == offsets.Leave {
 			e.Errors = append(e.Errors, api.Fact{Location: fmt.Sprintf("group %s, %s", r.Group, r.Source), Message: r.Why})
 		}
+	}
+	return e
+}
+
+// halfMoved says which groups have changed sides, which have not, and why.
+func halfMoved(half *offsets.HalfwayError) error {
+	status, first := http.StatusServiceUnavailable, "when the clusters answer again"
+	if errors.Is(half.Err, offsets.ErrMeanwhile) {
+		status, first = http.StatusConflict, "when group "+half.Left[0]+" has stopped on both sides"
+	}
+	done := "no group"
+	if len(half.Done) > 0 {
+		done = strings.Join(half.Done, ", ")
+	}
+	e := api.Errorf(status, "%v; changed sides: %s; did not: %s", half, done, strings.Join(half.Left, ", ")).
+		WithHint("%s, repeat this with those that did not; 'replicator groups list' says where each is", first)
+	for _, group := range half.Done {
+		e.Errors = append(e.Errors, api.Fact{Location: "group " + group, Message: "has changed sides"})
+	}
+	for i, group := range half.Left {
+		why := "was not looked at again: the one before it failed"
+		if i == 0 {
+			why = half.Err.Error()
+		}
+		e.Errors = append(e.Errors, api.Fact{Location: "group " + group, Message: why})
 	}
 	return e
 }

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/waybillhq/waybill/api"
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/ledger/tail"
+	"github.com/waybillhq/waybill/offsets"
+)
+
+// groupCluster is a cluster of one topic, orders, in which groups may come to life.
+type groupCluster struct {
+	id      ledger.TopicID
+	end     int64
+	groups  map[string]string
+	commits map[string]map[flow.TopicPartition]offsets.Commit
+	refuses map[string]error // commits of these groups
+}
+
+func (c *groupCluster) Groups(context.Context) (map[string]string, error) { return c.groups, nil }
+
+func (c *groupCluster) Commits(context.Context, []string) (map[string]map[flow.TopicPartition]offsets.Commit, error) {
+	return c.commits, nil
+}
+
+func (c *groupCluster) Commit(_ context.Context, group string, at map[flow.TopicPartition]offsets.Commit) error {
+	if err := c.refuses[group]; err != nil {
+		return err
+	}
+	c.commits[group] = maps.Clone(at)
+	return nil
+}
+
+func (c *groupCluster) Topics(context.Context, []string) (map[string]ledger.TopicID, error) {
+	return map[string]ledger.TopicID{"orders": c.id}, nil
+}
+
+func (c *groupCluster) Stable(context.Context, []string) (map[flow.TopicPartition]int64, error) {
+	return map[flow.TopicPartition]int64{{Topic: "orders"}: c.end}, nil
+}
+
+func (c *groupCluster) Starts(context.Context, []string) (map[flow.TopicPartition]int64, error) {
+	return map[flow.TopicPartition]int64{{Topic: "orders"}: 0}, nil
+}
+
+func (c *groupCluster) Ends(ctx context.Context, topics []string) (map[flow.TopicPartition]int64, error) {
+	return c.Stable(ctx, topics)
+}
+
+// readLedger is a ledger of which everything was read.
+type readLedger struct{}
+
+func (readLedger) CatchUp(context.Context) error { return nil }
+func (readLedger) Exists() bool                  { return true }
+
+// twoGroups is the syncer of a flow that has copied ten records, which groups a and b
+// have read, and its destination.
+func twoGroups() (*offsets.Syncer, *groupCluster) {
+	id := ledger.CopyID{
+		Source:      ledger.End{Cluster: "src", TopicID: ledger.TopicID{1}},
+		Destination: ledger.End{Cluster: "dst", TopicID: ledger.TopicID{2}},
+	}
+	ms := offsets.NewMaps()
+	ms.Attach("dst", readLedger{})
+	ms.Apply(tail.Position{Cluster: "dst"}, &ledger.Page{Entries: []ledger.Entry{
+		&ledger.Begin{Copy: id, Epoch: 1, Flow: "f", Lane: "lane"},
+		&ledger.Hop{Copy: id.Key(), Epoch: 1, Next: 10, Runs: []ledger.Run{{Count: 10, Path: ledger.Raw}}},
+	}})
+	at := func() map[flow.TopicPartition]offsets.Commit {
+		return map[flow.TopicPartition]offsets.Commit{{Topic: "orders"}: {Offset: 4}}
+	}
+	src := &groupCluster{id: id.Source.TopicID, end: 10, groups: map[string]string{"a": "Empty", "b": "Empty"}, commits: map[string]map[flow.TopicPartition]offsets.Commit{"a": at(), "b": at()}}
+	dst := &groupCluster{id: id.Destination.TopicID, end: 11, groups: map[string]string{}, commits: map[string]map[flow.TopicPartition]offsets.Commit{}, refuses: map[string]error{}}
+	all := func(string) bool { return true }
+	return offsets.NewSyncer(offsets.SyncConfig{
+		Flow: "f", SourceID: "src", DestinationID: "dst", Source: src, Destination: dst, Groups: all, Topics: all,
+		Rename: func(t string) string { return t }, Maps: ms, Moved: neverMoved{}, Log: slog.New(slog.DiscardHandler),
+	}), dst
+}
+
+type neverMoved struct{}
+
+func (neverMoved) IsMoved(_, _ string) bool                           { return false }
+func (neverMoved) Mark(context.Context, string, string, string) error { return nil }
+
+// TestAMoveThatEndsHalfwaySaysWhoMoved: that a group came to life is no trouble of the
+// service, and who has moved must not be left to guesses.
+func TestAMoveThatEndsHalfwaySaysWhoMoved(t *testing.T) {
+	for _, c := range []struct {
+		refusal error
+		status  int
+	}{
+		{fmt.Errorf("commit offsets: %w", offsets.ErrActive), http.StatusConflict},
+		{errors.New("connection refused"), http.StatusServiceUnavailable},
+	} {
+		s, dst := twoGroups()
+		dst.refuses["b"] = c.refusal
+		_, done, err := changeSides(t.Context(), s, []string{"a", "b"}, offsets.Terms{Unmarked: true})
+		p, ok := errors.AsType[*api.Error](err)
+		if !ok || p.Status != c.status || !slices.Equal(done, []string{"a"}) {
+			t.Fatalf("%v: got %v, done %v, want %d", c.refusal, err, done, c.status)
+		}
+		if !strings.Contains(p.Detail, "changed sides: a; did not: b") || len(p.Errors) != 2 || p.Errors[1].Location != "group b" {
+			t.Errorf("%v: got %+v", c.refusal, p)
+		}
+	}
+	s, _ := twoGroups()
+	if rows, done, err := changeSides(t.Context(), s, []string{"a", "b"}, offsets.Terms{Unmarked: true}); err != nil || len(done) != 2 || len(rows) != 2 {
+		t.Errorf("got %v, done %v, %v", rows, done, err)
+	}
+}
