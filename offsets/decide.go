@@ -63,6 +63,8 @@ type Case struct {
 	Row    // filled up to Result
 	Flow   string
 	Stands *Commit // at the destination, nil if nothing
+	// Adopted says that a flow's mark has taken the place of the metadata at the source.
+	Adopted bool
 	// Moved says that the group was found to have left the source before.
 	Moved bool
 	// Final is for the last application before a switch: only exact answers, of
@@ -107,15 +109,24 @@ func Decide(c Case) Row {
 	}
 	row.commit = Commit{row.Result.Offset, Mark(c.Flow)}
 	if c.Unmarked {
-		row.commit.Metadata = row.Metadata
-		if c.DropMetadata {
-			row.commit.Metadata = ""
-		}
+		row.commit.Metadata = c.carried()
 	}
 	row.Moved = !c.Overwrite && (c.Moved || c.Stands != nil && !writtenByFlow(*c.Stands))
 	row.Because = row.Result.explain(row.SourceOffset)
 	row.Action, row.Why = decide(c, row)
 	return row
+}
+
+// carried is the metadata that an unmarked commit has.
+func (c Case) carried() string {
+	switch {
+	case c.DropMetadata:
+		return ""
+	case c.Adopted && c.Stands != nil && c.Stands.Offset == c.Result.Offset && !writtenByFlow(*c.Stands):
+		// It was brought there before. A mark has taken its place where it comes from.
+		return c.Stands.Metadata
+	}
+	return c.Metadata
 }
 
 func decide(c Case, row Row) (Action, string) {

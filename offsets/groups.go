@@ -276,7 +276,7 @@ func (s *Syncer) decide(ctx context.Context, v view, groups []string, how Case) 
 				continue
 			}
 			c := how
-			c.Flow, c.Moved = s.cfg.Flow, moved
+			c.Flow, c.Moved, c.Adopted = s.cfg.Flow, moved, writtenByFlow(at)
 			c.Row, c.Partners = s.row(ctx, v, &p, g, tp, at)
 			if there, ok := v.commitsThere[g][c.Destination]; ok {
 				c.Stands = &there

@@ -120,7 +120,7 @@ func TestReturn(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got, want := src.commits["app"][orders], (Commit{c.want, "own"}); got.Offset != want.Offset {
+		if got, want := src.commits["app"][orders], (Commit{c.want, "own"}); got != want {
 			t.Errorf("%s: got %+v at the source, want %+v", c.name, got, want)
 		}
 		if got := dst.commits["app"][orders]; got != (Commit{c.stands, "waybill:f"}) {
