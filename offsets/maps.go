@@ -47,7 +47,10 @@ type Maps struct {
 type entry struct {
 	m      *Map
 	shared bool // m was handed out
-	at     place
+	// doubted is what was handed out in the place of m while there is a doubt about it,
+	// nil if nothing was since m has changed.
+	doubted *Map
+	at      place
 	// proved is the ledger offset of the last hop that continued the one before
 	// it: nothing of the copy is missing below.
 	proved int64
@@ -171,6 +174,7 @@ func (ms *Maps) applyTo(key ledger.CopyKey, pos tail.Position, e ledger.Entry) {
 	if c.shared {
 		c.m, c.shared = c.m.clone(), false
 	}
+	c.doubted = nil
 	before, known := len(c.m.faults), c.m.Began()
 	if c.at != at {
 		c.strayed = fmt.Sprintf("entries in ledger partition %d of %s and in %d of %s", c.at.partition, c.at.cluster, at.partition, at.cluster)
@@ -381,9 +385,11 @@ func (ms *Maps) view(key ledger.CopyKey) *Map {
 		return nil
 	}
 	if why := ms.doubt(c); why != "" {
-		m := c.m.clone()
-		m.doubt = why
-		return m
+		if c.doubted == nil || c.doubted.doubt != why {
+			c.doubted = c.m.clone()
+			c.doubted.doubt = why
+		}
+		return c.doubted // the same while nothing changes: what is composed of it is kept
 	}
 	c.shared = true
 	return c.m

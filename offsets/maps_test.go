@@ -339,6 +339,15 @@ func TestChainsAreComposedOnce(t *testing.T) {
 	if again := back(); again == first || again.DestinationNext() != 305 || back() != again {
 		t.Errorf("after the copies went on: got %+v", again)
 	}
+	ms.Corrupt(tail.Position{Cluster: ends[0].Cluster, Offset: 3}, &ledger.CorruptError{Reason: "bad"})
+	damaged := back()
+	if damaged.doubt == "" || back() != damaged {
+		t.Errorf("while damage lasts it is composed for each question: %q", damaged.doubt)
+	}
+	feedTo(ms, ends[0].Cluster, 4, &ledger.Hop{Copy: ids[2].Key(), Epoch: 1, From: 105, Next: 110, Runs: []ledger.Run{{Source: 105, Count: 5, Destination: 305, Path: ledger.Raw}}})
+	if mended := back(); mended == damaged || mended.doubt != "" {
+		t.Errorf("after a hop that missed nothing: %q", mended.doubt)
+	}
 	ms.Resume(ends[0].Cluster, ledger.TopicID{1}, 0)
 	ms.Resume(ends[0].Cluster, ledger.TopicID{2}, 0) // another ledger
 	if got := back(); got != nil || len(ms.chains) != 0 {
