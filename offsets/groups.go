@@ -343,7 +343,9 @@ func (s *Syncer) row(ctx context.Context, v view, p *peers, group string, tp flo
 		return -1
 	}
 	row.Result = route.Translate(at.Offset, Bounds{Start: known(v.startsT, to), End: known(v.endsT, to), Floor: known(v.floors, to)})
-	if n := route.Stranded(at.Offset, known(v.ends, tp)); n > 0 && row.Result.Offset >= 0 {
+	if n := route.Stranded(at.Offset, known(v.ends, tp)); n < 0 && row.Result.Offset >= 0 {
+		row.Result = none(Unknown, fmt.Sprintf("how many records from offset %d on were never copied from there cannot be told while the log end of %s is not known", at.Offset, tp))
+	} else if n > 0 && row.Result.Offset >= 0 {
 		row.Result.Exact = false
 		row.Result.Skipped += n
 		row.Result.Note = fmt.Sprintf("up to %d records from offset %d on were not copied from there, and nothing copies them back", n, at.Offset)

@@ -201,3 +201,18 @@ func TestAMoveThatEndsHalfway(t *testing.T) {
 		}
 	}
 }
+
+// TestAReturnNeedsTheLogEnd: a partition without a leader tells no log end, and so not
+// whether records lie behind the group that do not come home.
+func TestAReturnNeedsTheLogEnd(t *testing.T) {
+	s, src, dst, _ := newSync(Commit{Offset: 4})
+	s.cfg.Maps.Attach("src", caughtUp{})
+	dst.groups["app"], dst.commits["app"] = "Empty", map[flow.TopicPartition]Commit{orders: {104, "own"}}
+	home := s.cfg
+	home.Source, home.Destination, home.SourceID, home.DestinationID = dst, src, "dst", "src"
+	dst.end, dst.endless = 113, true
+	rows, err := NewSyncer(home).Apply(t.Context(), []string{"app"}, Terms{Overwrite: true, Unmarked: true, Inexact: true})
+	if !errors.Is(err, ErrNotExact) || rows[0].Result.Why != Unknown || !strings.Contains(err.Error(), "log end") || src.writes != 0 {
+		t.Errorf("got %+v, %v after %d writes", rows, err, src.writes)
+	}
+}

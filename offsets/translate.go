@@ -484,10 +484,14 @@ func (m *Map) readFrom(x, y int64) int64 {
 
 // Stranded is the number of offsets in [x, end), where a position is known, that may
 // hold records which are not on the other side and do not come to it: nothing copies
-// them there. The markers of the copies' own transactions are not counted.
+// them there. It is -1 where end is not known. The markers of the copies' own
+// transactions are not counted.
 func (r Route) Stranded(x, end int64) int64 {
 	if r.There != nil || r.Back == nil {
 		return 0
+	}
+	if end < 0 {
+		return -1
 	}
 	var n int64
 	at, follows := x, int64(-1) // the first offset not looked at; where a run ended that a marker follows

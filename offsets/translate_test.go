@@ -322,6 +322,9 @@ func TestStranded(t *testing.T) {
 	if got := (Route{Back: m}).Stranded(9, 14); got != 4 {
 		t.Errorf("behind the last: got %d, want 4", got)
 	}
+	if got := (Route{Back: m}).Stranded(3, -1); got != -1 {
+		t.Errorf("the end is not known: got %d, want -1", got)
+	}
 	if got := (Route{There: m, Back: m}).Stranded(0, 10); got != 0 {
 		t.Errorf("with a flow back: got %d", got)
 	}
