@@ -2,6 +2,7 @@ package offsets
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/waybillhq/waybill/internal/ledger"
@@ -25,23 +26,16 @@ type Translation struct {
 	Lives int `json:"lives"`
 }
 
-// Translate answers where a position lies in each partition that is a copy of
-// its partition or is copied into it, in the cluster named to, or in all if to is
-// empty. Bounds are what the caller knows of the log of an answer; nil if nothing:
-// then it may lie below the log start. It does not wait for the ledger (see
-// [Maps.CatchUp]).
-func (ms *Maps) Translate(from Where, to string, bounds func(Where) Bounds) []Translation {
-	if bounds == nil {
-		bounds = func(Where) Bounds { return AnyBounds }
-	}
-	ms.mu.Lock()
-	defer ms.mu.Unlock()
+// life is one copy that connects a partition with another.
+type life struct {
+	here, there ledger.End
+	begin       ledger.Begin
+	forward     bool
+}
 
-	type life struct {
-		here, there ledger.End
-		begin       ledger.Begin
-		forward     bool
-	}
+// lives are the copies between a partition and each other one, in the cluster named
+// to, or in all if to is empty. ms.mu is held.
+func (ms *Maps) lives(from Where, to string) map[Where][]life {
 	lives := map[Where][]life{}
 	for _, side := range []bool{false, true} {
 		for _, key := range ms.names[nameKey{side, from.Cluster, from.Topic, from.Partition}] {
@@ -57,9 +51,30 @@ func (ms *Maps) Translate(from Where, to string, bounds func(Where) Bounds) []Tr
 			}
 		}
 	}
+	return lives
+}
 
+// Counterparts are the partitions in which [Maps.Translate] answers, in no order and
+// with no offset.
+func (ms *Maps) Counterparts(from Where, to string) []Where {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	return slices.Collect(maps.Keys(ms.lives(from, to)))
+}
+
+// Translate answers where a position lies in each partition that is a copy of
+// its partition or is copied into it, in the cluster named to, or in all if to is
+// empty. Bounds are what the caller knows of the log of an answer; nil if nothing:
+// then it may lie below the log start. It does not wait for the ledger (see
+// [Maps.CatchUp]).
+func (ms *Maps) Translate(from Where, to string, bounds func(Where) Bounds) []Translation {
+	if bounds == nil {
+		bounds = func(Where) Bounds { return AnyBounds }
+	}
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
 	var out []Translation
-	for other, ls := range lives {
+	for other, ls := range ms.lives(from, to) {
 		// The last begin of either direction names the present life; where both
 		// directions are copied, the one that leads away from the position names
 		// the flow.

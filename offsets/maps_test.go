@@ -274,6 +274,11 @@ func TestTranslateByName(t *testing.T) {
 	if got := ms.Translate(Where{"east", "orders", 0, 3}, "north", nil); got != nil {
 		t.Errorf("to a cluster without a copy: got %+v", got)
 	}
+	for to, want := range map[string][]Where{"": {{"west", "orders", 0, 0}}, "dst": {{"west", "orders", 0, 0}}, "north": nil} {
+		if got := ms.Counterparts(Where{"east", "orders", 0, 3}, to); !slices.Equal(got, want) {
+			t.Errorf("counterparts in %q: got %+v, want %+v", to, got, want)
+		}
+	}
 	if got := ms.Translate(Where{"east", "nothing", 0, 3}, "", nil); got != nil {
 		t.Errorf("a topic without a copy: got %+v", got)
 	}

@@ -25,8 +25,8 @@ func (g *groups) Translate(ctx context.Context, caller api.Caller, from []offset
 	// the ledgers do not show lies above the one and below the other.
 	b := logBounds{groups: g, of: map[topicIn]*topicBounds{}}
 	for _, w := range from {
-		for _, t := range g.maps.Translate(w, to, nil) {
-			b.want(t.To)
+		for _, other := range g.maps.Counterparts(w, to) {
+			b.want(other)
 		}
 	}
 	b.ask(ctx, func(c offsets.Cluster, topics []string, all *topicBounds) (err error) {
