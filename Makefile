@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build size test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants bench-mirror bench-broker hostile-broker full-disk handover demo schema interop interop-offsets interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean chaos-fleet
+.PHONY: help build size test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants lineage-model bench-mirror bench-broker hostile-broker full-disk handover demo schema interop interop-offsets interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean chaos-fleet
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -57,6 +57,10 @@ chaos-fleet: ## a fleet of real nodes for FLEET_TIME (default 10m) and each faul
 SCHEDULES ?= 5000
 sim: ## the control plane in virtual time: SCHEDULES seeds (default 5000) from SEED of lost leaders, dead, slow and paused nodes, partitions, jumping clocks; SEED=n SCHEDULES=1 plays one again
 	@$(timed) $(GO) test ./cluster -count=1 -timeout 120m -v -run 'TestSimulation$$' -sim.seed $(SEED) -sim.schedules $(SCHEDULES)
+
+HISTORIES ?= 20000
+lineage-model: ## HISTORIES random histories (default 20000) from SEED of produces, transactions, compactions, truncations, crashes and flows: every offset asked for in the lineage index, both ways
+	@$(timed) $(GO) test ./lineage -count=1 -timeout 120m -v -run TestAgainstModel -histories $(HISTORIES) -history-seed $(SEED)
 
 CHAOS_KILLS ?= 210
 CHAOS_RATE ?= 20

@@ -35,6 +35,9 @@ type Node struct {
 	// Origin says that no copy brought the event here: it was produced here.
 	Origin      bool `json:"origin,omitempty"`
 	EarlierLife bool `json:"earlierLife,omitempty"` // the topic was recreated since
+	// SourceLost says that a copy brought the event here and that its source has lost
+	// it since, by an unclean election.
+	SourceLost bool `json:"sourceLost,omitempty"`
 
 	Produced  []Deed      `json:"produced,omitempty"`
 	Accesses  []Deed      `json:"accesses,omitempty"` // in order of time
@@ -63,7 +66,8 @@ type NotCopied struct {
 	Flow     string `json:"flow,omitempty"`
 	Cluster  string `json:"cluster,omitempty"` // the destination
 	Topic    string `json:"topic,omitempty"`
-	// Reason is a gap's, or "pending", "before-start" or "unknown".
+	// Reason is a gap's, or "pending", "before-start", "ended" (the topic was deleted
+	// before the copy came to the event) or "unknown".
 	Reason string `json:"reason,omitempty"`
 	Why    string `json:"why,omitempty"`
 }

@@ -163,7 +163,7 @@ func (p *page) hop(h *ledger.Hop) error {
 	case h.From != c.next:
 		c.holeFrom, c.holeTo = min(c.next, h.From), max(c.next, h.From)
 		// What the older one says of the same offsets gives way.
-		if err := p.cut(c, h.From); err != nil {
+		if _, err := p.cut(c, h.From); err != nil {
 			return err
 		}
 	default:
@@ -191,53 +191,115 @@ func (p *page) retraction(r *ledger.Retraction) error {
 		return nil
 	}
 	c.epoch = r.Epoch
-	return p.cut(c, r.Source)
-}
-
-// cut takes away what a copy's hops say of source offsets from x on.
-func (p *page) cut(c *copyState, x int64) error {
-	lo := key(p.l.no, kindHop, c.key[:])
-	it, err := p.batch.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: after(lo)})
+	gone, err := p.cut(c, r.Source)
 	if err != nil {
 		return err
 	}
-	var hops []*ledger.Hop
-	for ok := it.Last(); ok; ok = it.Prev() {
-		e, err := ledger.ReadEntry(it.Value())
-		if err != nil {
-			return errors.Join(err, it.Close())
-		}
-		h, ok := e.(*ledger.Hop)
-		if !ok || h.Next <= x {
-			break
-		}
-		hops = append(hops, h)
+	if r.Lost == ledger.LostAtSource {
+		return p.keepLost(c, gone)
 	}
-	if err := it.Close(); err != nil {
-		return err
+	return p.cutLost(c, r.Destination)
+}
+
+// cut takes away what a copy's hops say of source offsets from x on, and returns it,
+// the last first.
+func (p *page) cut(c *copyState, x int64) (gone []*ledger.Hop, err error) {
+	hops, err := p.last(key(p.l.no, kindHop, c.key[:]), func(h *ledger.Hop) bool { return h.Next > x })
+	if err != nil {
+		return nil, err
 	}
 	c.destNext = -1
 	for _, h := range hops {
 		c.count(h, -1)
 		if err := p.batch.Delete(key(p.l.no, kindHop, c.key[:], u64(h.From)), nil); err != nil {
-			return err
+			return nil, err
 		}
 		if len(h.Runs) > 0 {
 			if err := p.batch.Delete(key(p.l.no, kindByDest, c.key[:], u64(h.Runs[0].Destination)), nil); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		if h.From < x {
-			kept := clip(h, x)
+			kept := clip(h, h.From, x)
 			c.count(kept, 1)
 			if err := p.putHop(c, kept); err != nil {
-				return err
+				return nil, err
 			}
 		}
+		gone = append(gone, clip(h, max(h.From, x), h.Next))
 	}
 	c.next = min(c.next, x)
 	c.start = min(c.start, x)
-	return p.findDestNext(c)
+	return gone, p.findDestNext(c)
+}
+
+// last reads the last hops with a prefix, the last first, as long as they are wanted.
+func (p *page) last(prefix []byte, wanted func(*ledger.Hop) bool) (hops []*ledger.Hop, err error) {
+	it, err := p.batch.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.Last(); ok; ok = it.Prev() {
+		e, err := ledger.ReadEntry(it.Value())
+		if err != nil {
+			return nil, err
+		}
+		h, ok := e.(*ledger.Hop)
+		if !ok {
+			return nil, errStored
+		}
+		if !wanted(h) {
+			break
+		}
+		hops = append(hops, h)
+	}
+	return hops, nil
+}
+
+// keepLost remembers hops whose source has lost what they copied: what is at the
+// destination was not produced there.
+func (p *page) keepLost(c *copyState, gone []*ledger.Hop) error {
+	for _, h := range gone {
+		if len(h.Runs) == 0 {
+			continue
+		}
+		if err := p.batch.Set(key(p.l.no, kindLost, c.key[:], u64(h.Runs[0].Destination)), ledger.AppendEntry(nil, h), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cutLost forgets of them what the destination has lost, too, from an offset of it on.
+func (p *page) cutLost(c *copyState, destination int64) error {
+	prefix := key(p.l.no, kindLost, c.key[:])
+	hops, err := p.last(prefix, func(h *ledger.Hop) bool {
+		last := h.Runs[len(h.Runs)-1]
+		return last.Destination+last.Count > destination
+	})
+	if err != nil {
+		return err
+	}
+	for _, h := range hops {
+		k := key(p.l.no, kindLost, c.key[:], u64(h.Runs[0].Destination))
+		if err := p.batch.Delete(k, nil); err != nil {
+			return err
+		}
+		end := h.From
+		for _, r := range h.Runs {
+			if r.Destination < destination {
+				end = r.Source + min(r.Count, destination-r.Destination)
+			}
+		}
+		if end == h.From {
+			continue
+		}
+		if err := p.batch.Set(k, ledger.AppendEntry(nil, clip(h, h.From, end)), nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // findDestNext sets where a copy's destination ends after a cut.
@@ -267,22 +329,24 @@ func (p *page) findDestNext(c *copyState) error {
 	return nil
 }
 
-// clip is the part of a hop below source offset x.
-func clip(h *ledger.Hop, x int64) *ledger.Hop {
+// clip is the part of a hop from source offset x to y, which lie within it.
+func clip(h *ledger.Hop, x, y int64) *ledger.Hop {
 	kept := *h
-	kept.Runs, kept.Gaps, kept.Next = nil, nil, x
+	kept.Runs, kept.Gaps, kept.From, kept.Next = nil, nil, x, y
 	for _, r := range h.Runs {
-		if r.Source < x {
-			if r.Count > x-r.Source {
-				r.Count, r.Digest = x-r.Source, 0 // it was of all of them
-			}
-			kept.Runs = append(kept.Runs, r)
+		from, to := max(r.Source, x), min(r.Source+r.Count, y)
+		if from >= to {
+			continue
 		}
+		if to-from < r.Count {
+			r.Digest = 0 // it was of all of them
+		}
+		r.Source, r.Destination, r.Count = from, r.Destination+from-r.Source, to-from
+		kept.Runs = append(kept.Runs, r)
 	}
 	for _, g := range h.Gaps {
-		if g.Source < x {
-			g.Count = min(g.Count, x-g.Source)
-			kept.Gaps = append(kept.Gaps, g)
+		if from, to := max(g.Source, x), min(g.Source+g.Count, y); from < to {
+			kept.Gaps = append(kept.Gaps, ledger.Gap{Source: from, Count: to - from, Reason: g.Reason})
 		}
 	}
 	return &kept

@@ -110,7 +110,7 @@ func Open(cfg Config) (*Index, error) {
 	if err := x.openStore(); err != nil {
 		return nil, fmt.Errorf("open lineage index: %w", err)
 	}
-	if err := x.load(); err != nil {
+	if err := errors.Join(x.settle(), x.load()); err != nil {
 		return nil, errors.Join(fmt.Errorf("open lineage index: %w", err), x.db.Close())
 	}
 	return x, nil

@@ -12,12 +12,14 @@ import (
 // Everything that came from a ledger begins with that ledger's number, so that
 // it goes in one stroke when the ledger turns out to be another one.
 //
+//	0 'f'                               format u16
 //	0 'l' cluster.id                    ledger: number u16, topic id
 //	n 'o' partition u32                 offset to go on from
 //	n 'c' copy key                      copyState
 //	n 'b' copy key, epoch u64           Begin
 //	n 'h' copy key, source u64          Hop by its first source offset
 //	n 'y' copy key, destination u64     first source offset of the hop that begins there
+//	n 'z' copy key, destination u64     Hop that begins there, which the source has lost since
 //	n 'p' topic id, partition, level, first u64, page   Production
 //	n 'a' topic id, partition, level, first u64, page   Access
 //	n 'r' topic id, kind (0: production), group, principal, client id   clientSum
@@ -30,12 +32,14 @@ import (
 type keyKind byte
 
 const (
+	kindFormat     keyKind = 'f'
 	kindLedger     keyKind = 'l'
 	kindNext       keyKind = 'o'
 	kindCopy       keyKind = 'c'
 	kindBegin      keyKind = 'b'
 	kindHop        keyKind = 'h'
 	kindByDest     keyKind = 'y'
+	kindLost       keyKind = 'z'
 	kindProduction keyKind = 'p'
 	kindAccess     keyKind = 'a'
 	kindClient     keyKind = 'r'
@@ -43,6 +47,10 @@ const (
 	kindTopic      keyKind = 't'
 	kindDamage     keyKind = 'x'
 )
+
+// storeFormat is raised with what a store of an earlier version cannot have. Such a
+// store is emptied, and filled from the ledgers again.
+const storeFormat = 2
 
 // ledgerNo is a ledger's number in the store; 0 is the store's own.
 type ledgerNo uint16

@@ -74,6 +74,23 @@ func (x *Index) hopByDest(c *copyState, offset int64) (*ledger.Hop, int64, error
 	return nil, 0, nil
 }
 
+// lostAtSource says that a copy wrote a destination offset of which its source lost the
+// record later.
+func (x *Index) lostAtSource(c *copyState, offset int64) (bool, error) {
+	_, v, err := x.floor(key(c.ledger, kindLost, c.key[:]), offset)
+	if err != nil || v == nil {
+		return false, err
+	}
+	e, err := ledger.ReadEntry(v)
+	if err != nil {
+		return false, fmt.Errorf("read hop: %w", err)
+	}
+	h, ok := e.(*ledger.Hop)
+	return ok && slices.ContainsFunc(h.Runs, func(r ledger.Run) bool {
+		return r.Destination <= offset && offset < r.Destination+r.Count
+	}), nil
+}
+
 // floor is the last key with a prefix whose number is at most n.
 func (x *Index) floor(prefix []byte, n int64) (k, v []byte, err error) {
 	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})

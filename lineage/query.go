@@ -120,6 +120,12 @@ func (w *walk) upstream(i int, into []copyState) (came bool, err error) {
 			return false, err
 		}
 		if h == nil {
+			lost, err := w.x.lostAtSource(&c, at.offset)
+			if err != nil {
+				return false, err
+			}
+			w.answer.Nodes[i].SourceLost = w.answer.Nodes[i].SourceLost || lost
+			came = came || lost
 			continue
 		}
 		came = true
@@ -140,12 +146,16 @@ func (w *walk) downstream(i int, from []copyState) error {
 		if err != nil {
 			return err
 		}
+		dest := c.begin.Copy.Destination
+		w.x.mu.RLock()
+		there := w.x.life(topicKey{dest.Cluster, dest.TopicID})
+		w.x.mu.RUnlock()
 		reason, why := "", ""
 		switch {
 		case h != nil:
-			dest, gap, copied := imageOf(h, at.offset)
+			offset, gap, copied := imageOf(h, at.offset)
 			if copied {
-				if j := w.meet(placeAt(c.begin.Copy.Destination, dest), at.depth+1); j >= 0 {
+				if j := w.meet(placeAt(c.begin.Copy.Destination, offset), at.depth+1); j >= 0 {
 					if err := w.edge(i, j, &c, h, at.offset); err != nil {
 						return err
 					}
@@ -153,6 +163,10 @@ func (w *walk) downstream(i int, from []copyState) error {
 				continue
 			}
 			reason = gap.String()
+		case at.offset >= c.next && there.earlier:
+			continue // nor will it be: what has taken its place has a copy of its own
+		case at.offset >= c.next && at.life.earlier:
+			reason, why = "ended", fmt.Sprintf("the topic was deleted when offsets below %d had been copied", c.next)
 		case at.offset >= c.next:
 			reason, why = "pending", fmt.Sprintf("copied up to offset %d", c.next)
 		case at.offset < c.start:
@@ -160,10 +174,6 @@ func (w *walk) downstream(i int, from []copyState) error {
 		default:
 			reason, why = "unknown", "the ledger says nothing about the offset"
 		}
-		dest := c.begin.Copy.Destination
-		w.x.mu.RLock()
-		there := w.x.life(topicKey{dest.Cluster, dest.TopicID})
-		w.x.mu.RUnlock()
 		n := NotCopied{Flow: c.begin.Flow, Cluster: there.clusterName, Topic: there.name, Reason: reason, Why: why}
 		if !w.topic(there) {
 			n = NotCopied{Redacted: true}

@@ -1,7 +1,9 @@
 package lineage
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -62,6 +64,28 @@ func (x *Index) openStore() (err error) {
 	x.db = db
 	x.opened.Store(err == nil)
 	return err
+}
+
+// settle empties a store of another version. What has no format is empty, or of the first.
+func (x *Index) settle() error {
+	want := binary.BigEndian.AppendUint16(nil, storeFormat)
+	have, closer, err := x.db.Get(key(0, kindFormat))
+	switch {
+	case err == nil:
+		same := bytes.Equal(have, want)
+		if err := closer.Close(); err != nil || same {
+			return err
+		}
+	case !errors.Is(err, pebble.ErrNotFound):
+		return fmt.Errorf("read store: %w", err)
+	}
+	b := x.db.NewBatch()
+	defer b.Close()
+	err = errors.Join(b.DeleteRange([]byte{0}, bytes.Repeat([]byte{0xff}, 3), nil), b.Set(key(0, kindFormat), want, nil), b.Commit(pebble.NoSync))
+	if err != nil {
+		return fmt.Errorf("empty a store of another version: %w", err)
+	}
+	return nil
 }
 
 // flush begins to write what is in memory only, if it is time. mu is held.

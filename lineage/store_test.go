@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
@@ -105,5 +106,33 @@ func TestADiskThatFailsWithTheManifest(t *testing.T) {
 		if err := x.Close(); !errors.Is(err, syscall.EIO) {
 			t.Errorf("%s: closed with %v", name, err)
 		}
+	}
+}
+
+// TestAStoreOfAnotherVersion is emptied, and read from the ledgers again.
+func TestAStoreOfAnotherVersion(t *testing.T) {
+	conf := Config{Dir: "index", Authorizer: rights(nil), fsys: vfs.NewMem()}
+	x, f := openHere(t, conf)
+	chain(f)
+	if err := errors.Join(x.db.Delete(key(0, kindFormat), pebble.NoSync), x.Close()); err != nil {
+		t.Fatal(err)
+	}
+	x, f = openHere(t, conf)
+	if got := x.Resume("id-a", ledger.TopicID{'L', 'a'}, 0); got != 0 {
+		t.Errorf("it goes on at %d", got)
+	}
+	chain(f)
+	if a, err := x.Event(t.Context(), alice, orders("a", 70)); err != nil || len(a.Nodes) != 2 {
+		t.Errorf("got %v %v", a, err)
+	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	x, _ = openHere(t, conf)
+	if got := x.Resume("id-a", ledger.TopicID{'L', 'a'}, 0); got != 1 {
+		t.Errorf("a store of this version goes on at %d", got)
+	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

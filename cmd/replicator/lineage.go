@@ -118,6 +118,9 @@ func what(n lineage.Node) (text string) {
 	if n.Origin {
 		text = "  produced here"
 	}
+	if n.SourceLost {
+		text = "  copied here; its source has lost it since"
+	}
 	if n.EarlierLife {
 		text += "  in a topic that was recreated since"
 	}
