@@ -36,7 +36,7 @@ var rules = map[string][]string{
 	"internal/ledger":      {},
 	"internal/ledger/tail": {"internal/kafka", "internal/ledger"},
 	"internal/mirrorwire":  {},
-	"internal/raftnode":    {},
+	"internal/raftnode":    {"internal/vfs"},
 	"internal/vfs":         {},
 }
 

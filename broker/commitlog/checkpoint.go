@@ -170,13 +170,7 @@ func replaceFile(fsys vfs.FS, dir, name string, buf []byte) error {
 	if err := vfs.WriteNew(fsys, path+tmpSuffix, buf); err != nil {
 		return full(err)
 	}
-	if err := fsys.Rename(path+tmpSuffix, path); err != nil {
-		return fmt.Errorf("replace %s: %w", name, err)
-	}
-	if err := fsys.SyncDir(dir); err != nil {
-		return fmt.Errorf("sync log directory: %w", err)
-	}
-	return nil
+	return vfs.Replace(fsys, path+tmpSuffix, path)
 }
 
 // recoveryPoint is a file that says how much of the active segment is durable.

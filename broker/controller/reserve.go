@@ -40,13 +40,7 @@ func (c *Controller) write(data []byte, useReserve bool) error {
 	if err != nil {
 		return err
 	}
-	if err := c.fs.Rename(from, c.path); err != nil {
-		return fmt.Errorf("replace metadata: %w", err)
-	}
-	if err := c.fs.SyncDir(filepath.Dir(c.path)); err != nil {
-		return fmt.Errorf("sync metadata directory: %w", err)
-	}
-	return nil
+	return vfs.Replace(c.fs, from, c.path)
 }
 
 // overwrite makes data all that a file holds that is at least as long.
@@ -80,7 +74,7 @@ func (c *Controller) keepReserve(size int64) {
 		_ = c.fs.Remove(tmp) // a part of it takes room for nothing
 		return
 	}
-	if c.fs.Rename(tmp, c.reserve()) == nil && c.fs.SyncDir(filepath.Dir(c.path)) == nil {
+	if vfs.Replace(c.fs, tmp, c.reserve()) == nil {
 		c.reserved = want
 	}
 }

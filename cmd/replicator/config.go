@@ -2,14 +2,13 @@ package main
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 
 	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/vfs"
 )
 
 // config is the plain YAML file of a process while it is checked: every fault
@@ -89,21 +88,6 @@ func (c config) pair(path, certFile, keyFile string) {
 }
 
 // writeFile writes a file that only its owner reads, whole or not at all.
-func writeFile(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	if _, err = f.Write(content); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+func writeFile(path string, content []byte) error {
+	return vfs.WriteFileBeside(vfs.Private{}, path, content)
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/hashicorp/raft"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/waybillhq/waybill/internal/vfs"
 )
 
 // Restore makes the directory of the first and only member of a new group, whose
@@ -53,7 +55,7 @@ func Restore(cfg Config, index uint64, state []byte, force bool) (group, aside s
 	if err := os.Rename(fresh, cfg.Dir); err != nil {
 		return "", aside, fmt.Errorf("put the new directory in place: %w", err)
 	}
-	return group, aside, syncDir(filepath.Dir(cfg.Dir))
+	return group, aside, vfs.OS{}.SyncDir(filepath.Dir(cfg.Dir))
 }
 
 // unused refuses a directory in which a process works.
@@ -106,5 +108,5 @@ func writeGroup(cfg Config, dir, addr string, index uint64, state []byte) (group
 	if _, err := sink.Write(sealSnapshot(index, state)); err != nil {
 		return "", errors.Join(fmt.Errorf("write snapshot: %w", err), sink.Cancel())
 	}
-	return group, errors.Join(sink.Close(), syncDir(dir))
+	return group, errors.Join(sink.Close(), vfs.OS{}.SyncDir(dir))
 }

@@ -15,6 +15,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/waybillhq/waybill/internal/vfs"
 )
 
 // Names in a node's directory. What raft's file store calls its own is repeated
@@ -72,7 +74,7 @@ func (s *checkedSnapshots) Create(version raft.SnapshotVersion, index, term uint
 	})
 	dir := s.path(sink.ID() + unfinished)
 	if err == nil {
-		err = replaceFile(filepath.Join(dir, sumFile), sum)
+		err = vfs.WriteFile(vfs.Private{}, filepath.Join(dir, sumFile), sum)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("write a snapshot's checksum: %w", err), sink.Cancel())
@@ -177,15 +179,9 @@ func (s *checkedSnapshots) check(id string) (index uint64, file string, err erro
 // setAside moves a damaged snapshot to where nobody looks for one.
 func (s *checkedSnapshots) setAside(d damage) error {
 	to := filepath.Join(s.dir, asideDir, d.id)
-	err := os.MkdirAll(filepath.Dir(to), 0o700)
+	err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o700), os.RemoveAll(to))
 	if err == nil {
-		err = os.RemoveAll(to)
-	}
-	if err == nil {
-		err = os.Rename(s.path(d.id), to)
-	}
-	if err == nil {
-		err = errors.Join(syncDir(filepath.Dir(to)), syncDir(s.path()))
+		err = vfs.OS{}.RenameDir(s.path(d.id), to)
 	}
 	if err != nil {
 		return fmt.Errorf("%w. It cannot be moved aside: %w", d, err)

@@ -64,6 +64,18 @@ func (OS) Open(name string) (File, error) {
 	return osFile{f}, nil
 }
 
+// Private is [OS] with new files that only their owner may read.
+type Private struct{ OS }
+
+// Create makes a new file that only its owner may read.
+func (Private) Create(name string) (File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
 // ReadOnly is [OS] with files that are opened for reading only: for who may not
 // write, and must not.
 type ReadOnly struct{ OS }

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -86,11 +87,32 @@ func WriteFile(fs FS, name string, data []byte) error {
 	if err := WriteNew(fs, tmp, data); err != nil {
 		return err
 	}
-	if err := fs.Rename(tmp, name); err != nil {
-		return fmt.Errorf("replace %s: %w", name, err)
+	return Replace(fs, tmp, name)
+}
+
+// WriteFileBeside is [WriteFile] in a directory that the program does not have for
+// itself: its temporary file has a name that nobody else uses, and is removed if
+// the file is not replaced.
+func WriteFileBeside(fs FS, name string, data []byte) error {
+	tmp := name + "." + rand.Text() + ".tmp"
+	err := WriteNew(fs, tmp, data)
+	if err == nil {
+		err = Replace(fs, tmp, name)
 	}
-	if err := fs.SyncDir(filepath.Dir(name)); err != nil {
-		return fmt.Errorf("sync directory of %s: %w", name, err)
+	if err != nil {
+		return errors.Join(err, removeIfPresent(fs, tmp))
+	}
+	return nil
+}
+
+// Replace gives a synced file the name of another in the same directory, durably.
+// An error leaves it open which of the two has the name after a crash.
+func Replace(fs FS, from, to string) error {
+	if err := fs.Rename(from, to); err != nil {
+		return fmt.Errorf("replace %s: %w", to, err)
+	}
+	if err := fs.SyncDir(filepath.Dir(to)); err != nil {
+		return fmt.Errorf("sync directory of %s: %w", to, err)
 	}
 	return nil
 }

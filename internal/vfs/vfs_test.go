@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -119,27 +120,83 @@ func TestCrashKeepsWhatWasSynced(t *testing.T) {
 }
 
 func TestWriteFileIsAtomic(t *testing.T) {
+	for name, replace := range map[string]func(FS, string, []byte) error{"own directory": WriteFile, "beside others": WriteFileBeside} {
+		t.Run(name, func(t *testing.T) {
+			for step := 1; ; step++ {
+				m := NewMem()
+				must(t, m.MkdirAll("/d"))
+				must(t, replace(m, "/d/f", []byte("old")))
+				n := 0
+				m.SetFault(func(Op, string) error {
+					if n++; n >= step {
+						return errors.New("power is out")
+					}
+					return nil
+				})
+				err := replace(m, "/d/f", []byte("new"))
+				for seed := range uint64(20) {
+					got, rerr := ReadFile(m.Crash(rand.New(rand.NewPCG(seed, 1))), "/d/f", 100)
+					if rerr != nil || (string(got) != "old" && string(got) != "new") || (err == nil && string(got) != "new") {
+						t.Fatalf("step %d: write said %v, content after the crash %q, %v", step, err, got, rerr)
+					}
+				}
+				if err == nil {
+					return
+				}
+			}
+		})
+	}
+}
+
+// Whatever fails, a file that has the name of WriteFile's temporary one stays, and
+// nothing else is left in the directory.
+func TestWriteFileBesideLeavesOthersAlone(t *testing.T) {
 	for step := 1; ; step++ {
 		m := NewMem()
 		must(t, m.MkdirAll("/d"))
-		must(t, WriteFile(m, "/d/f", []byte("old")))
-		n := 0
+		must(t, WriteNew(m, "/d/f.tmp", []byte("somebody's")))
+		n, boom := 0, errors.New("boom")
 		m.SetFault(func(Op, string) error {
-			if n++; n >= step {
-				return errors.New("power is out")
+			if n++; n == step {
+				return boom
 			}
 			return nil
 		})
-		err := WriteFile(m, "/d/f", []byte("new"))
-		for seed := range uint64(20) {
-			got, rerr := ReadFile(m.Crash(rand.New(rand.NewPCG(seed, 1))), "/d/f", 100)
-			if rerr != nil || (string(got) != "old" && string(got) != "new") || (err == nil && string(got) != "new") {
-				t.Fatalf("step %d: write said %v, content after the crash %q, %v", step, err, got, rerr)
-			}
+		err := WriteFileBeside(m, "/d/f", []byte("new"))
+		if err != nil && !errors.Is(err, boom) {
+			t.Fatalf("step %d: %v, want the fault", step, err)
+		}
+		m.SetFault(nil)
+		names, rerr := m.ReadDir("/d")
+		must(t, rerr)
+		names = slices.DeleteFunc(names, func(n string) bool { return n == "f" })
+		if got, rerr := ReadFile(m, "/d/f.tmp", 100); !slices.Equal(names, []string{"f.tmp"}) || string(got) != "somebody's" {
+			t.Fatalf("step %d (%v): the directory has %q besides, f.tmp holds %q (%v)", step, err, names, got, rerr)
 		}
 		if err == nil {
+			if got, rerr := ReadFile(m, "/d/f", 100); string(got) != "new" {
+				t.Fatalf("it holds %q, %v", got, rerr)
+			}
 			return
 		}
+	}
+}
+
+func TestPrivateFilesAreTheirOwners(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "f")
+	must(t, os.WriteFile(file, []byte("old"), 0o644))
+	must(t, WriteFileBeside(Private{}, file, []byte("new")))
+	info, err := os.Stat(file)
+	must(t, err)
+	if got, err := os.ReadFile(file); info.Mode().Perm() != 0o600 || string(got) != "new" {
+		t.Errorf("mode %v, content %q (%v), want 0600 and the new content", info.Mode(), got, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("%v is left (%v), want the one file", left, err)
+	}
+	if err := WriteFileBeside(Private{}, filepath.Join(dir, "none", "f"), nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory that is not there: %v", err)
 	}
 }
 

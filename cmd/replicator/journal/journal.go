@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/waybillhq/waybill/internal/vfs"
 )
 
 // MaxEntry is the most bytes that an entry may have.
@@ -218,7 +220,7 @@ func (j *Journal) makeRoom(first uint64) error {
 	if err := j.write(append(h, '\n')); err != nil {
 		return err
 	}
-	if err := syncDir(j.conf.Dir); err != nil {
+	if err := (vfs.OS{}).SyncDir(j.conf.Dir); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	return j.forget()
@@ -276,14 +278,6 @@ func (j *Journal) Close() error {
 	err := j.file.Close()
 	j.file = nil
 	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Read calls visit with every entry above after, in order, until it returns false,
