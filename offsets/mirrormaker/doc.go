@@ -12,7 +12,8 @@
 // makes them.
 //
 // The one path is [Writer.Run]: make the topics, then look and write each second until
-// the context ends. It owns one more goroutine, which copies the source's heartbeats.
+// the context ends. A topic that is deleted meanwhile is made again, and has again what
+// it had. It owns one more goroutine, which copies the source's heartbeats.
 // Two Writers of one flow, for a moment, write the same.
 //
 // The layouts (layout.go) are those of Apache Kafka's classes OffsetSync, Checkpoint and

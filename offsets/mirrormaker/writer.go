@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -40,14 +42,30 @@ type Config struct {
 type Writer struct {
 	cfg     Config
 	written map[string]string // value by topic and key, as acknowledged
+	ids     map[topicAt]kadm.TopicID
+	ready   bool      // all topics were there once
+	lookAt  time.Time // when to look for them again
+	moved   bool      // the source's heartbeats are in another topic than is relayed
 	err     atomic.Pointer[string]
 }
 
-// NewWriter returns a Writer.
-func NewWriter(cfg Config) *Writer { return &Writer{cfg: cfg, written: map[string]string{}} }
+// topicAt is a topic in one of the two clusters.
+type topicAt struct {
+	cl   *kgo.Client
+	name string
+}
 
-// every is between two looks, and between heartbeats.
-const every = time.Second
+// NewWriter returns a Writer.
+func NewWriter(cfg Config) *Writer {
+	return &Writer{cfg: cfg, written: map[string]string{}, ids: map[topicAt]kadm.TopicID{}}
+}
+
+// every is between two looks, and between heartbeats; topicsEvery is between two looks
+// whether the topics are still there.
+const (
+	every       = time.Second
+	topicsEvery = 5 * time.Second
+)
 
 // checkpointsTopic is the name of the topic of checkpoints at the destination.
 func (c *Config) checkpointsTopic() string { return c.SourceAlias + ".checkpoints.internal" }
@@ -80,7 +98,6 @@ func (w *Writer) Err() string {
 func (w *Writer) Run(ctx context.Context) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	made := false
 	var stop func() // the relay, once there is something to read
 	defer func() {
 		if stop != nil {
@@ -88,12 +105,20 @@ func (w *Writer) Run(ctx context.Context) error {
 		}
 	}()
 	for {
-		err := w.prepare(ctx, &made)
-		if err == nil {
+		err := w.prepare(ctx)
+		if w.ready {
+			if w.moved && stop != nil {
+				stop()
+				stop = nil
+			}
+			w.moved = false
 			if stop == nil && w.cfg.Dial != nil {
 				stop = w.relay(ctx)
 			}
-			err = w.look(ctx)
+			err = errors.Join(err, w.look(ctx))
+		}
+		if errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
+			w.lookAt = time.Time{}
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -118,32 +143,64 @@ func (w *Writer) report(err error) {
 	w.err.Store(&text)
 }
 
-// prepare makes the topics, once.
-func (w *Writer) prepare(ctx context.Context, made *bool) error {
-	if *made {
+// prepare makes the topics that are not there: at the start, and when somebody has
+// deleted one since. What a topic had is written anew into the one that came after it.
+func (w *Writer) prepare(ctx context.Context) error {
+	if time.Now().Before(w.lookAt) {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	c := &w.cfg
-	err := errors.Join(
-		create(ctx, c.Source, Heartbeats), create(ctx, c.Destination, Heartbeats),
-		create(ctx, c.Destination, c.remoteHeartbeats()), create(ctx, c.Destination, c.checkpointsTopic()),
-	)
+	want := map[*kgo.Client][]string{c.Source: {Heartbeats}, c.Destination: {Heartbeats, c.remoteHeartbeats(), c.checkpointsTopic()}}
 	if cl, topic := c.syncs(); cl != nil {
-		err = errors.Join(err, create(ctx, cl, topic))
+		want[cl] = append(want[cl], topic)
 	}
-	*made = err == nil
-	return err
+	var errs []error
+	for cl, names := range want {
+		listed, err := kadm.NewClient(cl).ListTopics(ctx, names...)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("look for topics %s: %w", strings.Join(names, ", "), err))
+			continue
+		}
+		for _, name := range names {
+			id, err := listed[name].ID, listed[name].Err
+			if errors.Is(err, kerr.UnknownTopicOrPartition) {
+				id, err = create(ctx, cl, name)
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("topic %s: %w", name, err))
+				continue
+			}
+			w.found(topicAt{cl, name}, id)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	w.ready, w.lookAt = true, time.Now().Add(topicsEvery)
+	return nil
 }
 
-// create makes a topic of one partition that is compacted, as MirrorMaker does, unless
-// it is there.
-func create(ctx context.Context, cl *kgo.Client, topic string) error {
-	compact := "compact"
-	_, err := kadm.NewClient(cl).CreateTopic(ctx, 1, -1, map[string]*string{"cleanup.policy": &compact}, topic)
-	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-		return fmt.Errorf("create topic %s: %w", topic, err)
+// found notes which topic it is, and has what was written to another of that name be
+// written again.
+func (w *Writer) found(at topicAt, id kadm.TopicID) {
+	if was, known := w.ids[at]; known && was != id {
+		w.cfg.Log.Warn("a topic of MirrorMaker 2 was deleted; it is written anew", "topic", at.name)
+		maps.DeleteFunc(w.written, func(place, _ string) bool { return strings.HasPrefix(place, at.name+"\x00") })
+		w.moved = w.moved || at == topicAt{w.cfg.Source, Heartbeats}
 	}
-	return nil
+	w.ids[at] = id
+}
+
+// create makes a topic of one partition that is compacted, as MirrorMaker does.
+func create(ctx context.Context, cl *kgo.Client, topic string) (kadm.TopicID, error) {
+	compact := "compact"
+	made, err := kadm.NewClient(cl).CreateTopic(ctx, 1, -1, map[string]*string{"cleanup.policy": &compact}, topic)
+	if err != nil {
+		return kadm.TopicID{}, fmt.Errorf("create: %w", err)
+	}
+	return made.ID, nil
 }
 
 // look writes heartbeats, and what has changed since it was written.
@@ -202,6 +259,11 @@ func produce(ctx context.Context, cl *kgo.Client, records ...*kgo.Record) error 
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := cl.ProduceSync(ctx, records...).FirstErr(); err != nil {
+		if errors.Is(err, kerr.UnknownTopicID) {
+			// It was deleted and made again. A client takes the new one for the old until it
+			// has forgotten that.
+			cl.PurgeTopicsFromProducing(records[0].Topic)
+		}
 		return fmt.Errorf("write to %s: %w", records[0].Topic, err)
 	}
 	return nil

@@ -165,6 +165,69 @@ func once(ctx context.Context, t *testing.T, cl *kgo.Client, topic string) {
 	}
 }
 
+// TestTopicsThatAreDeleted: whoever deletes the topics to begin anew has them back, with
+// all that they had, and as they were made.
+func TestTopicsThatAreDeleted(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	us, eu := startBroker(t), startBroker(t)
+	w := NewWriter(Config{
+		SourceAlias: "us", DestinationAlias: "eu", OffsetSyncs: flow.OffsetSyncsSource, Source: client(t, us), Destination: client(t, eu), Dial: us,
+		Log: slog.New(slog.DiscardHandler),
+		Checkpoints: func() []Checkpoint {
+			return []Checkpoint{{Group: "app", Topic: "us.orders", Upstream: 5, Downstream: 7}}
+		},
+		Syncs: func() []OffsetSync { return []OffsetSync{{Topic: "orders", Upstream: 9, Downstream: 11}} },
+	})
+	running, stop := context.WithCancel(ctx)
+	ran := make(chan error, 1)
+	go func() { ran <- w.Run(running) }()
+	defer func() {
+		stop()
+		if err := <-ran; err != nil {
+			t.Error(err)
+		}
+	}()
+	topics := map[string]func(...kgo.Opt) (*kgo.Client, error){"us.heartbeats": eu, "us.checkpoints.internal": eu, "mm2-offset-syncs.eu.internal": us, "heartbeats": us}
+	has := func(name string, not kadm.TopicID, records int64) kadm.TopicID {
+		t.Helper()
+		adm := kadm.NewClient(client(t, topics[name]))
+		for {
+			listed, err := adm.ListTopics(ctx, name)
+			if ctx.Err() != nil {
+				t.Fatalf("%s has no record, and id %s: writer says %q", name, listed[name].ID, w.Err())
+			}
+			ends, _ := adm.ListEndOffsets(ctx, name)
+			if end, ok := ends.Lookup(name, 0); err == nil && ok && listed[name].ID != not && end.Offset >= records {
+				return listed[name].ID
+			}
+			time.Sleep(20 * time.Millisecond) // until the deadline
+		}
+	}
+	ids := map[string]kadm.TopicID{}
+	for name := range topics {
+		ids[name] = has(name, kadm.TopicID{}, 1)
+	}
+	for name, dial := range topics {
+		if _, err := kadm.NewClient(client(t, dial)).DeleteTopics(ctx, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name := range topics {
+		ids[name] = has(name, ids[name], 1)
+	}
+	has("us.heartbeats", kadm.TopicID{}, 2) // they are read from the new topic, too
+	configs, err := kadm.NewClient(client(t, eu)).DescribeTopicConfigs(ctx, "us.checkpoints.internal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range configs[0].Configs {
+		if k.Key == "cleanup.policy" && k.MaybeValue() != "compact" {
+			t.Errorf("cleanup.policy is %s", k.MaybeValue())
+		}
+	}
+}
+
 // TestWithoutACluster: what cannot be written is reported, and tried again.
 func TestWithoutACluster(t *testing.T) {
 	dead := func(opts ...kgo.Opt) (*kgo.Client, error) {
