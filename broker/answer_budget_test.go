@@ -43,7 +43,7 @@ func TestAnswersAreCountedBeforeTheyAreMade(t *testing.T) {
 				}
 				return nil
 			}}
-			resp, err := row.handle(b.Broker, t.Context(), r)(t.Context())
+			resp, err := row.handle.begin(b.Broker, t.Context(), r)(t.Context())
 			if err != nil || (r.unpaid != nil) != (took > most) {
 				t.Fatalf("%s: %v, %v", name, err, r.unpaid)
 			}

@@ -85,7 +85,7 @@ func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (r 
 	if err := c.admits(row.key); err != nil {
 		return r, nil, err
 	}
-	body := newRequest(row.key)
+	body := row.handle.empty()
 	body.SetVersion(h.version)
 	clientID, err := r.decode(frame, body)
 	if err != nil {
@@ -103,7 +103,7 @@ func (c *conn) handle(ctx context.Context, h header, row *api, frame []byte) (r 
 	}
 	r.client, r.body, r.size = known, body, len(frame)
 	began := time.Now()
-	p = row.handle(c.b, ctx, r)
+	p = row.handle.begin(c.b, ctx, r)
 	r.throttleTime(time.Since(began))
 	c.mute(r.throttle)
 	return r, p, r.unpaid

@@ -17,7 +17,7 @@ func TestDecodingIsCounted(t *testing.T) {
 	for range 1000 {
 		q.Topics = append(q.Topics, kmsg.MetadataRequestTopic{Topic: kmsg.StringPtr("a-topic")})
 	}
-	form, err := shapeOf(kmsg.Metadata, 12)
+	form, err := shapeOf(func() kmsg.Request { return kmsg.NewPtrMetadataRequest() }, 12)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -22,22 +23,11 @@ type api struct {
 	// resource and op are what [request.may] asks the ACLs for.
 	resource acl.ResourceType
 	op       acl.Operation
-	// handle answers. It runs on the connection's worker, in the order of the
-	// requests, and may block: the connection's later requests wait, as they do
-	// in Kafka. The context ends when the client goes away.
-	handle handler
+	handle   handler
 	// pipelined requests may be begun while earlier ones await their answer.
 	pipelined bool
 
 	forms []*shape // of the versions from min on
-}
-
-// newRequest is an empty request of an API, Kafka's or our own.
-func newRequest(key kmsg.Key) kmsg.Request {
-	if own := mirrorwire.NewRequest(int16(key)); own != nil {
-		return own
-	}
-	return key.Request()
 }
 
 // apiName is what an API is called.
@@ -46,9 +36,26 @@ func apiName(key kmsg.Key) string { return cmp.Or(mirrorwire.Name(int16(key)), k
 // form is the wire form of a version in the row's range.
 func (a *api) form(version int16) *shape { return a.forms[version-a.min] }
 
-// handler begins a request and returns how it ends. Most have nothing left to
-// wait for: see [answers].
-type handler func(b *Broker, ctx context.Context, r *request) pending
+// handler is how requests of one kind are answered. The kind is that of the method
+// that answers: kmsg.RequestForKey would link the codec of all that Kafka's own
+// brokers say to each other.
+type handler struct {
+	kind reflect.Type // of the struct
+	// begin begins a request and returns how it ends. Most have nothing left to
+	// wait for: see [answers]. It runs on the connection's worker, in the order of
+	// the requests, and may block: the connection's later requests wait, as they do
+	// in Kafka. The context ends when the client goes away.
+	begin func(b *Broker, ctx context.Context, r *request) pending
+}
+
+// empty is a request of the handler's kind with the defaults of its fields.
+func (h handler) empty() kmsg.Request {
+	q := reflect.New(h.kind).Interface().(kmsg.Request)
+	if d, ok := q.(interface{ Default() }); ok { // our own have no defaults
+		d.Default()
+	}
+	return q
+}
 
 // pending waits, if there is something to wait for, and returns the response;
 // nil means that none is sent, an error that the connection is closed after it.
@@ -58,16 +65,19 @@ type pending func(ctx context.Context) (kmsg.Response, error)
 
 // answers makes a handler of a typed method that does its own waiting.
 func answers[Q kmsg.Request, S kmsg.Response](h func(b *Broker, ctx context.Context, r *request, q Q) S) handler {
-	return func(b *Broker, ctx context.Context, r *request) pending {
-		resp := h(b, ctx, r, r.body.(Q))
+	return begins(func(b *Broker, ctx context.Context, r *request, q Q) pending {
+		resp := h(b, ctx, r, q)
 		return func(context.Context) (kmsg.Response, error) { return resp, nil }
-	}
+	})
 }
 
 // begins makes a handler of a typed method that returns before its effects are
 // durable, so that the next request of the connection can begin.
 func begins[Q kmsg.Request](h func(b *Broker, ctx context.Context, r *request, q Q) pending) handler {
-	return func(b *Broker, ctx context.Context, r *request) pending { return h(b, ctx, r, r.body.(Q)) }
+	return handler{
+		kind:  reflect.TypeFor[Q]().Elem(),
+		begin: func(b *Broker, ctx context.Context, r *request) pending { return h(b, ctx, r, r.body.(Q)) },
+	}
 }
 
 // request is one request on its way through a handler.
@@ -159,7 +169,7 @@ func newDispatchTable(rows []api) (dispatchTable, error) {
 	for i := range rows {
 		row := &rows[i]
 		for version := row.min; version <= row.max; version++ {
-			form, err := shapeOf(row.key, version)
+			form, err := shapeOf(row.handle.empty, version)
 			if err != nil {
 				return nil, err
 			}

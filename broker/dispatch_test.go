@@ -1,10 +1,23 @@
 package broker
 
 import (
+	"reflect"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/waybillhq/waybill/internal/mirrorwire"
 )
+
+// newRequest is an empty request of an API of the table.
+func newRequest(key kmsg.Key) kmsg.Request {
+	for _, row := range apis() {
+		if row.key == key {
+			return row.handle.empty()
+		}
+	}
+	return nil
+}
 
 func TestTableIsConsistent(t *testing.T) {
 	seen := map[kmsg.Key]bool{}
@@ -12,12 +25,12 @@ func TestTableIsConsistent(t *testing.T) {
 		switch req := newRequest(row.key); {
 		case seen[row.key]:
 			t.Errorf("%s is there twice", apiName(row.key))
-		case req == nil:
-			t.Errorf("key %d is unknown to the codec", row.key)
+		case kmsg.Key(req.Key()) != row.key:
+			t.Errorf("%s: its handler takes %T", apiName(row.key), req)
+		case mirrorwire.Name(int16(row.key)) == "" && !reflect.DeepEqual(req, row.key.Request()):
+			t.Errorf("%s: %+v has not the defaults of the codec, %+v", apiName(row.key), req, row.key.Request())
 		case row.min < 0 || row.min > row.max || row.max > req.MaxVersion():
 			t.Errorf("%s: versions %d to %d, the codec has up to %d", apiName(row.key), row.min, row.max, req.MaxVersion())
-		case row.handle == nil:
-			t.Errorf("%s has no handler", apiName(row.key))
 		case (row.resource == 0) != (row.op == 0):
 			t.Errorf("%s: resource %v without operation %v", apiName(row.key), row.resource, row.op)
 		case row.resource != 0 && !row.resource.Supports(row.op):

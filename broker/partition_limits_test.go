@@ -116,7 +116,7 @@ func TestAStopTellsWhatTakesLong(t *testing.T) {
 	b := startPrepared(t, func(c *Config) { c.Limits.DrainTimeout = 10 * time.Millisecond }, func(b *Broker) {
 		b.table = maps.Clone(b.table)
 		row := *b.table[int16(kmsg.ListTransactions)]
-		row.handle = func(_ *Broker, _ context.Context, r *request) pending {
+		row.handle.begin = func(_ *Broker, _ context.Context, r *request) pending {
 			close(entered)
 			<-r.late
 			return settled(nil, errLate)

@@ -56,7 +56,7 @@ func (c *conn) authenticate(ctx context.Context) error {
 			}
 			continue
 		}
-		body := newRequest(row.key)
+		body := row.handle.empty()
 		body.SetVersion(h.version)
 		if c.client.ClientID, err = decodeRequest(raw, body, row.form(h.version)); err != nil {
 			return err

@@ -187,10 +187,11 @@ func (w *walker) tags(known map[uint64]*shape) {
 
 // shapeOf finds the shape of a request. It fails for what it has not been taught,
 // which no request of the table is.
-func shapeOf(key kmsg.Key, version int16) (*shape, error) {
-	req := newRequest(key)
+func shapeOf(empty func() kmsg.Request, version int16) (*shape, error) {
+	req := empty()
 	req.SetVersion(version)
-	p := &prober{key: key, version: version, flexible: req.IsFlexible()}
+	key := kmsg.Key(req.Key())
+	p := &prober{empty: empty, version: version, flexible: req.IsFlexible()}
 	s, err := p.structure(reflect.TypeOf(req).Elem(), func(root reflect.Value) reflect.Value { return root })
 	if err != nil {
 		return nil, fmt.Errorf("shape of %s v%d: %w", apiName(key), version, err)
@@ -203,7 +204,7 @@ func shapeOf(key kmsg.Key, version int16) (*shape, error) {
 
 // prober finds out how a request is encoded by encoding it.
 type prober struct {
-	key      kmsg.Key
+	empty    func() kmsg.Request
 	version  int16
 	flexible bool
 }
@@ -214,7 +215,7 @@ type place func(root reflect.Value) reflect.Value
 
 // encode is a default request after change.
 func (p *prober) encode(at place, change func(s reflect.Value)) []byte {
-	req := newRequest(p.key)
+	req := p.empty()
 	req.SetVersion(p.version)
 	change(at(reflect.ValueOf(req).Elem()))
 	return req.AppendTo(nil)

@@ -8,21 +8,5 @@ import (
 	"github.com/waybillhq/waybill/internal/mirrorwire"
 )
 
-// A Conn speaks Kafka's requests and those on mirror topics. Both are nil for keys
-// that are neither's.
-
-func requestFor(key int16) kmsg.Request {
-	if own := mirrorwire.NewRequest(key); own != nil {
-		return own
-	}
-	return kmsg.RequestForKey(key)
-}
-
-func responseFor(key int16) kmsg.Response {
-	if own := mirrorwire.NewRequest(key); own != nil {
-		return own.ResponseKind()
-	}
-	return kmsg.ResponseForKey(key)
-}
-
+// nameOf names Kafka's requests and those on mirror topics.
 func nameOf(key int16) string { return cmp.Or(mirrorwire.Name(key), kmsg.NameForKey(key)) }

@@ -154,10 +154,11 @@ func (c *Conn) Version(key, limit int16) (int16, error) {
 
 // Call is one request under way.
 type Call struct {
-	key, version int16
-	corr         int32
-	flexible     bool // response header
-	deadline     time.Time
+	key      int16
+	corr     int32
+	empty    kmsg.Response // what the answer is read into
+	flexible bool          // response header
+	deadline time.Time
 
 	done   chan struct{}
 	resp   kmsg.Response
@@ -209,12 +210,12 @@ func (c *Conn) Request(ctx context.Context, req kmsg.Request, limit int16) (kmsg
 // returns without waiting for the answer. It blocks while the socket is full.
 // The context's deadline is that of the answer.
 func (c *Conn) Send(ctx context.Context, req kmsg.Request, limit int16) *Call {
-	v, err := c.Version(req.Key(), limit)
+	v, err := c.Version(req.Key(), min(limit, req.MaxVersion()))
 	if err != nil {
 		return failed(req.Key(), err)
 	}
 	req.SetVersion(v)
-	k := c.newCall(ctx, req.Key(), v)
+	k := c.newCall(ctx, req.ResponseKind())
 	// Only ApiVersions keeps the old response header in its flexible versions.
 	k.flexible = req.IsFlexible() && k.key != kmsg.ApiVersions.Int16()
 	c.write(k, func(corr int32) net.Buffers {
@@ -224,8 +225,8 @@ func (c *Conn) Send(ctx context.Context, req kmsg.Request, limit int16) *Call {
 	return k
 }
 
-func (c *Conn) newCall(ctx context.Context, key, version int16) *Call {
-	k := &Call{key: key, version: version, done: make(chan struct{}), deadline: time.Now().Add(requestTimeout)}
+func (c *Conn) newCall(ctx context.Context, empty kmsg.Response) *Call {
+	k := &Call{key: empty.Key(), empty: empty, done: make(chan struct{}), deadline: time.Now().Add(requestTimeout)}
 	if d, ok := ctx.Deadline(); ok {
 		k.deadline = d
 	}
@@ -399,8 +400,7 @@ func (k *Call) decode(frame []byte) (kmsg.Response, error) {
 			return nil, err
 		}
 	}
-	resp := responseFor(k.key)
-	resp.SetVersion(k.version)
+	resp := k.empty
 	if k.key == kmsg.ApiVersions.Int16() && len(body) >= 2 && int16(binary.BigEndian.Uint16(body)) == unsupportedVersion {
 		resp.SetVersion(0) // KIP-511: a broker answers what it does not know so
 	}

@@ -54,10 +54,7 @@ func (c *Conn) agree(ctx context.Context) error {
 		}
 		versions := make(map[int16][2]int16, len(resp.ApiKeys))
 		for _, k := range resp.ApiKeys {
-			// This program knows a request only up to a version of its own.
-			if known := requestFor(k.ApiKey); known != nil {
-				versions[k.ApiKey] = [2]int16{k.MinVersion, min(k.MaxVersion, known.MaxVersion())}
-			}
+			versions[k.ApiKey] = [2]int16{k.MinVersion, k.MaxVersion}
 		}
 		c.versions = versions
 		return nil

@@ -8,6 +8,8 @@ import (
 	"math"
 	"net"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // produceVersion is what SendProduce writes: the last version with names and
@@ -49,7 +51,9 @@ func (c *Conn) SendProduce(ctx context.Context, p *Produce) *Call {
 	if err != nil {
 		return failed(produceKey, fmt.Errorf("%w: %w", ErrNotSent, err))
 	}
-	k := c.newCall(ctx, produceKey, produceVersion)
+	answer := kmsg.NewPtrProduceResponse()
+	answer.SetVersion(produceVersion)
+	k := c.newCall(ctx, answer)
 	c.write(k, func(corr int32) net.Buffers {
 		var bufs net.Buffers
 		bufs, c.scratch = c.encodeProduce(p, size, corr, c.scratch[:0])

@@ -220,21 +220,33 @@ func TestProduceOnTheWireIsWhatTheCodecWrites(t *testing.T) {
 	}
 }
 
+func responseFor(key, version int16) kmsg.Response {
+	resp := kmsg.ResponseForKey(key)
+	if key == mirrorwire.DescribeKey {
+		resp = new(mirrorwire.DescribeResponse)
+	}
+	if resp != nil {
+		resp.SetVersion(version)
+	}
+	return resp
+}
+
 func FuzzResponse(f *testing.F) {
 	for _, key := range []int16{0, 1, 3, 10, 18, 22, 24, 26, mirrorwire.DescribeKey} {
-		resp := responseFor(key)
+		resp := responseFor(key, 0)
 		resp.SetVersion(min(resp.MaxVersion(), 12))
 		f.Add(key, resp.GetVersion(), resp.IsFlexible(), resp.AppendTo([]byte{0, 0, 0, 1, 0}))
 	}
 	f.Fuzz(func(_ *testing.T, key, version int16, flexible bool, data []byte) {
-		resp := responseFor(key)
+		resp := responseFor(key, version)
 		if resp == nil || version < 0 || version > resp.MaxVersion() || len(data) > 1<<16 {
 			return
 		}
-		k := &Call{key: key, version: version, corr: 1, flexible: flexible}
+		k := &Call{key: key, empty: resp, corr: 1, flexible: flexible}
 		if frame, err := readFrame(bytes.NewReader(data), nil); err == nil {
 			_, _ = k.decode(frame)
 		}
+		k.empty = responseFor(key, version)
 		_, _ = k.decode(data)
 	})
 }

@@ -1,7 +1,5 @@
 package mirrorwire
 
-import "github.com/twmb/franz-go/pkg/kmsg"
-
 // The API keys. Kafka counts from 0 and has about a hundred; these spell "WB" and
 // follow.
 const (
@@ -24,19 +22,6 @@ func Name(key int16) string {
 		return "MirrorAlter"
 	}
 	return ""
-}
-
-// NewRequest is an empty request by its key, nil for other keys.
-func NewRequest(key int16) kmsg.Request {
-	switch key {
-	case AppendKey:
-		return new(AppendRequest)
-	case DescribeKey:
-		return new(DescribeRequest)
-	case AlterKey:
-		return new(AlterRequest)
-	}
-	return nil
 }
 
 // AppendRequest appends batches to partitions of mirror topics.
