@@ -101,7 +101,7 @@ type auditInput struct {
 }
 
 func registerAudit(h huma.API, a Audit) {
-	huma.Register(h, adminRead("/api/v1/audit", "list-audit", "Who did what, when, from where, and what came of it", http.StatusBadRequest),
+	register(h, adminRead("/api/v1/audit", "list-audit", "Who did what, when, from where, and what came of it", http.StatusBadRequest),
 		func(ctx context.Context, in *auditInput) (*auditOutput, error) {
 			page, err := a.Entries(ctx, AuditQuery{
 				Since: in.Since, Until: in.Until, User: in.User, Object: in.Object, Operation: in.Operation, Source: in.Source,

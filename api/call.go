@@ -143,16 +143,6 @@ func note(trail Audit, call *Call, status int, change, accounted bool) {
 	trail.Note(e)
 }
 
-// keepProblem remembers what a call was refused with. It is a huma.Transformer.
-func keepProblem(ctx huma.Context, _ string, v any) (any, error) {
-	if e, ok := v.(*Error); ok {
-		if c := CallOf(ctx.Context()); c != nil {
-			c.problem = e
-		}
-	}
-	return v, nil
-}
-
 // Consistency is how a reading of the replicated state may be.
 type Consistency interface {
 	// Barrier returns when this node knows everything that the fleet had

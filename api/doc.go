@@ -2,7 +2,8 @@
 // do, described by an OpenAPI 3.1 document at /api/openapi.json.
 //
 // A request passes one path: its bearer token names a caller ([Caller]), the
-// operation says which role it needs, the handler turns parameters into a call
+// operation says which role it needs, its parameters are read and checked as the
+// description has them (register.go), the handler turns them into a call
 // of one of the interfaces that this package declares ([Objects], [Flows],
 // [Fleet], [Groups], [Lineage], [Runbooks], [Verifications], [Operations]), and its answer or error becomes
 // JSON. Errors are problem details (RFC 9457) on every route, unknown ones included.

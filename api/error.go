@@ -3,8 +3,6 @@ package api
 import (
 	"fmt"
 	"net/http"
-
-	"github.com/danielgtaylor/huma/v2"
 )
 
 // Error is a problem detail (RFC 9457) and what implementations of this
@@ -48,34 +46,3 @@ func (e *Error) WithHint(format string, args ...any) *Error {
 }
 
 func (e *Error) Error() string { return e.Detail }
-
-// GetStatus implements huma.StatusError.
-func (e *Error) GetStatus() int { return e.Status }
-
-// ContentType names the problem format.
-func (e *Error) ContentType(string) string { return "application/problem+json" }
-
-func init() {
-	// huma builds its own errors (validation, say) with this hook.
-	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
-		e := Errorf(status, "%s", msg)
-		for _, err := range errs {
-			if err == nil {
-				continue
-			}
-			f := Fact{Message: err.Error()}
-			if d, ok := err.(huma.ErrorDetailer); ok {
-				f.Location, f.Message = d.ErrorDetail().Location, d.ErrorDetail().Message
-			}
-			e.Errors = append(e.Errors, f)
-		}
-		switch {
-		case status == http.StatusInternalServerError && len(e.Errors) > 0:
-			e.Detail = e.Errors[0].Message // "unexpected error occurred" says nothing
-			e.Errors = nil
-		case status == http.StatusRequestEntityTooLarge:
-			e.Detail = fmt.Sprintf("the body has more than %d bytes", MaxBody)
-		}
-		return e
-	}
-}

@@ -22,8 +22,8 @@ func registerFleet(h huma.API, f Fleet) {
 			return nil, f.Drain(ctx, in.Node, draining, in.Force, Person{CallerOf(ctx).Name, in.Reason})
 		}
 	}
-	huma.Register(h, adminOperation(http.MethodPost, "/api/v1/fleet/nodes/{node}/drain", "drain-node", "Move all work of a node to others, for maintenance", http.StatusNotFound, http.StatusConflict), drain(true))
-	huma.Register(h, adminOperation(http.MethodPost, "/api/v1/fleet/nodes/{node}/undrain", "undrain-node", "Let a drained node be given work again", http.StatusNotFound, http.StatusConflict), drain(false))
+	register(h, adminOperation(http.MethodPost, "/api/v1/fleet/nodes/{node}/drain", "drain-node", "Move all work of a node to others, for maintenance", http.StatusNotFound, http.StatusConflict), drain(true))
+	register(h, adminOperation(http.MethodPost, "/api/v1/fleet/nodes/{node}/undrain", "undrain-node", "Let a drained node be given work again", http.StatusNotFound, http.StatusConflict), drain(false))
 }
 
 type drainInput struct {

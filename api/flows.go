@@ -146,7 +146,7 @@ type CopyStatus struct {
 }
 
 func registerFlows(h huma.API, f Flows) {
-	huma.Register(h, operation(http.MethodGet, "/api/v1/status", "status", "The fleet and its flows"),
+	register(h, operation(http.MethodGet, "/api/v1/status", "status", "The fleet and its flows"),
 		func(ctx context.Context, _ *struct{}) (*statusOutput, error) {
 			s, err := f.Status(ctx)
 			return &statusOutput{Body: s}, err

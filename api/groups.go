@@ -62,7 +62,7 @@ type moveInput struct {
 }
 
 func registerGroups(h huma.API, g Groups) {
-	huma.Register(h, operation(http.MethodGet, "/api/v1/flows/{flow}/groups", "list-groups", "Where a flow's consumer groups stand on both sides, and why", http.StatusNotFound),
+	register(h, operation(http.MethodGet, "/api/v1/flows/{flow}/groups", "list-groups", "Where a flow's consumer groups stand on both sides, and why", http.StatusNotFound),
 		func(ctx context.Context, in *FlowPath) (*groupsOutput, error) {
 			rows, err := g.Rows(ctx, in.Flow)
 			return groupRows(in.Flow, rows, err)
@@ -72,7 +72,7 @@ func registerGroups(h huma.API, g Groups) {
 		if back {
 			path, id, summary = "/api/v1/flows/{flow}/groups/return", "return-groups", "Commit where groups that have moved go on at the source, all or none, and follow them again"
 		}
-		huma.Register(h, adminOperation(http.MethodPost, path, id, summary, http.StatusNotFound, http.StatusConflict),
+		register(h, adminOperation(http.MethodPost, path, id, summary, http.StatusNotFound, http.StatusConflict),
 			func(ctx context.Context, in *moveInput) (*groupsOutput, error) {
 				req := GroupMove{Return: back, Groups: in.Groups, Inexact: in.Inexact, DropMetadata: in.DropMetadata, DryRun: in.DryRun}
 				rows, err := g.Move(ctx, in.Flow, req, Person{CallerOf(ctx).Name, in.Reason})

@@ -16,7 +16,7 @@ type Ledgers interface {
 }
 
 func registerLedgers(h huma.API, l Ledgers) {
-	huma.Register(h, adminOperation(http.MethodPost, "/api/v1/ledgers/{cluster}/{partition}/{offset}/waive", "waive-damage", "Say that what may be lost of a ledger partition does not matter", http.StatusNotFound, http.StatusConflict),
+	register(h, adminOperation(http.MethodPost, "/api/v1/ledgers/{cluster}/{partition}/{offset}/waive", "waive-damage", "Say that what may be lost of a ledger partition does not matter", http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *struct {
 			Cluster   string `path:"cluster"`
 			Partition int32  `path:"partition" minimum:"0" maximum:"2147483647"`

@@ -33,7 +33,7 @@ type LifeQuery struct {
 
 func registerLineage(h huma.API, l Lineage) {
 	denied := []int{http.StatusForbidden, http.StatusNotFound}
-	huma.Register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/events/{cluster}/{topic}/{partition}/{offset}", "event-lineage", "One event: who produced it, where its copies lie, who read it", denied...),
+	register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/events/{cluster}/{topic}/{partition}/{offset}", "event-lineage", "One event: who produced it, where its copies lie, who read it", denied...),
 		func(ctx context.Context, in *struct {
 			PositionPath
 			LifeQuery
@@ -45,7 +45,7 @@ func registerLineage(h huma.API, l Lineage) {
 			}
 			return &eventOutput{Body: a}, nil
 		})
-	huma.Register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/topics/{cluster}/{topic}", "topic-lineage", "One topic: what it is copied from and to, and its clients", denied...),
+	register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/topics/{cluster}/{topic}", "topic-lineage", "One topic: what it is copied from and to, and its clients", denied...),
 		func(ctx context.Context, in *TopicPath) (*graphOutput, error) {
 			g, err := l.Topic(ctx, CallerOf(ctx), in.address())
 			if err != nil {
@@ -53,7 +53,7 @@ func registerLineage(h huma.API, l Lineage) {
 			}
 			return &graphOutput{Body: g}, nil
 		})
-	huma.Register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/gaps/{cluster}/{topic}/{partition}", "topic-gaps", "Offsets of a partition that have no copy, and why", denied...),
+	register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/gaps/{cluster}/{topic}/{partition}", "topic-gaps", "Offsets of a partition that have no copy, and why", denied...),
 		func(ctx context.Context, in *struct {
 			TopicPath
 			Partition int32 `path:"partition" minimum:"0" maximum:"2147483647"`
@@ -86,7 +86,7 @@ type PageQuery struct {
 
 func registerDeeds(h huma.API, l Lineage) {
 	denied := []int{http.StatusForbidden, http.StatusNotFound}
-	huma.Register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/accesses/{cluster}/{topic}/{partition}", "topic-accesses", "Who produced, or who fetched or committed, offsets of a partition", denied...),
+	register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/accesses/{cluster}/{topic}/{partition}", "topic-accesses", "Who produced, or who fetched or committed, offsets of a partition", denied...),
 		func(ctx context.Context, in *struct {
 			TopicPath
 			PageQuery
@@ -107,7 +107,7 @@ func registerDeeds(h huma.API, l Lineage) {
 			}
 			return &deedsOutput{Body: page}, nil
 		})
-	huma.Register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/principals/{cluster}/{principal}", "principal-accesses", "What a principal produced and read in a cluster, by topic", denied...),
+	register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/principals/{cluster}/{principal}", "principal-accesses", "What a principal produced and read in a cluster, by topic", denied...),
 		func(ctx context.Context, in *struct {
 			PageQuery
 			Cluster   string `path:"cluster" doc:"Name of a declared cluster, or its cluster.id"`
@@ -120,7 +120,7 @@ func registerDeeds(h huma.API, l Lineage) {
 			}
 			return &principalOutput{Body: page}, nil
 		})
-	huma.Register(h, adminRead("/api/v1/lineage/check/{cluster}", "check-ledger", "What was removed, altered or moved in a ledger: reads all of it", http.StatusNotFound, http.StatusConflict),
+	register(h, adminRead("/api/v1/lineage/check/{cluster}", "check-ledger", "What was removed, altered or moved in a ledger: reads all of it", http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *struct {
 			Cluster string   `path:"cluster" doc:"Name of a declared cluster"`
 			Anchors []string `query:"anchor,explode" maxItems:"1000" doc:"Of an earlier check: finds whether the ledger is another one up to there"`

@@ -66,29 +66,29 @@ type TokenList struct {
 }
 
 func registerMembership(h huma.API, m Membership) {
-	huma.Register(h, operation(http.MethodGet, "/api/v1/fleet", "fleet-members", "The nodes of the fleet as raft has them"),
+	register(h, operation(http.MethodGet, "/api/v1/fleet", "fleet-members", "The nodes of the fleet as raft has them"),
 		func(ctx context.Context, _ *struct{}) (*membersOutput, error) {
 			all, err := m.Members(ctx)
 			return &membersOutput{Body: all}, err
 		})
-	huma.Register(h, adminOperation(http.MethodPost, "/api/v1/fleet/tokens", "create-token", "Make a token that lets one node in", http.StatusConflict),
+	register(h, adminOperation(http.MethodPost, "/api/v1/fleet/tokens", "create-token", "Make a token that lets one node in", http.StatusConflict),
 		func(ctx context.Context, in *tokenInput) (*tokenOutput, error) {
 			t, err := m.NewToken(ctx, time.Duration(in.Seconds)*time.Second, in.Worker)
 			return &tokenOutput{Body: t}, err
 		})
-	huma.Register(h, adminOperation(http.MethodGet, "/api/v1/fleet/tokens", "list-tokens", "Join tokens of the last day"),
+	register(h, adminOperation(http.MethodGet, "/api/v1/fleet/tokens", "list-tokens", "Join tokens of the last day"),
 		func(ctx context.Context, _ *struct{}) (*tokensOutput, error) {
 			all, err := m.Tokens(ctx)
 			return &tokensOutput{Body: all}, err
 		})
-	huma.Register(h, adminOperation(http.MethodDelete, "/api/v1/fleet/tokens/{id}", "delete-token", "Take a join token back", http.StatusNotFound),
+	register(h, adminOperation(http.MethodDelete, "/api/v1/fleet/tokens/{id}", "delete-token", "Take a join token back", http.StatusNotFound),
 		func(ctx context.Context, in *struct {
 			ID string `path:"id"`
 		},
 		) (*struct{}, error) {
 			return nil, m.DeleteToken(ctx, in.ID)
 		})
-	huma.Register(h, adminOperation(http.MethodDelete, "/api/v1/fleet/nodes/{node}", "remove-node", "Take a node out of the fleet for good", http.StatusNotFound, http.StatusConflict),
+	register(h, adminOperation(http.MethodDelete, "/api/v1/fleet/nodes/{node}", "remove-node", "Take a node out of the fleet for good", http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *struct {
 			Node  string `path:"node"`
 			Force bool   `query:"force" doc:"Do not wait for its work, and remove it even if no majority answers then"`
@@ -96,14 +96,14 @@ func registerMembership(h huma.API, m Membership) {
 		) (*struct{}, error) {
 			return nil, m.RemoveNode(ctx, in.Node, in.Force)
 		})
-	huma.Register(h, adminOperation(http.MethodPost, "/api/v1/fleet/transfer", "transfer-leadership", "Hand raft's leadership to another node", http.StatusNotFound, http.StatusConflict),
+	register(h, adminOperation(http.MethodPost, "/api/v1/fleet/transfer", "transfer-leadership", "Hand raft's leadership to another node", http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *struct {
 			To string `query:"to" doc:"A voter; whoever is most up to date if empty"`
 		},
 		) (*struct{}, error) {
 			return nil, m.Transfer(ctx, in.To)
 		})
-	huma.Register(h, adminOperation(http.MethodGet, "/api/v1/fleet/backup", "backup-fleet", "The fleet's state as a file, without secrets"),
+	register(h, adminOperation(http.MethodGet, "/api/v1/fleet/backup", "backup-fleet", "The fleet's state as a file, without secrets"),
 		func(ctx context.Context, _ *struct{}) (*backupOutput, error) {
 			b, err := m.Backup(ctx)
 			return &backupOutput{ContentType: "application/json", Body: b}, err

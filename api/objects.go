@@ -65,8 +65,7 @@ type Change struct {
 	Diff   []string `json:"diff,omitempty" doc:"Lines that begin with +, - or ~"`
 }
 
-// ObjectPath names an object. Embedded parameters must be exported: huma does not
-// see others.
+// ObjectPath names an object.
 type ObjectPath struct {
 	Kind string `path:"kind" enum:"Cluster,ReplicationFlow,Runbook"`
 	Name string `path:"name"`
@@ -111,7 +110,7 @@ func (in *putInput) precondition() (*uint64, error) {
 
 func registerObjects(h huma.API, o Objects) {
 	const one = "/api/v1/objects/{kind}/{name}"
-	huma.Register(h, stateOperation("/api/v1/objects", "list-objects", "Declared objects"),
+	register(h, stateOperation("/api/v1/objects", "list-objects", "Declared objects"),
 		func(ctx context.Context, in *struct {
 			ReadQuery
 			Kind string `query:"kind" enum:"Cluster,ReplicationFlow,Runbook"`
@@ -120,7 +119,7 @@ func registerObjects(h huma.API, o Objects) {
 			list, err := o.List(ctx, in.Kind)
 			return &listOutput{ETag: etag(list.Revision), Body: list}, err
 		})
-	huma.Register(h, stateOperation(one, "get-object", "One declared object; its ETag is its own revision", http.StatusNotFound),
+	register(h, stateOperation(one, "get-object", "One declared object; its ETag is its own revision", http.StatusNotFound),
 		func(ctx context.Context, in *struct {
 			ObjectPath
 			ReadQuery
@@ -137,8 +136,8 @@ func registerObjects(h huma.API, o Objects) {
 			}
 			return nil, Errorf(http.StatusNotFound, "there is no %s %q", in.Kind, in.Name)
 		})
-	huma.Register(h, withYAML(adminOperation(http.MethodPost, "/api/v1/apply", "apply", "Declare objects, all or none",
-		http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge)),
+	register(h, adminOperation(http.MethodPost, "/api/v1/apply", "apply", "Declare objects, all or none",
+		http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge),
 		func(ctx context.Context, in *applyInput) (*applyOutput, error) {
 			revision, err := precondition(in.IfMatch)
 			if err != nil {
@@ -153,8 +152,8 @@ func registerObjects(h huma.API, o Objects) {
 			}
 			return &applyOutput{ETag: etag(applied.Revision), Body: applied}, nil
 		})
-	huma.Register(h, withYAML(adminOperation(http.MethodPut, one, "put-object", "Declare one object",
-		http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge)),
+	register(h, adminOperation(http.MethodPut, one, "put-object", "Declare one object",
+		http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge),
 		func(ctx context.Context, in *putInput) (*objectOutput, error) {
 			revision, err := in.precondition()
 			if err != nil {
@@ -166,7 +165,7 @@ func registerObjects(h huma.API, o Objects) {
 			}
 			return &objectOutput{ETag: etag(obj.Revision), Body: obj}, nil
 		})
-	huma.Register(h, adminOperation(http.MethodDelete, one, "delete-object", "Remove an object", http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed),
+	register(h, adminOperation(http.MethodDelete, one, "delete-object", "Remove an object", http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed),
 		func(ctx context.Context, in *struct {
 			ObjectPath
 			IfMatch string `header:"If-Match" doc:"Only while the object is at this revision"`
@@ -178,13 +177,6 @@ func registerObjects(h huma.API, o Objects) {
 			}
 			return nil, o.Delete(ctx, in.Kind, in.Name, revision)
 		})
-}
-
-// withYAML takes a body of objects.
-func withYAML(op huma.Operation) huma.Operation {
-	op.MaxBodyBytes = MaxBody + 1 // the first size that is refused
-	op.BodyReadTimeout = bodyTimeout
-	return op
 }
 
 type listOutput struct {

@@ -40,7 +40,7 @@ type NodeQuery struct {
 }
 
 func registerOperations(h huma.API, o Operations) {
-	huma.Register(h, adminRead("/api/v1/doctor", "doctor", "Look at what a node rests on: clusters, certificates, rights, clocks, disks, raft; node=* is every node", http.StatusNotFound, http.StatusConflict),
+	register(h, adminRead("/api/v1/doctor", "doctor", "Look at what a node rests on: clusters, certificates, rights, clocks, disks, raft; node=* is every node", http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *NodeQuery) (*reportsOutput, error) {
 			reports, err := o.Doctor(ctx, in.Node)
 			if err != nil {
@@ -50,7 +50,7 @@ func registerOperations(h huma.API, o Operations) {
 		})
 	bundle := adminRead("/api/v1/support-bundle", "support-bundle", "What is needed to understand a node from afar, as a tar.gz without secrets", http.StatusNotFound, http.StatusConflict)
 	bundle.Responses = map[string]*huma.Response{"200": {Content: map[string]*huma.MediaType{"application/gzip": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}}
-	huma.Register(h, bundle,
+	register(h, bundle,
 		func(ctx context.Context, in *NodeQuery) (*bundleOutput, error) {
 			b, err := o.Bundle(ctx, in.Node)
 			if err != nil {

@@ -51,7 +51,7 @@ type AnswerQuery struct {
 func registerPositions(h huma.API, g Groups) {
 	single := operation(http.MethodGet, "/api/v1/offsets/{cluster}/{topic}/{partition}/{offset}", "translate-offset", "Where a position lies on the other side", http.StatusNotFound)
 	single.Responses = answerResponses(h, Translations{})
-	huma.Register(h, single,
+	register(h, single,
 		func(ctx context.Context, in *struct {
 			PositionPath
 			AnswerQuery
@@ -66,7 +66,7 @@ func registerPositions(h huma.API, g Groups) {
 		})
 	several := operation(http.MethodGet, "/api/v1/offsets/{cluster}", "translate-offsets", "Where several positions lie on the other side", http.StatusNotFound)
 	several.Responses = answerResponses(h, TranslationList{})
-	huma.Register(h, several,
+	register(h, several,
 		func(ctx context.Context, in *struct {
 			Cluster   string   `path:"cluster" doc:"Name of a declared cluster, or its cluster.id"`
 			Positions []string `query:"position,explode" maxItems:"1000" doc:"TOPIC/PARTITION/OFFSET, once for each position"`
@@ -81,13 +81,10 @@ func registerPositions(h huma.API, g Groups) {
 		})
 	bulk := operation(http.MethodPost, "/api/v1/offsets/{cluster}", "translate-offsets-in-bulk", "Where up to ten thousand positions lie on the other side", http.StatusNotFound, http.StatusRequestEntityTooLarge)
 	bulk.Responses = answerResponses(h, TranslationList{})
-	bulk.MaxBodyBytes = MaxBody + 1 // the first size that is refused
-	bulk.BodyReadTimeout = bodyTimeout
 	bulk.RequestBody = &huma.RequestBody{
 		Required: true, Description: "Lines of topic,partition,offset, as kafka-consumer-groups exports them; a heading with these words may come first",
-		Content: map[string]*huma.MediaType{"text/csv": {Schema: &huma.Schema{Type: huma.TypeString}}},
 	}
-	huma.Register(h, bulk,
+	register(h, bulk,
 		func(ctx context.Context, in *struct {
 			Cluster string `path:"cluster" doc:"Name of a declared cluster, or its cluster.id"`
 			AnswerQuery

@@ -94,6 +94,8 @@ var wrong = []route{
 	{"GET", "", "/api/v1/objects/Topic/us", 401, 422, 422, problem},
 	{"GET", "", "/api/v1/objects/Cluster/eu", 401, 404, 404, problem},
 	{"GET", "", "/api/v1/objects?consistency=perhaps", 401, 422, 422, problem},
+	{"GET", "", "/api/v1/objects?kind=%zz", 401, 422, 422, problem},
+	{"GET", "", "/api/v1/objects?kind=Cluster;consistency=stale", 401, 422, 422, problem},
 	{"GET", "", "/api/v1/audit?limit=0", 401, 403, 422, problem},
 	{"GET", "", "/api/v1/audit?limit=1001", 401, 403, 422, problem},
 	{"GET", "", "/api/v1/audit?since=yesterday", 401, 403, 422, problem},

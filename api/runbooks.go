@@ -45,17 +45,17 @@ type decisionInput struct {
 }
 
 func registerRunbooks(h huma.API, r Runbooks) {
-	huma.Register(h, stateOperation("/api/v1/runbooks/{name}/plan", "plan-runbook", "The steps that a run would take", http.StatusNotFound),
+	register(h, stateOperation("/api/v1/runbooks/{name}/plan", "plan-runbook", "The steps that a run would take", http.StatusNotFound),
 		func(ctx context.Context, in *runbookRead) (*executionOutput, error) {
 			return execution(r.Plan(ctx, in.Name))
 		})
-	huma.Register(h, stateOperation("/api/v1/runbooks/{name}/execution", "get-execution", "The latest run: steps, evidence, decisions", http.StatusNotFound),
+	register(h, stateOperation("/api/v1/runbooks/{name}/execution", "get-execution", "The latest run: steps, evidence, decisions", http.StatusNotFound),
 		func(ctx context.Context, in *runbookRead) (*executionOutput, error) {
 			return execution(r.Latest(ctx, in.Name))
 		})
 	report := stateOperation("/api/v1/runbooks/{name}/report", "get-report", "The latest run as a Markdown report", http.StatusNotFound)
 	report.Responses = map[string]*huma.Response{"200": {Content: map[string]*huma.MediaType{"text/markdown": {Schema: &huma.Schema{Type: huma.TypeString}}}}}
-	huma.Register(h, report,
+	register(h, report,
 		func(ctx context.Context, in *runbookRead) (*reportOutput, error) {
 			x, err := r.Latest(ctx, in.Name)
 			if err != nil {
@@ -63,7 +63,7 @@ func registerRunbooks(h huma.API, r Runbooks) {
 			}
 			return &reportOutput{ContentType: "text/markdown; charset=utf-8", Body: []byte(x.Markdown())}, nil
 		})
-	huma.Register(h, adminOperation(http.MethodPost, "/api/v1/runbooks/{name}/start", "start-runbook", "Run it", http.StatusNotFound, http.StatusConflict),
+	register(h, adminOperation(http.MethodPost, "/api/v1/runbooks/{name}/start", "start-runbook", "Run it", http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *struct {
 			RunbookPath
 			Reason string `query:"reason" doc:"Stands in the evidence"`
@@ -71,7 +71,7 @@ func registerRunbooks(h huma.API, r Runbooks) {
 		) (*executionOutput, error) {
 			return execution(r.Start(ctx, in.Name, Person{CallerOf(ctx).Name, in.Reason}))
 		})
-	huma.Register(h, adminOperation(http.MethodPost, "/api/v1/runbooks/{name}/{decision}", "decide-runbook", "Approve, confirm, pause, resume, retry, roll back or abort", http.StatusNotFound, http.StatusConflict),
+	register(h, adminOperation(http.MethodPost, "/api/v1/runbooks/{name}/{decision}", "decide-runbook", "Approve, confirm, pause, resume, retry, roll back or abort", http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *decisionInput) (*executionOutput, error) {
 			return execution(r.Decide(ctx, in.Name, in.Decision, in.Step, Person{CallerOf(ctx).Name, in.Reason}))
 		})

@@ -55,8 +55,6 @@ func New(c Config) http.Handler {
 	hc.DocsPath = ""    // the viewer would load from a foreign host
 	hc.SchemasPath = "" // and answers would carry $schema links
 	hc.CreateHooks = nil
-	hc.Transformers = []huma.Transformer{keepProblem}
-	hc.RejectUnknownQueryParameters = true
 	hc.AllowAdditionalPropertiesByDefault = true // clients must bear what later versions add to answers
 	hc.Info.Description = "Mirrors topics between Kafka clusters, translates consumer offsets exactly and answers where every event came from."
 	hc.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)

@@ -27,7 +27,7 @@ type FlowPath struct {
 
 func registerVerifications(h huma.API, v Verifications) {
 	const path = "/api/v1/flows/{flow}/verification"
-	huma.Register(h, stateOperation(path, "get-verification", "The comparison of both sides of a flow that runs, or the last one", http.StatusNotFound),
+	register(h, stateOperation(path, "get-verification", "The comparison of both sides of a flow that runs, or the last one", http.StatusNotFound),
 		func(ctx context.Context, in *struct {
 			FlowPath
 			ReadQuery
@@ -36,7 +36,7 @@ func registerVerifications(h huma.API, v Verifications) {
 		) (*verificationOutput, error) {
 			return verification(in.Partitions)(v.Verification(ctx, in.Flow))
 		})
-	huma.Register(h, adminOperation(http.MethodPost, path, "start-verification", "Compare both sides of a flow", http.StatusNotFound, http.StatusConflict),
+	register(h, adminOperation(http.MethodPost, path, "start-verification", "Compare both sides of a flow", http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *struct {
 			FlowPath
 			Topics         []string `query:"topic,explode" doc:"Patterns of source topics; all of the flow's if there are none"`
@@ -47,7 +47,7 @@ func registerVerifications(h huma.API, v Verifications) {
 			req := verify.Request{Topics: in.Topics, From: in.From, BytesPerSecond: in.BytesPerSecond}
 			return verification(false)(v.StartVerification(ctx, in.Flow, req, CallerOf(ctx).Name))
 		})
-	huma.Register(h, adminOperation(http.MethodDelete, path, "stop-verification", "Stop it; what was compared stays known", http.StatusNotFound),
+	register(h, adminOperation(http.MethodDelete, path, "stop-verification", "Stop it; what was compared stays known", http.StatusNotFound),
 		func(ctx context.Context, in *FlowPath) (*verificationOutput, error) {
 			return verification(false)(v.StopVerification(ctx, in.Flow))
 		})
