@@ -12,6 +12,7 @@ import (
 	"github.com/waybillhq/waybill/doctor"
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/lineage"
+	"github.com/waybillhq/waybill/lineage/search"
 	"github.com/waybillhq/waybill/offsets"
 	"github.com/waybillhq/waybill/runbook"
 	"github.com/waybillhq/waybill/verify"
@@ -38,6 +39,7 @@ type fleet struct {
 	caller    Caller
 	address   lineage.Address
 	deeds     lineage.DeedQuery
+	search    search.Query
 	anchors   []lineage.Anchor
 	gapsTo    int64
 	from      offsets.Where
@@ -193,6 +195,11 @@ func (f *fleet) Deeds(_ context.Context, caller Caller, q lineage.DeedQuery) (*l
 func (f *fleet) Principal(_ context.Context, caller Caller, _, _ string, _ int, _ string) (*lineage.PrincipalPage, error) {
 	f.caller = caller
 	return &lineage.PrincipalPage{Topics: []lineage.PrincipalTopic{}}, f.called("principal")
+}
+
+func (f *fleet) Search(_ context.Context, caller Caller, q search.Query) (*search.Page, error) {
+	f.caller, f.search = caller, q
+	return &search.Page{Events: []search.Event{}, Scanned: []search.Scanned{}}, f.called("search")
 }
 
 func (f *fleet) Check(_ context.Context, _ string, anchors []lineage.Anchor) (*lineage.CheckReport, error) {

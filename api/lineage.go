@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/waybillhq/waybill/lineage"
+	"github.com/waybillhq/waybill/lineage/search"
 )
 
 // Lineage answers where events came from, where their copies lie and who read
@@ -22,6 +23,8 @@ type Lineage interface {
 	// principal did in a cluster, by topic.
 	Deeds(ctx context.Context, caller Caller, q lineage.DeedQuery) (*lineage.DeedPage, error)
 	Principal(ctx context.Context, caller Caller, cluster, principal string, limit int, cursor string) (*lineage.PrincipalPage, error)
+	// Search finds events by time, key or trace.
+	Search(ctx context.Context, caller Caller, q search.Query) (*search.Page, error)
 	// Check reads the whole ledger of a cluster.
 	Check(ctx context.Context, cluster string, anchors []lineage.Anchor) (*lineage.CheckReport, error)
 }
@@ -76,6 +79,7 @@ func registerLineage(h huma.API, l Lineage) {
 			return &gapsOutput{Body: GapList{gaps, more}}, nil
 		})
 	registerDeeds(h, l)
+	registerSearch(h, l)
 }
 
 // PageQuery asks for one page of a list.

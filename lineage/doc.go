@@ -30,8 +30,10 @@
 // they were read, and finds what was removed, altered or moved; an [Anchor] of an
 // earlier check covers the ends of the chains, for which nothing else vouches.
 //
-// What is left out: search by time, key or trace id, which needs the records; a live
-// stream; rates and lag; accesses on clusters that record none; export to
+// What is not in a ledger, times, keys and trace ids of records, package search finds
+// in the records.
+//
+// What is left out: a live stream; rates and lag; accesses on clusters that record none; export to
 // OpenLineage; folding old hops into coarser ones.
 //
 // Goroutines: none of its own beyond the store's compactions, which Close ends.

@@ -185,17 +185,26 @@ func (c *cursor) fetch(ctx context.Context, offset int64) error {
 	c.asked = true
 	c.start, c.stable, c.end = max(c.start, a.Start), a.Stable, a.End
 	pieces, next, err := committed(a, offset, c.maxDecode)
-	c.pieces, c.next = append(c.pieces, pieces...), next
+	c.pieces = append(c.pieces, pieces...)
+	if next, err = goOn(a, offset, next, err); err != nil {
+		return err
+	}
+	c.next = next
+	return nil
+}
+
+// goOn is where to go on after an answer whose batches end at next, before what
+// err says cannot be read.
+func goOn(a Answer, offset, next int64, err error) (int64, error) {
 	switch {
 	case next > offset: // what cannot be read behind it shows with the next fetch
+		return next, nil
 	case err != nil:
-		return err
+		return next, err
 	case a.Start > offset:
-		c.next = a.Start
-	default:
-		c.next = max(offset, a.Stable) // nothing is left up to there
+		return a.Start, nil
 	}
-	return nil
+	return max(offset, a.Stable), nil // nothing is left up to there
 }
 
 // committed are the batches of an answer that hold committed data, and where the

@@ -24,8 +24,9 @@ func newLineage() *cobra.Command {
   replicator lineage gaps us/orders/3
   replicator lineage access us/orders/3 --from 1000 --to 2000
   replicator lineage access us --principal User:billing
+  replicator lineage search us/orders --key order-17
   replicator lineage check us`,
-	}, lineageEvent(), lineageTopic(), lineageGaps(), lineageAccess(), lineageCheck())
+	}, lineageEvent(), lineageTopic(), lineageGaps(), lineageAccess(), lineageSearch(), lineageCheck())
 }
 
 // addressPath turns what people type (cluster/topic/partition/offset) into a

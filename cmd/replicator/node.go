@@ -136,7 +136,7 @@ func newNode(ctx context.Context, p nodeProcess) (_ *node, err error) {
 		Handler: api.New(api.Config{
 			Users: n.users, State: freshness{n.fleet, n.started}, Audit: n.audits, Operations: operations,
 			Objects: &objects{n.fleet, &claims{fleet: f.Fleet, directory: n.directory, maps: n.maps, log: log}}, Flows: n.flows, Fleet: &nodes{n.fleet, log}, Groups: groups, Ledgers: n.ledgers,
-			Lineage: &eventLineage{index: n.index, ledgers: n.ledgers, directory: n.directory}, Runbooks: runbooks, Verifications: verifications, Membership: &membership{n.fleet}, Metrics: n.work.metrics.handler, Ready: n.ready,
+			Lineage: &eventLineage{index: n.index, ledgers: n.ledgers, directory: n.directory, searcher: newSearcher(n.directory)}, Runbooks: runbooks, Verifications: verifications, Membership: &membership{n.fleet}, Metrics: n.work.metrics.handler, Ready: n.ready,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,

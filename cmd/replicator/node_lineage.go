@@ -11,6 +11,7 @@ import (
 	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/lineage"
+	"github.com/waybillhq/waybill/lineage/search"
 )
 
 // freshLimit is how long a question about an event waits for what the ledgers
@@ -22,6 +23,7 @@ type eventLineage struct {
 	index     *lineage.Index
 	ledgers   *ledgers
 	directory *directory
+	searcher  *search.Searcher
 	checking  sync.Mutex // held by the one check of a ledger
 }
 
