@@ -129,6 +129,22 @@ func TestRequestsOnMirrorTopics(t *testing.T) {
 	}
 }
 
+// TestNoVersionIsSentThatTheCodecHasNot: a broker may be newer than this program, and a
+// caller may want its newest.
+func TestNoVersionIsSentThatTheCodecHasNot(t *testing.T) {
+	c, w := dialWire(t) // it speaks Heartbeat up to 9
+	req := kmsg.NewPtrHeartbeatRequest()
+	k := c.Send(t.Context(), req, 9)
+	_, corr, frame := w.request()
+	if sent := int16(binary.BigEndian.Uint16(frame[2:])); sent != req.MaxVersion() {
+		t.Errorf("version %d is sent, the codec has up to %d", sent, req.MaxVersion())
+	}
+	w.answer(corr, heartbeat(1, req.MaxVersion()), true)
+	if _, err := k.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAFaultEndsEveryCall(t *testing.T) {
 	for name, fault := range map[string]func(wire, int32){
 		"cut":               func(w wire, _ int32) { w.Close() },
