@@ -160,7 +160,7 @@ func TestANewSelectionStopsNoCopy(t *testing.T) {
 }
 
 // Partitions that are added at the source are copied from their first offset
-// (uReplicator began them elsewhere), and the copy that runs does not notice.
+// (uReplicator 0b8614d began them elsewhere), and the copy that runs does not notice.
 func TestNewPartitionsDisturbNoCopy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

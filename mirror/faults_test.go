@@ -203,10 +203,11 @@ func TestAFaultOfOneCopyLeavesTheOthersAlone(t *testing.T) {
 	w.west.create(t, "keyless", 1)
 	w.east.create(t, "orders", 1)
 	w.east.create(t, "keyless", 1, "cleanup.policy", "compact")
+	w.west.put(t, &kgo.Record{Topic: "keyless", Value: []byte("x")})
+	w.west.produce(t, "orders", 0, 0, 100) // in one transaction with it
 	n := w.node("a", func(c *Config) { c.LanesPerFlow = 1 })
 	n.Assign(w.copies(1, 1, "orders", "keyless"))
-	w.west.put(t, &kgo.Record{Topic: "keyless", Value: []byte("x")})
-	for i := range 10 {
+	for i := 1; i < 10; i++ {
 		w.west.produce(t, "orders", 0, 100*i, 100*i+100)
 	}
 	w.east.expect(t, "orders", 0, 1000)

@@ -137,8 +137,8 @@ func TestACopyStopsWhereHistoryDoesNotFit(t *testing.T) {
 	}
 }
 
-// TestPositionsThatFailAreAskedAgain keeps a copy from starting while the ledger
-// cannot be read.
+// TestPositionsThatFailAreAskedAgain has a copy taken over while the ledger cannot be
+// read: the new owner waits for it, and goes on where the old one came to.
 //
 // Brooklin 2ecbba42, de637eed: a failed rewind to the checkpoint was passed over.
 func TestPositionsThatFailAreAskedAgain(t *testing.T) {
@@ -146,8 +146,14 @@ func TestPositionsThatFailAreAskedAgain(t *testing.T) {
 	w := newWorld(t)
 	w.create(t, "orders", 1)
 	w.west.produce(t, "orders", 0, 0, 100)
+	first := w.node("first", nil)
+	first.Assign(w.copies(1, 1, "orders"))
+	eventually(t, "caught up", func() bool { return first.caughtUp(1) })
+	first.Assign(nil)
+	<-first.released
+	w.west.produce(t, "orders", 0, 100, 150)
 	var asked atomic.Int32
-	n := w.node("a", func(cfg *Config) {
+	second := w.node("second", func(cfg *Config) {
 		cfg.Positions = positionsFunc(func(ctx context.Context, cluster string, id ledger.CopyID) (Position, error) {
 			if asked.Add(1) < 4 {
 				return Position{}, errTest
@@ -155,9 +161,9 @@ func TestPositionsThatFailAreAskedAgain(t *testing.T) {
 			return w.Position(ctx, cluster, id)
 		})
 	})
-	n.Assign(w.copies(1, 1, "orders"))
-	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
-	w.east.expect(t, "orders", 0, 100)
+	second.Assign(w.copies(2, 1, "orders"))
+	eventually(t, "caught up again", func() bool { return second.caughtUp(1) })
+	w.east.expect(t, "orders", 0, 150)
 }
 
 type positionsFunc func(context.Context, string, ledger.CopyID) (Position, error)

@@ -23,6 +23,8 @@ func (s *site) produceOld(t testing.TB, topic string, from, next int) {
 // TestOldRecordsHaveOneWriter stops an owner that copies records of years ago at
 // each step, and has another take over. Brokers forget a producer by the
 // timestamp of its records, so nothing may rest on their memory of it.
+//
+// KAFKA-9841 (an owner that was replaced goes on), uReplicator 2f74e82.
 func TestOldRecordsHaveOneWriter(t *testing.T) {
 	for _, at := range []point{afterAdd, afterData, afterHops} {
 		t.Run(string(at), func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/offsets"
 )
 
 // withRules are the copies of a topic under rules.
@@ -121,6 +123,49 @@ func TestRulesAreApplied(t *testing.T) {
 			if run.Path != ledger.Altered {
 				t.Errorf("path %v", run.Path)
 			}
+		}
+	}
+}
+
+// TestWhatAFilterLeavesOutIsAccountedFor has a filter leave out records in the middle of
+// batches, whole batches, and the last records that there are: the copy comes to the
+// end, and each position lies at the next record that passed.
+//
+// KAFKA-13985: a task failed at a record that a transform had dropped, since nothing
+// was known of where it had gone.
+func TestWhatAFilterLeavesOutIsAccountedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.create(t, "orders", 1)
+	var passes []int
+	for from := 0; from < 60; from += 10 { // a batch each
+		var batch []*kgo.Record
+		for i := from; i < from+10; i++ {
+			region := "us"
+			if i/10%2 == 0 && i%3 == 0 && i < 50 {
+				region = "eu"
+				passes = append(passes, i)
+			}
+			batch = append(batch, &kgo.Record{Topic: "orders", Value: fmt.Append(nil, i), Headers: []kgo.RecordHeader{{Key: "region", Value: []byte(region)}}})
+		}
+		w.west.put(t, batch...)
+	}
+	n := w.node("a", nil)
+	n.Assign(w.withRules(flow.Records{Filter: `headers["region"] == "eu"`}, 1, "orders"))
+	eventually(t, "the copy has come to the end", func() bool { return n.caughtUp(1) && n.only().Position == 60 })
+	got := w.east.read(t, "orders", 0, len(passes))
+	if len(got) != len(passes) {
+		t.Fatalf("%d records, want %d", len(got), len(passes))
+	}
+	w.gapsAre(t, map[ledger.Reason]int64{ledger.Filtered: int64(60 - len(passes))})
+	for x := int64(0); x < 60; x++ {
+		want := got[len(got)-1].Offset + 1
+		if i := slices.IndexFunc(passes, func(p int) bool { return int64(p) >= x }); i >= 0 {
+			want = got[i].Offset
+		}
+		answers := w.maps.Translate(offsets.Where{Cluster: "west", Topic: "orders", Offset: x}, "east", nil)
+		if len(answers) != 1 || answers[0].Result.Offset != want || !answers[0].Result.Exact {
+			t.Errorf("position %d: got %+v, want offset %d", x, answers, want)
 		}
 	}
 }

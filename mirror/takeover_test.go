@@ -116,6 +116,8 @@ func TestAnUnansweredStepIsDecidedByTheLedger(t *testing.T) {
 }
 
 // TestAPlannedMoveEndsNoIncarnation gives copies away and back while data flows.
+//
+// Redpanda's migrator doubled records when partitions changed hands.
 func TestAPlannedMoveEndsNoIncarnation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -208,6 +208,54 @@ func TestDiscovererMakesCounterparts(t *testing.T) {
 	})
 }
 
+// TestALookThatFailsIsToldAndTriedAgain has a flow begin while its source is not there:
+// it says so, look after look, and finds the topics once it is.
+//
+// KAFKA-17232: a connector whose first listing failed had no tasks for ever, and said
+// that it ran.
+func TestALookThatFailsIsToldAndTriedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.bundledOnly("west")
+	w.west.create(t, "orders", 1)
+	w.hosts["west"].stop()
+	outcomes := make(chan error)
+	r := &reports{}
+	d := &Discoverer{
+		Flow:   &flow.ReplicationFlow{Spec: flow.FlowSpec{Topics: flow.TopicSelector{Selector: flow.Selector{Include: []string{"*"}}}}},
+		Source: w.west.Cluster, Destination: w.east.Cluster, ClientID: "test", Known: r.known,
+		Interval: 20 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
+	}
+	w.background(func(ctx context.Context) error {
+		return d.Run(ctx, func(topics []Topic, err error) {
+			r.store(topics, err)
+			select {
+			case outcomes <- err:
+			case <-ctx.Done():
+			}
+		})
+	})
+	next := func() error {
+		t.Helper()
+		select {
+		case err := <-outcomes:
+			return err
+		case <-time.After(20 * time.Second):
+			t.Fatal("nothing is said of looks for topics")
+			return nil
+		}
+	}
+	for range 2 {
+		if err := next(); err == nil {
+			t.Fatal("a look at a source that is not there went well")
+		}
+	}
+	w.hosts["west"].start(w)
+	for found := r.made("orders"); !found(); {
+		_ = next() // the first may still fail
+	}
+}
+
 func remove(t *testing.T, admin *kadm.Client, topic string) {
 	t.Helper()
 	if _, err := admin.DeleteTopic(t.Context(), topic); err != nil {

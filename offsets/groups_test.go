@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -19,6 +20,7 @@ import (
 
 // memoryCluster is a Cluster of one topic, orders.
 type memoryCluster struct {
+	mu      sync.Mutex // of Commits and Commit
 	id      ledger.TopicID
 	groups  map[string]string
 	commits map[string]map[flow.TopicPartition]Commit
@@ -42,6 +44,8 @@ func (c *memoryCluster) Groups(context.Context) (map[string]string, error) {
 }
 
 func (c *memoryCluster) Commits(_ context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.reads++; c.onRead != nil {
 		c.onRead(c, c.reads)
 	}
@@ -53,6 +57,8 @@ func (c *memoryCluster) Commits(_ context.Context, groups []string) (map[string]
 }
 
 func (c *memoryCluster) Commit(_ context.Context, group string, at map[flow.TopicPartition]Commit) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.writes++
 	if !idle(c.groups[group]) || c.joins {
 		return fmt.Errorf("commit: %w", ErrActive)
@@ -128,9 +134,7 @@ func TestALedgerThatCannotBeReadFailsARound(t *testing.T) {
 	}
 }
 
-// KAFKA-10048 (a group at offset 0), KAFKA-12468 and KAFKA-13659 (beyond the end,
-// and backwards), redpanda-data/connect 3182 (skipped ahead) and 3503 (a group that
-// has moved was rewound).
+// What becomes of a group in one partition, case by case.
 func TestRound(t *testing.T) {
 	ours := func(o int64) map[flow.TopicPartition]Commit {
 		return map[flow.TopicPartition]Commit{orders: {o, "waybill:f"}}
