@@ -25,25 +25,15 @@ import (
 
 func main() {
 	role := flag.String("role", "", "what this process is; set by the parent")
-	var o options
-	flag.StringVar(&o.match, "cells", "", "run the cells whose name contains this `text`")
-	between := flag.String("between", "stand-ins,bundled,kafka", "`kinds` of clusters to copy between; kafka needs -tags interop, Java 17 and Maven")
-	what := flag.String("what", "copy,latency,idle", "`names` of the measurements")
-	who := flag.String("who", "waybill,waybill-alo,preserve,naive,tuned,mm2,relay", "`names` of those who copy; mm2 needs -tags interop")
-	flag.Float64Var(&o.part, "part", 1, "copy this `part` of each cell's records")
-	flag.IntVar(&o.runs, "runs", 3, "how often each cell is run")
 	flag.StringVar(&profiles, "profiles", "", "`folder` for profiles of the CPU and of the memory of those who copy")
-	flag.Parse()
+	o, err := readOptions(flag.CommandLine, os.Args[1:])
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	var err error
-	if *role != "" {
+	switch {
+	case err != nil:
+	case *role != "":
 		err = child(ctx, *role)
-	} else {
-		o.between, o.what, o.who = strings.Split(*between, ","), strings.Split(*what, ","), strings.Split(*who, ",")
-		if kinds["kafka"] == nil {
-			o.between = slices.DeleteFunc(o.between, func(k string) bool { return k == "kafka" })
-		}
+	default:
 		err = bench(ctx, o)
 	}
 	if err != nil {
@@ -51,17 +41,6 @@ func main() {
 		os.Exit(1)
 	}
 }
-
-// options are what is measured.
-type options struct {
-	between, what, who []string
-	match              string
-	runs               int
-	part               float64
-}
-
-// standIns is the kind of clusters that are none.
-const standIns = "stand-ins"
 
 // profiles is where profiles go, "" for none.
 var profiles string
