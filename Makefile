@@ -76,8 +76,8 @@ handover: ## how long a reader of the destination gets nothing while nodes are d
 	@$(timed) $(GO) test -tags chaos -count=1 -timeout 30m -v -run 'TestHandover$$' ./test/chaos -rounds 3
 
 MUTANTS ?= 5
-mutants: ## MUTANTS fixes (0 is all) drawn at random by SEED are taken out of a copy of the tree, each must turn its test red
-	@$(timed) $(GO) run ./test/mutants -n $(MUTANTS) -seed $(SEED)
+mutants: ## the fixes of MUTANTS classes of faults that others had (default 5; 0 is all fixes), drawn at random (SEED draws the same again), are taken out of a copy of the tree, each must turn its test red
+	@$(timed) $(GO) run ./test/mutants -n $(MUTANTS) -seed $(if $(filter file,$(origin SEED)),0,$(SEED))
 
 full-disk: ## the bundled broker on a disk of 24 MB that fills up, killed and started there, until a topic is deleted (needs Linux and root)
 	@$(timed) $(GO) test -tags fulldisk -count=1 -timeout 10m -v ./test/fulldisk

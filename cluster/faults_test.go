@@ -133,6 +133,15 @@ func TestAWorkerThatDoesNotReadHoldsUpNoNode(t *testing.T) {
 		default:
 			t.Error("nothing waits to be read")
 		}
+		go func() { // by now it reads
+			for {
+				select {
+				case <-s.Assignments():
+				case <-s.Context().Done():
+					return
+				}
+			}
+		}()
 		if err := context.Cause(s.Context()); err != nil {
 			t.Errorf("the session has ended: %v", err)
 		}

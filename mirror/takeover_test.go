@@ -66,7 +66,7 @@ func TestAnOwnerThatSleptWritesNothing(t *testing.T) {
 			produce(200, 300)
 			close(g.open) // the old owner goes on as if nothing had happened
 			produce(300, 400)
-			<-old.fenced
+			old.awaitFenced(t)
 			for p := range int32(partitions) {
 				w.east.expect(t, "orders", p, 400)
 			}
