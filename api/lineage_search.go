@@ -49,7 +49,7 @@ func (in *searchInput) query() (search.Query, error) {
 }
 
 func registerSearch(h huma.API, l Lineage) {
-	huma.Register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/search/{cluster}/{topic}", "search-events",
+	register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/search/{cluster}/{topic}", "search-events",
 		"Events of a topic by time, by key or by W3C trace id: bounded scans that say what they looked through",
 		http.StatusForbidden, http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *searchInput) (*searchOutput, error) {
