@@ -40,6 +40,7 @@ type fleet struct {
 	address   lineage.Address
 	deeds     lineage.DeedQuery
 	search    search.Query
+	copies    lineage.RangeQuery
 	anchors   []lineage.Anchor
 	gapsTo    int64
 	from      offsets.Where
@@ -200,6 +201,11 @@ func (f *fleet) Principal(_ context.Context, caller Caller, _, _ string, _ int, 
 func (f *fleet) Search(_ context.Context, caller Caller, q search.Query) (*search.Page, error) {
 	f.caller, f.search = caller, q
 	return &search.Page{Events: []search.Event{}, Scanned: []search.Scanned{}}, f.called("search")
+}
+
+func (f *fleet) Copies(_ context.Context, caller Caller, q lineage.RangeQuery) (*lineage.RangePage, error) {
+	f.caller, f.copies = caller, q
+	return &lineage.RangePage{Rows: []lineage.RangeRow{}}, f.called("copies")
 }
 
 func (f *fleet) Check(_ context.Context, _ string, anchors []lineage.Anchor) (*lineage.CheckReport, error) {

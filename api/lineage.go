@@ -14,6 +14,7 @@ import (
 // Lineage answers where events came from, where their copies lie and who read
 // them, as far as the caller may see it.
 type Lineage interface {
+	LineageGraph
 	Event(ctx context.Context, caller Caller, at lineage.Address) (*lineage.Answer, error)
 	Topic(ctx context.Context, caller Caller, at lineage.Address) (*lineage.Graph, error)
 	// Gaps lists those between two source offsets, last inclusive; more says that
@@ -80,6 +81,7 @@ func registerLineage(h huma.API, l Lineage) {
 		})
 	registerDeeds(h, l)
 	registerSearch(h, l)
+	registerLineageGraph(h, l)
 }
 
 // PageQuery asks for one page of a list.

@@ -84,6 +84,23 @@ func TestGapsAreOfARange(t *testing.T) {
 	}
 }
 
+func TestCopiesAreOfARange(t *testing.T) {
+	at := lineage.Address{Cluster: "us", Topic: "orders", Partition: 3}
+	from := func(o int64) lineage.Address { a := at; a.Offset = o; return a }
+	for query, want := range map[string]lineage.RangeQuery{
+		"":             {At: at, Last: -1, Way: lineage.Both, Limit: 100},
+		"?from=5&to=9": {At: from(5), Last: 9, Way: lineage.Both, Limit: 100},
+		"?from=9223372036854775807&to=9223372036854775807":      {At: from(math.MaxInt64), Last: math.MaxInt64, Way: lineage.Both, Limit: 100},
+		"?direction=up&exact=true&limit=7&cursor=x&topicId=AAA": {At: lineage.Address{Cluster: "us", Topic: "orders", Partition: 3, TopicID: "AAA"}, Last: -1, Way: lineage.Upstream, Exact: true, Limit: 7, Cursor: "x"},
+	} {
+		f := newFleet(t)
+		resp := ask(t, f, http.MethodGet, "/api/v1/lineage/copies/us/orders/3"+query, viewerToken)
+		if f.copies != want || resp.StatusCode != http.StatusOK || len(f.noted) != 1 || f.noted[0].Operation != "range-lineage" {
+			t.Errorf("%q: got %+v, want %+v (%d %s), noted %+v", query, f.copies, want, resp.StatusCode, resp.text, f.noted)
+		}
+	}
+}
+
 func TestTheCallerIsHandedOn(t *testing.T) {
 	f := newFleet(t)
 	r := httptest.NewRequest(http.MethodGet, "/api/v1/lineage/topics/us/orders", nil)

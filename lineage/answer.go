@@ -165,13 +165,14 @@ type Limits struct {
 	Nodes int // places of one event, or topics of one graph; 0 is 256
 	Depth int // hops from the place asked about; 0 is 32
 	Deeds int // productions, accesses, clients or gaps each; 0 is 500
+	Looks int // hops, seeks and parts of ranges together in one walk of ranges; 0 is 20,000
 }
 
 func (l Limits) withDefaults() Limits {
 	for _, d := range []struct {
 		v  *int
 		to int
-	}{{&l.Nodes, 256}, {&l.Depth, 32}, {&l.Deeds, 500}} {
+	}{{&l.Nodes, 256}, {&l.Depth, 32}, {&l.Deeds, 500}, {&l.Looks, 20_000}} {
 		if *d.v <= 0 {
 			*d.v = d.to
 		}

@@ -1,5 +1,5 @@
-// Package lineage answers, for one event or one topic, where it came from, where
-// its copies lie, who produced it and who read it.
+// Package lineage answers, for one event, a range of them or one topic, where it
+// came from, where its copies lie, who produced it and who read it.
 //
 // The one path: pages of every ledger come in through [Index.Apply] and are kept
 // in a store on the node's own disk; a query walks hops from partition to
@@ -25,6 +25,10 @@
 //     who produced or read. Fetched is not read: an access says which it is.
 //
 // Cost of one event: a few point look-ups for each hop that it made.
+//
+// A range ([Index.Copies]) goes along the hops of every copy as a whole and is cut up
+// by them. One walk may look at so many hops only: of a range that needs more, each
+// page is about less, so that its cost is that of a page however large the range.
 //
 // Beside the index, a [Checker] follows the chains of a ledger over its records as
 // they were read, and finds what was removed, altered or moved; an [Anchor] of an

@@ -2,11 +2,8 @@ package lineage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/waybillhq/waybill/internal/ledger"
 )
@@ -205,10 +202,7 @@ func (w *walk) edge(from, to int, c *copyState, h *ledger.Hop, source int64) err
 			return nil
 		}
 	}
-	b, err := readBack[*ledger.Begin](w.x.db.Get(key(c.ledger, kindBegin, c.key[:], u64(int64(h.Epoch)))))
-	if errors.Is(err, pebble.ErrNotFound) {
-		b, err = c.begin, nil // the epoch's own was lost: the last one's labels do
-	}
+	b, err := w.x.beginOf(c, h.Epoch)
 	if err != nil {
 		return err
 	}

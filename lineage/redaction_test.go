@@ -103,6 +103,10 @@ func everyAnswer(t *testing.T, x *Index) string {
 			page, err := x.Deeds(t.Context(), alice, DeedQuery{At: at, Last: -1, Produced: produced, Limit: 1})
 			note("deeds "+c, page, err)
 		}
+		for _, exact := range []bool{false, true} {
+			page, err := x.Copies(t.Context(), alice, RangeQuery{At: at, Last: 120, Exact: exact, Limit: 3})
+			note("copies "+c, page, err)
+		}
 		page, err := x.Principal(t.Context(), alice, "id-"+c, "User:x", 0, "")
 		note("principal "+c, page, err)
 	}

@@ -69,6 +69,22 @@ func TestLineageForPeople(t *testing.T) {
 	golden(t, "gaps.txt", replicator(t, "", "lineage", "gaps", "us/orders/3").stdout)
 }
 
+func TestCopiesForPeople(t *testing.T) {
+	us := lineage.Stretch{Cluster: "us", Topic: "orders", Partition: 3, First: 1000, Last: 2000}
+	eu := lineage.Stretch{Cluster: "eu", Topic: "us.orders", Partition: 3, First: 1003, Last: 1003}
+	old, hidden := eu, lineage.Stretch{Redacted: true, First: -1, Last: -1}
+	old.EarlierLife, old.First, old.Last = true, -1, -1
+	fleetThat(t, lineage.RangePage{
+		Rows: []lineage.RangeRow{
+			{Source: us, Destination: eu, Hops: 1, Records: 1, Gaps: map[string]int64{"control": 2, "aborted": 1998}, Flow: "us-eu", At: &at},
+			{Source: us, Destination: old, Hops: 1, Gaps: map[string]int64{"pending": 1001}, Why: "copied up to offset 1000", Flow: "us-eu"},
+			{Source: eu, Destination: hidden, Hops: 2},
+		},
+		First: 1000, Last: 2000, Unknown: []string{"something"}, Truncated: "after 32 hops",
+	})
+	golden(t, "copies.txt", replicator(t, "", "lineage", "copies", "us/orders/3", "--from", "1000", "--to", "2000").stdout)
+}
+
 func TestGroupsForPeople(t *testing.T) {
 	here, there := flow.TopicPartition{Topic: "orders", Partition: 3}, flow.TopicPartition{Topic: "us.orders", Partition: 3}
 	rows := []offsets.Row{

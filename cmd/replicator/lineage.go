@@ -22,11 +22,12 @@ func newLineage() *cobra.Command {
 		Example: `  replicator lineage event us/orders/3/1041
   replicator lineage topic eu/orders
   replicator lineage gaps us/orders/3
+  replicator lineage copies us/orders/3 --from 1000 --to 2000
   replicator lineage access us/orders/3 --from 1000 --to 2000
   replicator lineage access us --principal User:billing
   replicator lineage search us/orders --key order-17
   replicator lineage check us`,
-	}, lineageEvent(), lineageTopic(), lineageGaps(), lineageAccess(), lineageSearch(), lineageCheck())
+	}, lineageEvent(), lineageTopic(), lineageGaps(), lineageCopies(), lineageAccess(), lineageSearch(), lineageCheck())
 }
 
 // addressPath turns what people type (cluster/topic/partition/offset) into a

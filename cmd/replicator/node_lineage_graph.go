@@ -1,0 +1,16 @@
+package main
+
+import (
+	"context"
+
+	"github.com/waybillhq/waybill/api"
+	"github.com/waybillhq/waybill/lineage"
+)
+
+func (l *eventLineage) Copies(ctx context.Context, caller api.Caller, q lineage.RangeQuery) (*lineage.RangePage, error) {
+	if q.Cursor == "" {
+		l.fresh(ctx)
+	}
+	page, err := l.index.Copies(ctx, asking(caller), q)
+	return page, lineageError(err)
+}
