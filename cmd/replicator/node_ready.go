@@ -14,6 +14,7 @@ import (
 	"github.com/waybillhq/waybill/cluster"
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/ledger/tail"
+	"github.com/waybillhq/waybill/internal/raftnode"
 )
 
 const (
@@ -59,8 +60,8 @@ func (n *node) ready() error {
 	if n.fleet.Leader() == "" {
 		return errors.New("no raft leader")
 	}
-	if raft := n.fleet.Raft(); !raft.Leads && raft.SinceContact > leaderSilence {
-		return fmt.Errorf("nothing was heard of the raft leader for %s", raft.SinceContact.Round(time.Second))
+	if err := raftReady(n.fleet.Raft()); err != nil {
+		return err
 	}
 	if !n.readiness.applied.Load() {
 		return errors.New("the fleet's state is not known up to now yet")
@@ -75,6 +76,17 @@ func (n *node) ready() error {
 		return err
 	}
 	n.readiness.begun.Store(true)
+	return nil
+}
+
+// raftReady says why calls to a node would fail that raft is in this state on.
+func raftReady(s raftnode.Status) error {
+	switch {
+	case s.LogFull:
+		return errors.New("the disk of this node's raft log is full: free some space in its data folder")
+	case !s.Leads && s.SinceContact > leaderSilence:
+		return fmt.Errorf("nothing was heard of the raft leader for %s", s.SinceContact.Round(time.Second))
+	}
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/cmd/replicator/supervisor"
+	"github.com/waybillhq/waybill/internal/raftnode"
 )
 
 // A node that is to stop says so, to the supervisor and to whoever would send it
@@ -95,5 +96,17 @@ func TestUsersAreReplacedWhileOthersReadTheFile(t *testing.T) {
 	<-done
 	if got := n.inForce.Load().API.Users; len(got) != 1 || got[0].Name != "ops" {
 		t.Errorf("users %v", got)
+	}
+}
+
+func TestReadinessOfRaft(t *testing.T) {
+	for want, s := range map[string]raftnode.Status{
+		"":                  {SinceContact: leaderSilence},
+		"is full":           {LogFull: true},
+		"nothing was heard": {SinceContact: leaderSilence + 1},
+	} {
+		if err := raftReady(s); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: got %v, want %q", s, err, want)
+		}
 	}
 }

@@ -54,6 +54,10 @@
 // at most. The rest stand by and take the place of a voter that has been out of
 // reach for VoterTimeout, or has been removed. Workers never vote.
 //
+// A voter whose disk takes no more entries for want of room goes on voting, but asks
+// for no votes until there is room (room.go); a leader steps down at the first entry
+// that it cannot write. The others have elected one of them after HeartbeatTimeout.
+//
 // # State
 //
 // A [Replica] publishes immutable states; a reader takes one and keeps it as

@@ -128,13 +128,26 @@ func (g *group) start(c Config) *testNode {
 	return n
 }
 
-func (g *group) open(c Config) (*testNode, error) {
+// startOn starts a node after change was made to it.
+func (g *group) startOn(c Config, change func(*Node)) *testNode {
+	g.t.Helper()
+	n, err := g.openOn(c, change)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return n
+}
+
+func (g *group) open(c Config) (*testNode, error) { return g.openOn(c, func(*Node) {}) }
+
+func (g *group) openOn(c Config, change func(*Node)) (*testNode, error) {
 	n := &testNode{replica: NewReplica(notes{}), done: make(chan struct{})}
 	c.Replica = n.replica
 	var err error
 	if n.Node, err = Open(c); err != nil {
 		return nil, err
 	}
+	change(n.Node)
 	var ctx context.Context
 	ctx, n.stop = context.WithCancel(context.Background())
 	go func() {

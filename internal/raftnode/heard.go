@@ -96,10 +96,12 @@ func (m *memory) keep(members map[string]place) error {
 	return m.store()
 }
 
-// transport notes in memory what peers acknowledge.
+// transport notes in memory what peers acknowledge, and asks for no votes while the
+// node could not lead.
 type transport struct {
 	*raft.NetworkTransport
 	memory *memory
+	room   *room
 }
 
 var (
@@ -128,6 +130,16 @@ func (t transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, req *r
 		t.memory.note(at, h)
 	}
 	return err
+}
+
+// RequestPreVote implements raft.WithPreVote. Without the votes that this would
+// have brought, raft begins no election and no term.
+func (t transport) RequestPreVote(id raft.ServerID, at raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if t.room.full.Load() {
+		resp.Term = req.Term
+		return nil // not granted
+	}
+	return t.NetworkTransport.RequestPreVote(id, at, req, resp)
 }
 
 // RequestVote implements raft.Transport.

@@ -72,6 +72,9 @@ type Status struct {
 	LastIndex, CommitIndex, AppliedIndex uint64
 	// SinceContact is how long ago the leader was heard of; 0 on the leader.
 	SinceContact time.Duration
+	// LogFull says that the disk has refused an entry for want of room: the node
+	// cannot lead until it has some.
+	LogFull bool
 }
 
 // Status returns how raft stands here. Before Run it is zero but for the ID.
@@ -84,7 +87,7 @@ func (n *Node) Status() Status {
 	}
 	r := n.raft
 	_, leader := r.LeaderWithID()
-	s.Leader, s.Leads = string(leader), r.State() == raft.Leader
+	s.Leader, s.Leads, s.LogFull = string(leader), r.State() == raft.Leader, n.room.full.Load()
 	s.Term, s.LastIndex, s.CommitIndex = r.CurrentTerm(), r.LastIndex(), r.CommitIndex()
 	s.AppliedIndex = n.cfg.Replica.index()
 	if last := r.LastContact(); !s.Leads && !last.IsZero() {

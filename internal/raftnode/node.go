@@ -25,6 +25,7 @@ type Node struct {
 	client *http.Client
 	fresh  bool // no state on disk when it was opened
 	memory *memory
+	room   *room
 	// Of the leader: who answers, and a wish to look at who votes.
 	contacts contacts
 	look     chan struct{}
@@ -78,6 +79,7 @@ func Open(cfg Config) (*Node, error) {
 		cfg: cfg, log: cfg.Logger,
 		ready: make(chan struct{}), probed: make(chan struct{}), stopped: make(chan struct{}), doomed: make(chan error, 1),
 		look: make(chan struct{}, 1),
+		room: newRoom(cfg.Dir, cfg.Logger),
 	}
 	n.contacts.reset()
 	n.follow("")
@@ -229,7 +231,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 			MaxPool: 3,
 			Timeout: n.cfg.RPCTimeout,
 			Logger:  newHCLogger(n.log),
-		}), n.memory}
+		}), n.memory, n.room}
 		err := n.runRaft(ctx, transport)
 		transport.CloseStreams()
 		return errors.Join(err, transport.Close())
@@ -259,6 +261,7 @@ func (n *Node) runRaft(ctx context.Context, transport raft.Transport) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.observe(ctx, changes) })
 	g.Go(func() error { n.probe(ctx); return nil })
+	g.Go(func() error { n.room.tend(ctx); return nil })
 	g.Go(func() error { return n.renewals(ctx) })
 	strangers := n.newEnrolServer()
 	g.Go(func() error {
@@ -319,7 +322,7 @@ func (n *Node) start(transport raft.Transport) (*raft.Raft, error) {
 			return nil, fmt.Errorf("bootstrap group: %w", err)
 		}
 	}
-	r, err := raft.NewRaft(conf, n.cfg.Replica.fsm(), s.log, s.stable, s.snapshots, transport)
+	r, err := raft.NewRaft(conf, n.cfg.Replica.fsm(), roomLog{s.log, n.room}, s.stable, s.snapshots, transport)
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", errors.Join(err, s.failure()))
 	}
