@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -46,8 +46,8 @@ func pauseCommand(verb string, pause bool, short, example string) *cobra.Command
 	return cmd
 }
 
-// declarePaused changes what a flow declares, unless somebody else changes
-// declarations meanwhile.
+// declarePaused changes what a flow declares, unless somebody else changes the flow
+// meanwhile.
 func declarePaused(ctx context.Context, fleet *server, name string, topics []string, pause bool) (api.Applied, error) {
 	var applied api.Applied
 	var list api.ObjectList
@@ -58,8 +58,9 @@ func declarePaused(ctx context.Context, fleet *server, name string, topics []str
 	if i < 0 {
 		return applied, withCode(exitInvalid, fmt.Errorf("there is no flow %q: see 'replicator get flows'", name))
 	}
-	var o flow.Object
-	if err := json.Unmarshal(list.Objects[i].Object, &o); err != nil || o.Flow == nil {
+	have := list.Objects[i]
+	var before, o flow.Object // twice, so that they share nothing
+	if err := errors.Join(json.Unmarshal(have.Object, &before), json.Unmarshal(have.Object, &o)); err != nil || o.Flow == nil {
 		return applied, fmt.Errorf("read flow %s: %w", name, errors.Join(err, errNotAFlow))
 	}
 	setPaused(&o.Flow.Spec, topics, pause)
@@ -70,7 +71,12 @@ func declarePaused(ctx context.Context, fleet *server, name string, topics []str
 	if err != nil {
 		return applied, err
 	}
-	return applied, fleet.callAt(ctx, http.MethodPost, "/api/v1/apply", yaml, strconv.FormatUint(list.Revision, 10), &applied)
+	var put api.Object
+	path := "/api/v1/objects/" + have.Kind + "/" + url.PathEscape(name)
+	if err := fleet.callAt(ctx, http.MethodPut, path, yaml, decimal(have.Revision), &put); err != nil {
+		return applied, err
+	}
+	return api.Applied{Revision: put.Revision, Changes: []api.Change{change([]flow.Object{before}, &o)}}, nil
 }
 
 var errNotAFlow = errors.New("the answer is not what this version expects")
