@@ -36,13 +36,15 @@ func startBrokerIn(t *testing.T, data string) (addr string, stop func()) {
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	stdin, hold := io.Pipe()
+	// Not by its standard input: a process that takes too long to stop then exits,
+	// and with it all tests.
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan outcome, 1)
 	go func() {
-		ended <- replicatorUntil(context.Background(), stdin, "broker", "--config", conf, "--dir", data, "--address-file", file, "--stop-with-stdin")
+		ended <- replicatorUntil(ctx, strings.NewReader(""), "broker", "--config", conf, "--dir", data, "--address-file", file)
 	}()
 	stop = func() {
-		_ = hold.Close()
+		cancel()
 		if got := <-ended; got.code != exitOK {
 			t.Errorf("the broker ended with %+v", got)
 		}
