@@ -93,63 +93,88 @@ func newNode(ctx context.Context, p nodeProcess) (_ *node, err error) {
 			err = errors.Join(err, n.close())
 		}
 	}()
-	if n.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", f.API.Address); err != nil {
-		return nil, fmt.Errorf("listen for the API: %w", err)
-	}
-	if n.fleet, err = openFleet(f, n.listener.Addr().String(), n.peers, log); err != nil {
+	if err := n.open(ctx); err != nil {
 		return nil, err
 	}
-	if n.audits, err = openAudits(auditDir(f), f.Name, n.fleet, log); err != nil {
-		return nil, err
-	}
-	n.audits.handle(n.peers)
-	operations := &operations{node: n}
-	operations.handle(n.peers)
 	n.directory = newDirectory("waybill-"+f.Name, log)
 	n.maps = offsets.NewMaps()
-	n.index, err = lineage.Open(lineage.Config{
+	if n.index, err = lineage.Open(lineage.Config{
 		Dir: filepath.Join(f.DataDir, "lineage"), Authorizer: rights{n.directory}, Directory: names{n.directory}, Log: log,
-	})
-	if err != nil {
+	}); err != nil {
 		return nil, err
 	}
 	n.ledgers = &ledgers{
 		fleet: n.fleet, directory: n.directory, maps: n.maps, sinks: []tail.Sink{n.maps, n.index}, log: log, tails: map[string]*runningTail{},
 	}
-	groups := &groups{fleet: n.fleet, directory: n.directory, maps: n.maps, log: log}
 	n.flows = &flows{fleet: n.fleet, directory: n.directory, ledgers: n.ledgers}
-	verifications := &verifications{fleet: n.fleet, directory: n.directory, maps: n.maps, entries: ledgerEntries{n.index, n.maps}, log: log}
+	if err := n.openWork(); err != nil {
+		return nil, err
+	}
+	operations := &operations{node: n}
+	n.audits.handle(n.peers)
+	operations.handle(n.peers)
+	if err := n.openAPI(operations); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// open binds the node's addresses and opens what it has on disk of the fleet.
+func (n *node) open(ctx context.Context) (err error) {
+	if n.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", n.file.API.Address); err != nil {
+		return fmt.Errorf("listen for the API: %w", err)
+	}
+	if n.fleet, err = openFleet(n.file, n.listener.Addr().String(), n.peers, n.log); err != nil {
+		return err
+	}
+	n.audits, err = openAudits(auditDir(n.file), n.file.Name, n.fleet, n.log)
+	return err
+}
+
+// openWork makes what does this node's share of the fleet's work.
+func (n *node) openWork() (err error) {
+	groups := &groups{fleet: n.fleet, directory: n.directory, maps: n.maps, log: n.log}
+	verifications := &verifications{fleet: n.fleet, directory: n.directory, maps: n.maps, entries: ledgerEntries{n.index, n.maps}, log: n.log}
 	runbooks := &runbooks{
-		fleet: n.fleet, log: log,
+		fleet: n.fleet, log: n.log,
 		actions: &actions{fleet: n.fleet, directory: n.directory, groups: groups, flows: n.flows, maps: n.maps, verifications: verifications},
 	}
 	n.work = &work{
-		fleet: n.fleet, fleetName: f.Fleet, maps: n.maps, directory: n.directory, ledgers: n.ledgers, groups: groups, runbooks: runbooks, verifications: verifications, log: log,
+		fleet: n.fleet, fleetName: n.file.Fleet, maps: n.maps, directory: n.directory, ledgers: n.ledgers,
+		groups: groups, runbooks: runbooks, verifications: verifications, log: n.log,
 	}
-	if n.work.metrics, err = newNodeMetrics(f.Name, n.work.copies, n.work.counters, n.raft, n.verified); err != nil {
-		return nil, err
-	}
+	n.work.metrics, err = newNodeMetrics(n.file.Name, n.work.copies, n.work.counters, n.raft, n.verified)
+	return err
+}
+
+// openAPI makes the server of the HTTP API, of whose parts api declares what it
+// needs.
+func (n *node) openAPI(operations *operations) error {
+	claims := &claims{fleet: n.file.Fleet, directory: n.directory, maps: n.maps, log: n.log}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true) // HTTP/2 would be half a megabyte of the binary, and more to attack
 	n.server = &http.Server{
 		Protocols: &protocols,
 		Handler: api.New(api.Config{
 			Users: n.users, State: freshness{n.fleet, n.started}, Audit: n.audits, Operations: operations,
-			Objects: &objects{n.fleet, &claims{fleet: f.Fleet, directory: n.directory, maps: n.maps, log: log}}, Flows: n.flows, Fleet: &nodes{n.fleet, log}, Groups: groups, Ledgers: n.ledgers,
-			Lineage: &eventLineage{index: n.index, ledgers: n.ledgers, directory: n.directory, searcher: newSearcher(n.directory)}, Runbooks: runbooks, Verifications: verifications, Membership: &membership{n.fleet}, Metrics: n.work.metrics.handler, Ready: n.ready,
+			Objects: &objects{n.fleet, claims}, Flows: n.flows, Fleet: &nodes{n.fleet, n.log}, Membership: &membership{n.fleet},
+			Groups: n.work.groups, Runbooks: n.work.runbooks, Verifications: n.work.verifications, Ledgers: n.ledgers,
+			Lineage: &eventLineage{index: n.index, ledgers: n.ledgers, directory: n.directory, searcher: newSearcher(n.directory)},
+			Metrics: n.work.metrics.handler, Ready: n.ready,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelWarn),
 	}
-	if f.API.CertFile != "" {
-		c, err := loadCertificate(f.API.CertFile, f.API.KeyFile, log)
-		if err != nil {
-			return nil, err
-		}
-		n.server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
+	if n.file.API.CertFile == "" {
+		return nil
 	}
-	return n, nil
+	c, err := loadCertificate(n.file.API.CertFile, n.file.API.KeyFile, n.log)
+	if err != nil {
+		return err
+	}
+	n.server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
+	return nil
 }
 
 func openFleet(f nodeFile, apiAddr string, peers http.Handler, log *slog.Logger) (*cluster.Node, error) {
