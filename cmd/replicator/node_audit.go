@@ -214,22 +214,12 @@ func (a *audits) missed(ctx context.Context, s *cluster.State, before cluster.Re
 		if name == a.name {
 			continue
 		}
-		var got []cluster.Record
-		for from := after; ; {
-			var page []cluster.Record
-			if err := a.ask(ctx, name, peerAuditChanges, url.Values{"after": {strconv.FormatUint(from, 10)}}, &page); err != nil {
-				a.log.Warn("a node was not asked for the audit trail that this one has missed", "peer", name, "error", err)
-				break
-			}
-			for _, r := range page {
-				if r.Seq < before.Seq {
-					got = append(got, r)
-				}
-			}
-			if len(page) == 0 || page[len(page)-1].Seq >= before.Seq-1 {
-				break
-			}
-			from = page[len(page)-1].Seq
+		got, err := changesFrom(after, before.Seq, func(after uint64) (page []cluster.Record, err error) {
+			err = a.ask(ctx, name, peerAuditChanges, url.Values{"after": {strconv.FormatUint(after, 10)}}, &page)
+			return page, err
+		})
+		if err != nil {
+			a.log.Warn("a node was not asked for all of the audit trail that this one has missed", "peer", name, "error", err)
 		}
 		if got = chainedTo(last, got, before); len(got) > len(best) {
 			best = got
@@ -242,6 +232,31 @@ func (a *audits) missed(ctx context.Context, s *cluster.State, before cluster.Re
 		a.log.Warn("accepted changes are missing in this node's audit trail, and no other node that answers has them", "after", after, "before", before.Seq)
 	}
 	return best
+}
+
+// changesFrom returns the records after one and before another, which come in pages;
+// with an error those that have come until then.
+func changesFrom(after, before uint64, ask func(after uint64) ([]cluster.Record, error)) (got []cluster.Record, err error) {
+	for after+1 < before {
+		page, err := ask(after)
+		if err != nil {
+			return got, err
+		}
+		for _, r := range page {
+			if r.Seq < before {
+				got = append(got, r)
+			}
+		}
+		if len(page) == 0 {
+			return got, nil
+		}
+		last := page[len(page)-1].Seq
+		if last <= after {
+			return got, fmt.Errorf("it was asked for what comes after %d, and its answer ends at %d", after, last)
+		}
+		after = last
+	}
+	return got, nil
 }
 
 // chainedTo is the longest end of records that leads to the trusted record before

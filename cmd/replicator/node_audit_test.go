@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -421,4 +422,39 @@ func altered(all []cluster.Record, i int) []cluster.Record {
 	forged := slices.Clone(all[:5])
 	forged[i].User = "eve"
 	return forged
+}
+
+// TestChangesComeInPages has a node asked for the records 4 to 9.
+func TestChangesComeInPages(t *testing.T) {
+	page := func(from, to uint64) (p []cluster.Record) {
+		for seq := from; seq <= to; seq++ {
+			p = append(p, cluster.Record{Seq: seq})
+		}
+		return p
+	}
+	broken := errors.New("no answer")
+	for name, c := range map[string]struct {
+		answer func(after uint64) ([]cluster.Record, error)
+		want   int
+		fails  string
+	}{
+		"one page":                      {func(after uint64) ([]cluster.Record, error) { return page(after+1, 20), nil }, 6, ""},
+		"small pages":                   {func(after uint64) ([]cluster.Record, error) { return page(after+1, after+2), nil }, 6, ""},
+		"it has less":                   {func(after uint64) ([]cluster.Record, error) { return page(after+1, min(after+2, 7)), nil }, 4, ""},
+		"one that always says the same": {func(uint64) ([]cluster.Record, error) { return page(4, 6), nil }, 6, "its answer ends at 6"},
+		"one that fails later": {func(after uint64) ([]cluster.Record, error) {
+			if after > 5 {
+				return nil, broken
+			}
+			return page(after+1, 6), nil
+		}, 3, "no answer"},
+	} {
+		got, err := changesFrom(3, 10, c.answer)
+		if len(got) != c.want || (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) {
+			t.Errorf("%s: got %d records, %v; want %d, %q", name, len(got), err, c.want, c.fails)
+		}
+	}
+	if got, err := changesFrom(9, 10, func(uint64) ([]cluster.Record, error) { panic("nothing is missing") }); len(got) > 0 || err != nil {
+		t.Errorf("got %v, %v", got, err)
+	}
 }
