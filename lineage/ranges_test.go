@@ -168,7 +168,8 @@ func TestHowHiddenCopiesWereCutUpIsHidden(t *testing.T) {
 			f.page('a', begin('c', 'a', 1), hop('c', 'a', 1, 0, 100, 0))
 		} else {
 			f.page('b', hop('a', 'b', 1, 0, 10, 5, ledger.Gap{Source: 10, Count: 7, Reason: ledger.Filtered}), hop('a', 'b', 1, 17, 3, 70))
-			f.page('a', begin('c', 'a', 1), hop('c', 'a', 1, 7, 40, 0), hop('c', 'a', 1, 80, 50, 50))
+			f.page('a', begin('c', 'a', 1), hop('c', 'a', 1, 0, 7, -1, ledger.Gap{Source: 0, Count: 7, Reason: ledger.Filtered}),
+				hop('c', 'a', 1, 7, 40, 0, ledger.Gap{Source: 47, Count: 33, Reason: ledger.Filtered}), hop('c', 'a', 1, 80, 50, 50))
 		}
 		for _, exact := range []bool{false, true} {
 			page, err := x.Copies(t.Context(), alice, RangeQuery{At: orders("a", 0), Last: 99, Exact: exact})
