@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/raftnode"
 	"github.com/waybillhq/waybill/internal/vfs"
+	"github.com/waybillhq/waybill/test/address"
 )
 
 const noon = 1_800_000_000
@@ -198,14 +198,7 @@ func TestWhatIsNotKnownIsNotHeld(t *testing.T) {
 
 func TestClustersThatAreNotAsTheyShouldBe(t *testing.T) {
 	e := newEstate(t, 12*24*time.Hour)
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone := dead.Addr().String()
-	if err := dead.Close(); err != nil {
-		t.Fatal(err)
-	}
+	gone := address.Reserve(t) // nobody listens
 	other, err := raftnode.GenerateCA("another", time.Hour)
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger/tail"
+	"github.com/waybillhq/waybill/test/address"
 )
 
 // move starts the broker of a site again, on the same store and at another
@@ -21,7 +22,7 @@ import (
 func (w *world) move(s *site, name string) {
 	w.t.Helper()
 	h := w.hosts[name]
-	h.cfg.Listeners[0].Addr = "127.0.0.1:0"
+	h.cfg.Listeners[0].Addr = address.Reserve(w.t)
 	h.start(w)
 	s.Cluster = &flow.Cluster{Metadata: flow.Metadata{Name: name}, Spec: flow.ClusterSpec{BootstrapServers: []string{h.cfg.Listeners[0].Addr}}}
 	s.client = w.client(s.Cluster)

@@ -22,6 +22,7 @@ import (
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/vfs"
 	"github.com/waybillhq/waybill/offsets"
+	"github.com/waybillhq/waybill/test/address"
 )
 
 // world is two bundled brokers, west and east, a reader of east's ledger, and a
@@ -127,7 +128,7 @@ func (w *world) bundled(name string) *flow.Cluster {
 	w.t.Helper()
 	cfg := broker.DefaultConfig()
 	cfg.Dir, cfg.Provenance, cfg.AutoCreateTopics = "data", false, false
-	cfg.Listeners = []broker.Listener{{Name: "plain", Addr: "127.0.0.1:0", Protocol: broker.Plaintext}}
+	cfg.Listeners = []broker.Listener{{Name: "plain", Addr: address.Reserve(w.t), Protocol: broker.Plaintext}}
 	if w.configure != nil {
 		w.configure(name, &cfg)
 	}
@@ -139,12 +140,12 @@ func (w *world) bundled(name string) *flow.Cluster {
 	h := &host{fs: mem, cfg: cfg}
 	w.hosts[name] = h
 	h.start(w)
-	address := h.cfg.Listeners[0].Addr
+	at := h.cfg.Listeners[0].Addr
 	if p := w.liars[name]; p != nil {
-		p.standBefore(address)
-		address = p.address()
+		p.standBefore(at)
+		at = p.address()
 	}
-	return &flow.Cluster{Spec: flow.ClusterSpec{BootstrapServers: []string{address}}}
+	return &flow.Cluster{Spec: flow.ClusterSpec{BootstrapServers: []string{at}}}
 }
 
 // host is a bundled broker that can be stopped and started again.
@@ -162,7 +163,6 @@ func (h *host) start(w *world) {
 	}
 	h.stop = w.background(b.Run)
 	<-b.Ready()
-	h.cfg.Listeners[0].Addr = b.Addr("plain") // the same one next time
 }
 
 // restart stops the broker of a site and starts it again on the same store.

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/waybillhq/waybill/test/address"
 )
 
 func leaf(t *testing.T, certPEM []byte) *x509.Certificate {
@@ -96,7 +98,7 @@ func TestStrangersAreRefused(t *testing.T) {
 		b := g.start(g.config("b", "", a))
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		_, _, err := b.post(ctx, a.Addr(), "join", []byte(`{"id":"c","place":"`+dead(t)+`#`+b.diskNow().id+`"}`))
+		_, _, err := b.post(ctx, a.Addr(), "join", []byte(`{"id":"c","place":"`+address.Reserve(t)+`#`+b.diskNow().id+`"}`))
 		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), `does not fit "c"`) {
 			t.Errorf("got %v, want ErrRefused", err)
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/waybillhq/waybill/internal/raftnode"
+	"github.com/waybillhq/waybill/test/address"
 )
 
 // world is what one scenario needs: two clusters and a fleet.
@@ -105,7 +106,7 @@ func (w *world) describe() {
 
 func (w *world) newBroker(name string, s *security) *broker {
 	w.t.Helper()
-	b := &broker{t: w.t, name: name, dir: filepath.Join(w.dir, name), address: "127.0.0.1:0", secure: s}
+	b := &broker{t: w.t, name: name, dir: filepath.Join(w.dir, name), address: address.Reserve(w.t), secure: s}
 	must(w.t, os.MkdirAll(b.dir, 0o700))
 	if s == nil {
 		return b
@@ -176,7 +177,7 @@ func (w *world) newFleet(n int) {
 	must(w.t, os.WriteFile(filepath.Join(dir, "admin.token"), []byte(adminToken), 0o600))
 	must(w.t, os.WriteFile(filepath.Join(dir, "viewer.token"), []byte(viewerToken), 0o600))
 	for i := range n {
-		r := &node{t: w.t, name: fmt.Sprintf("r%d", i+1), peer: "127.0.0.1:0", api: "127.0.0.1:0", first: "bootstrap: true"}
+		r := &node{t: w.t, name: fmt.Sprintf("r%d", i+1), peer: address.Reserve(w.t), api: address.Reserve(w.t), first: "bootstrap: true"}
 		r.dir = filepath.Join(dir, r.name)
 		must(w.t, os.MkdirAll(r.dir, 0o700))
 		cert, key, err := ca.Issue(r.name, 24*time.Hour, "localhost", "127.0.0.1")

@@ -16,6 +16,7 @@ import (
 	"github.com/waybillhq/waybill/broker"
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/vfs"
+	"github.com/waybillhq/waybill/test/address"
 )
 
 // startBroker runs a bundled broker without provenance of its own. Stop it and
@@ -84,8 +85,8 @@ func TestAgainstBroker(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	fs := vfs.NewMem()
-	b, stop := startBroker(t, fs, "127.0.0.1:0")
-	addr := b.Addr("client")
+	addr := address.Reserve(t) // the same after the restart
+	b, stop := startBroker(t, fs, addr)
 	adm := kadm.NewClient(dial(t, addr))
 
 	sink := &lockedMemory{}
