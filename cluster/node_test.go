@@ -327,7 +327,14 @@ func TestOverLoopback(t *testing.T) {
 	// The leader stops answering from one moment to the next.
 	victim := f.leader(nodes)
 	rest := without(nodes, victim)
-	incarnation := victim.session().Incarnation()
+	var incarnation uint64
+	f.await("the leader to have a session", func() bool {
+		s := victim.session() // a busy machine may have cost it one
+		if s != nil {
+			incarnation = s.Incarnation()
+		}
+		return s != nil
+	})
 	began := time.Now()
 	cords[victim.Name()].pull()
 	f.await("a takeover", func() bool {
