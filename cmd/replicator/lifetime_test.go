@@ -32,7 +32,7 @@ func init() {
 
 // TestTheSecondSignalEndsTheProcess although it is waiting for something.
 func TestTheSecondSignalEndsTheProcess(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), asProgram+"=stubborn")
@@ -86,7 +86,7 @@ func TestChildrenEndWithTheDemonstration(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), stdinGrace+8*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), stdinGrace+30*time.Second)
 	defer cancel()
 	for _, a := range addresses {
 		awaitRefusal(ctx, t, a)

@@ -60,7 +60,7 @@ func TestANodeThatIsToStopSaysSo(t *testing.T) {
 
 func waitTold(t *testing.T, told *net.UnixConn, state string) {
 	t.Helper()
-	if err := told.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := told.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	for buf := make([]byte, 4096); ; {

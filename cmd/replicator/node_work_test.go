@@ -38,7 +38,7 @@ func TestADutyThatEndsSlowlyHoldsUpNoCopy(t *testing.T) {
 	}()
 	select {
 	case <-ended:
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the copy waits for the duty")
 	}
 	if len(l.give) != 1 || l.give[0].Work != moving.Work {
