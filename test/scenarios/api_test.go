@@ -78,7 +78,7 @@ func (n *node) get(path string, out any) error {
 // apply declares objects. A fleet that has just started may have no leader yet.
 func (n *node) apply(yaml string) {
 	n.t.Helper()
-	eventually(n.t, 10*time.Second, "apply", func() error {
+	eventually(n.t, recovery, "apply", func() error {
 		a, err := n.call(http.MethodPost, "/api/v1/apply", adminToken, yaml)
 		if err == nil && a.status != http.StatusOK {
 			err = errors.New(a.String())

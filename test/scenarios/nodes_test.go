@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/runbook"
@@ -248,7 +247,7 @@ func TestWipedIndex(t *testing.T) {
 		return err
 	})
 	w.running(2)
-	eventually(t, 5*time.Second, "the same answers", func() error {
+	eventually(t, recovery, "the same answers", func() error {
 		after := ask()
 		for _, q := range questions {
 			if after[q] != before[q] {

@@ -60,7 +60,7 @@ func (p *process) stop(t *testing.T) {
 	p.stdin.Close()
 	select {
 	case <-p.exited:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		p.kill()
 		t.Fatalf("%s did not stop; its log ends:\n%s", p.name, p.tail())
 	}
