@@ -81,7 +81,7 @@ func (s *side) produce(t *testing.T, topic string, values ...string) {
 // TestGroupsAgainstBroker moves a group between two bundled clusters and then
 // home, through the wire: what it reads next must be what it had not read.
 func TestGroupsAgainstBroker(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	src, dst := startSide(t), startSide(t)
 	id := ledger.CopyID{

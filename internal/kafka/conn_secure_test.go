@@ -35,7 +35,7 @@ func TestDialAuthenticates(t *testing.T) {
 		for _, password := range []string{"geheim", "wrong"} {
 			t.Setenv("SECRET", password)
 			c := &flow.Cluster{Spec: flow.ClusterSpec{SASL: &flow.SASL{Mechanism: mechanism, Username: "replicator", Password: "${env:SECRET}"}}}
-			bounded, cancel := context.WithTimeout(ctx, 10*time.Second)
+			bounded, cancel := context.WithTimeout(ctx, 30*time.Second)
 			conn, err := Dial(bounded, c, b.Addr("sasl"), "test")
 			cancel()
 			if password == "wrong" {

@@ -47,7 +47,7 @@ func dialWire(t *testing.T) (*Conn, wire) {
 		w.answer(corr, resp, false)
 		accepted <- s
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	c, err := Dial(ctx, &flow.Cluster{}, l.Addr().String(), "test")
 	if err != nil {

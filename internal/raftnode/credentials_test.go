@@ -78,7 +78,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := tls.Dialer{Config: conf}
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			conn, err := d.DialContext(ctx, "tcp", a.Addr())
 			if err != nil {
@@ -86,7 +86,7 @@ func TestStrangersAreRefused(t *testing.T) {
 			}
 			defer conn.Close()
 			// TLS 1.3 tells the client with its first read.
-			if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 				t.Fatal(err)
 			}
 			if n, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
@@ -96,7 +96,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 	t.Run("joining in another's name", func(t *testing.T) {
 		b := g.start(g.config("b", "", a))
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		_, _, err := b.post(ctx, a.Addr(), "join", []byte(`{"id":"c","place":"`+address.Reserve(t)+`#`+b.diskNow().id+`"}`))
 		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), `does not fit "c"`) {

@@ -88,7 +88,7 @@ func next(ctx context.Context, t *testing.T, cl *kgo.Client, what string, pick f
 }
 
 func TestWriter(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	us, eu := startBroker(t), startBroker(t)
 	downstream := atomic.Int64{}
