@@ -45,7 +45,7 @@ func (s *site) readTo(t testing.TB, topic string, partition int32, end int64) []
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var out []*kgo.Record
 	for next := int64(0); next < end && ctx.Err() == nil; {

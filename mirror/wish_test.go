@@ -89,7 +89,7 @@ func TestARestingFetcherHearsOfALeaderThatIsBack(t *testing.T) {
 	<-f.wishes.wake
 	p.current.Store(views(1, nil))
 	c.readBy(f.wishes) // as whoever looks at a new view does
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	f.rest(ctx, time.Now())
 	if ctx.Err() != nil {

@@ -274,7 +274,7 @@ func (s *site) read(t testing.TB, topic string, partition int32, n int) []*kgo.R
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var out []*kgo.Record
 	for len(out) < n && ctx.Err() == nil {
@@ -306,7 +306,7 @@ func (s *site) expectRange(t testing.TB, topic string, partition int32, from, ne
 // eventually waits until a condition holds.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -314,7 +314,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			t.Fatalf("not within 20 s: %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }
@@ -440,7 +440,7 @@ func (n *node) awaitFenced(t testing.TB) {
 	t.Helper()
 	select {
 	case <-n.fenced:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("not fenced")
 	}
 }
@@ -522,7 +522,7 @@ func (s *site) entries(t testing.TB) []ledger.Entry {
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var out []ledger.Entry
 	for len(left) > 0 && ctx.Err() == nil {
