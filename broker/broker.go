@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -45,7 +46,9 @@ type Broker struct {
 	files      *commitlog.Files
 	flusher    *replica.Flusher
 	sessions   *sessionCache
-	quotas     *quotas
+	// reauthEvery is reauthInterval; tests take longer ones.
+	reauthEvery time.Duration
+	quotas      *quotas
 
 	// topicsMu serialises changes of topics; readers take the snapshot.
 	topicsMu sync.Mutex
@@ -85,21 +88,22 @@ func New(cfg Config) (_ *Broker, err error) {
 		return nil, err
 	}
 	b := &Broker{
-		table:      table,
-		cfg:        cfg,
-		fs:         cfg.FS,
-		listeners:  map[string]*listener{},
-		metrics:    newMetrics(table),
-		conns:      newAdmission(cfg.Limits),
-		inFlight:   newBudget(cfg.Limits.MaxInFlightBytes, int64(cfg.Limits.MaxRequestBytes), framePatience),
-		answers:    newBudget(cfg.Limits.MaxAnswerBytes, cfg.Limits.MaxAnswerBytes/2, answerPatience),
-		decompress: make(chan struct{}, concurrentDecompress),
-		syncs:      commitlog.NewSyncGate(concurrentSyncs),
-		files:      commitlog.NewFiles(openFiles()),
-		flusher:    replica.NewFlusher(concurrentSyncs),
-		sessions:   newSessionCache(cfg.Limits.MaxFetchSessions),
-		ready:      make(chan struct{}),
-		authorizer: func() authorizer { return everybody{} },
+		table:       table,
+		cfg:         cfg,
+		fs:          cfg.FS,
+		listeners:   map[string]*listener{},
+		metrics:     newMetrics(table),
+		conns:       newAdmission(cfg.Limits),
+		inFlight:    newBudget(cfg.Limits.MaxInFlightBytes, int64(cfg.Limits.MaxRequestBytes), framePatience),
+		answers:     newBudget(cfg.Limits.MaxAnswerBytes, cfg.Limits.MaxAnswerBytes/2, answerPatience),
+		decompress:  make(chan struct{}, concurrentDecompress),
+		syncs:       commitlog.NewSyncGate(concurrentSyncs),
+		files:       commitlog.NewFiles(openFiles()),
+		flusher:     replica.NewFlusher(concurrentSyncs),
+		sessions:    newSessionCache(cfg.Limits.MaxFetchSessions),
+		reauthEvery: reauthInterval,
+		ready:       make(chan struct{}),
+		authorizer:  func() authorizer { return everybody{} },
 	}
 	b.removed, b.unforgotten = map[controller.TopicID]string{}, make(chan struct{}, 1)
 	if cfg.Authorizer {

@@ -150,7 +150,7 @@ func TestWhatIsAnnouncedHoldsNoMemory(t *testing.T) {
 	for range 5 {
 		announce(t, dial(t, b.Addr("plain")), 31<<20, sent)
 	}
-	for deadline := time.Now().Add(5 * time.Second); b.inFlight.left() > b.inFlight.size-5*sent; {
+	for deadline := time.Now().Add(20 * time.Second); b.inFlight.left() > b.inFlight.size-5*sent; {
 		if time.Now().After(deadline) {
 			t.Fatal("what was sent is not counted")
 		}
@@ -173,7 +173,7 @@ func TestWhoIsThrottledHoldsNoMemory(t *testing.T) {
 	produceN(t, cl, "t", 0, 1)
 	slow := "slow"
 	quota := kadm.AlterClientQuotaEntry{Entity: kadm.ClientQuotaEntity{{Type: "client-id", Name: &slow}}, Ops: []kadm.AlterClientQuotaOp{{Key: producerByteRate, Value: 1000}}}
-	if res, err := kadm.NewClient(cl).AlterClientQuotas(within(t, 10*time.Second), []kadm.AlterClientQuotaEntry{quota}); err != nil || res[0].Err != nil {
+	if res, err := kadm.NewClient(cl).AlterClientQuotas(within(t, 30*time.Second), []kadm.AlterClientQuotaEntry{quota}); err != nil || res[0].Err != nil {
 		t.Fatal(res, err)
 	}
 	q := kmsg.NewPtrProduceRequest()
@@ -196,7 +196,7 @@ func TestWhoIsThrottledHoldsNoMemory(t *testing.T) {
 	}
 	for range 10 {
 		large := &kgo.Record{Topic: "t", Value: make([]byte, 900_000)}
-		if err := cl.ProduceSync(within(t, 10*time.Second), large).FirstErr(); err != nil {
+		if err := cl.ProduceSync(within(t, 30*time.Second), large).FirstErr(); err != nil {
 			t.Fatalf("a producer without a quota: %v", err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -19,7 +20,7 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	cl := b.client(t, kgo.AllowAutoTopicCreation())
 	produceN(t, cl, "t", 0, 10)
 	consumeN(t, cl, "t", 10)
-	_ = b.secureClient(t, scram256("eve", "x")).Ping(within(t, 10*time.Second))
+	_ = b.secureClient(t, scram256("eve", "x")).Ping(within(t, 30*time.Second))
 	if _, err := exchange(t, dial(t, b.Addr("plain")), []byte{0, 0, 0, 12, 0x7f, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0}); err == nil {
 		t.Fatal("unknown api key answered")
 	}
@@ -101,8 +102,9 @@ func TestHealthNamesWhatFailed(t *testing.T) {
 		t.Fatalf("a new broker: %v", faults)
 	}
 	b.fs.FailNext(vfs.OpSync, "metadata.tmp", 1, errors.New("the disk is on fire"))
-	cl := b.client(t, kgo.AllowAutoTopicCreation(), kgo.RecordRetries(0), kgo.RecordDeliveryTimeout(time.Second))
-	_ = cl.ProduceSync(within(t, 10*time.Second), &kgo.Record{Topic: "t"})
+	if _, err := kadm.NewClient(b.client(t)).CreateTopic(within(t, 30*time.Second), 1, 1, nil, "t"); err == nil {
+		t.Error("a topic is made that is not on disk")
+	}
 	if faults := b.Health(); len(faults) != 1 || !strings.Contains(faults[0], "on fire") {
 		t.Errorf("metadata that cannot be written: %v", faults)
 	}

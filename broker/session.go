@@ -104,7 +104,7 @@ func (c *conn) admits(key kmsg.Key) error {
 func (b *Broker) reauthHandshake(_ context.Context, r *request, q *kmsg.SASLHandshakeRequest) pending {
 	resp := q.ResponseKind().(*kmsg.SASLHandshakeResponse)
 	c := r.conn
-	if c == nil || c.session.proof == nil || r.version == 0 || time.Since(c.session.began) < reauthInterval {
+	if c == nil || c.session.proof == nil || r.version == 0 || time.Since(c.session.began) < b.reauthEvery {
 		resp.ErrorCode = kerr.IllegalSaslState.Code
 		return settled(resp, nil)
 	}

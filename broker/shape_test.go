@@ -3,6 +3,7 @@ package broker
 import (
 	"math/rand/v2"
 	"reflect"
+	"syscall"
 	"testing"
 	"time"
 
@@ -94,14 +95,24 @@ func TestClaimsWithoutBytesAreRefusedAtOnce(t *testing.T) {
 		"partitions, compact":       {kmsg.Produce, 9, append([]byte{0, 0xff, 0xff, 0, 0, 0, 9, 2, 2, 't', 0xff, 0xff, 0x3f}, make([]byte, 1<<20)...)},
 		"a topic's name is missing": {kmsg.CreateTopics, 5, []byte{2, 100}},
 	} {
-		started := time.Now()
+		began := processor(t) // of a busy machine the clock says nothing
 		if table[int16(c.key)].form(c.version).accepts(c.body) {
 			t.Errorf("%s: accepted", name)
 		}
-		if took := time.Since(started); took > time.Second {
+		if took := processor(t) - began; took > time.Second {
 			t.Errorf("%s: took %v", name, took)
 		}
 	}
+}
+
+// processor is how much processor time this process has taken.
+func processor(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func fetchWithReplicaTags(tags []byte) []byte {

@@ -19,6 +19,18 @@ type outcomes struct {
 	told map[string]bool
 }
 
+// commits is how many transactions are known to be committed.
+func (o *outcomes) commits() (n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, committed := range o.told {
+		if committed {
+			n++
+		}
+	}
+	return n
+}
+
 func (o *outcomes) note(name string, committed bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -40,6 +52,7 @@ func TestTransactionsOverPowerCuts(t *testing.T) {
 	told := &outcomes{told: map[string]bool{}}
 	for cut := range cuts {
 		ctx, stop := context.WithCancel(t.Context())
+		known := told.commits()
 		var wg sync.WaitGroup
 		for n := range producers {
 			wg.Add(1)
@@ -48,6 +61,8 @@ func TestTransactionsOverPowerCuts(t *testing.T) {
 				b.writeTransactions(ctx, t, n, cut, told, rand.New(rand.NewPCG(seed, uint64(100*cut+n))))
 			}()
 		}
+		// A life is short, and long enough for somebody to get something done.
+		waitUntil(t, func() bool { return told.commits() > known })
 		life := time.NewTimer(time.Duration(50+rng.IntN(150)) * time.Millisecond)
 		<-life.C
 		// What was acknowledged until here is on the disk that is left. What the
@@ -108,7 +123,7 @@ func (b *testBroker) writeTransactions(ctx context.Context, t *testing.T, n, cut
 // checkOutcomes compares what read_committed sees with what producers were told.
 func (b *testBroker) checkOutcomes(t *testing.T, told *outcomes) {
 	t.Helper()
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	ends, err := kadm.NewClient(b.client(t)).ListEndOffsets(ctx, "orders")
 	if err != nil {
 		t.Fatal(err)
@@ -152,7 +167,7 @@ func (b *testBroker) checkOutcomes(t *testing.T, told *outcomes) {
 // readCommitted reads a partition to its last stable offset.
 func (b *testBroker) readCommitted(t *testing.T, topic string, partition int32) []string {
 	t.Helper()
-	ctx := within(t, 15*time.Second)
+	ctx := within(t, 30*time.Second)
 	stable := b.topic(topic).partitions[partition].LastStable()
 	cl := b.client(t, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().AtStart()}}))
