@@ -91,7 +91,7 @@ func TestDeafClientsHoldNoMoreThanTheBudget(t *testing.T) {
 	}
 	cl := b.client(t)
 	for range 5 {
-		resp, err := kmsg.NewPtrMetadataRequest().RequestWith(within(t, 20*time.Second), cl)
+		resp, err := kmsg.NewPtrMetadataRequest().RequestWith(within(t, 30*time.Second), cl)
 		if err != nil || len(resp.Topics) == 0 {
 			t.Fatalf("a client that listens: %v", err)
 		}

@@ -100,7 +100,7 @@ func TestRemovingOneRuleLeavesTheOthers(t *testing.T) {
 	b := startBroker(t, withRules(t, "User:alice Allow Read Topic:t", "User:alice Allow Write Topic:t", "User:bob Deny Read Topic:t", "User:* Allow Read Topic:t"))
 	admin := kadm.NewClient(b.secureClient(t, scram256("admin", "root")))
 	one := kadm.NewACLs().Allow("User:alice").AllowHosts("*").Topics("t").ResourcePatternType(kadm.ACLPatternLiteral).Operations(kadm.OpWrite)
-	res, err := admin.DeleteACLs(within(t, 10*time.Second), one)
+	res, err := admin.DeleteACLs(within(t, 30*time.Second), one)
 	if err != nil || len(res) != 1 || len(res[0].Deleted) != 1 {
 		t.Fatalf("%+v, %v", res, err)
 	}
@@ -162,7 +162,7 @@ func TestSecretsAreNotLogged(t *testing.T) {
 		c.Log = slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
 	for _, password := range []string{"geheim", "geheim-but-wrong"} {
-		_ = b.secureClient(t, plain.Auth{User: "alice", Pass: password}.AsMechanism()).Ping(within(t, 10*time.Second))
+		_ = b.secureClient(t, plain.Auth{User: "alice", Pass: password}.AsMechanism()).Ping(within(t, 30*time.Second))
 	}
 	b.stop()
 	if lines.count("alice") == 0 || lines.count("geheim") != 0 {

@@ -96,7 +96,7 @@ func outageOf(b *testBroker) *outage {
 func (g *outage) commit(t *testing.T, b *testBroker, name string, at int64) error {
 	t.Helper()
 	o := group.Offset{TopicPartition: group.TopicPartition{Topic: "orders"}, Offset: at, LeaderEpoch: -1}
-	return b.coordinators.groups.Commit(within(t, 10*time.Second), group.CommitRequest{Group: name, Generation: -1, Offsets: []group.Offset{o}})
+	return b.coordinators.groups.Commit(within(t, 30*time.Second), group.CommitRequest{Group: name, Generation: -1, Offsets: []group.Offset{o}})
 }
 
 // flip changes a bit, early in a file of the partition's log.

@@ -99,7 +99,7 @@ func TestTransactionRights(t *testing.T) {
 			allowRule("User:bob", acl.TransactionalID, "mine", acl.Describe),
 		}
 	})
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	admin := kadm.NewClient(b.secureClient(t, scram256("admin", "root")))
 	if _, err := admin.CreateTopics(ctx, 1, 1, nil, "orders", "other"); err != nil {
 		t.Fatal(err)

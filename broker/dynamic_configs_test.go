@@ -88,7 +88,7 @@ func TestBrokerDefaultsReachTopics(t *testing.T) {
 	alter("", setConfig, "2000")
 	limits(2000, "2000 DYNAMIC_DEFAULT_BROKER_CONFIG", "message.max.bytes=2000 DYNAMIC_DEFAULT_BROKER_CONFIG", program)
 	big := &kgo.Record{Topic: "orders", Value: bytes.Repeat([]byte("x"), 2100)}
-	if err := b.client(t, kgo.ProducerBatchCompression(kgo.NoCompression())).ProduceSync(within(t, 5*time.Second), big).FirstErr(); !errors.Is(err, kerr.MessageTooLarge) {
+	if err := b.client(t, kgo.ProducerBatchCompression(kgo.NoCompression())).ProduceSync(within(t, 30*time.Second), big).FirstErr(); !errors.Is(err, kerr.MessageTooLarge) {
 		t.Errorf("a record above the limit: got %v", err)
 	}
 	alter("1", setConfig, "3000")
@@ -133,7 +133,7 @@ func TestCompactionLagsThatCrossAreRefused(t *testing.T) {
 		}
 	}
 	lag := "6000"
-	r, err := kadm.NewClient(cl).CreateTopics(within(t, 10*time.Second), 1, 1, map[string]*string{"min.compaction.lag.ms": &lag}, "late")
+	r, err := kadm.NewClient(cl).CreateTopics(within(t, 30*time.Second), 1, 1, map[string]*string{"min.compaction.lag.ms": &lag}, "late")
 	if err != nil || !errors.Is(r["late"].Err, kerr.InvalidConfig) {
 		t.Errorf("a new topic: got %v, %v", r["late"].Err, err)
 	}
@@ -152,7 +152,7 @@ func TestATopicsCompressionIsAppliedOnTheWay(t *testing.T) {
 			t.Fatal(err)
 		}
 		rec := &kgo.Record{Topic: "orders", Value: []byte(value)}
-		if err := cl.ProduceSync(within(t, 5*time.Second), rec).FirstErr(); err != nil || rec.Offset != int64(i) {
+		if err := cl.ProduceSync(within(t, 30*time.Second), rec).FirstErr(); err != nil || rec.Offset != int64(i) {
 			t.Fatalf("%s: at offset %d, %v", kind, rec.Offset, err)
 		}
 	}
@@ -183,7 +183,7 @@ func TestATopicsCompressionIsAppliedOnTheWay(t *testing.T) {
 func TestTopicCreationGoesByTheLiveSettings(t *testing.T) {
 	b := startBroker(t, nil)
 	cl := b.client(t)
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, 30*time.Second)
 	for name, value := range map[string]string{"num.partitions": "5", "auto.create.topics.enable": "false"} {
 		if err := alterConfig(t, cl, ofBroker, "", setConfig, name, value, false); err != nil {
 			t.Fatal(err)
@@ -356,7 +356,7 @@ func TestEveryTopicSettingHasABrokersDefault(t *testing.T) {
 
 func TestNamesThatCollide(t *testing.T) {
 	b := startBroker(t, nil)
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, 30*time.Second)
 	adm := kadm.NewClient(b.client(t))
 	r, err := adm.CreateTopics(ctx, 1, 1, nil, "a.b_c", "a_b.c", "a-b-c", "a.b_cd")
 	if err != nil {

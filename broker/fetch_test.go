@@ -242,7 +242,7 @@ func park(t *testing.T, b *testBroker, q *kmsg.FetchRequest) <-chan *kmsg.FetchR
 		}
 		answered <- resp
 	}()
-	for deadline := time.Now().Add(10 * time.Second); b.Metrics().FetchesParked.Load() == 0; {
+	for deadline := time.Now().Add(30 * time.Second); b.Metrics().FetchesParked.Load() == 0; {
 		if time.Now().After(deadline) {
 			t.Fatal("the request was not parked")
 		}
@@ -264,7 +264,7 @@ func TestARevokedRightEndsAParkedFetch(t *testing.T) {
 	begin := fetchRequest(b, "t", 0, 0)
 	begin.SessionEpoch = 0
 	reader := b.client(t)
-	first, err := begin.RequestWith(within(t, 10*time.Second), reader)
+	first, err := begin.RequestWith(within(t, 30*time.Second), reader)
 	if err != nil || first.SessionID == 0 || first.Topics[0].Partitions[0].ErrorCode != 0 {
 		t.Fatalf("%+v, %v", first, err)
 	}
@@ -282,7 +282,7 @@ func TestARevokedRightEndsAParkedFetch(t *testing.T) {
 		t.Errorf("answered with %v", kerr.ErrorForCode(code))
 	}
 	q.SessionEpoch, q.Topics = 2, nil
-	resp, err = q.RequestWith(within(t, 10*time.Second), reader)
+	resp, err = q.RequestWith(within(t, 30*time.Second), reader)
 	if err != nil || len(resp.Topics) != 1 || resp.Topics[0].Partitions[0].ErrorCode != kerr.TopicAuthorizationFailed.Code {
 		t.Errorf("the next request of the session: %+v, %v", resp, err)
 	}
@@ -296,7 +296,7 @@ func TestAnOldLeaderEpochComesWithTheLeader(t *testing.T) {
 	epoch := b.topic("t").partitions[0].LeaderEpoch()
 	q := fetchRequest(b, "t", 0, 0)
 	q.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch - 1
-	resp, err := q.RequestWith(within(t, 10*time.Second), b.client(t))
+	resp, err := q.RequestWith(within(t, 30*time.Second), b.client(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,7 +334,7 @@ func TestACutBehindTheClientIsADivergingEpoch(t *testing.T) {
 	} {
 		q := fetchRequest(b, "t", 0, c.offset)
 		q.Topics[0].Partitions[0].LastFetchedEpoch = c.last
-		resp, err := q.RequestWith(within(t, 10*time.Second), b.client(t))
+		resp, err := q.RequestWith(within(t, 30*time.Second), b.client(t))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -72,7 +72,7 @@ func fillingUp(t *testing.T, b *testBroker) *onFullDisk {
 	b.makeTopic(t, "orders", 1, 20)
 	b.awaitCoordinators(t)
 	f := &onFullDisk{testBroker: b}
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -167,7 +167,7 @@ func (f *onFullDisk) commit(t *testing.T, nc net.Conn, at int64) (int16, error) 
 // checkFull looks at a broker whose disk is full.
 func (f *onFullDisk) checkFull(t *testing.T) {
 	t.Helper()
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	groups, txns := f.coordinators.groups, f.coordinators.txns
 	f.checkOffset(t)
 	consumeN(t, f.client(t), "orders", 20)
@@ -194,7 +194,7 @@ func (f *onFullDisk) checkFull(t *testing.T) {
 
 func (f *onFullDisk) checkOffset(t *testing.T) {
 	t.Helper()
-	got, err := f.coordinators.groups.Offsets(within(t, 10*time.Second), group.FetchRequest{Group: "g", MemberEpoch: -1})
+	got, err := f.coordinators.groups.Offsets(within(t, 30*time.Second), group.FetchRequest{Group: "g", MemberEpoch: -1})
 	if err != nil || len(got) != 1 || got[0].Offset.Offset != f.acked {
 		t.Errorf("position: got %+v, %v; want %d", got, err, f.acked)
 	}

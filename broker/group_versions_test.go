@@ -29,7 +29,7 @@ func TestGroupVersions(t *testing.T) {
 // ask sends a request and fails the test if there is no response.
 func ask[S kmsg.Response](t *testing.T, cl *kgo.Client, q kmsg.Request) S {
 	t.Helper()
-	resp, err := cl.Request(within(t, 10*time.Second), q)
+	resp, err := cl.Request(within(t, 30*time.Second), q)
 	if err != nil {
 		t.Fatalf("%T: %v", q, err)
 	}

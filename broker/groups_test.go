@@ -22,7 +22,7 @@ import (
 // makeTopic makes a topic and fills each of its partitions with n records.
 func (b *testBroker) makeTopic(t *testing.T, topic string, partitions int32, n int) {
 	t.Helper()
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, 30*time.Second)
 	cl := b.client(t, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if _, err := kadm.NewClient(cl).CreateTopic(ctx, partitions, 1, nil, topic); err != nil {
 		t.Fatal(err)
@@ -46,7 +46,7 @@ func TestGroupSharesPartitionsAndResumes(t *testing.T) {
 	var mu sync.Mutex
 	seen := map[string]int{}
 	readers := map[int]int{}
-	ctx, cancel := context.WithCancel(within(t, 20*time.Second))
+	ctx, cancel := context.WithCancel(within(t, time.Minute))
 	var wg sync.WaitGroup
 	for member := range 2 {
 		// The second comes when the first has everything, and takes its share.
@@ -107,7 +107,7 @@ func TestGroupSharesPartitionsAndResumes(t *testing.T) {
 
 	// The positions are there after a restart.
 	b = b.restart(t)
-	o, err := kadm.NewClient(b.client(t)).FetchOffsets(within(t, 5*time.Second), "g")
+	o, err := kadm.NewClient(b.client(t)).FetchOffsets(within(t, 30*time.Second), "g")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func (b *testBroker) produceMore(t *testing.T, topic string, partitions int32, n
 			records = append(records, &kgo.Record{Topic: topic, Partition: p, Value: fmt.Appendf(nil, "%d/%d more", p, i)})
 		}
 	}
-	if err := cl.ProduceSync(within(t, 10*time.Second), records...).FirstErr(); err != nil {
+	if err := cl.ProduceSync(within(t, 30*time.Second), records...).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -136,7 +136,7 @@ func waitUntil(t *testing.T, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(15 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for !ok() {
 		select {
 		case <-tick.C:
@@ -149,7 +149,7 @@ func waitUntil(t *testing.T, ok func() bool) {
 func TestCommittedOffsetsRoundTrip(t *testing.T) {
 	b := startBroker(t, nil)
 	b.makeTopic(t, "orders", 2, 5)
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, 30*time.Second)
 	adm := kadm.NewClient(b.client(t))
 
 	o := kadm.Offsets{}
@@ -208,7 +208,7 @@ func TestOldOffsetVersions(t *testing.T) {
 	b := startBroker(t, nil)
 	b.makeTopic(t, "orders", 1, 5)
 	id := [16]byte(b.topic("orders").ID)
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, 30*time.Second)
 	for v := int16(2); v <= 10; v++ {
 		cl := b.client(t, kgo.MaxVersions(versionsWith(map[int16]int16{8: v})))
 		q := kmsg.NewPtrOffsetCommitRequest()
@@ -264,7 +264,7 @@ func TestGroupRights(t *testing.T) {
 			allowRule("User:bob", acl.Group, "mine", acl.Describe),
 		}
 	})
-	ctx := within(t, 15*time.Second)
+	ctx := within(t, 30*time.Second)
 	admin := kadm.NewClient(b.secureClient(t, scram256("admin", "root")))
 	if _, err := admin.CreateTopic(ctx, 1, 1, nil, "orders"); err != nil {
 		t.Fatal(err)
@@ -309,7 +309,7 @@ func allowRule(principal string, rt acl.ResourceType, name string, op acl.Operat
 func TestCommitsLeaveAccessRecords(t *testing.T) {
 	b := startBroker(t, nil)
 	b.makeTopic(t, "orders", 1, 10)
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, 30*time.Second)
 	adm := kadm.NewClient(b.client(t))
 	for _, at := range []int64{4, 10} {
 		o := kadm.Offsets{}
@@ -351,7 +351,7 @@ func TestCommitsLeaveAccessRecords(t *testing.T) {
 func TestRecreatedTopicHasNoPositions(t *testing.T) {
 	b := startBroker(t, nil)
 	b.makeTopic(t, "orders", 1, 5)
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, 30*time.Second)
 	adm := kadm.NewClient(b.client(t))
 	var at kadm.Offsets
 	at.AddOffset("orders", 0, 4, -1)

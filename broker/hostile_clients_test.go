@@ -143,7 +143,7 @@ func TestHostileClientsHarmNobody(t *testing.T) {
 		for time.Now().Before(until) {
 			began := time.Now()
 			produceN(t, honest, "t", 0, 1)
-			if err := honest.ProduceSync(within(t, 20*time.Second), &kgo.Record{Topic: "t", Value: large}).FirstErr(); err != nil {
+			if err := honest.ProduceSync(within(t, 30*time.Second), &kgo.Record{Topic: "t", Value: large}).FirstErr(); err != nil {
 				t.Fatalf("a record of %d bytes: %v", len(large), err)
 			}
 			slowest = append(slowest, time.Since(began))

@@ -58,7 +58,7 @@ func dial(t *testing.T, addr string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
-	if err := nc.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := nc.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	return nc
@@ -259,7 +259,7 @@ func TestWhatWasAskedBeforeAMalformedFrameIsAnswered(t *testing.T) {
 	b := startBroker(t, nil)
 	big := &kgo.Record{Topic: "t", Value: make([]byte, 900_000)}
 	cl := b.client(t, kgo.AllowAutoTopicCreation(), kgo.ProducerBatchCompression(kgo.NoCompression()))
-	if err := cl.ProduceSync(within(t, 10*time.Second), big).FirstErr(); err != nil {
+	if err := cl.ProduceSync(within(t, 30*time.Second), big).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	fetch := kmsg.NewPtrFetchRequest()
@@ -305,7 +305,7 @@ func TestConnectionsAreCapped(t *testing.T) {
 		t.Error("a fourth connection is answered")
 	}
 	open[0].Close()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for tick := time.NewTicker(time.Millisecond); ; {
 		if _, err := exchange(t, dial(t, b.Addr("plain")), hello); err == nil {
 			return

@@ -15,7 +15,7 @@ import (
 func TestMetadataByTopicID(t *testing.T) {
 	b := startBroker(t, nil)
 	cl := b.client(t)
-	made, err := kadm.NewClient(cl).CreateTopic(within(t, 20*time.Second), 1, 1, nil, "orders")
+	made, err := kadm.NewClient(cl).CreateTopic(within(t, 30*time.Second), 1, 1, nil, "orders")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func TestMetadataByTopicID(t *testing.T) {
 	} {
 		q := kmsg.NewPtrMetadataRequest()
 		q.Topics = []kmsg.MetadataRequestTopic{{Topic: c.topic, TopicID: c.id}}
-		resp, err := q.RequestWith(within(t, 20*time.Second), cl)
+		resp, err := q.RequestWith(within(t, 30*time.Second), cl)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

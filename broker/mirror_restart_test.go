@@ -130,7 +130,7 @@ func TestAStartCarriesOnARestoring(t *testing.T) {
 		b.makeTopic(t, "orders", 2, 5)
 		for n := range int32(2) {
 			cl := b.client(t, kgo.RecordPartitioner(kgo.ManualPartitioner()))
-			if err := cl.ProduceSync(within(t, 10*time.Second), &kgo.Record{Topic: "orders", Partition: n, Value: []byte("not at the source")}).FirstErr(); err != nil {
+			if err := cl.ProduceSync(within(t, 30*time.Second), &kgo.Record{Topic: "orders", Partition: n, Value: []byte("not at the source")}).FirstErr(); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -151,7 +151,7 @@ func TestAStartCarriesOnARestoring(t *testing.T) {
 				t.Fatalf("step %d: %s ends at %d, want %d", step, p, p.EndOffset(), end)
 			}
 		}
-		err := b.client(t).ProduceSync(within(t, 10*time.Second), &kgo.Record{Topic: "orders"}).FirstErr()
+		err := b.client(t).ProduceSync(within(t, 30*time.Second), &kgo.Record{Topic: "orders"}).FirstErr()
 		if state == mirrorwire.NoMirror && err != nil || state == mirrorwire.Active && !errors.Is(err, kerr.InvalidRequest) {
 			t.Fatalf("step %d: produce to a topic that is %s: %v", step, mirrorwire.StateName(state), err)
 		}
@@ -188,7 +188,7 @@ func TestARestoringFindsItsStartRaised(t *testing.T) {
 // way, or has been left half done, takes writes when the topic is promoted.
 func TestPartitionsAreAddedToAPromotion(t *testing.T) {
 	grow := func(b *testBroker, to int) error {
-		got, err := kadm.NewClient(b.client(t)).UpdatePartitions(within(t, 10*time.Second), to, "orders")
+		got, err := kadm.NewClient(b.client(t)).UpdatePartitions(within(t, 30*time.Second), to, "orders")
 		if err == nil {
 			err = got.Error()
 		}
@@ -201,7 +201,7 @@ func TestPartitionsAreAddedToAPromotion(t *testing.T) {
 		}
 		cl := b.client(t, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 		for n := range partitions {
-			if err := cl.ProduceSync(within(t, 10*time.Second), &kgo.Record{Topic: "orders", Partition: n}).FirstErr(); err != nil {
+			if err := cl.ProduceSync(within(t, 30*time.Second), &kgo.Record{Topic: "orders", Partition: n}).FirstErr(); err != nil {
 				t.Errorf("partition %d: %v", n, err)
 			}
 		}
@@ -258,7 +258,7 @@ func TestNothingIsDeletedFromAMirror(t *testing.T) {
 	} {
 		configs[name] = &value
 	}
-	if _, err := kadm.NewClient(b.client(t)).CreateTopic(within(t, 10*time.Second), 1, 1, configs, "orders"); err != nil {
+	if _, err := kadm.NewClient(b.client(t)).CreateTopic(within(t, 30*time.Second), 1, 1, configs, "orders"); err != nil {
 		t.Fatal(err)
 	}
 	for rest, n := batches, mirrorwire.NewAppendPartition(); len(rest) > 0; { // a batch at a time, or they are one segment
@@ -290,7 +290,7 @@ func TestNothingIsDeletedFromAMirror(t *testing.T) {
 	}
 	same("at once")
 	set := []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "retention.bytes", Value: kmsg.StringPtr("1000")}}
-	if got, err := kadm.NewClient(b.client(t)).AlterTopicConfigs(within(t, 10*time.Second), set, "orders"); err != nil || got[0].Err != nil {
+	if got, err := kadm.NewClient(b.client(t)).AlterTopicConfigs(within(t, 30*time.Second), set, "orders"); err != nil || got[0].Err != nil {
 		t.Fatalf("%v %v", got, err)
 	}
 	same("with other settings")

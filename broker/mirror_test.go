@@ -61,7 +61,7 @@ func askOn(t *testing.T, nc net.Conn, req kmsg.Request) kmsg.Response {
 func (b *testBroker) makeMirror(t *testing.T, name string, partitions int32) {
 	t.Helper()
 	source := testSource
-	_, err := kadm.NewClient(b.client(t)).CreateTopic(within(t, 10*time.Second), partitions, 1, map[string]*string{mirrorSource: &source}, name)
+	_, err := kadm.NewClient(b.client(t)).CreateTopic(within(t, 30*time.Second), partitions, 1, map[string]*string{mirrorSource: &source}, name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestAMirrorIsItsSourceByteForByte(t *testing.T) {
 func TestOnlyItsWriterWritesToAMirror(t *testing.T) {
 	b := startBroker(t, nil)
 	b.makeMirror(t, "orders", 1)
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	err := b.client(t).ProduceSync(ctx, &kgo.Record{Topic: "orders", Value: []byte("v")}).FirstErr()
 	if !errors.Is(err, kerr.InvalidRequest) {
 		t.Errorf("produce: %v, want INVALID_REQUEST", err)
@@ -229,7 +229,7 @@ func TestARefusedMirrorAppendTellsOnlyWhatIsOnDisk(t *testing.T) {
 			b := startBroker(t, nil)
 			source := testSource
 			configs := map[string]*string{mirrorSource: &source, "segment.bytes": kmsg.StringPtr("5000")}
-			if _, err := kadm.NewClient(b.client(t)).CreateTopic(within(t, 10*time.Second), 1, 1, configs, "orders"); err != nil {
+			if _, err := kadm.NewClient(b.client(t)).CreateTopic(within(t, 30*time.Second), 1, 1, configs, "orders"); err != nil {
 				t.Fatal(err)
 			}
 			p := mirrorwire.NewAppendPartition()
@@ -280,7 +280,7 @@ func TestReportedEpochsAreNeverBelowTheSources(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		topics, err := kadm.NewClient(b.client(t)).ListTopics(within(t, 10*time.Second), "orders")
+		topics, err := kadm.NewClient(b.client(t)).ListTopics(within(t, 30*time.Second), "orders")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -374,7 +374,7 @@ func TestATopicIsMadeAMirrorAgain(t *testing.T) {
 		t.Errorf("restore again: %+v", got)
 	}
 	b = b.crash(t, 3)
-	if err := b.client(t).ProduceSync(within(t, 10*time.Second), &kgo.Record{Topic: "orders"}).FirstErr(); !errors.Is(err, kerr.InvalidRequest) {
+	if err := b.client(t).ProduceSync(within(t, 30*time.Second), &kgo.Record{Topic: "orders"}).FirstErr(); !errors.Is(err, kerr.InvalidRequest) {
 		t.Errorf("produce after a restore: %v", err)
 	}
 	if got := consumeN(t, b.client(t), "orders", 5); got[4].Offset != 4 {
@@ -418,11 +418,11 @@ func TestWritingAMirrorIsARightOfItsOwn(t *testing.T) {
 			t.Errorf("operation %d: %+v", op, got)
 		}
 	}
-	if err := b.client(t).ProduceSync(within(t, 10*time.Second), &kgo.Record{Topic: "orders"}).FirstErr(); !errors.Is(err, kerr.InvalidRequest) {
+	if err := b.client(t).ProduceSync(within(t, 30*time.Second), &kgo.Record{Topic: "orders"}).FirstErr(); !errors.Is(err, kerr.InvalidRequest) {
 		t.Errorf("produce with the right to: %v", err)
 	}
 	grow := func() error {
-		got, err := kadm.NewClient(b.client(t)).UpdatePartitions(within(t, 10*time.Second), 2, "orders")
+		got, err := kadm.NewClient(b.client(t)).UpdatePartitions(within(t, 30*time.Second), 2, "orders")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -458,7 +458,7 @@ func TestDescribeTellsWhatAMirrorIs(t *testing.T) {
 	b.makeMirror(t, "orders", 4)
 	check := func(when string, want map[string]string) {
 		t.Helper()
-		configs, err := kadm.NewClient(b.client(t)).DescribeTopicConfigs(within(t, 10*time.Second), "orders")
+		configs, err := kadm.NewClient(b.client(t)).DescribeTopicConfigs(within(t, 30*time.Second), "orders")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -531,7 +531,7 @@ func TestAProducerIsNotTakenForAMirroredOne(t *testing.T) {
 		t.Fatalf("promote: %+v", got)
 	}
 	for n := range uint64(3) {
-		got, err := kmsg.NewPtrInitProducerIDRequest().RequestWith(within(t, 10*time.Second), b.client(t))
+		got, err := kmsg.NewPtrInitProducerIDRequest().RequestWith(within(t, 30*time.Second), b.client(t))
 		if err != nil || got.ErrorCode != 0 || got.ProducerID <= id {
 			t.Errorf("a new producer gets %+v, %v; a mirrored one had %d", got, err, id)
 		}

@@ -21,7 +21,7 @@ func TestPartitionsAreBounded(t *testing.T) {
 		c.Limits.MaxPartitions = int(c.OffsetsPartitions+c.TransactionsPartitions) + 10
 		c.DefaultPartitions = MaxTopicPartitions
 	})
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	cl := b.client(t, kgo.AllowAutoTopicCreation())
 	adm := kadm.NewClient(cl)
 	create := func(partitions int32, topics ...string) (codes []error) {

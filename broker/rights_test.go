@@ -194,7 +194,7 @@ func asking(t *testing.T, b *testBroker, asked *recorder, row *api) (questions [
 		raw := frameOf(q, q.GetVersion())[frameLengthSize:]
 		c := &conn{b: b.Broker, ln: b.listeners["plain"], log: slog.New(slog.DiscardHandler)}
 		c.client = Client{Principal: "User:alice", Host: "10.0.0.1", Listener: "plain"}
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		_, p, err := c.handle(ctx, frameHeader(raw), row, raw)
 		if err != nil {
 			t.Fatalf("%s: the filled request is no request: %v", apiName(row.key), err)

@@ -193,7 +193,7 @@ func testCertificate(t testing.TB) (certFile, keyFile string, pool *x509.CertPoo
 func produceN(t *testing.T, cl *kgo.Client, topic string, from, n int) int64 {
 	t.Helper()
 	var last int64
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	var records []*kgo.Record
 	for i := range n {
 		records = append(records, &kgo.Record{Topic: topic, Key: []byte("k"), Value: fmt.Appendf(nil, "%d", from+i)})
@@ -212,7 +212,7 @@ func produceN(t *testing.T, cl *kgo.Client, topic string, from, n int) int64 {
 func consumeN(t *testing.T, cl *kgo.Client, topic string, n int) []*kgo.Record {
 	t.Helper()
 	cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}})
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	var out []*kgo.Record
 	for len(out) < n {
 		fetches := cl.PollFetches(ctx)
@@ -265,7 +265,7 @@ func TestSecureListener(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl := b.secureClient(t, c.mechanism)
-			err := cl.Ping(within(t, 10*time.Second))
+			err := cl.Ping(within(t, 30*time.Second))
 			if c.ok && err != nil || !c.ok && !errors.Is(err, kerr.SaslAuthenticationFailed) {
 				t.Fatalf("ping: %v", err)
 			}
@@ -283,7 +283,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 	b := startBroker(t, nil)
 	cl := b.client(t, kgo.AllowAutoTopicCreation())
 	produceN(t, cl, "t", 0, 100)
-	topics, err := kadm.NewClient(cl).ListTopics(within(t, 5*time.Second), "t")
+	topics, err := kadm.NewClient(cl).ListTopics(within(t, 30*time.Second), "t")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +293,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 		t.Errorf("cluster id %s after a restart, was %s", b.ClusterID(), id)
 	}
 	cl = b.client(t)
-	again, err := kadm.NewClient(cl).ListTopics(within(t, 5*time.Second), "t")
+	again, err := kadm.NewClient(cl).ListTopics(within(t, 30*time.Second), "t")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +302,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 	}
 	produceN(t, cl, "t", 100, 50)
 	checkValues(t, consumeN(t, cl, "t", 150), 150)
-	if err := b.secureClient(t, scram256("bob", "secret")).Ping(within(t, 5*time.Second)); err != nil {
+	if err := b.secureClient(t, scram256("bob", "secret")).Ping(within(t, 30*time.Second)); err != nil {
 		t.Errorf("user after a restart: %v", err)
 	}
 }
@@ -328,11 +328,11 @@ func TestWriteErrorIsNotAcknowledged(t *testing.T) {
 	cl := b.client(t, kgo.AllowAutoTopicCreation(), kgo.RecordRetries(0), kgo.DisableIdempotentWrite())
 	produceN(t, cl, "t", 0, 10)
 	b.fs.FailNext(vfs.OpSync, ".log", 1, errors.New("the disk is on fire"))
-	res := cl.ProduceSync(within(t, 10*time.Second), &kgo.Record{Topic: "t", Value: []byte("lost")})
+	res := cl.ProduceSync(within(t, 30*time.Second), &kgo.Record{Topic: "t", Value: []byte("lost")})
 	if !errors.Is(res.FirstErr(), kerr.KafkaStorageError) {
 		t.Fatalf("produce over a failed sync: %v", res.FirstErr())
 	}
-	res = cl.ProduceSync(within(t, 10*time.Second), &kgo.Record{Topic: "t", Value: []byte("lost")})
+	res = cl.ProduceSync(within(t, 30*time.Second), &kgo.Record{Topic: "t", Value: []byte("lost")})
 	if !errors.Is(res.FirstErr(), kerr.KafkaStorageError) {
 		t.Fatalf("produce to an offline log: %v", res.FirstErr())
 	}
@@ -361,7 +361,7 @@ func TestACLs(t *testing.T) {
 	produceN(t, alice, "orders", 0, 5)
 	checkValues(t, consumeN(t, bob, "orders", 5), 5)
 
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	res := bob.ProduceSync(ctx, &kgo.Record{Topic: "orders", Value: []byte("x")})
 	if !errors.Is(res.FirstErr(), kerr.TopicAuthorizationFailed) {
 		t.Errorf("bob writes: %v", res.FirstErr())
@@ -418,7 +418,7 @@ func TestACLs(t *testing.T) {
 
 func TestScramUsersCanBeChanged(t *testing.T) {
 	b := startBroker(t, func(c *Config) { c.Authorizer = true })
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	admin := kadm.NewClient(b.secureClient(t, scram256("admin", "root")))
 	up := kadm.UpsertSCRAM{User: "carol", Mechanism: kadm.ScramSha256, Iterations: 4096, Password: "neu"}
 	if res, err := admin.AlterUserSCRAMs(ctx, nil, []kadm.UpsertSCRAM{up}); err != nil || res.Error() != nil {

@@ -66,7 +66,7 @@ func TestOldMetadataGiveNoTransactionalProducersIDAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	init := func(b *testBroker, id *string) int64 {
 		req := kmsg.NewPtrInitProducerIDRequest()
 		req.TransactionalID, req.TransactionTimeoutMillis = id, 60_000
@@ -174,7 +174,7 @@ func TestOldMetadataRemovesNoLogs(t *testing.T) {
 		t.Fatal(err)
 	}
 	cl := b.client(t, kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err := cl.ProduceSync(within(t, 10*time.Second), &kgo.Record{Topic: "grown", Partition: 2}).FirstErr(); err != nil {
+	if err := cl.ProduceSync(within(t, 30*time.Second), &kgo.Record{Topic: "grown", Partition: 2}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	b.stop()
@@ -262,12 +262,12 @@ func TestAPowerCutBeforeGroupsForgetADeletedTopic(t *testing.T) {
 		t.Helper()
 		var offsets kadm.Offsets
 		offsets.AddOffset("t", 0, 7, -1)
-		if err := adm.CommitAllOffsets(within(t, 10*time.Second), "g", offsets); err != nil {
+		if err := adm.CommitAllOffsets(within(t, 30*time.Second), "g", offsets); err != nil {
 			t.Fatal(err)
 		}
 	}
 	committed := func() (int, error) {
-		got, err := adm.FetchOffsets(within(t, 10*time.Second), "g")
+		got, err := adm.FetchOffsets(within(t, 30*time.Second), "g")
 		return len(got), err
 	}
 	commit()
@@ -314,7 +314,7 @@ func TestALostPartitionIsOffline(t *testing.T) {
 				t.Errorf("partition %d does not say why: %v", p, err)
 			}
 		}
-		topics, err := kadm.NewClient(b.client(t)).ListTopics(within(t, 10*time.Second), "t")
+		topics, err := kadm.NewClient(b.client(t)).ListTopics(within(t, 30*time.Second), "t")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -530,7 +530,7 @@ func TestOldMetadataCatchesUp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := cl.ProduceSync(within(t, 10*time.Second), kgo.StringRecord("new")).First()
+		r, err := cl.ProduceSync(within(t, 30*time.Second), kgo.StringRecord("new")).First()
 		cl.Close()
 		if err != nil || r.Offset != int64(starts+n) {
 			t.Errorf("record %d after old metadata: offset %d, %v", n, r.Offset, err)

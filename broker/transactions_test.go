@@ -40,7 +40,7 @@ func values(prefix string, n int) []*kgo.Record {
 
 func transact(t *testing.T, cl *kgo.Client, end kgo.TransactionEndTry, records ...*kgo.Record) error {
 	t.Helper()
-	ctx := within(t, 15*time.Second)
+	ctx := within(t, 30*time.Second)
 	if err := cl.BeginTransaction(); err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
@@ -103,7 +103,7 @@ func TestManyTransactionsInARow(t *testing.T) {
 func TestNewProducerFencesOldOne(t *testing.T) {
 	b := startBroker(t, nil)
 	b.makeTopic(t, "orders", 1, 0)
-	ctx := within(t, 15*time.Second)
+	ctx := within(t, 30*time.Second)
 	old := b.producer(t, "tx")
 	if err := old.BeginTransaction(); err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func TestNewProducerFencesOldOne(t *testing.T) {
 func TestTransactionTimesOut(t *testing.T) {
 	b := startBroker(t, nil)
 	b.makeTopic(t, "orders", 1, 0)
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	cl := b.producer(t, "tx", kgo.TransactionTimeout(time.Second))
 	if err := cl.BeginTransaction(); err != nil {
 		t.Fatal(err)
@@ -162,7 +162,7 @@ func TestCrashInMidTransaction(t *testing.T) {
 	b := startBroker(t, nil)
 	b.makeTopic(t, "orders", 1, 0)
 	b.makeTopic(t, "in", 1, 10)
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	cl := b.producer(t, "tx")
 	if err := cl.BeginTransaction(); err != nil {
 		t.Fatal(err)
@@ -196,7 +196,7 @@ func TestCrashInMidTransaction(t *testing.T) {
 // open transaction.
 func (b *testBroker) commitInTxn(t *testing.T, cl *kgo.Client, id, group, topic string, at int64) {
 	t.Helper()
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, 30*time.Second)
 	producer, epoch, err := cl.ProducerID(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -278,7 +278,7 @@ func TestUnverifiedBatchIsRefused(t *testing.T) {
 	if err := transact(t, cl, kgo.TryCommit, values("a", 1)...); err != nil {
 		t.Fatal(err)
 	}
-	ctx := within(t, 5*time.Second)
+	ctx := within(t, 30*time.Second)
 	id, epoch, err := cl.ProducerID(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -66,7 +66,7 @@ func TestBothProtocolsSideBySide(t *testing.T) {
 // call sends a request to the broker and returns its answer.
 func call[S kmsg.Response](t *testing.T, cl *kgo.Client, q kmsg.Request) S {
 	t.Helper()
-	resp, err := cl.SeedBrokers()[0].Request(within(t, 10*time.Second), q)
+	resp, err := cl.SeedBrokers()[0].Request(within(t, 30*time.Second), q)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestBrokersAddAndVerifyPartitions(t *testing.T) {
 		c.Authorizer = true
 		c.BootstrapACLs = []acl.Rule{allowRule("User:bob", acl.TransactionalID, "tx", acl.Write)}
 	})
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	root := b.secureClient(t, scram256("admin", "root"))
 	if _, err := kadm.NewClient(root).CreateTopics(ctx, 2, 1, nil, "orders"); err != nil {
 		t.Fatal(err)
@@ -289,7 +289,7 @@ func TestBrokersAddAndVerifyPartitions(t *testing.T) {
 func TestProduceAddsItsPartitions(t *testing.T) {
 	b := startBroker(t, nil)
 	b.makeTopic(t, "orders", 3, 0)
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, 30*time.Second)
 	id, epoch, err := b.producer(t, "tx").ProducerID(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -347,7 +347,7 @@ func TestATransactionBeginsOnAPartitionWithItsFirstBatch(t *testing.T) {
 	b := startBroker(t, nil)
 	b.makeTopic(t, "orders", 2, 0)
 	cl := b.producer(t, "tx")
-	id, epoch, err := cl.ProducerID(within(t, 20*time.Second))
+	id, epoch, err := cl.ProducerID(within(t, 30*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}

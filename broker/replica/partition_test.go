@@ -122,7 +122,7 @@ func TestTheFlusherCommitsForThoseWhoDoNotWait(t *testing.T) {
 	f.Add(p, end)
 	select {
 	case <-w.C():
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("nothing was committed")
 	}
 	if p.HighWatermark() != end {
