@@ -340,11 +340,11 @@ func isTimeout(err error) bool {
 }
 
 func TestIdleConnectionsAreClosedButNotParkedOnes(t *testing.T) {
-	b := startBroker(t, func(c *Config) { c.Limits.IdleTimeout = 100 * time.Millisecond })
+	b := startBroker(t, func(c *Config) { c.Limits.IdleTimeout = 400 * time.Millisecond })
 	cl := b.client(t, kgo.AllowAutoTopicCreation())
 	produceN(t, cl, "t", 0, 1)
 	parked := fetchFrom(t, b, cl, "t", func(q *kmsg.FetchRequest, p *kmsg.FetchRequestTopicPartition) {
-		q.MaxWaitMillis, p.FetchOffset = 500, 1
+		q.MaxWaitMillis, p.FetchOffset = 1200, 1
 	})
 	if code := parked.ErrorCode; code != 0 {
 		t.Errorf("a parked fetch: %v", kerr.ErrorForCode(code))

@@ -146,7 +146,7 @@ func TestANewSelectionStopsNoCopy(t *testing.T) {
 	n := w.node("a", nil)
 	n.Assign(w.copies(1, 1, "orders"))
 	w.west.produce(t, "orders", 0, 0, 10)
-	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) && n.only().Position == 10 })
 	before := w.begins(t)
 	both := w.copies(1, 1, "orders", "more")
 	both[0].Spec.Spec.Topics = flow.TopicSelector{Selector: flow.Selector{Include: []string{"orders", "more"}}, Paused: []string{"x"}}

@@ -150,15 +150,15 @@ func TestMeshOfThree(t *testing.T) {
 	for _, s := range sites {
 		s.expectFrom(t, "orders", n, sites...)
 	}
-	reasons := map[string]bool{}
-	for _, m := range mesh.maps.Copies() {
-		for _, g := range m.Gaps(0, m.Next(), 1000) {
-			reasons[g.Reason] = true
+	eventually(t, "the maps have gaps of what has returned, and of what is not local", func() bool {
+		reasons := map[string]bool{}
+		for _, m := range mesh.maps.Copies() {
+			for _, g := range m.Gaps(0, m.Next(), 1000) {
+				reasons[g.Reason] = true
+			}
 		}
-	}
-	if !reasons[ledger.Returned.String()] || !reasons[ledger.NotLocal.String()] {
-		t.Errorf("gaps are %v", reasons)
-	}
+		return reasons[ledger.Returned.String()] && reasons[ledger.NotLocal.String()]
+	})
 }
 
 // hidden hides the hops of a ledger, as if its reader were behind.

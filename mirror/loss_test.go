@@ -241,13 +241,13 @@ func lossyDestination(t *testing.T, policy string, meanwhile func(w *world)) (*w
 	list[0].Spec.Spec.Policies.OnLoss = policy
 	n.Assign(list)
 	w.west.produce(t, "orders", 0, 0, 30)
-	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) && n.only().Position == 30 })
 	w.hosts["east"].stop()
 	w.hosts["east"].start(w)
 	dir, files := w.snapshot(w.east, "east", "orders")
 	w.west.produce(t, "orders", 0, 30, 50)
 	w.east.expect(t, "orders", 0, 50)
-	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) && n.only().Position == 50 })
 	w.cutBack("east", dir, files)
 	meanwhile(w)
 	return w, n

@@ -234,6 +234,7 @@ func TestAMirrorFollowsTheSourcesStart(t *testing.T) {
 	deleteBefore(t, w.west, "orders", 35)
 	n.Assign(w.whole(2, 1, "orders"))
 	eventually(t, "caught up again", func() bool { return n.caughtUp(1) && n.only().Position == 40 })
+	eventually(t, "the mirror begins at 35", func() bool { return w.east.logStart(t, "orders", 0) == 35 })
 	w.same(t, "orders", 0)
 	n.Assign(nil)
 	<-n.released

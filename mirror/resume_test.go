@@ -59,7 +59,7 @@ func TestASourceThatShrinksBetweenTwoOwnersIsDeclared(t *testing.T) {
 	old := w.node("old", func(c *Config) { c.at = g.pass })
 	old.Assign(w.copies(1, 1, "orders"))
 	w.west.produce(t, "orders", 0, 0, 100)
-	eventually(t, "the old owner has caught up", func() bool { return old.caughtUp(1) })
+	eventually(t, "the old owner has caught up", func() bool { return old.caughtUp(1) && old.only().Position == 100 })
 	g.armed.Store(true)
 	w.west.produce(t, "orders", 0, 100, 200)
 	<-g.reached

@@ -492,7 +492,8 @@ func (n *node) only() CopyStatus {
 	return CopyStatus{}
 }
 
-// caughtUp says that every copy runs and has nothing left to do.
+// caughtUp says that every copy runs and has nothing left to do that it knows of:
+// what was written after it began it may not have heard of.
 func (n *node) caughtUp(copies int) bool {
 	all := n.Status()
 	return len(all) == copies && !slices.ContainsFunc(all, func(s CopyStatus) bool {
