@@ -131,7 +131,7 @@ func TestTransactionTimesOut(t *testing.T) {
 	b := startBroker(t, nil)
 	b.makeTopic(t, "orders", 1, 0)
 	ctx := within(t, 30*time.Second)
-	cl := b.producer(t, "tx", kgo.TransactionTimeout(time.Second))
+	cl := b.producer(t, "tx", kgo.TransactionTimeout(3*time.Second))
 	if err := cl.BeginTransaction(); err != nil {
 		t.Fatal(err)
 	}
