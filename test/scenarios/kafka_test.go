@@ -24,7 +24,7 @@ const flowName = "us-eu"
 // recovery is how long a fleet may take to notice that something is well again,
 // and to copy what has been held up. Machines that build other things at the
 // same time are slow.
-const recovery = 30 * time.Second
+const recovery = 90 * time.Second
 
 // declaration is the cluster as one of its users would declare it.
 func (b *broker) declaration(user string) *flow.Cluster {
