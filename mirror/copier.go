@@ -40,6 +40,7 @@ type copier struct {
 	final      bool      // failed for good
 	retryAt    time.Time // when Waiting or Failed
 	trouble    trouble   // what keeps the source from answering, while Running
+	refusals   backoff   // of offsets that the source has
 	notBefore  time.Time // no fetch until then
 	origin     *provenance
 	asking     bool   // where what comes next is from: no fetch until then
@@ -104,7 +105,7 @@ const roomFor = 4 << 20
 func newCopier(a Assignment, changed func(), m *Metrics) *copier {
 	return &copier{
 		a: a, changed: changed, metrics: m, state: Starting, whole: wholeCopy{on: a.Offsets == flow.OffsetsPreserve},
-		backoff: backoff{min: 100 * time.Millisecond, max: 15 * time.Second},
+		backoff: backoff{min: 100 * time.Millisecond, max: 15 * time.Second}, refusals: backoff{min: 100 * time.Millisecond, max: 15 * time.Second},
 		startAt: -1, committed: -1, committedEpoch: -1, fetchNext: -1, start: -1, end: -1, stable: -1, epoch: -1, checked: -1, destEpoch: -1, destGuarded: -1, damagedAt: -1,
 	}
 }
@@ -262,6 +263,15 @@ func (c *copier) sourceTrouble(err error) {
 	c.notBefore = time.Now().Add(c.backoff.min)
 }
 
+// contradicted says that the source refuses to be read at an offset that it says it has:
+// once, because its log moved between the two answers, or for as long as it is broken.
+func (c *copier) contradicted(err error) {
+	c.mu.Lock()
+	defer c.unlock()
+	c.trouble = troubleOf(fmt.Errorf("source: %w", err))
+	c.notBefore = time.Now().Add(c.refusals.next())
+}
+
 // watermarks takes note of the source's offsets.
 func (c *copier) watermarks(start, end, stable int64, now time.Time) {
 	c.mu.Lock()
@@ -279,7 +289,7 @@ func (c *copier) watermarks(start, end, stable int64, now time.Time) {
 		c.endRate.add(max(0, end-c.end), now)
 	}
 	c.end, c.stable = end, stable
-	c.trouble, c.notBefore = trouble{}, time.Time{}
+	c.trouble, c.notBefore, c.refusals.n = trouble{}, time.Time{}, 0
 	if end > c.committed {
 		c.lag.observe(end, now)
 	}

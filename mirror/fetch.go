@@ -388,7 +388,7 @@ func (f *fetcher) fault(ctx context.Context, w *wanted, err error) {
 
 // outOfRange finds out on which side of the log a position lies. Below its start
 // the missing stretch is declared and the copy goes on; above its end the source
-// has lost what was copied, and the copy stops.
+// has lost what was copied, and the copy stops. Within it is asked again after a while.
 func (f *fetcher) outOfRange(ctx context.Context, w *wanted) error {
 	start, err := listOffset(ctx, f.conn, w.c.source(), earliestTimestamp)
 	if err != nil {
@@ -412,7 +412,8 @@ func (f *fetcher) outOfRange(ctx context.Context, w *wanted) error {
 	if w.offset > end {
 		return fmt.Errorf("%v: %w: it ends at %d, the copy is at %d", w.c.source(), errTruncated, end, w.offset)
 	}
-	return nil // the log has moved in between
+	w.c.contradicted(fmt.Errorf("%v: it refuses offset %d, and says that its log has offsets %d to %d: %w", w.c.source(), w.offset, start, end, kerr.OffsetOutOfRange))
+	return nil
 }
 
 // checkHistory asks a new leader, before the first fetch from it, whether its log

@@ -25,6 +25,11 @@ func (w *wishes) add(c *copier) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.list = append(w.list, c)
+	w.nudge()
+}
+
+// nudge has the fetcher look again, at the source's leaders too.
+func (w *wishes) nudge() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -86,7 +91,10 @@ func (c *copier) readBy(r *wishes) {
 	defer c.mu.Unlock()
 	old := c.wishing.reader
 	if old == r {
-		if r != nil {
+		if r != nil && c.wishing.listed {
+			r.nudge() // it may just have looked at the list, and at the leaders before
+		} else if r != nil {
+			c.wishing.listed = true
 			r.add(c)
 		}
 		return

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -95,6 +96,76 @@ func TestARestingFetcherHearsOfALeaderThatIsBack(t *testing.T) {
 	if ctx.Err() != nil {
 		t.Fatalf("it rests: %v", f.members[c])
 	}
+}
+
+// TestACopyIsListedOnce however often it is given to the fetcher that has it: each entry
+// is a partition of a request.
+func TestACopyIsListedOnce(t *testing.T) {
+	c, r := runningCopier(t, "orders"), newWishes()
+	for range 3 {
+		c.readBy(r)
+		c.push(c.currentGeneration(), []chunk{gapChunk(c.fetchNext, c.fetchNext+5, ledger.Compacted, 1)}, c.fetchNext+5, nil)
+	}
+	<-r.wake
+	c.readBy(r)
+	if list := r.take(nil); len(list) != 1 || len(r.wake) != 1 {
+		t.Errorf("listed %d times, woken: %v", len(list), len(r.wake) == 1)
+	}
+	c.want(r, time.Now())
+	c.readBy(r) // it was looked at, and is to be again
+	if list := r.take(nil); len(list) != 1 {
+		t.Errorf("after a look: listed %d times", len(list))
+	}
+}
+
+// TestASourceThatContradictsItselfIsAskedLessAndLess while it refuses an offset that it
+// has, and its copy says so.
+func TestASourceThatContradictsItselfIsAskedLessAndLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, r := runningCopier(t, "orders"), newWishes()
+		c.readBy(r)
+		rest := func() time.Duration {
+			c.contradicted(kerr.OffsetOutOfRange)
+			_, is, until := c.want(r, time.Now())
+			if is != rests {
+				t.Fatalf("got %v, want rest", is)
+			}
+			return time.Until(until)
+		}
+		first := rest()
+		for range 5 {
+			rest()
+		}
+		if last := rest(); last < 10*first {
+			t.Errorf("it rests %s at first and %s after seven refusals", first, last)
+		}
+		c.watermarks(0, 100, 100, time.Now())
+		if again := rest(); again > 2*first {
+			t.Errorf("after an answer it rests %s", again)
+		}
+	})
+	var broken atomic.Bool
+	w := newWorldBehind(t, nil, map[string]*liar{"west": newLiar(t, nil, func(_ kmsg.Request, resp kmsg.Response) {
+		r, ok := resp.(*kmsg.FetchResponse)
+		if !ok || !broken.Load() {
+			return
+		}
+		for i := range r.Topics {
+			for j := range r.Topics[i].Partitions {
+				r.Topics[i].Partitions[j].ErrorCode, r.Topics[i].Partitions[j].RecordBatches = kerr.OffsetOutOfRange.Code, nil
+			}
+		}
+	})})
+	w.create(t, "orders", 1)
+	n := w.node("a", nil)
+	n.Assign(w.copies(1, 1, "orders"))
+	w.west.produce(t, "orders", 0, 0, 3)
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+	broken.Store(true)
+	w.west.produce(t, "orders", 0, 3, 6)
+	eventually(t, "it says what the source refuses", func() bool { return strings.Contains(n.only().Reason, "refuses offset 3") })
+	broken.Store(false)
+	eventually(t, "it copies", func() bool { return n.only().State == Running && n.only().Position == 6 })
 }
 
 // TestAnIdleCopyWhoseLeaderIsBackIsWell though no record comes that would say so.
