@@ -196,7 +196,7 @@ func (c *copier) begin(at Position, lim limits, start int64, correct *correction
 	c.remnant, c.matched = nil, false
 	if behind != nil {
 		c.destNext, c.destLoose, c.matched = max(c.destNext, behind.end), false, true
-		if len(behind.records) > 0 {
+		if len(behind.records) > 0 || behind.doubled > 0 {
 			c.remnant = behind
 		}
 	}

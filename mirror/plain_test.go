@@ -7,8 +7,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/broker"
@@ -301,6 +303,74 @@ func TestSplit(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestATailThatIsTooLongIsCounted: what is not compared may be there twice, and its
+// number must not be hidden.
+func TestATailThatIsTooLongIsCounted(t *testing.T) {
+	const ours, theirs, perBatch = 1, 2, 1 << 16
+	many := func(n int) (b record.Batch) {
+		b, err := record.Encode(slices.Repeat([]record.Record{{Timestamp: 5}}, n), record.NoProducer(record.None))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	small, lone := many(perBatch), many(1)
+	foreign, err := record.Encode([]record.Record{{Value: make([]byte, fetchBytes)}}, record.NoProducer(record.None))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A log is a list of who wrote each of its batches, all of one size.
+	log := func(batch record.Batch, writers ...int64) (logTail, int64) {
+		n := int64(batch.Count())
+		end := n * int64(len(writers))
+		return logTail{own: func(pid int64) bool { return pid == ours }, maxDecode: 64 << 20, fetch: func(from int64) (*kmsg.FetchResponseTopicPartition, error) {
+			p := kmsg.NewFetchResponseTopicPartition()
+			if p.HighWatermark = end; from < end {
+				b := record.Batch(slices.Clone(batch))
+				b.SetBaseOffset(from / n * n)
+				b.Restamp(record.Stamp{ProducerID: writers[from/n]})
+				p.RecordBatches = b
+			}
+			return &p, nil
+		}}, end
+	}
+	for name, c := range map[string]struct {
+		batch   record.Batch
+		writers []int64
+		back    bool // no hop says where it begins
+		records int
+		doubled int64 // at once
+		before  int64
+	}{
+		"short":              {lone, []int64{ours, theirs, ours}, false, 2, 0, 0},
+		"too many records":   {small, []int64{ours, ours, theirs, ours, ours, ours}, false, remnantRecords, perBatch, 0},
+		"too many bytes":     {foreign, slices.Repeat([]int64{theirs}, 40), false, 0, 8, 0},
+		"no hop, short":      {lone, []int64{ours, theirs, ours}, true, 2, 0, 0},
+		"no hop, too long":   {small, []int64{theirs, ours, ours, ours, ours, ours, ours}, true, remnantRecords, 0, 2 * perBatch},
+		"no hop, not before": {small, []int64{theirs, theirs, theirs, theirs, theirs, ours, ours, ours, ours}, true, remnantRecords, 0, 0},
+	} {
+		tail, end := log(c.batch, c.writers...)
+		var r remnant
+		if c.back {
+			err = r.readBack(tail, end)
+		} else {
+			err = r.read(tail, 0)
+		}
+		if err != nil || len(r.records) != c.records || r.doubled != c.doubled || r.before != c.before {
+			t.Errorf("%s: got %d records, %d doubled, %d before, %v", name, len(r.records), r.doubled, r.before, err)
+		}
+		r.match([]recordSum{{1}}) // nothing of what the source has
+		if want := c.doubled + c.before + int64(c.records); r.doubled != want && c.records > 0 {
+			t.Errorf("%s: without a match %d may be doubled, want %d", name, r.doubled, want)
+		}
+	}
+	c := runningCopier(t, "orders")
+	c.begin(Position{Exists: true, Next: 7}, limits{}, 7, nil, &remnant{doubled: 8})
+	if c.commit(c.enter(), time.Now()); c.status(time.Now()).MayBeDoubled != 8 {
+		t.Errorf("the status says %d", c.status(time.Now()).MayBeDoubled)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/record"
@@ -26,6 +27,8 @@ type remnant struct {
 	records []remnantRecord // not matched yet
 	end     int64           // of the destination's log when the tail was read
 	doubled int64           // passed over: own, most likely, and not where they belong
+	before  int64           // own ones that lie before records: doubled, too, if none of those is the copy's
+	size    int             // bytes that were read
 	// timeless says that the destination stamps its own times: they say nothing.
 	timeless bool
 }
@@ -56,7 +59,7 @@ const (
 	plainBytes = 16 << 20
 	// remnantBytes and remnantRecords bound what is read of a tail, and kept. What a copy
 	// has written behind its last hop lies right there; only what others wrote at that
-	// moment lies between.
+	// moment lies between. What lies beyond is not matched, and counts as doubled.
 	remnantBytes   = 256 << 20
 	remnantRecords = 256 << 10
 )
@@ -68,10 +71,11 @@ func (t *remnant) match(sums []recordSum) []int64 {
 	for _, sum := range sums {
 		i := slices.IndexFunc(t.records, func(r remnantRecord) bool { return r.sum == sum })
 		if i < 0 {
-			t.doubled += int64(len(t.records))
-			t.records = nil
+			t.doubled += int64(len(t.records)) + t.before
+			t.records, t.before = nil, 0
 			break
 		}
+		t.before = 0 // the copy began behind them
 		at = append(at, t.records[i].offset)
 		t.doubled += int64(i)
 		t.records = t.records[i+1:]
@@ -168,45 +172,127 @@ func (f *flowRun) readRemnant(ctx context.Context, c *copier, at Position, lim l
 	if !known {
 		return nil, fmt.Errorf("where %v ends is not known", c.destination())
 	}
-	from := at.Destination
-	if from < 0 { // it has begun, and no hop says where it wrote first: at the end of then
-		from = max(0, end-remnantRecords)
-	}
 	conn, err := f.dialLeader(ctx, c.destination())
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = conn.Close() }() // it was only read from
-	for size := 0; size < remnantBytes && len(t.records) < remnantRecords; {
-		p, err := readAt(ctx, conn, c.destination(), from, fetchBytes, readUncommitted)
-		if errors.Is(err, kerr.OffsetOutOfRange) && p != nil && from < p.LogStartOffset {
-			from = p.LogStartOffset // retention was faster
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		t.end = p.HighWatermark
-		next, err := t.add(p.RecordBatches, from, func(pid int64) bool {
+	tail := logTail{
+		fetch: func(from int64) (*kmsg.FetchResponseTopicPartition, error) {
+			return readAt(ctx, conn, c.destination(), from, fetchBytes, readUncommitted)
+		},
+		own: func(pid int64) bool {
 			known, plain := f.cfg.Origins.Replicator(f.destination.id, pid)
 			return known && plain
-		}, lim.maxDecode)
-		if err != nil {
-			return nil, fmt.Errorf("read what %v has behind the last hop: %w", c.destination(), err)
-		}
-		if next == from {
-			break
-		}
-		from, size = next, size+len(p.RecordBatches)
-		if from >= t.end {
-			break
-		}
+		},
+		maxDecode: lim.maxDecode,
+	}
+	if at.Destination < 0 { // it has begun, and no hop says where it wrote first
+		err = t.readBack(tail, end)
+	} else {
+		err = t.read(tail, at.Destination)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what %v has behind the last hop: %w", c.destination(), err)
 	}
 	return t, nil
 }
 
+// logTail is how the end of a destination's log is read.
+type logTail struct {
+	fetch     func(from int64) (*kmsg.FetchResponseTopicPartition, error)
+	own       func(pid int64) bool
+	maxDecode int
+}
+
+// at fetches from an offset on, or from where the log begins by now.
+func (t logTail) at(from int64) (*kmsg.FetchResponseTopicPartition, int64, error) {
+	p, err := t.fetch(from)
+	if errors.Is(err, kerr.OffsetOutOfRange) && p != nil && from < p.LogStartOffset {
+		from = p.LogStartOffset // retention was faster
+		p, err = t.fetch(from)
+	}
+	return p, from, err
+}
+
+// read reads what lies at and behind an offset.
+func (t *remnant) read(tail logTail, from int64) error {
+	for t.size < remnantBytes {
+		p, at, err := tail.at(from)
+		if err != nil {
+			return err
+		}
+		t.end, t.size = p.HighWatermark, t.size+len(p.RecordBatches)
+		if from, err = t.add(p.RecordBatches, at, tail.own, tail.maxDecode); err != nil {
+			return err
+		}
+		if from == at || from >= t.end {
+			break
+		}
+	}
+	t.doubled += max(0, t.end-from) // nobody knows
+	return nil
+}
+
+// readBack reads the end of a log, and counts what of replicators lies before that.
+func (t *remnant) readBack(tail logTail, end int64) error {
+	from := max(0, end-remnantRecords)
+	if err := t.read(tail, from); err != nil {
+		return err
+	}
+	for step := int64(remnantRecords); from > 0; step *= 4 {
+		n, err := t.count(tail, max(0, from-step), from)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			break
+		}
+		t.before, from = t.before+n, max(0, from-step)
+	}
+	return nil
+}
+
+// count is the number of own records in [from, to), and of offsets there that it was
+// too much to read.
+func (t *remnant) count(tail logTail, from, to int64) (n int64, err error) {
+	for from < to && t.size < remnantBytes {
+		p, at, err := tail.at(from)
+		if err != nil {
+			return n, err
+		}
+		t.size += len(p.RecordBatches)
+		from = at
+		for rest := p.RecordBatches; len(rest) > 0 && from < to; {
+			var b record.Batch
+			if b, rest, err = record.Next(rest); errors.Is(err, record.ErrPartial) {
+				break
+			} else if err != nil {
+				return n, err
+			}
+			if isOwn(b, tail.own) {
+				n += min(int64(b.Count()), to-from)
+			}
+			from = max(from, b.NextOffset())
+		}
+		if from == at {
+			return n, nil
+		}
+	}
+	if n > 0 {
+		n += max(0, to-from)
+	}
+	return n, nil
+}
+
+// isOwn says whether a batch may be a copy's: those in transactions, and those of other
+// producers, are not.
+func isOwn(b record.Batch, own func(pid int64) bool) bool {
+	a := b.Attributes()
+	return !a.Control() && !a.Transactional() && own(b.ProducerID())
+}
+
 // add takes what a fetch has brought from an offset on, and returns the next one.
-// Batches in transactions, and those of other producers, are not the copy's.
 func (t *remnant) add(batches []byte, from int64, own func(pid int64) bool, maxDecode int) (next int64, err error) {
 	next = from
 	var form []byte
@@ -223,7 +309,7 @@ func (t *remnant) add(batches []byte, from int64, own func(pid int64) bool, maxD
 			continue
 		}
 		next = b.NextOffset()
-		if a := b.Attributes(); a.Control() || a.Transactional() || !own(b.ProducerID()) {
+		if !isOwn(b, own) {
 			continue
 		}
 		records, err := b.Decode(maxDecode)
@@ -231,7 +317,11 @@ func (t *remnant) add(batches []byte, from int64, own func(pid int64) bool, maxD
 			return next, err
 		}
 		for i := range records {
-			if r := &records[i]; r.Offset >= from && len(t.records) < remnantRecords {
+			switch r := &records[i]; {
+			case r.Offset < from:
+			case len(t.records) == remnantRecords:
+				t.doubled++
+			default:
 				var sum recordSum
 				sum, form = sumOf(r, t.timeless, form)
 				t.records = append(t.records, remnantRecord{r.Offset, sum})
