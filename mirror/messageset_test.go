@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -125,5 +126,24 @@ func TestOldFormatsCannotBePreserved(t *testing.T) {
 	_, _, err := stageWhole(fetched{records: set}, 1, leap{}, roomy)
 	if v := classify(err); !errors.Is(err, errOldFormat) || v.action != hold || v.fix == "" {
 		t.Errorf("%v, to be mended by %q", err, v.fix)
+	}
+}
+
+// TestOldFormatsKeepTheirCodec although what is made of them on the way is not compressed.
+func TestOldFormatsKeepTheirCodec(t *testing.T) {
+	records := []record.Record{{Offset: 3, Value: []byte("a")}, {Offset: 4, Value: []byte("b")}}
+	for codec := record.None; codec <= record.LZ4; codec++ {
+		b := recordtest.Wrapper(1, codec, 0, records...)
+		if codec == record.None {
+			b = slices.Concat(recordtest.Message(1, 0, records[0]), recordtest.Message(1, 0, records[1]))
+		}
+		for name, rules := range map[string]flow.Records{"copied": {}, "put aside": {Poison: flow.PoisonQuarantine}} {
+			lim := roomy
+			lim.rules, lim.home, lim.compacted = rulesOf(t, rules), west, name == "put aside"
+			chunks, next, err := stage(fetched{position: 3, records: b}, lim)
+			if err != nil || next != 5 || len(chunks) != 1 || chunks[0].batch.Attributes().Codec() != codec {
+				t.Errorf("%v, %s: got %+v up to %d, %v", codec, name, chunks, next, err)
+			}
+		}
 	}
 }

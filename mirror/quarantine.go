@@ -71,7 +71,7 @@ func (s *sieve) asideChunk(list []poison, next int64) (chunk, error) {
 		named = append(named, ledger.Gap{Source: r.Offset, Count: 1, Reason: ledger.Quarantined})
 	}
 	slices.SortStableFunc(named, func(a, b ledger.Gap) int { return int(max(-1, min(1, a.Source-b.Source))) })
-	c, err := asideOf(records, s.b, s.from, next, putAside{shortened(list[0].why), ContentRecord})
+	c, err := asideOf(records, s.b.codec, s.b.LeaderEpoch(), s.from, next, putAside{shortened(list[0].why), ContentRecord})
 	c.tile(nil, named)
 	return c, err
 }
@@ -80,8 +80,7 @@ func asideHeaders(content, why string) []record.Header {
 	return []record.Header{{Key: HeaderQuarantineReason, Value: []byte(shortened(why))}, {Key: HeaderQuarantineContent, Value: []byte(content)}}
 }
 
-func asideOf(records []record.Record, b record.Batch, from, next int64, a putAside) (chunk, error) {
-	codec := b.Attributes().Codec()
+func asideOf(records []record.Record, codec record.Codec, leaderEpoch int32, from, next int64, a putAside) (chunk, error) {
 	if codec > record.Zstd {
 		codec = record.None
 	}
@@ -89,7 +88,7 @@ func asideOf(records []record.Record, b record.Batch, from, next int64, a putAsi
 	if err != nil {
 		return chunk{}, &BatchError{from, "cannot be put into quarantine", err}
 	}
-	return chunk{from: from, next: next, batch: batch, leaderEpoch: b.LeaderEpoch(), own: len(batch), aside: &a}, nil
+	return chunk{from: from, next: next, batch: batch, leaderEpoch: leaderEpoch, own: len(batch), aside: &a}, nil
 }
 
 // putBatchAside puts a batch that cannot be taken apart into quarantine, as the
@@ -105,7 +104,7 @@ func putBatchAside(b record.Batch, from, next int64, lim limits, why error) ([]c
 		Offset: b.BaseOffset(), Timestamp: b.MaxTimestamp(), Value: slices.Clone(b),
 		Headers: slices.Concat(lim.home.headers(b.BaseOffset(), b.MaxTimestamp()), asideHeaders(ContentBatch, why.Error())),
 	}
-	c, err := asideOf([]record.Record{r}, b, from, next, putAside{shortened(why.Error()), ContentBatch})
+	c, err := asideOf([]record.Record{r}, b.Attributes().Codec(), b.LeaderEpoch(), from, next, putAside{shortened(why.Error()), ContentBatch})
 	if err != nil {
 		return nil, err
 	}

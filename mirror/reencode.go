@@ -24,10 +24,10 @@ var (
 //
 // The checksum is verified first: encoding again would bless flipped bits. With an
 // error come the chunks of what lies before the fault.
-func reencode(b record.Batch, from, next int64, asBytes bool, lim limits) ([]chunk, error) {
-	records, err := open(b, lim.maxDecode)
+func reencode(b sourceBatch, from, next int64, asBytes bool, lim limits) ([]chunk, error) {
+	records, err := open(b.Batch, lim.maxDecode)
 	if err != nil {
-		return putBatchAside(b, from, next, lim, err)
+		return putBatchAside(b.Batch, from, next, lim, err)
 	}
 	for len(records) > 0 && records[0].Offset < from {
 		records = records[1:]
@@ -45,7 +45,7 @@ func reencode(b record.Batch, from, next int64, asBytes bool, lim limits) ([]chu
 		}
 	}
 	if asBytes && s.untouched(len(records)) {
-		return []chunk{rawChunkOf(b)}, nil
+		return []chunk{rawChunkOf(b.Batch)}, nil
 	}
 	return s.chunks, s.flush(next)
 }
@@ -84,7 +84,7 @@ func checked(b record.Batch) error {
 // and those that are not. Records of a kind that follow each other make one chunk.
 type sieve struct {
 	lim    limits
-	b      record.Batch
+	b      sourceBatch
 	from   int64 // where the next chunk begins
 	chunks []chunk
 
@@ -172,7 +172,7 @@ func (s *sieve) flush(next int64) error {
 // encode encodes records, which lie in [from, next), into batches that the
 // destination takes.
 func (s *sieve) encode(records []record.Record, from, next int64) error {
-	out, err := record.Encode(records, record.NoProducer(s.lim.rules.codecOf(s.b)))
+	out, err := record.Encode(records, record.NoProducer(s.lim.rules.codecOf(s.b.codec)))
 	if err != nil {
 		return &BatchError{records[0].Offset, "cannot be encoded", err}
 	}

@@ -100,7 +100,7 @@ func TestTheRecordPathIsExact(t *testing.T) {
 					if c.batch == nil {
 						continue
 					}
-					if want := r.codecOf(b); c.batch.Attributes().Codec() != want {
+					if want := r.codecOf(b.Attributes().Codec()); c.batch.Attributes().Codec() != want {
 						t.Fatalf("codec %v, want %v", c.batch.Attributes().Codec(), want)
 					}
 					out, err := c.batch.Decode(1 << 20)

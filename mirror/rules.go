@@ -95,12 +95,12 @@ func (r *rules) alter() bool { return r != nil && (r.headers || len(r.masks) > 0
 // look says that records have to be looked at before it is known how they travel.
 func (r *rules) look() bool { return r != nil && (r.filter != nil || r.alter()) }
 
-// codecOf is the codec for what comes of a batch.
-func (r *rules) codecOf(b record.Batch) record.Codec {
+// codecOf is the codec for what comes of a batch that has another at the source.
+func (r *rules) codecOf(source record.Codec) record.Codec {
 	if r != nil && r.recode {
 		return r.codec
 	}
-	return b.Attributes().Codec()
+	return source
 }
 
 func (r *rules) aside() bool { return r != nil && r.quarantine }

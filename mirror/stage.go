@@ -109,12 +109,12 @@ func stage(f fetched, lim limits) (chunks []chunk, next int64, err error) {
 func stageBatches(f fetched, lim limits) (chunks []chunk, next int64, err error) {
 	s := stager{next: f.position, lim: lim, aborts: newAborts(f.aborted)}
 	for rest := f.records; len(rest) > 0; {
-		var b record.Batch
-		old := record.IsMessageSet(rest)
-		if old {
-			b, rest, err = record.NextMessageSet(rest, min(mergedBatch, lim.maxBatch), lim.maxDecode)
-		} else {
-			b, rest, err = record.Next(rest)
+		var b sourceBatch
+		if record.IsMessageSet(rest) {
+			b.made = true
+			b.Batch, b.codec, rest, err = record.NextMessageSet(rest, min(mergedBatch, lim.maxBatch), lim.maxDecode)
+		} else if b.Batch, rest, err = record.Next(rest); err == nil {
+			b.codec = b.Attributes().Codec()
 		}
 		if errors.Is(err, record.ErrPartial) {
 			break // by design: the rest comes with the next fetch
@@ -122,7 +122,7 @@ func stageBatches(f fetched, lim limits) (chunks []chunk, next int64, err error)
 		if err != nil {
 			return s.chunks, s.next, &BatchError{s.next, "cannot be read", fmt.Errorf("%w: %w", errNotAside, err)}
 		}
-		if err := s.batch(b, old); err != nil {
+		if err := s.batch(b); err != nil {
 			return s.chunks, s.next, err
 		}
 	}
@@ -136,12 +136,20 @@ type stager struct {
 	chunks []chunk
 }
 
-// batch stages a batch. made says that it was made of messages of format v0 or v1.
-func (s *stager) batch(b record.Batch, made bool) error {
+// sourceBatch is a batch, and how its records were compressed at the source: one that was
+// made of messages of format v0 or v1 is not compressed.
+type sourceBatch struct {
+	record.Batch
+	codec record.Codec
+	made  bool
+}
+
+// batch stages a batch.
+func (s *stager) batch(b sourceBatch) error {
 	if b.LastOffsetDelta() < 0 || b.BaseOffset() < 0 {
 		return &BatchError{s.next, fmt.Sprintf("claims offsets %d to %d", b.BaseOffset(), b.LastOffset()), nil}
 	}
-	kind, err := s.aborts.classify(b)
+	kind, err := s.aborts.classify(b.Batch)
 	if err != nil {
 		return err
 	}
@@ -165,7 +173,7 @@ func (s *stager) batch(b record.Batch, made bool) error {
 		if !known {
 			return &openQuestion{q}
 		}
-		if err := s.copy(b, made, min(r.next, b.NextOffset()), r); err != nil {
+		if err := s.copy(b, min(r.next, b.NextOffset()), r); err != nil {
 			return err
 		}
 	}
@@ -173,12 +181,12 @@ func (s *stager) batch(b record.Batch, made bool) error {
 }
 
 // copy does as a ruling says with the records of a batch in [s.next, next).
-func (s *stager) copy(b record.Batch, made bool, next int64, r ruling) error {
+func (s *stager) copy(b sourceBatch, next int64, r ruling) error {
 	if r.skip != 0 {
 		s.gap(next, r.skip, b.LeaderEpoch())
 		return nil
 	}
-	asBytes := !made && next == b.NextOffset() && !needsRecordPath(b, s.next, s.lim)
+	asBytes := !b.made && next == b.NextOffset() && !needsRecordPath(b.Batch, s.next, s.lim)
 	if !asBytes || s.lim.careful || s.lim.rules.look() {
 		chunks, err := reencode(b, s.next, next, asBytes, s.lim)
 		for i := range chunks {
@@ -191,8 +199,8 @@ func (s *stager) copy(b record.Batch, made bool, next int64, r ruling) error {
 		return err
 	}
 	if s.lim.verify {
-		if err := checked(b); err != nil {
-			chunks, err := putBatchAside(b, s.next, b.NextOffset(), s.lim, err)
+		if err := checked(b.Batch); err != nil {
+			chunks, err := putBatchAside(b.Batch, s.next, b.NextOffset(), s.lim, err)
 			s.chunks = append(s.chunks, chunks...)
 			if err == nil {
 				s.next = b.NextOffset()
@@ -200,7 +208,7 @@ func (s *stager) copy(b record.Batch, made bool, next int64, r ruling) error {
 			return err
 		}
 	}
-	c := rawChunkOf(b)
+	c := rawChunkOf(b.Batch)
 	c.route = r.route
 	s.chunks = append(s.chunks, c)
 	s.next = next
@@ -252,7 +260,7 @@ func needsRecordPath(b record.Batch, next int64, lim limits) bool {
 		// The deltas in the records are not the times that readers of the source
 		// see, and a CreateTime destination would show them.
 		return true
-	case lim.rules.codecOf(b) != b.Attributes().Codec():
+	case lim.rules.codecOf(b.Attributes().Codec()) != b.Attributes().Codec():
 		return true
 	}
 	return len(b) > lim.maxBatch

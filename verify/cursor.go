@@ -217,7 +217,7 @@ func committed(a Answer, offset int64, limit int) (pieces []*piece, next int64, 
 	for rest := a.Records; len(rest) > 0; {
 		var b record.Batch
 		if record.IsMessageSet(rest) {
-			b, rest, err = record.NextMessageSet(rest, FetchBytes, limit)
+			b, _, rest, err = record.NextMessageSet(rest, FetchBytes, limit)
 		} else {
 			b, rest, err = record.Next(rest)
 		}

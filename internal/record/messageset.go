@@ -42,22 +42,23 @@ func IsMessageSet(buf []byte) bool {
 }
 
 // NextMessageSet splits messages of the formats v0 and v1 off buf and returns their
-// records as a batch of format v2 with the same offsets, holes included, and the same
-// codec: one wrapper, or as many uncompressed messages as follow each other in most
-// bytes, at least one. Its leader epoch is -1. Timestamps are those that a reader sees.
+// records as an uncompressed batch of format v2 with the same offsets, holes included, and
+// the codec that they had: one wrapper, or as many uncompressed messages as follow each
+// other in most bytes, at least one. The batch's leader epoch is -1, its timestamps are
+// those that a reader sees. Who writes it compresses it.
 //
 // Every checksum is verified: a new one would bless what was damaged. It returns
 // [ErrPartial] when buf ends inside the first message, [ErrTooLarge] when a wrapper
 // decompresses to more than limit bytes, and a *[CorruptError] for what cannot be
 // right. The batch shares no memory with buf.
-func NextMessageSet(buf []byte, most, limit int) (b Batch, rest []byte, err error) {
+func NextMessageSet(buf []byte, most, limit int) (b Batch, codec Codec, rest []byte, err error) {
 	m, rest, err := nextMessage(buf)
 	if err != nil {
-		return nil, buf, err
+		return nil, None, buf, err
 	}
 	if m.codec() != None {
 		b, err = m.unwrap(limit)
-		return b, rest, err
+		return b, m.codec(), rest, err
 	}
 	records := []Record{m.record(m.offset)}
 	for IsMessageSet(rest) {
@@ -66,12 +67,12 @@ func NextMessageSet(buf []byte, most, limit int) (b Batch, rest []byte, err erro
 			break // the next call tells
 		}
 		if last := records[len(records)-1].Offset; next.offset <= last {
-			return nil, buf, &CorruptError{next.offset, fmt.Sprintf("it follows offset %d", last)}
+			return nil, None, buf, &CorruptError{next.offset, fmt.Sprintf("it follows offset %d", last)}
 		}
 		records, rest = append(records, next.record(next.offset)), after
 	}
-	b, err = upgraded(records, records[len(records)-1].Offset, None)
-	return b, rest, err
+	b, err = upgraded(records, records[len(records)-1].Offset)
+	return b, None, rest, err
 }
 
 // message is one message of format v0 or v1. Key and value share the memory that it
@@ -194,19 +195,19 @@ func (m *message) unwrap(limit int) (Batch, error) {
 	if m.offset-records[0].Offset > math.MaxInt32 {
 		return nil, corrupt("offsets %d to %d", records[0].Offset, m.offset)
 	}
-	return upgraded(records, m.offset, m.codec())
+	return upgraded(records, m.offset)
 }
 
 // upgraded is a batch of records at their own offsets, which ascend, up to last.
-func upgraded(records []Record, last int64, codec Codec) (Batch, error) {
+func upgraded(records []Record, last int64) (Batch, error) {
 	base := records[0].Offset
 	plain, baseTime, maxTime := section(records, func(i int) int64 { return records[i].Offset - base })
-	b, err := framed(plain, codec)
+	b, err := framed(plain, None)
 	if err != nil {
 		return nil, err
 	}
 	b.SetBaseOffset(base)
-	seal(b, NoProducer(codec), baseTime, maxTime, int32(len(records)), int32(last-base))
+	seal(b, NoProducer(None), baseTime, maxTime, int32(len(records)), int32(last-base))
 	return b, nil
 }
 
