@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -143,6 +144,30 @@ func TestOldFormatsKeepTheirCodec(t *testing.T) {
 			chunks, next, err := stage(fetched{position: 3, records: b}, lim)
 			if err != nil || next != 5 || len(chunks) != 1 || chunks[0].batch.Attributes().Codec() != codec {
 				t.Errorf("%v, %s: got %+v up to %d, %v", codec, name, chunks, next, err)
+			}
+		}
+	}
+}
+
+// TestADamagedBatchWithWrongCountsIsNotPutAside: so nobody is told to have it put aside.
+func TestADamagedBatchWithWrongCountsIsNotPutAside(t *testing.T) {
+	good, err := record.Encode([]record.Record{{Value: []byte("a")}, {Value: []byte("b")}}, record.NoProducer(record.None))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, lastDelta := range map[string]int32{"too many offsets": 7, "too few": 0, "none": -1} {
+		for _, poison := range []string{flow.PoisonStop, flow.PoisonQuarantine} {
+			b := slices.Clone(good)
+			binary.BigEndian.PutUint32(b[23:], uint32(lastDelta)) // last offset delta; the checksum is wrong then, too
+			lim := roomy
+			lim.rules, lim.home, lim.verify = rulesOf(t, flow.Records{Poison: poison}), west, true
+			chunks, next, err := stage(fetched{records: b}, lim)
+			v := classify(err)
+			if len(chunks) != 0 || next != 0 || !errors.Is(err, errNotAside) || v.action != hold {
+				t.Fatalf("%s, poison %s: %d chunks up to %d, %v", name, poison, len(chunks), next, err)
+			}
+			if strings.Contains(v.fix, "poison") || !strings.Contains(v.fix, "DeleteRecords") {
+				t.Errorf("%s, poison %s: to be mended by %q", name, poison, v.fix)
 			}
 		}
 	}

@@ -97,7 +97,10 @@ func asideOf(records []record.Record, codec record.Codec, leaderEpoch int32, fro
 // agree with itself about how many offsets it has: a gap of too many would hide
 // what lies behind it.
 func putBatchAside(b record.Batch, from, next int64, lim limits, why error) ([]chunk, error) {
-	if !lim.rules.aside() || errors.Is(why, errCorrupt) && lim.suspect != b.BaseOffset() || b.Count() != b.LastOffsetDelta()+1 {
+	if b.Count() != b.LastOffsetDelta()+1 {
+		return nil, &BatchError{b.BaseOffset(), fmt.Sprintf("it claims %d records at offsets up to %d", b.Count(), b.LastOffset()), fmt.Errorf("%w: %w", errNotAside, why)}
+	}
+	if !lim.rules.aside() || errors.Is(why, errCorrupt) && lim.suspect != b.BaseOffset() {
 		return nil, why
 	}
 	r := record.Record{

@@ -50,7 +50,8 @@ var (
 	errLateWriter   = errors.New("a writer of a newer epoch was here")
 	errForgotten    = errors.New("the source's history is not that of its mirror")
 	// errNotAside is about bytes at the source of which nobody can say which records
-	// they were: damaged messages of formats v0 and v1, and what is no batch.
+	// they were: damaged messages of formats v0 and v1, damaged batches that have not as many
+	// records as offsets, and what is no batch.
 	errNotAside  = errors.New("quarantine does not take it")
 	errOldFormat = errors.New("messages of a format before v2, whose bytes a mirror topic cannot hold")
 )
@@ -131,7 +132,7 @@ var verdicts = []struct {
 	{errNoMirror, verdict{hold, "delete the destination topic, or set offsets: translate"}},
 	{errNoMirrors, verdict{hold, "set offsets: translate, or use a bundled broker as destination"}},
 	{errLateWriter, verdict{stop, "another node owns this copy; see who in the ledger's latest begin entry"}},
-	{errNotAside, verdict{hold, "inspect it at the source, where another replica may have it whole; to go on without it, delete the source's records up to the offset behind the last one that the reason names (DeleteRecords), with policies.onGap of the flow at continue: the gap is declared then"}},
+	{errNotAside, verdict{hold, "inspect it at the source, where another replica may have it whole; to go on without it, delete the source's records (DeleteRecords) up to the offset behind the last one that the reason names, with policies.onGap of the flow at continue: the gap is declared then"}},
 	{errOldFormat, verdict{hold, "delete the destination topic and set offsets: translate"}},
 	{errForgotten, verdict{hold, "compare both topics; delete the destination topic to copy all again"}},
 	{errUnresolved, verdict{rewind, "see what the status says of the destination's ledger"}},

@@ -147,7 +147,7 @@ type sourceBatch struct {
 // batch stages a batch.
 func (s *stager) batch(b sourceBatch) error {
 	if b.LastOffsetDelta() < 0 || b.BaseOffset() < 0 {
-		return &BatchError{s.next, fmt.Sprintf("claims offsets %d to %d", b.BaseOffset(), b.LastOffset()), nil}
+		return &BatchError{s.next, fmt.Sprintf("claims offsets %d to %d", b.BaseOffset(), b.LastOffset()), errNotAside}
 	}
 	kind, err := s.aborts.classify(b.Batch)
 	if err != nil {
