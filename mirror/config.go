@@ -159,30 +159,25 @@ type Config struct {
 	// before the copy says so, and asks whose it is.
 	HangingAfter time.Duration
 
+	// MaxRetryWait bounds how long anything waits that is tried again by itself. A broker
+	// that was away for long is back in use after that at the latest; waits that begin at
+	// 50 to 100 ms and double come to 15 s with the eighth try.
+	MaxRetryWait time.Duration
+
 	// at lets a test stop a lane at a point of a transaction, or make it fail
 	// there. It is nil otherwise.
 	at func(p point) error
-	// patience bounds, where a test sets it, how long anything waits that is tried
-	// again.
-	patience time.Duration
 }
 
-// impatient is a backoff as a test wants it.
-func (c *Config) impatient(b backoff) backoff {
-	if c.patience > 0 {
-		b.max = min(b.max, c.patience)
-		b.min = min(b.min, b.max)
-	}
+// bounded is a backoff that waits for no longer than MaxRetryWait.
+func (c *Config) bounded(b backoff) backoff {
+	b.max = min(b.max, c.MaxRetryWait)
+	b.min = min(b.min, b.max)
 	return b
 }
 
-// tick is how often a flow looks after its copies.
-func (c *Config) tick() time.Duration {
-	if c.patience > 0 {
-		return min(tickInterval, 5*c.patience)
-	}
-	return tickInterval
-}
+// tick is how often a flow looks after its copies: several times while one waits.
+func (c *Config) tick() time.Duration { return min(tickInterval, 5*c.MaxRetryWait) }
 
 // point is a place in a transaction, or an append, at which a node may die.
 type point string
@@ -221,6 +216,7 @@ func DefaultConfig() Config {
 		MaxDecode:          128 << 20,
 		MetadataInterval:   5 * time.Second,
 		HangingAfter:       defaultHangingAfter,
+		MaxRetryWait:       15 * time.Second,
 		Released:           func(Assignment) {},
 	}
 }
@@ -243,6 +239,7 @@ func (c *Config) Validate() error {
 	check(c.BufferBytes >= minFlowBytes, "buffer is %d bytes, must be at least %d", c.BufferBytes, minFlowBytes)
 	check(c.MaxDecode >= 1<<20, "decode limit is %d bytes, must be at least 1 MiB", c.MaxDecode)
 	check(c.HangingAfter > 0, "hanging after is %v, must be above 0", c.HangingAfter)
+	check(c.MaxRetryWait > 0, "longest wait before another try is %v, must be above 0", c.MaxRetryWait)
 	check(c.MetadataInterval >= minRefresh, "metadata interval is %v, must be at least %v", c.MetadataInterval, minRefresh)
 	return errors.Join(errs...)
 }

@@ -78,7 +78,7 @@ type fetcher struct {
 func newFetcher(f *flowRun, at reading) *fetcher {
 	return &fetcher{
 		reading: at, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, pace: f.pace, inquirer: f.inquirer, metrics: f.metrics, log: f.log,
-		wait: f.cfg.impatient(backoff{min: 50 * time.Millisecond, max: 5 * time.Second}), wishes: newWishes(), members: map[*copier]appetite{}, resting: map[*copier]time.Time{},
+		wait: f.cfg.bounded(backoff{min: 50 * time.Millisecond, max: 5 * time.Second}), wishes: newWishes(), members: map[*copier]appetite{}, resting: map[*copier]time.Time{},
 	}
 }
 

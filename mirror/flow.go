@@ -302,7 +302,7 @@ func (f *flowRun) reconcile() (joined bool) {
 			continue
 		}
 		c := newCopier(a, f.restless, f.metrics)
-		c.backoff, c.refusals = f.cfg.impatient(c.backoff), f.cfg.impatient(c.refusals)
+		c.backoff, c.refusals = f.cfg.bounded(c.backoff), f.cfg.bounded(c.refusals)
 		f.unsettled.Store(true)
 		c.hangingAfter = f.cfg.HangingAfter
 		if c.whole.on {

@@ -57,7 +57,7 @@ func newLane(cfg Config, id string, plain bool, destination *peer, m *Metrics, l
 		l.session, l.limit, l.most = &plainSession{peer: destination, pid: -1}, plainBytes, plainBytes
 		return l
 	}
-	l.session = &coordinator{peer: destination, clientID: cfg.ClientID, id: id, timeout: cfg.TransactionTimeout, waiting: l.say, wait: cfg.impatient(coordinatorWait)}
+	l.session = &coordinator{peer: destination, clientID: cfg.ClientID, id: id, timeout: cfg.TransactionTimeout, waiting: l.say, wait: cfg.bounded(coordinatorWait)}
 	return l
 }
 
@@ -68,7 +68,7 @@ func (l *lane) leave() { l.load-- }
 // failing that, gave up after the time that a stop may take.
 func (l *lane) run(ctx context.Context) error {
 	defer l.close()
-	wait := l.impatient(backoff{min: 50 * time.Millisecond, max: 5 * time.Second})
+	wait := l.bounded(backoff{min: 50 * time.Millisecond, max: 5 * time.Second})
 	for {
 		err := l.start(ctx)
 		if err == nil {

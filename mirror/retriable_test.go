@@ -241,7 +241,7 @@ func TestEveryRetriableCodeTwentyTimes(t *testing.T) {
 					w := newWorldBehind(t, nil, map[string]*liar{c.side: newLiar(t, ask, say)})
 					w.bundledOnly("west", "east")
 					w.create(t, "orders", 1)
-					n := w.node("a", func(c *Config) { c.patience = 2 * time.Millisecond })
+					n := w.node("a", func(c *Config) { c.MaxRetryWait = 2 * time.Millisecond })
 					list := w.copies(1, 1, "orders")
 					if c.delivery != "" {
 						list = delivered(list, c.delivery)

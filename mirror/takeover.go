@@ -68,7 +68,7 @@ func (t *takeover) fence(ctx context.Context, destination *peer, say func(error)
 		}
 		g.Go(func() error {
 			k := &coordinator{
-				peer: destination, clientID: t.cfg.ClientID, id: l.TransactionalID, timeout: t.cfg.TransactionTimeout, wait: t.cfg.impatient(coordinatorWait),
+				peer: destination, clientID: t.cfg.ClientID, id: l.TransactionalID, timeout: t.cfg.TransactionTimeout, wait: t.cfg.bounded(coordinatorWait),
 				waiting: func(err error) {
 					if err != nil {
 						say(fmt.Errorf("fence lane %s of an ended incarnation: %w", l.TransactionalID, err))
