@@ -19,7 +19,7 @@ import (
 const flushInterval = time.Minute
 
 // retryInterval is how long the store waits before it tries again to write to a
-// full disk.
+// disk that is full, or has failed.
 const retryInterval = time.Second
 
 var errDiskFull = errors.New("the disk is full; make room and start the node again")
@@ -50,12 +50,9 @@ func (x *Index) openStore() (err error) {
 	defer cache.Unref()
 	db, err := pebble.Open(x.cfg.Dir, &pebble.Options{
 		Cache: cache, Logger: storeLog{x}, FormatMajorVersion: pebble.FormatNewest, DisableWAL: true,
-		FS: vfs.OnDiskFull(fsys, func() {
+		FS: vfs.OnDiskFull(paced{fsys, x}, func() {
 			x.fail(errDiskFull)
-			select {
-			case <-x.closing:
-			case <-time.After(retryInterval):
-			}
+			x.restBeforeRetry()
 		}),
 		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
 			x.fail(fmt.Errorf("write to the store: %w", err))
@@ -64,6 +61,27 @@ func (x *Index) openStore() (err error) {
 	x.db = db
 	x.opened.Store(err == nil)
 	return err
+}
+
+func (x *Index) restBeforeRetry() {
+	select {
+	case <-x.closing:
+	case <-time.After(retryInterval):
+	}
+}
+
+// paced is a file system for a store that tries again at once, for ever, what has failed:
+// once something has, it waits before each file that it makes.
+type paced struct {
+	vfs.FS
+	x *Index
+}
+
+func (p paced) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := p.x.Err(); err != nil && !errors.Is(err, errDiskFull) {
+		p.x.restBeforeRetry()
+	}
+	return p.FS.Create(name, category)
 }
 
 // settle empties a store of another version. What has no format is empty, or of the first.

@@ -109,6 +109,38 @@ func TestADiskThatFailsWithTheManifest(t *testing.T) {
 	}
 }
 
+// TestADiskThatFailsIsNotWrittenToWithoutPause: the store itself tries again at once, for
+// as long as the node runs.
+func TestADiskThatFailsIsNotWrittenToWithoutPause(t *testing.T) {
+	var broken atomic.Bool
+	var tries atomic.Int64
+	disk := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if broken.Load() && op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") {
+			tries.Add(1)
+			return syscall.EIO
+		}
+		return nil
+	}))
+	x, f := openHere(t, Config{Dir: "index", Authorizer: rights(nil), fsys: disk})
+	chain(f)
+	broken.Store(true)
+	x.flushed = time.Time{} // it is time
+	f.page('a', production('a', "User:shop", 1000, 1009))
+	<-x.broken
+	for began := time.Now(); time.Since(began) < 2*retryInterval; time.Sleep(time.Millisecond) {
+		if n := tries.Load(); n > 20 { // one a second, and some at first
+			t.Fatalf("%d tries in %s", n, time.Since(began))
+		}
+	}
+	if err := x.Err(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("got %v", err)
+	}
+	if a, err := x.Event(t.Context(), alice, orders("a", 70)); err != nil || len(a.Nodes) == 0 {
+		t.Errorf("an event that it has: %v %v", a, err)
+	}
+	_ = x.Close() // the disk fails still
+}
+
 // TestAStoreOfAnotherVersion is emptied, and read from the ledgers again.
 func TestAStoreOfAnotherVersion(t *testing.T) {
 	conf := Config{Dir: "index", Authorizer: rights(nil), fsys: vfs.NewMem()}
