@@ -267,6 +267,54 @@ func (l *ledgers) connected() bool {
 	return true
 }
 
+// unread says of each declared cluster whose ledger is not known to its end why.
+func (l *ledgers) unread() (list []string) {
+	declared, err := l.fleet.State().Declared(flow.KindCluster)
+	if err != nil {
+		return []string{"the declarations cannot be read: " + err.Error()}
+	}
+	states := l.states()
+	for _, d := range declared {
+		e, err := l.directory.entry(d.Name())
+		if err != nil {
+			list = append(list, d.Name()+": "+err.Error())
+			continue
+		}
+		asked, id, failed := l.directory.answer(e)
+		s, found := states[id]
+		if why := unreadBecause(asked, failed, s, found); why != "" {
+			list = append(list, d.Name()+": "+why)
+		}
+	}
+	return list
+}
+
+// unreadBecause says why a ledger is not known to its end, "" if it is or there is none.
+func unreadBecause(asked bool, failed error, s tail.State, found bool) string {
+	switch {
+	case !asked:
+		return "the cluster has not answered yet"
+	case failed != nil:
+		return "the cluster cannot be asked: " + failed.Error()
+	case !found:
+		return "the ledger was not looked for yet"
+	case s.Status == tail.Connecting && s.Err != nil:
+		return "the ledger is not found yet: " + s.Err.Error()
+	case s.Status == tail.Connecting:
+		return "the ledger is not found yet"
+	case s.Err != nil:
+		return "the ledger cannot be read: " + s.Err.Error()
+	}
+	var left int64
+	for _, p := range s.Partitions {
+		left += max(0, p.End-p.Next)
+	}
+	if left > 0 {
+		return fmt.Sprintf("%d offsets of the ledger are not read yet", left)
+	}
+	return ""
+}
+
 // catchUp waits until everything that is in the ledgers now is known, in all of
 // them that can be read, at most as long as ctx.
 func (l *ledgers) catchUp(ctx context.Context) error {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/waybillhq/waybill/api"
@@ -35,6 +36,14 @@ func (l *eventLineage) Check(ctx context.Context, name string, anchors []lineage
 		return nil, unreachable(err)
 	}
 	adm := kadm.NewClient(entry.client)
+	topics, err := adm.ListTopicsWithInternal(ctx, ledger.Topic)
+	if err != nil {
+		return nil, unreachable(fmt.Errorf("cluster %s: %w", name, err))
+	}
+	if err := topics[ledger.Topic].Err; errors.Is(err, kerr.UnknownTopicOrPartition) {
+		return nil, api.Errorf(http.StatusNotFound, "cluster %s has no ledger: there is no topic %s, or it is not shown", name, ledger.Topic).
+			WithHint("a ledger is in the clusters that flows lead to, and in bundled brokers; the fleet's user needs Describe and Read on it")
+	}
 	starts, err := adm.ListStartOffsets(ctx, ledger.Topic)
 	if err != nil {
 		return nil, unreachable(fmt.Errorf("cluster %s: %w", name, err))
@@ -45,10 +54,6 @@ func (l *eventLineage) Check(ctx context.Context, name string, anchors []lineage
 	}
 	if err != nil {
 		return nil, unreachable(fmt.Errorf("cluster %s: ledger: %w", name, err))
-	}
-	topics, err := adm.ListTopicsWithInternal(ctx, ledger.Topic)
-	if err != nil || !topics.Has(ledger.Topic) {
-		return nil, api.Errorf(http.StatusNotFound, "cluster %s shows no ledger", name)
 	}
 	checker := lineage.NewChecker(anchors)
 	from, to := map[int32]kgo.Offset{}, map[int32]int64{}

@@ -56,7 +56,8 @@ type work struct {
 func (w *work) run(ctx context.Context) error {
 	warming, cancel := context.WithTimeout(ctx, warmLimit)
 	if err := w.ledgers.warm(warming, w.fleet.Barrier); err != nil && ctx.Err() == nil {
-		w.log.Warn("this node takes work without having read all ledgers", "error", err)
+		w.log.Warn("this node takes work although some ledgers are not read yet: copies into their clusters wait for that, and positions and lineage there are not known until then",
+			"waited", warmLimit, "ledgers", w.ledgers.unread(), "error", err)
 	}
 	cancel()
 	for {

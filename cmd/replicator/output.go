@@ -25,7 +25,7 @@ func (o *output) flag(cmd *cobra.Command) {
 // default.
 func formatFlag(cmd *cobra.Command, format *string, words ...string) {
 	*format = words[0]
-	cmd.Flags().VarP(&choice{format, words}, "output", "o", "format: "+strings.Join(words, ", "))
+	cmd.Flags().VarP(&choice{format, words}, "output", "o", "output format")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // fails only if the flag is missing
 }
 
@@ -50,7 +50,8 @@ func (c *choice) Set(word string) error {
 	return nil
 }
 
-func (c *choice) Type() string { return "format" }
+// Type is what --help shows for the value.
+func (c *choice) Type() string { return strings.Join(c.words, "|") }
 
 // print writes v as JSON or YAML, or lets draw make a table of it.
 func (o *output) print(w io.Writer, v any, draw func(*table)) error {

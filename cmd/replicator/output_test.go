@@ -4,6 +4,8 @@ import (
 	"math"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 )
 
 func TestOutputFormats(t *testing.T) {
@@ -55,5 +57,15 @@ func TestNumbersForPeople(t *testing.T) {
 		if got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
+	}
+}
+
+// TestHelpShowsTheWordsOfAChoice and not that each is a format.
+func TestHelpShowsTheWordsOfAChoice(t *testing.T) {
+	var kind string
+	cmd := &cobra.Command{}
+	cmd.Flags().Var(&choice{&kind, []string{"accessed", "produced"}}, "kind", "what to list")
+	if got := cmd.Flags().FlagUsages(); !strings.Contains(got, "--kind accessed|produced ") {
+		t.Errorf("got %q", got)
 	}
 }
