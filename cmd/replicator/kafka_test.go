@@ -27,12 +27,12 @@ func startBroker(t *testing.T) string {
 	return addr
 }
 
-// startBrokerIn runs it on a folder until stop is called.
-func startBrokerIn(t *testing.T, data string) (addr string, stop func()) {
+// startBrokerIn runs it on a folder until stop is called; more are lines of its file.
+func startBrokerIn(t *testing.T, data string, more ...string) (addr string, stop func()) {
 	t.Helper()
 	dir := t.TempDir()
 	file, conf := filepath.Join(dir, "addresses"), filepath.Join(dir, "broker.yaml")
-	text := "groupInitialRebalanceDelay: 0s\nlisteners: [{name: client, address: \"127.0.0.1:0\", protocol: PLAINTEXT}]\n"
+	text := "groupInitialRebalanceDelay: 0s\nlisteners: [{name: client, address: \"127.0.0.1:0\", protocol: PLAINTEXT}]\n" + strings.Join(more, "\n")
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

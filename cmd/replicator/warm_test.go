@@ -100,7 +100,9 @@ func TestWhyALedgerIsNotRead(t *testing.T) {
 func TestAClusterWithoutALedgerIsNotUnreachable(t *testing.T) {
 	d := newDirectory("test", slog.New(slog.DiscardHandler))
 	defer d.reconcile(nil)
-	d.reconcile([]*flow.Cluster{declaredCluster("us", startBroker(t))})
+	addr, stop := startBrokerIn(t, t.TempDir(), "provenance: {off: true}") // which would make a ledger
+	defer stop()
+	d.reconcile([]*flow.Cluster{declaredCluster("us", addr)})
 	_, err := (&eventLineage{directory: d}).Check(t.Context(), "us", nil)
 	if p, ok := errors.AsType[*api.Error](err); !ok || p.Status != http.StatusNotFound || !strings.Contains(p.Detail, "no ledger") {
 		t.Errorf("got %v", err)
