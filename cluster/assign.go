@@ -59,8 +59,10 @@ type plan struct {
 
 // assign decides where work goes. The zero pace moves nothing that its node may
 // keep.
-func assign(s *State, loads Loads, p pace) plan {
-	a := newAssigner(s, loads, p)
+func assign(s *State, loads Loads, p pace) plan { return make(wheres).assign(s, loads, p) }
+
+func (known wheres) assign(s *State, loads Loads, p pace) plan {
+	a := newAssigner(s, loads, p, known)
 	for _, kind := range workKinds {
 		a.place(kind)
 	}
@@ -75,7 +77,7 @@ var workKinds = []WorkKind{WorkRunbook, WorkFlow, WorkCopy}
 // unplaced reports whether there is work that nobody does although somebody
 // could.
 func (s *State) unplaced() bool {
-	for _, pool := range newAssigner(s, Loads{}, pace{}).pool {
+	for _, pool := range newAssigner(s, Loads{}, pace{}, make(wheres)).pool {
 		if len(pool) > 0 {
 			return true
 		}
@@ -85,7 +87,7 @@ func (s *State) unplaced() bool {
 
 // Unplaceable says why no node may run a flow now; "" if one may.
 func (s *State) Unplaceable(name string) string {
-	w := whereOf(s, name)
+	w, _ := whereOf(s, name)
 	var match []string
 	for _, m := range s.Members {
 		if w.allows(m) {

@@ -281,7 +281,7 @@ func TestAssignDisturbsNothingElse(t *testing.T) {
 
 // spread is how far apart the nodes are, and what they have on average.
 func spread(s *State, loads Loads) (apart, mean float64) {
-	a := newAssigner(s, loads, pace{})
+	a := newAssigner(s, loads, pace{}, make(wheres))
 	held := a.held[WorkCopy]
 	return slices.Max(held) - slices.Min(held), sumOf(held) / float64(len(held))
 }

@@ -53,6 +53,7 @@ type assigner struct {
 	state  *State
 	loads  Loads
 	pace   pace
+	wheres wheres
 	change Assign
 	begun  int // moves for balance or nearness
 
@@ -70,9 +71,9 @@ type assigner struct {
 	moving int // copies being released
 }
 
-func newAssigner(s *State, loads Loads, p pace) *assigner {
+func newAssigner(s *State, loads Loads, p pace, known wheres) *assigner {
 	a := &assigner{
-		state: s, loads: loads, pace: p,
+		state: s, loads: loads, pace: p, wheres: known,
 		index: make(map[string]int32), classes: make(map[string]*class),
 		pool: make(map[WorkKind][]item), held: make(map[WorkKind][]float64),
 	}
@@ -89,6 +90,7 @@ func newAssigner(s *State, loads Loads, p pace) *assigner {
 	for n := range a.copies {
 		a.copies[n] = make(map[*class]*pile)
 	}
+	known.prune(s)
 	a.collect()
 	return a
 }
@@ -102,7 +104,7 @@ func (a *assigner) collect() {
 	}
 	for _, name := range sortedKeys(a.state.Flows) {
 		f := a.state.Flows[name]
-		w := whereOf(a.state, name)
+		w := a.wheres.of(a.state, name)
 		c := a.class(w)
 		a.sort(&group{Work{Kind: WorkFlow, Name: name}, c, w}, 0, &f.Duty, 1, !f.Leaving)
 		for _, topic := range sortedKeys(f.Topics) {
@@ -194,8 +196,38 @@ func (w *where) allows(m Member) bool {
 	return w.nodes.Matches(m.Name, m.Region, m.Rack, m.Labels)
 }
 
-// whereOf reads a flow's declarations. What cannot be read asks for nothing.
-func whereOf(s *State, name string) (w where) {
+// wheres are those of flows, by name, as they were declared at revisions: reading
+// declarations takes longer than all else that a plan at rest does.
+type wheres map[string]declaredWhere
+
+type declaredWhere struct {
+	where
+	destination   string
+	flow, cluster uint64 // revisions of the objects that were read, 0 if there was none
+}
+
+// of is whereOf, remembered.
+func (known wheres) of(s *State, name string) where {
+	at := s.Objects[string(flow.KindReplicationFlow)+"/"+name].Revision
+	d, ok := known[name]
+	if !ok || d.flow != at || d.cluster != s.Objects[string(flow.KindCluster)+"/"+d.destination].Revision {
+		d = declaredWhere{flow: at}
+		d.where, d.destination = whereOf(s, name)
+		d.cluster = s.Objects[string(flow.KindCluster)+"/"+d.destination].Revision
+		known[name] = d
+	}
+	return d.where
+}
+
+// prune forgets flows that a state does not have, when they have become many.
+func (known wheres) prune(s *State) {
+	if len(known) > 2*len(s.Flows)+100 {
+		clear(known)
+	}
+}
+
+// whereOf reads a flow's declarations, and says which cluster it copies to. What cannot be read asks for nothing.
+func whereOf(s *State, name string) (w where, destination string) {
 	var f struct {
 		Spec struct {
 			Destination string          `json:"destination"`
@@ -203,7 +235,7 @@ func whereOf(s *State, name string) (w where) {
 		} `json:"spec"`
 	}
 	if json.Unmarshal(s.Objects[string(flow.KindReplicationFlow)+"/"+name].Spec, &f) != nil {
-		return w
+		return w, ""
 	}
 	if f.Spec.Placement != nil {
 		w.nodes = f.Spec.Placement.Nodes
@@ -217,7 +249,7 @@ func whereOf(s *State, name string) (w where) {
 	if json.Unmarshal(s.Objects[string(flow.KindCluster)+"/"+f.Spec.Destination].Spec, &c) == nil {
 		w.region, w.rack = c.Spec.Region, c.Spec.Rack
 	}
-	return w
+	return w, f.Spec.Destination
 }
 
 // class returns the nodes for a where.

@@ -19,7 +19,8 @@ type controller struct {
 	balancing bool      // until nothing is left to move
 	looked    time.Time // when it was last looked whether to begin
 	basis     basis     // for what
-	idle      uint64    // the revision at which there was nothing to assign
+	idle      *State    // in which there was nothing to assign, nil if there is none
+	wheres    wheres    // of the flows
 	starved   bool      // but for want of a moves' budget
 
 	budget float64 // moves that may be begun
@@ -43,6 +44,7 @@ func newController(cfg *Config, s *State, fleetID string, now time.Time, contact
 		fleetID: fleetID,
 		leases:  newLeases(s.Members, now, grace, cfg.IncarnationTimeout),
 		loads:   make(Loads),
+		wheres:  make(wheres),
 		budget:  float64(cfg.MaxMoves),
 		filled:  now,
 	}
@@ -61,7 +63,7 @@ func (c *controller) hear(s *State, hb heartbeat, now time.Time) heartbeatAnswer
 		incarnation = 0
 	}
 	if c.leases.beat(hb.Node, incarnation, now) {
-		c.idle = 0 // it may be given work now
+		c.idle = nil // it may be given work now
 	}
 	if !ended {
 		c.note(s, hb.Loads)
@@ -93,7 +95,7 @@ func (c *controller) confirmed(s *State) *State {
 }
 
 // decide returns the next command that a state needs at now, or nil.
-func (c *controller) decide(s *State, revision uint64, now time.Time) Command {
+func (c *controller) decide(s *State, now time.Time) Command {
 	if s.FleetID == "" {
 		return &InitFleet{FleetID: c.fleetID}
 	}
@@ -101,15 +103,16 @@ func (c *controller) decide(s *State, revision uint64, now time.Time) Command {
 	for _, name := range sortedKeys(gone) {
 		return &EndIncarnation{Node: name, Incarnation: gone[name], Reason: "silent"}
 	}
-	if !c.leases.settled(s.Members, now) || c.nothingToDo(revision, now) {
+	if !c.leases.settled(s.Members, now) || c.nothingToDo(s, now) {
 		return nil
 	}
+	declared := s
 	s = c.confirmed(s)
 	c.budget, c.filled = c.filledBy(now), now
 	c.look(s, now)
 	if len(c.queue) == 0 {
 		p := c.pace()
-		plan := assign(s, c.loads, p)
+		plan := c.wheres.assign(s, c.loads, p)
 		c.queue = plan.commands
 		c.budget -= float64(plan.balancing)
 		c.starved = c.balancing && plan.balancing == p.balancing
@@ -118,7 +121,7 @@ func (c *controller) decide(s *State, revision uint64, now time.Time) Command {
 		}
 	}
 	if len(c.queue) == 0 {
-		c.idle = revision
+		c.idle = declared
 		return nil
 	}
 	next := c.queue[0]
@@ -141,12 +144,18 @@ func (c *controller) note(s *State, told []topicLoads) {
 	}
 }
 
-// nothingToDo reports whether a state has been looked at and neither time nor
-// another budget makes a difference.
-func (c *controller) nothingToDo(revision uint64, now time.Time) bool {
-	if len(c.queue) > 0 || c.idle != revision {
+// nothingToDo reports whether a state, or one from which it does not differ in what
+// assign looks at, has been looked at and neither time nor another budget makes a
+// difference.
+func (c *controller) nothingToDo(s *State, now time.Time) bool {
+	if len(c.queue) > 0 || c.idle == nil {
 		return false
 	}
+	if changes := ChangesBetween(c.idle, s); changes.assignment() {
+		c.idle = nil
+		return false
+	}
+	c.idle = s
 	if c.balancing {
 		return !c.starved || c.filledBy(now) < 1
 	}
@@ -179,7 +188,7 @@ func (c *controller) look(s *State, now time.Time) {
 	}
 	c.basis, c.looked = b, now
 	c.loads.prune(s)
-	c.balancing = c.balancing || assign(s, c.loads, pace{moving: c.cfg.MaxMoves, balancing: 1, tolerance: beginBalancing}).balancing > 0
+	c.balancing = c.balancing || c.wheres.assign(s, c.loads, pace{moving: c.cfg.MaxMoves, balancing: 1, tolerance: beginBalancing}).balancing > 0
 }
 
 // pace is what may move now.

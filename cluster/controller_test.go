@@ -53,7 +53,7 @@ func (w *watch) pass(d, step time.Duration, each func()) {
 			each()
 		}
 		for range 1000 {
-			command := w.c.decide(w.state, w.index, w.now)
+			command := w.c.decide(w.state, w.now)
 			if command == nil {
 				break
 			}
@@ -147,7 +147,7 @@ func TestAPlanIsProposedInParts(t *testing.T) {
 	for name, m := range w.state.Members {
 		w.c.hear(w.state, heartbeat{Node: name, Incarnation: m.Incarnation}, w.now)
 	}
-	w.apply(w.c.decide(w.state, w.index, w.now))
+	w.apply(w.c.decide(w.state, w.now))
 	if len(w.c.queue) != 2 {
 		t.Fatalf("%d commands are left, want 2", len(w.c.queue))
 	}
@@ -259,7 +259,7 @@ func TestOnlyWhoIsHeardGetsWork(t *testing.T) {
 	w.apply(&SetMember{Name: "b"})
 	w.apply(&BeginIncarnation{Node: "b"})
 	decide := func() {
-		for c := w.c.decide(w.state, w.index, w.now); c != nil; c = w.c.decide(w.state, w.index, w.now) {
+		for c := w.c.decide(w.state, w.now); c != nil; c = w.c.decide(w.state, w.now) {
 			w.apply(c)
 		}
 	}

@@ -42,8 +42,8 @@ func (l *leader) run(ctx context.Context) {
 	defer tick.Stop()
 	var last Command
 	for {
-		state, revision, newer := l.node.replica.Watch()
-		command := l.decide(state, revision)
+		state, _, newer := l.node.replica.Watch()
+		command := l.decide(state)
 		if command != nil && !reflect.DeepEqual(command, last) {
 			l.propose(ctx, command)
 			last = command
@@ -76,10 +76,10 @@ func (l *leader) propose(ctx context.Context, c Command) {
 }
 
 // decide returns the next command that the state needs, or nil.
-func (l *leader) decide(s *State, revision uint64) Command {
+func (l *leader) decide(s *State) Command {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	command := l.controller.decide(s, revision, time.Now())
+	command := l.controller.decide(s, time.Now())
 	if end, ok := command.(*EndIncarnation); ok {
 		l.node.log.Warn("node is silent; ending its incarnation", "name", end.Node, "incarnation", end.Incarnation)
 	}

@@ -29,8 +29,7 @@ type Session struct {
 	tenure   tenure
 	lease    *time.Timer // fires at the tenure's end
 	reporter Reporter    // nil until there is one
-	last     []Assignment
-	from     *State // that was offered last, nil before the first
+	from     *State      // that was offered last, nil before the first
 }
 
 // Reporter says how a session's work is doing. Its methods are called
@@ -236,23 +235,19 @@ func (s *Session) renew(sent time.Time) {
 }
 
 // offer hands the assignments of a state to the reader of Assignments, if they have
-// changed, in place of those that it has not taken yet. Only feed calls it.
+// changed, in place of those that it has not taken yet. Only feed calls it. What
+// happens to others' work costs next to nothing.
 func (s *Session) offer(state *State) {
 	before := s.from
 	s.from = state
-	if before != nil && state.sameWork(before) {
-		return // without a look at all work
-	}
-	all := state.AssignmentsOf(s.node.cfg.Name, s.incarnation)
-	if before != nil && slices.Equal(all, s.last) {
+	if before != nil && !otherWork(before, state, s.node.cfg.Name, s.incarnation) {
 		return
 	}
-	s.last = all
 	select {
 	case <-s.assignments:
 	default:
 	}
-	s.assignments <- slices.Clone(all)
+	s.assignments <- state.AssignmentsOf(s.node.cfg.Name, s.incarnation)
 }
 
 // openSession returns the session, if there is one with an incarnation.

@@ -55,7 +55,7 @@ func (m *simMutant) decide(c *controller, s *State, revision uint64, now time.Ti
 	if m.onDecide != nil {
 		return m.onDecide(c, s, revision, now)
 	}
-	return c.decide(s, revision, now)
+	return c.decide(s, now)
 }
 
 // simMutants are faults that the fleet could have, most of them those of others.
@@ -183,10 +183,10 @@ var simMutants = []simMutant{
 		for name, m := range s.Members {
 			c.leases.beat(name, m.Incarnation, now)
 		}
-		return c.decide(s, revision, now)
+		return c.decide(s, now)
 	}},
 	{name: "the leader gives nothing to who comes back", want: []string{"not well"}, onDecide: func(c *controller, s *State, revision uint64, now time.Time) Command {
-		command := c.decide(s, revision, now)
+		command := c.decide(s, now)
 		if a, ok := command.(*Assign); ok && revision > 40 {
 			a.Place = nil
 			if len(a.Release) == 0 {
@@ -196,7 +196,7 @@ var simMutants = []simMutant{
 		return command
 	}},
 	{name: "the leader moves something again and again", want: []string{"owners changed", "still moves"}, onDecide: func(c *controller, s *State, revision uint64, now time.Time) Command {
-		if command := c.decide(s, revision, now); command != nil {
+		if command := c.decide(s, now); command != nil {
 			return command
 		}
 		if now.Sub(simBegin)%(3*time.Second) < 100*time.Millisecond {

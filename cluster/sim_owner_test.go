@@ -141,7 +141,7 @@ func (s *simSession) stopped() bool { return s.over && !s.n.zombie }
 func (s *simSession) offer(state *State) {
 	before := s.from
 	s.from = state
-	if before != nil && state.sameWork(before) {
+	if before != nil && !otherWork(before, state, s.n.name, s.incarnation) {
 		return
 	}
 	all := state.AssignmentsOf(s.n.name, s.incarnation)

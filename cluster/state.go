@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -308,12 +307,6 @@ type Assignment struct {
 	Releasing bool
 	// Topic is what discovery knows of the topic, for a copy.
 	Topic TopicSpec
-}
-
-// sameWork reports whether no command between two states has touched any work: then
-// they share all flows and executions. It does not look at their owners.
-func (s *State) sameWork(t *State) bool {
-	return maps.Equal(s.Flows, t.Flows) && maps.Equal(s.Executions, t.Executions)
 }
 
 // owned is how many works a node's incarnation has.
