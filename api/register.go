@@ -123,7 +123,7 @@ func invalid(faults ...error) *Error {
 	e := Errorf(http.StatusUnprocessableEntity, "validation failed")
 	for _, err := range faults {
 		f := Fact{Message: err.Error()}
-		if d, ok := err.(huma.ErrorDetailer); ok { //nolint:errorlint // validation wraps nothing
+		if d, ok := err.(huma.ErrorDetailer); ok {
 			f.Location, f.Message = d.ErrorDetail().Location, d.ErrorDetail().Message
 		}
 		e.Errors = append(e.Errors, f)
