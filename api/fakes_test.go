@@ -41,6 +41,8 @@ type fleet struct {
 	deeds     lineage.DeedQuery
 	search    search.Query
 	copies    lineage.RangeQuery
+	pace      lineage.PaceQuery
+	affected  lineage.AffectedQuery
 	anchors   []lineage.Anchor
 	gapsTo    int64
 	from      offsets.Where
@@ -178,8 +180,8 @@ func (f *fleet) Event(_ context.Context, caller Caller, at lineage.Address) (*li
 	return &lineage.Answer{Nodes: []lineage.Node{{Cluster: at.Cluster, Topic: at.Topic}}, Edges: []lineage.Edge{}}, f.called("event")
 }
 
-func (f *fleet) Topic(_ context.Context, caller Caller, at lineage.Address) (*lineage.Graph, error) {
-	f.caller, f.address = caller, at
+func (f *fleet) Topic(_ context.Context, caller Caller, at lineage.Address, q lineage.PaceQuery) (*lineage.Graph, error) {
+	f.caller, f.address, f.pace = caller, at, q
 	return &lineage.Graph{}, f.called("topic")
 }
 
@@ -206,6 +208,11 @@ func (f *fleet) Search(_ context.Context, caller Caller, q search.Query) (*searc
 func (f *fleet) Copies(_ context.Context, caller Caller, q lineage.RangeQuery) (*lineage.RangePage, error) {
 	f.caller, f.copies = caller, q
 	return &lineage.RangePage{Rows: []lineage.RangeRow{}}, f.called("copies")
+}
+
+func (f *fleet) Affected(_ context.Context, caller Caller, q lineage.AffectedQuery) (*lineage.Affected, error) {
+	f.caller, f.affected = caller, q
+	return &lineage.Affected{Topics: []lineage.AffectedTopic{}}, f.called("affected")
 }
 
 func (f *fleet) Check(_ context.Context, _ string, anchors []lineage.Anchor) (*lineage.CheckReport, error) {

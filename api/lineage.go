@@ -16,7 +16,7 @@ import (
 type Lineage interface {
 	LineageGraph
 	Event(ctx context.Context, caller Caller, at lineage.Address) (*lineage.Answer, error)
-	Topic(ctx context.Context, caller Caller, at lineage.Address) (*lineage.Graph, error)
+	Topic(ctx context.Context, caller Caller, at lineage.Address, q lineage.PaceQuery) (*lineage.Graph, error)
 	// Gaps lists those between two source offsets, last inclusive; more says that
 	// there are others.
 	Gaps(ctx context.Context, caller Caller, from lineage.Address, last int64) (gaps []lineage.Gap, more bool, err error)
@@ -49,9 +49,13 @@ func registerLineage(h huma.API, l Lineage) {
 			}
 			return &eventOutput{Body: a}, nil
 		})
-	register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/topics/{cluster}/{topic}", "topic-lineage", "One topic: what it is copied from and to, and its clients", denied...),
-		func(ctx context.Context, in *TopicPath) (*graphOutput, error) {
-			g, err := l.Topic(ctx, CallerOf(ctx), in.address())
+	register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/topics/{cluster}/{topic}", "topic-lineage", "One topic: what it is copied from and to, how fast and how far behind, and its clients", denied...),
+		func(ctx context.Context, in *struct {
+			TopicPath
+			PaceQuery
+		},
+		) (*graphOutput, error) {
+			g, err := l.Topic(ctx, CallerOf(ctx), in.address(), in.pace())
 			if err != nil {
 				return nil, err
 			}

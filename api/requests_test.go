@@ -101,6 +101,27 @@ func TestCopiesAreOfARange(t *testing.T) {
 	}
 }
 
+func TestWhatIsAffectedBy(t *testing.T) {
+	for path, want := range map[string]lineage.AffectedQuery{
+		"us":                             {Cluster: "us", Partition: -1, Last: -1},
+		"us/orders?topicId=AAA":          {Cluster: "us", Topic: "orders", TopicID: "AAA", Partition: -1, Last: -1},
+		"us/orders/3":                    {Cluster: "us", Topic: "orders", Partition: 3, Last: -1},
+		"us/orders/3?from=5&to=9":        {Cluster: "us", Topic: "orders", Partition: 3, From: 5, Last: 9},
+		"us/orders/3?from=5&topicId=AAA": {Cluster: "us", Topic: "orders", TopicID: "AAA", Partition: 3, From: 5, Last: -1},
+	} {
+		f := newFleet(t)
+		resp := ask(t, f, http.MethodGet, "/api/v1/lineage/affected/"+path, viewerToken)
+		if f.affected != want || resp.StatusCode != http.StatusOK || len(f.noted) != 1 || f.noted[0].Target != "lineage/affected/"+strings.Split(path, "?")[0] {
+			t.Errorf("%q: got %+v, want %+v (%d %s), noted %+v", path, f.affected, want, resp.StatusCode, resp.text, f.noted)
+		}
+	}
+	f := newFleet(t)
+	ask(t, f, http.MethodGet, "/api/v1/lineage/topics/us/orders?windowSeconds=90&partitions=true", viewerToken)
+	if want := (lineage.PaceQuery{Window: 90 * time.Second, Partitions: true}); f.pace != want {
+		t.Errorf("got %+v, want %+v", f.pace, want)
+	}
+}
+
 func TestTheCallerIsHandedOn(t *testing.T) {
 	f := newFleet(t)
 	r := httptest.NewRequest(http.MethodGet, "/api/v1/lineage/topics/us/orders", nil)

@@ -119,6 +119,7 @@ type TopicCopy struct {
 	To         int             `json:"to"`
 	Flow       string          `json:"flow,omitempty"`
 	Fleet      string          `json:"fleet,omitempty"`
+	Pace       *Pace           `json:"pace,omitempty"`
 	Partitions []PartitionCopy `json:"partitions,omitempty"`
 }
 
@@ -134,6 +135,7 @@ type PartitionCopy struct {
 	Gaps            map[string]int64 `json:"gaps,omitempty"` // offsets by reason
 	Epoch           uint64           `json:"epoch"`
 	LastAt          time.Time        `json:"lastAt"`
+	Pace            *Pace            `json:"pace,omitempty" doc:"If it is asked for"`
 }
 
 // Client is what one client did to one topic altogether.

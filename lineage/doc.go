@@ -1,5 +1,6 @@
 // Package lineage answers, for one event, a range of them or one topic, where it
-// came from, where its copies lie, who produced it and who read it.
+// came from, where its copies lie, who produced it and who read it; and what a
+// cluster, a topic or a range would affect.
 //
 // The one path: pages of every ledger come in through [Index.Apply] and are kept
 // in a store on the node's own disk; a query walks hops from partition to
@@ -30,6 +31,12 @@
 // by them. One walk may look at so many hops only: of a range that needs more, each
 // page is about less, so that its cost is that of a page however large the range.
 //
+// How fast copies go ([Index.Topic]) is what the hops of the last minute hold, which
+// every node knows, of every fleet; where a source ends its cluster says ([Live]). What
+// would be affected ([Index.Affected]) goes downstream only, from a cluster or topic by
+// topics, from offsets along the hops; who reads there is known by recorded accesses
+// and by where groups have committed, and each is said to be which.
+//
 // Beside the index, a [Checker] follows the chains of a ledger over its records as
 // they were read, and finds what was removed, altered or moved; an [Anchor] of an
 // earlier check covers the ends of the chains, for which nothing else vouches.
@@ -37,8 +44,8 @@
 // What is not in a ledger, times, keys and trace ids of records, package search finds
 // in the records.
 //
-// What is left out: a live stream; rates and lag; accesses on clusters that record none; export to
-// OpenLineage; folding old hops into coarser ones.
+// What is left out: a live stream; when groups read on clusters that record no
+// accesses; export to OpenLineage; folding old hops into coarser ones.
 //
 // Goroutines: none of its own beyond the store's compactions, which Close ends.
 // An Index is safe for concurrent use.

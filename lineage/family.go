@@ -242,11 +242,18 @@ func (f *family) down(i int, c *copyState, todo []arrival) (err error) {
 
 // silence tells of source offsets that no hop of a copy holds.
 func (f *family) silence(k, far int, s span) error {
-	c := &f.links[k].copyState
+	l := &f.links[k]
+	next := piece{span: span{max(l.start, l.next), s.next}, reason: reasonPending, why: fmt.Sprintf("copied up to offset %d", l.next)}
+	switch {
+	case f.places[l.to].life.earlier:
+		next.span = span{} // nor will it be: what has taken its place has a copy of its own
+	case f.places[l.from].life.earlier:
+		next.reason, next.why = "ended", fmt.Sprintf("the topic was deleted when offsets below %d had been copied", l.next)
+	}
 	for _, p := range []piece{
-		{span: span{0, c.start}, reason: "before-start", why: fmt.Sprintf("the copy began at offset %d", c.start)},
-		{span: span{c.start, c.next}, reason: "unknown", why: "the ledger says nothing about these offsets"},
-		{span: span{max(c.start, c.next), s.next}, reason: "pending", why: fmt.Sprintf("copied up to offset %d", c.next)},
+		{span: span{0, l.start}, reason: "before-start", why: fmt.Sprintf("the copy began at offset %d", l.start)},
+		{span: span{l.start, l.next}, reason: "unknown", why: "the ledger says nothing about these offsets"},
+		next,
 	} {
 		if p.span = p.within(s); p.empty() {
 			continue
@@ -355,3 +362,6 @@ func (p *piece) when() time.Time {
 	}
 	return p.hop.At
 }
+
+// reasonPending is why there is no copy of what comes next.
+const reasonPending = "pending"

@@ -26,6 +26,7 @@ type Config struct {
 	CacheBytes int64
 	Authorizer Authorizer
 	Directory  Directory // may be nil
+	Live       Live      // may be nil
 	Limits     Limits
 	Log        *slog.Logger
 

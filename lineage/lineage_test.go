@@ -25,8 +25,11 @@ func (r rights) Allowed(_ context.Context, _ Caller, cluster string, op acl.Oper
 		panic("only Describe is ever asked for")
 	}
 	k := cluster
-	if rt == acl.Topic {
+	switch rt {
+	case acl.Topic:
 		k += "/" + name
+	case acl.Group:
+		k += "/group/" + name
 	}
 	return r == nil || r[k]
 }
@@ -304,7 +307,7 @@ func TestEpochsRetractionsAndDamage(t *testing.T) {
 	expect(t, a, err, "a/orders/0/149 origin", "b/orders/0/150", "a/orders/0/149 -> b/orders/0/150 a-to-b n1")
 	a, err = x.Event(t.Context(), alice, orders("b", 160))
 	expect(t, a, err, "b/orders/0/160", "a/orders/0/159 origin", "a/orders/0/159 -> b/orders/0/160 a-to-b n2")
-	g, err := x.Topic(t.Context(), alice, orders("a", 0))
+	g, err := x.Topic(t.Context(), alice, orders("a", 0), PaceQuery{})
 	if p := g.Copies[0].Partitions[0]; err != nil || p.Records != 250 || p.Next != 250 || p.DestinationNext != 251 {
 		t.Errorf("got %+v %v", p, err)
 	}
@@ -365,7 +368,7 @@ func TestRestartGoesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	graph, err := x.Topic(t.Context(), alice, orders("a", 3))
+	graph, err := x.Topic(t.Context(), alice, orders("a", 3), PaceQuery{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -380,7 +383,7 @@ func TestRestartGoesOn(t *testing.T) {
 	if err != nil || !slices.Equal(story(before), story(after)) || !slices.Equal(before.Nodes[0].Unknown, after.Nodes[0].Unknown) {
 		t.Errorf("got %q %v, want %q", story(after), err, story(before))
 	}
-	again, err := x.Topic(t.Context(), alice, orders("a", 3))
+	again, err := x.Topic(t.Context(), alice, orders("a", 3), PaceQuery{})
 	want, _ := json.Marshal(graph)
 	if got, _ := json.Marshal(again); err != nil || string(got) != string(want) {
 		t.Errorf("got  %s %v\nwant %s", got, err, want)
@@ -412,7 +415,7 @@ func TestRestartGoesOn(t *testing.T) {
 func TestTopicAndGaps(t *testing.T) {
 	x, f := open(t, Config{})
 	chain(f)
-	g, err := x.Topic(t.Context(), alice, orders("b", 0))
+	g, err := x.Topic(t.Context(), alice, orders("b", 0), PaceQuery{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -428,7 +431,7 @@ func TestTopicAndGaps(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	g, err = x.Topic(t.Context(), alice, orders("c", 0))
+	g, err = x.Topic(t.Context(), alice, orders("c", 0), PaceQuery{})
 	if err != nil || len(g.Clients) != 2 || g.Clients[0].Kind != "fetched" || g.Clients[1].Group != "billing" || g.Clients[1].Offsets != 16 {
 		t.Errorf("got %+v %v", g.Clients, err)
 	}
@@ -544,7 +547,7 @@ func TestTurnsOnAPartition(t *testing.T) {
 			t.Errorf("offset %d: %+v", o, d)
 		}
 	}
-	g, err := x.Topic(t.Context(), alice, orders("id-a", 0))
+	g, err := x.Topic(t.Context(), alice, orders("id-a", 0), PaceQuery{})
 	if err != nil || len(g.Clients) != 2 || g.Clients[0].Offsets != 5 || g.Clients[1].Offsets != 5 {
 		t.Errorf("clients %+v, %v", g, err)
 	}

@@ -48,7 +48,7 @@ type RangeRow struct {
 	Hops        int     `json:"hops" doc:"From the partition asked about to the farther one of the two"`
 
 	Records int64            `json:"records" doc:"Copied; 0 where a side is redacted"`
-	Gaps    map[string]int64 `json:"gaps,omitempty" doc:"Source offsets without a copy, by reason: those of the gaps, or pending, before-start, unknown"`
+	Gaps    map[string]int64 `json:"gaps,omitempty" doc:"Source offsets without a copy, by reason: those of the gaps, or pending, before-start, ended, unknown"`
 	Why     string           `json:"why,omitempty"`
 
 	Flow        string     `json:"flow,omitempty"`

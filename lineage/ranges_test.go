@@ -314,6 +314,8 @@ func TestCopiesOfRecreatedTopics(t *testing.T) {
 	old := ask(3, 4, "a")
 	old.At.TopicID = id('a').String()
 	want(old, "1: a 3-4 > b 3-4 x2 n1")
+	old.Last = 11
+	want(old, "1: a 3-9 > b 3-9 x7 n1", "1: a 10-11 > b ended 2")
 }
 
 // TestCopiesAreBounded: ledgers that say what cannot be, and questions that want too

@@ -95,7 +95,7 @@ func everyAnswer(t *testing.T, x *Index) string {
 			note(fmt.Sprintf("event %s %d", c, o), a, err)
 		}
 		at := orders("id-"+c, 0)
-		g, err := x.Topic(t.Context(), alice, at)
+		g, err := x.Topic(t.Context(), alice, at, PaceQuery{Partitions: true})
 		note("topic "+c, g, err)
 		gaps, more, err := x.Gaps(t.Context(), alice, at, 1<<40)
 		note(fmt.Sprintf("gaps %s %v", c, more), gaps, err)
@@ -106,6 +106,15 @@ func everyAnswer(t *testing.T, x *Index) string {
 		for _, exact := range []bool{false, true} {
 			page, err := x.Copies(t.Context(), alice, RangeQuery{At: at, Last: 120, Exact: exact, Limit: 3})
 			note("copies "+c, page, err)
+		}
+		for _, q := range []AffectedQuery{
+			{Cluster: "id-" + c, Partition: -1, Last: -1},
+			{Cluster: "id-" + c, Topic: "orders", Partition: -1, Last: -1},
+			{Cluster: "id-" + c, Topic: "orders", Last: -1},
+			{Cluster: "id-" + c, Topic: "orders", Last: 40},
+		} {
+			a, err := x.Affected(t.Context(), alice, q)
+			note(fmt.Sprintf("affected %s %d %d", c, q.Partition, q.Last), a, err)
 		}
 		page, err := x.Principal(t.Context(), alice, "id-"+c, "User:x", 0, "")
 		note("principal "+c, page, err)

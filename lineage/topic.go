@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -14,8 +15,12 @@ import (
 )
 
 // Topic says where a topic comes from and where it goes, over any number of
-// clusters, and who produces to it and reads it. Errors are those of Event.
-func (x *Index) Topic(ctx context.Context, caller Caller, at Address) (*Graph, error) {
+// clusters, how fast and how far behind, and who produces to it and reads it. Errors
+// are those of Event.
+func (x *Index) Topic(ctx context.Context, caller Caller, at Address, q PaceQuery) (*Graph, error) {
+	if q.Window = cmp.Or(q.Window, DefaultWindow); q.Window < time.Second || q.Window > MaxWindow {
+		return nil, fmt.Errorf("lineage of a topic: %w: rates over %s; a second to %s can be asked for", ErrInvalid, q.Window, MaxWindow)
+	}
 	v := x.viewer(ctx, caller)
 	l, err := v.find(at)
 	if err != nil {
@@ -24,6 +29,9 @@ func (x *Index) Topic(ctx context.Context, caller Caller, at Address) (*Graph, e
 	g := &graph{viewer: v, seen: map[topicKey]int{}}
 	g.walk(l.topicKey)
 	g.redact()
+	if err := g.paces(q); err != nil {
+		return nil, fmt.Errorf("lineage of a topic: %w", err)
+	}
 	if err := g.clients(l); err != nil {
 		return nil, fmt.Errorf("lineage of a topic: %w", err)
 	}
@@ -37,6 +45,7 @@ type graph struct {
 	seen   map[topicKey]int
 	lives  []life
 	depths []int
+	drawn  [][]copyState // of each copy in the answer, by source partition
 }
 
 func (g *graph) walk(start topicKey) {
@@ -71,6 +80,14 @@ func (g *graph) walk(start topicKey) {
 				continue
 			}
 			drawn[p] = true
+			slices.SortFunc(links[p], func(a, b *copyState) int {
+				return cmp.Or(cmp.Compare(a.begin.Copy.Source.Partition, b.begin.Copy.Source.Partition), slices.Compare(a.key[:], b.key[:]))
+			})
+			copies := make([]copyState, 0, len(links[p]))
+			for _, c := range links[p] {
+				copies = append(copies, *c)
+			}
+			g.drawn = append(g.drawn, copies)
 			g.answer.Copies = append(g.answer.Copies, topicCopy(from, to, links[p]))
 		}
 	}
@@ -98,6 +115,7 @@ func (g *graph) meet(k topicKey, depth int) int {
 	return g.seen[k]
 }
 
+// topicCopy sums up copies that are in the order of their source partitions.
 func topicCopy(from, to int, copies []*copyState) TopicCopy {
 	last := slices.MaxFunc(copies, func(a, b *copyState) int { return a.begin.At.Compare(b.begin.At) })
 	t := TopicCopy{From: from, To: to, Flow: last.begin.Flow, Fleet: last.begin.Fleet}
@@ -116,7 +134,6 @@ func topicCopy(from, to int, copies []*copyState) TopicCopy {
 		}
 		t.Partitions = append(t.Partitions, p)
 	}
-	slices.SortStableFunc(t.Partitions, func(a, b PartitionCopy) int { return cmp.Compare(a.Source, b.Source) })
 	return t
 }
 

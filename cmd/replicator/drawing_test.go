@@ -57,7 +57,14 @@ func TestLineageForPeople(t *testing.T) {
 	fleetThat(t, lineage.Graph{
 		Topics: []lineage.TopicNode{{Cluster: "us", Topic: "orders"}, {Cluster: "eu", Topic: "us.orders"}, {Redacted: true}},
 		Copies: []lineage.TopicCopy{
-			{From: 0, To: 1, Flow: "us-eu", Partitions: []lineage.PartitionCopy{{Records: 1500, Bytes: 3_000_000, Gaps: map[string]int64{"aborted": 2, "control": 1}}, {Records: 500, Bytes: 1}}},
+			{
+				From: 0, To: 1, Flow: "us-eu",
+				Pace: &lineage.Pace{RecordsPerSecond: 10.25, BytesPerSecond: 2048, WindowSeconds: 60, LagRecords: -1, LagSeconds: -1, Unknown: []string{"partition 1: lag: us does not answer"}},
+				Partitions: []lineage.PartitionCopy{
+					{Records: 1500, Bytes: 3_000_000, Gaps: map[string]int64{"aborted": 2, "control": 1}, Pace: &lineage.Pace{RecordsPerSecond: 10.25, BytesPerSecond: 2048, LagRecords: 12, LagSeconds: 1.25}},
+					{Source: 1, Destination: 1, Records: 500, Bytes: 1},
+				},
+			},
 			{From: 1, To: 2},
 		},
 		Clients: []lineage.Client{{Kind: "produced", Principal: "User:shop", ClientID: "till", Offsets: 2000, At: at}, {Redacted: true, Kind: "fetched", Offsets: 1, At: at}},
@@ -83,6 +90,47 @@ func TestCopiesForPeople(t *testing.T) {
 		First: 1000, Last: 2000, Unknown: []string{"something"}, Truncated: "after 32 hops",
 	})
 	golden(t, "copies.txt", replicator(t, "", "lineage", "copies", "us/orders/3", "--from", "1000", "--to", "2000").stdout)
+}
+
+func TestAffectedForPeople(t *testing.T) {
+	topic := func(cluster string, hops int, p ...lineage.AffectedPartition) lineage.AffectedTopic {
+		return lineage.AffectedTopic{TopicNode: lineage.TopicNode{Cluster: cluster, Topic: "orders"}, Hops: hops, Partitions: p}
+	}
+	old := topic("eu", 1, lineage.AffectedPartition{Partition: 3, First: -1, Last: -1})
+	old.EarlierLife = true
+	fleetThat(t, lineage.Affected{
+		Topics: []lineage.AffectedTopic{
+			topic("us", 0, lineage.AffectedPartition{Partition: 3, First: 1000, Last: 2999, Offsets: 1500}), old,
+			topic("ap", 1, lineage.AffectedPartition{Partition: 3, First: 5, Last: -1, Offsets: -1}, lineage.AffectedPartition{Partition: 4, First: -1, Last: -1, Offsets: -1}),
+			{TopicNode: lineage.TopicNode{Redacted: true}, Hops: 2},
+		},
+		Readers: []lineage.Reader{
+			{Topic: 0, Basis: []string{"accesses", "committed-offsets"}, Kind: "committed", Group: "mailer", Principal: "User:mail", ClientID: "m1", At: &at, Reached: true},
+			{Topic: 2, Redacted: true, Basis: []string{"committed-offsets"}, Kind: "committed"},
+		},
+		Flows:    []lineage.AffectedFlow{{Fleet: "main", Flow: "us-eu", Basis: []string{"copies", "declared"}}, {Redacted: true}},
+		Runbooks: []lineage.AffectedRunbook{{Runbook: "drill", Flow: "us-eu"}, {Runbook: "failover", Flow: "us-eu"}},
+		Unknown:  []string{"something"}, Truncated: []string{"after 32 hops"},
+	})
+	golden(t, "affected.txt", replicator(t, "", "lineage", "affected", "us/orders/3", "--from", "1000").stdout)
+	for args, want := range map[string]string{
+		"us --from 1":             "--from is about one partition",
+		"us/orders --to 1":        "--to is about one partition",
+		"us --topic-id AAA":       "--topic-id is about one topic",
+		"us/orders/3/4":           "is not an address",
+		"us//3":                   "is not an address",
+		"us/orders/3 --from x":    "invalid argument",
+		"us/orders/3 us/orders/4": "accepts 1 arg",
+	} {
+		if got := replicator(t, "", append([]string{"lineage", "affected"}, strings.Fields(args)...)...); got.code != exitInvalid || !strings.Contains(got.stderr, want) {
+			t.Errorf("%s: got %+v, want %q", args, got, want)
+		}
+	}
+	for _, w := range []string{"0s", "61m", "1500ms"} {
+		if got := replicator(t, "", "lineage", "topic", "us/orders", "--window", w); got.code != exitInvalid || !strings.Contains(got.stderr, "whole seconds") {
+			t.Errorf("%s: got %+v", w, got)
+		}
+	}
 }
 
 func TestGroupsForPeople(t *testing.T) {

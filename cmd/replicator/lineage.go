@@ -23,11 +23,12 @@ func newLineage() *cobra.Command {
   replicator lineage topic eu/orders
   replicator lineage gaps us/orders/3
   replicator lineage copies us/orders/3 --from 1000 --to 2000
+  replicator lineage affected us/orders
   replicator lineage access us/orders/3 --from 1000 --to 2000
   replicator lineage access us --principal User:billing
   replicator lineage search us/orders --key order-17
   replicator lineage check us`,
-	}, lineageEvent(), lineageTopic(), lineageGaps(), lineageCopies(), lineageAccess(), lineageSearch(), lineageCheck())
+	}, lineageEvent(), lineageTopic(), lineageGaps(), lineageCopies(), lineageAffected(), lineageAccess(), lineageSearch(), lineageCheck())
 }
 
 // addressPath turns what people type (cluster/topic/partition/offset) into a
@@ -177,20 +178,28 @@ func lineageTopic() *cobra.Command {
 	var fleet server
 	var out output
 	var topicID string
+	var window time.Duration
+	var partitions bool
 	cmd := &cobra.Command{
-		Use: "topic CLUSTER/TOPIC", Short: "One topic across datacenters, and its clients", Args: cobra.ExactArgs(1),
+		Use: "topic CLUSTER/TOPIC", Short: "One topic across datacenters: how fast, how far behind, and its clients", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := addressPath(args[0], 2)
 			if err != nil {
 				return err
 			}
+			if window < time.Second || window > lineage.MaxWindow || window%time.Second != 0 {
+				return withCode(exitInvalid, fmt.Errorf("--window %s: whole seconds, 1s to %s", window, lineage.MaxWindow))
+			}
+			q := query("topicId", topicID, "windowSeconds", strconv.Itoa(int(window.Seconds())), "partitions", strconv.FormatBool(partitions))
 			var g lineage.Graph
-			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/lineage/topics/"+path+query("topicId", topicID), nil, &g); err != nil {
+			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/lineage/topics/"+path+q, nil, &g); err != nil {
 				return err
 			}
 			return out.print(cmd.OutOrStdout(), g, func(t *table) { drawGraph(t, &g) })
 		},
 	}
+	cmd.Flags().DurationVar(&window, "window", lineage.DefaultWindow, "over which rates are")
+	cmd.Flags().BoolVar(&partitions, "partitions", false, "rates and lag of each partition, too")
 	lifeFlag(cmd, &topicID)
 	fleet.flags(cmd)
 	out.flag(cmd)
@@ -204,17 +213,7 @@ func drawGraph(t *table, g *lineage.Graph) {
 		}
 		return "a topic that you may not see"
 	}
-	t.row("FROM", "TO", "FLOW", "RECORDS", "BYTES", "GAPS")
-	for _, c := range g.Copies {
-		var records, bytes, gaps int64
-		for _, p := range c.Partitions {
-			records, bytes = records+p.Records, bytes+p.Bytes
-			for _, n := range p.Gaps {
-				gaps += n
-			}
-		}
-		t.row(name(c.From), name(c.To), or(c.Flow), count(records), count(bytes), count(gaps))
-	}
+	drawCopies(t, g, name)
 	t.line("")
 	t.row("CLIENT", "DID", "GROUP", "OFFSETS", "LAST")
 	for _, c := range g.Clients {

@@ -35,9 +35,9 @@ func (l *eventLineage) Event(ctx context.Context, caller api.Caller, at lineage.
 	return a, lineageError(err)
 }
 
-func (l *eventLineage) Topic(ctx context.Context, caller api.Caller, at lineage.Address) (*lineage.Graph, error) {
+func (l *eventLineage) Topic(ctx context.Context, caller api.Caller, at lineage.Address, q lineage.PaceQuery) (*lineage.Graph, error) {
 	l.fresh(ctx)
-	g, err := l.index.Topic(ctx, asking(caller), at)
+	g, err := l.index.Topic(ctx, asking(caller), at, q)
 	return g, lineageError(err)
 }
 

@@ -14,3 +14,9 @@ func (l *eventLineage) Copies(ctx context.Context, caller api.Caller, q lineage.
 	page, err := l.index.Copies(ctx, asking(caller), q)
 	return page, lineageError(err)
 }
+
+func (l *eventLineage) Affected(ctx context.Context, caller api.Caller, q lineage.AffectedQuery) (*lineage.Affected, error) {
+	l.fresh(ctx)
+	a, err := l.index.Affected(ctx, asking(caller), q)
+	return a, lineageError(err)
+}

@@ -33,8 +33,9 @@ const (
 
 // The tokens of the API's users.
 var (
-	adminToken  = rand.Text()
-	viewerToken = rand.Text()
+	adminToken   = rand.Text()
+	viewerToken  = rand.Text()
+	auditorToken = rand.Text() // who is nobody in eu
 )
 
 // security is what a cluster has besides plain loopback.
@@ -176,6 +177,7 @@ func (w *world) newFleet(n int) {
 	must(w.t, os.WriteFile(filepath.Join(dir, "ca.pem"), ca.CertPEM, 0o600))
 	must(w.t, os.WriteFile(filepath.Join(dir, "admin.token"), []byte(adminToken), 0o600))
 	must(w.t, os.WriteFile(filepath.Join(dir, "viewer.token"), []byte(viewerToken), 0o600))
+	must(w.t, os.WriteFile(filepath.Join(dir, "auditor.token"), []byte(auditorToken), 0o600))
 	for i := range n {
 		r := &node{t: w.t, name: fmt.Sprintf("r%d", i+1), peer: address.Reserve(w.t), api: address.Reserve(w.t), first: "bootstrap: true"}
 		r.dir = filepath.Join(dir, r.name)
@@ -203,10 +205,12 @@ peer: {address: %q, caFile: %q, certFile: %q, keyFile: %q, %s}
 api:
   address: %q
   users:
-    - {name: ops, role: admin, token: %q, principals: {us: "User:admin", eu: "User:admin"}}
+    - {name: ops, role: admin, token: %q, principals: {us: "User:admin", eu: "User:admin", ap: "User:admin"}}
     - {name: guest, role: viewer, token: %q}
+    - {name: auditor, role: viewer, token: %q, principals: {us: "User:admin", ap: "User:admin"}}
 `, n.name, n.data(), n.peer, filepath.Join(certs, "ca.pem"), filepath.Join(n.dir, "cert.pem"), filepath.Join(n.dir, "key.pem"), n.first,
-		strings.TrimPrefix(n.api, "http://"), "${file:"+filepath.Join(certs, "admin.token")+"}", "${file:"+filepath.Join(certs, "viewer.token")+"}")
+		strings.TrimPrefix(n.api, "http://"), "${file:"+filepath.Join(certs, "admin.token")+"}", "${file:"+filepath.Join(certs, "viewer.token")+"}",
+		"${file:"+filepath.Join(certs, "auditor.token")+"}")
 	file, addr := filepath.Join(n.dir, "node.yaml"), filepath.Join(n.dir, "address")
 	must(n.t, os.WriteFile(file, []byte(conf), 0o600))
 	_ = os.Remove(addr) // of its last life, if there was one
@@ -250,7 +254,7 @@ func (w *world) nobodyDied() {
 	for _, n := range w.nodes {
 		all = append(all, n.process)
 	}
-	secrets := []string{adminToken, viewerToken}
+	secrets := []string{adminToken, viewerToken, auditorToken}
 	for _, b := range []*broker{w.us, w.eu} {
 		if b.secure == nil {
 			continue

@@ -1,0 +1,194 @@
+package lineage
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// readers finds who reads the topics that the caller may see: by what the clusters
+// have recorded, and by where groups have committed.
+func (r *reach) readers() error {
+	r.found.Readers = []Reader{}
+	groups := r.committed()
+	for i := range r.topics {
+		t := &r.topics[i]
+		if t.hidden {
+			continue
+		}
+		deeds := r.x.cfg.Limits.Deeds
+		list := &readerList{topic: i, limit: min(deeds, maxReaders*deeds-len(r.found.Readers))}
+		var err error
+		switch {
+		case !r.x.tells(t.life.cluster):
+			r.found.Unknown = append(r.found.Unknown, fmt.Sprintf("who has read in cluster %s: it does not record it", t.life.clusterName))
+		case t.partitions == nil:
+			err = r.clientsOf(t, list)
+		default:
+			err = r.accessesOf(t, list)
+		}
+		if err != nil {
+			return err
+		}
+		switch of := groups[t.life.cluster]; {
+		case t.life.earlier:
+		case of.err != nil:
+			r.found.Unknown = append(r.found.Unknown, fmt.Sprintf("groups of cluster %s: %v", t.life.clusterName, of.err))
+		case of.more != "":
+			r.found.Unknown = append(r.found.Unknown, fmt.Sprintf("groups of cluster %s: %s", t.life.clusterName, of.more))
+			fallthrough
+		default:
+			for _, g := range of.at {
+				if g.At.Topic == t.life.name {
+					r.position(t, &g, list)
+				}
+			}
+		}
+		if list.full {
+			r.cut(fmt.Sprintf("after %d readers of a topic, %d together", deeds, maxReaders*deeds))
+		}
+		r.showReaders(t, list)
+	}
+	return nil
+}
+
+// maxReaders is how many times the limit for deeds all topics together may have readers.
+const maxReaders = 4
+
+// readerList is the readers of one topic, each once.
+type readerList struct {
+	topic, limit int
+	all          []Reader
+	full         bool
+}
+
+// add notes a reader, or more of what is known of one.
+func (l *readerList) add(n Reader, basis string) {
+	same := slices.IndexFunc(l.all, func(h Reader) bool {
+		if basis == basisCommitted { // nobody says by which client
+			return h.Group == n.Group && h.Kind == n.Kind
+		}
+		return h.Group == n.Group && h.Kind == n.Kind && h.Principal == n.Principal && h.ClientID == n.ClientID
+	})
+	if same < 0 {
+		if len(l.all) == l.limit {
+			l.full = true
+			return
+		}
+		n.Topic, n.Basis = l.topic, []string{basis}
+		l.all = append(l.all, n)
+		return
+	}
+	h := &l.all[same]
+	if !slices.Contains(h.Basis, basis) {
+		h.Basis = append(h.Basis, basis)
+	}
+	if h.Reached = h.Reached || n.Reached; n.At != nil && (h.At == nil || n.At.After(*h.At)) {
+		h.At = n.At
+	}
+}
+
+// clientsOf are all that the topic's cluster has recorded to read it.
+func (r *reach) clientsOf(t *reached, list *readerList) error {
+	r.x.mu.RLock()
+	no := r.x.ledgers[t.life.cluster].no
+	r.x.mu.RUnlock()
+	prefix, looked := key(no, kindClient, t.life.id[:]), 0
+	// Those who produced have kind 0, and come before all others.
+	err := r.x.scanFrom(prefix, []byte{0, 0xff}, func(k, v []byte) error {
+		if looked++; looked > maxScan || list.full {
+			list.full = true
+			return errEnough
+		}
+		c, err := clientOf(k[len(prefix):], v)
+		if err != nil || c.Kind == produced {
+			return err
+		}
+		list.add(Reader{Kind: c.Kind, Group: c.Group, Principal: c.Principal, ClientID: c.ClientID, At: &c.At, Reached: true}, basisAccesses)
+		return r.ctx.Err()
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+// accessesOf are those that it has recorded to read any of the offsets.
+func (r *reach) accessesOf(t *reached, list *readerList) error {
+	for p, has := range t.partitions {
+		hull := span{0, math.MaxInt64}
+		if has != nil {
+			if hull = has.hull(); hull.empty() {
+				continue
+			}
+		}
+		q := runQuery{kind: kindAccess, topic: t.life.topicKey, partition: p, first: hull.first, last: hull.next - 1, limit: maxScan}
+		deeds, more, err := r.x.runs(q)
+		if err != nil {
+			return err
+		}
+		list.full = list.full || more != nil
+		for _, d := range deeds {
+			if has != nil && !has.touch(d.First, d.Last) {
+				continue
+			}
+			list.add(Reader{Kind: d.Kind, Group: d.Group, Principal: d.Principal, ClientID: d.ClientID, At: &d.At, Reached: true}, basisAccesses)
+		}
+	}
+	return nil
+}
+
+// position notes a group that has committed in one of the partitions.
+func (r *reach) position(t *reached, g *GroupPosition, list *readerList) {
+	reader := Reader{Kind: ledger.Committed.String(), Group: g.Group, Reached: g.Next > 0}
+	if t.partitions != nil {
+		has, ok := t.partitions[g.At.Partition]
+		if !ok || has != nil && len(has) == 0 {
+			return
+		}
+		if has != nil {
+			reader.Reached = g.Next > has[0].first
+		}
+	}
+	list.add(reader, basisCommitted)
+}
+
+// showReaders takes out of the readers of a topic what the caller may not see. What
+// is redacted comes last, so that the order tells nothing of it.
+func (r *reach) showReaders(t *reached, list *readerList) {
+	cluster := t.life.cluster
+	for i, n := range list.all {
+		switch {
+		case r.everything(cluster), r.own(cluster, n.Principal):
+		case n.Principal == "" && n.Group != "" && r.allowed(cluster, acl.Group, n.Group):
+		default:
+			list.all[i] = Reader{Topic: n.Topic, Redacted: true, Basis: n.Basis, Kind: n.Kind, At: n.At, Reached: n.Reached}
+		}
+	}
+	slices.SortStableFunc(list.all, func(a, b Reader) int {
+		redacted := 0
+		if a.Redacted != b.Redacted {
+			redacted = 1
+			if b.Redacted {
+				redacted = -1
+			}
+		}
+		return cmp.Or(redacted, strings.Compare(a.Kind, b.Kind), strings.Compare(a.Group, b.Group), strings.Compare(a.Principal, b.Principal),
+			strings.Compare(a.ClientID, b.ClientID), instant(a.At).Compare(instant(b.At)))
+	})
+	r.found.Readers = append(r.found.Readers, list.all...)
+}
+
+func instant(at *time.Time) time.Time {
+	if at == nil {
+		return time.Time{}
+	}
+	return *at
+}
