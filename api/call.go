@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,7 @@ type Call struct {
 	Reason    string    // in the caller's words
 
 	recorded atomic.Bool // by the replicated trail, or there is nothing to record
+	tell     func()      // the trail, once: at the latest when all was answered
 	problem  *Error      // that it was answered with
 }
 
@@ -120,8 +122,9 @@ func watch(trail Audit) func(huma.Context, func(huma.Context)) {
 			call.Target = "" // the operation's id says it
 		}
 		call.Reason = ctx.Query("reason")
+		call.tell = sync.OnceFunc(func() { note(trail, call, ctx.Status(), marked(op, isChange), marked(op, isAccounted)) })
 		next(huma.WithValue(ctx, callKey{}, call))
-		note(trail, call, ctx.Status(), marked(op, isChange), marked(op, isAccounted))
+		call.tell()
 	}
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"github.com/waybillhq/waybill/doctor"
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/lineage"
+	"github.com/waybillhq/waybill/lineage/export"
 	"github.com/waybillhq/waybill/lineage/search"
 	"github.com/waybillhq/waybill/offsets"
 	"github.com/waybillhq/waybill/runbook"
@@ -30,38 +32,44 @@ type fleet struct {
 	err   error // of every answer
 	calls []string
 
-	objects   []Object
-	revision  uint64
-	applied   []byte
-	dryRun    bool
-	expected  *uint64
-	deleted   string
-	caller    Caller
-	address   lineage.Address
-	deeds     lineage.DeedQuery
-	search    search.Query
-	copies    lineage.RangeQuery
-	pace      lineage.PaceQuery
-	affected  lineage.AffectedQuery
-	anchors   []lineage.Anchor
-	gapsTo    int64
-	from      offsets.Where
-	positions []offsets.Where
-	move      GroupMove
-	to        string
-	person    Person
-	decision  string
-	step      string
-	execution *runbook.Execution
-	rows      []offsets.Row
-	node      string
-	draining  bool
-	ttl       time.Duration
-	worker    bool
-	force     bool
-	request   verify.Request
-	verified  verify.Report
-	notReady  error
+	objects  []Object
+	revision uint64
+	applied  []byte
+	dryRun   bool
+	expected *uint64
+	deleted  string
+	caller   Caller
+	address  lineage.Address
+	deeds    lineage.DeedQuery
+	copies   lineage.RangeQuery
+	pace     lineage.PaceQuery
+	affected lineage.AffectedQuery
+	search   search.Query
+	stream   lineage.StreamQuery
+	digests  search.DigestQuery
+
+	gaps        []lineage.Gap // one a page
+	deedPages   int           // with one each
+	streamNoted int           // what the trail had been told when the stream began
+	anchors     []lineage.Anchor
+	gapsTo      int64
+	from        offsets.Where
+	positions   []offsets.Where
+	move        GroupMove
+	to          string
+	person      Person
+	decision    string
+	step        string
+	execution   *runbook.Execution
+	rows        []offsets.Row
+	node        string
+	draining    bool
+	ttl         time.Duration
+	worker      bool
+	force       bool
+	request     verify.Request
+	verified    verify.Report
+	notReady    error
 
 	barriers   int
 	noMajority error
@@ -187,12 +195,25 @@ func (f *fleet) Topic(_ context.Context, caller Caller, at lineage.Address, q li
 
 func (f *fleet) Gaps(_ context.Context, caller Caller, from lineage.Address, last int64) ([]lineage.Gap, bool, error) {
 	f.caller, f.address, f.gapsTo = caller, from, last
-	return nil, false, f.called("gaps")
+	if len(f.gaps) == 0 {
+		return nil, false, f.called("gaps")
+	}
+	gap := f.gaps[0]
+	f.gaps = f.gaps[1:]
+	return []lineage.Gap{gap}, len(f.gaps) > 0, f.called("gaps")
 }
 
 func (f *fleet) Deeds(_ context.Context, caller Caller, q lineage.DeedQuery) (*lineage.DeedPage, error) {
 	f.caller, f.deeds = caller, q
-	return &lineage.DeedPage{Deeds: []lineage.Deed{}}, f.called("deeds")
+	page := &lineage.DeedPage{Deeds: []lineage.Deed{}}
+	if f.deedPages > 0 {
+		f.deedPages--
+		page.Deeds = append(page.Deeds, lineage.Deed{Kind: "fetched", Principal: "User:shop", First: int64(f.deedPages)})
+		if f.deedPages > 0 {
+			page.Next = fmt.Sprint("page", f.deedPages)
+		}
+	}
+	return page, f.called("deeds")
 }
 
 func (f *fleet) Principal(_ context.Context, caller Caller, _, _ string, _ int, _ string) (*lineage.PrincipalPage, error) {
@@ -213,6 +234,45 @@ func (f *fleet) Copies(_ context.Context, caller Caller, q lineage.RangeQuery) (
 func (f *fleet) Affected(_ context.Context, caller Caller, q lineage.AffectedQuery) (*lineage.Affected, error) {
 	f.caller, f.affected = caller, q
 	return &lineage.Affected{Topics: []lineage.AffectedTopic{}}, f.called("affected")
+}
+
+func (f *fleet) Digests(_ context.Context, caller Caller, q search.DigestQuery) ([]search.Digest, int64, error) {
+	f.caller, f.digests = caller, q
+	return []search.Digest{{Partition: q.Partition, Offset: q.From, Last: q.From, Digest: "00ff"}}, q.From + 1, f.called("digests")
+}
+
+func (f *fleet) Stream(_ context.Context, caller Caller, q lineage.StreamQuery) (LineageStream, error) {
+	f.caller, f.stream = caller, q
+	if err := f.called("stream"); err != nil {
+		return nil, err
+	}
+	return &fakeStream{fleet: f}, nil
+}
+
+// fakeStream has one event and an end.
+type fakeStream struct {
+	fleet *fleet
+	told  bool
+}
+
+func (s *fakeStream) Next(context.Context, time.Duration) ([]lineage.StreamEvent, string, error) {
+	if s.told {
+		return nil, "", lineage.ErrEnded
+	}
+	s.told, s.fleet.streamNoted = true, len(s.fleet.noted)
+	return []lineage.StreamEvent{{ID: "one", Kind: "copied", Flow: "us-eu"}}, "one", nil
+}
+
+func (s *fakeStream) Close() { s.fleet.calls = append(s.fleet.calls, "close") }
+
+func (f *fleet) OpenLineage(_ context.Context, caller Caller, at lineage.Address) ([]export.RunEvent, error) {
+	f.caller, f.address = caller, at
+	return []export.RunEvent{{EventType: "RUNNING"}, {EventType: "RUNNING"}}, f.called("openlineage")
+}
+
+func (f *fleet) Spans(_ context.Context, caller Caller, at lineage.Address) (*export.Traces, error) {
+	f.caller, f.address = caller, at
+	return &export.Traces{ResourceSpans: []export.ResourceSpans{}}, f.called("spans")
 }
 
 func (f *fleet) Check(_ context.Context, _ string, anchors []lineage.Anchor) (*lineage.CheckReport, error) {

@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/waybillhq/waybill/lineage"
+	"github.com/waybillhq/waybill/lineage/export"
 	"github.com/waybillhq/waybill/lineage/search"
 )
 
@@ -26,6 +27,15 @@ type Lineage interface {
 	Principal(ctx context.Context, caller Caller, cluster, principal string, limit int, cursor string) (*lineage.PrincipalPage, error)
 	// Search finds events by time, key or trace.
 	Search(ctx context.Context, caller Caller, q search.Query) (*search.Page, error)
+	// Digests are keyed digests of records, and the offset to go on from, -1 at the end.
+	Digests(ctx context.Context, caller Caller, q search.DigestQuery) (rows []search.Digest, next int64, err error)
+	// Stream opens a stream of what comes into the index, which is closed when it is
+	// not needed any more.
+	Stream(ctx context.Context, caller Caller, q lineage.StreamQuery) (LineageStream, error)
+	// OpenLineage says of a topic's copies what Topic does, Spans of an event's hops what
+	// Event does.
+	OpenLineage(ctx context.Context, caller Caller, at lineage.Address) ([]export.RunEvent, error)
+	Spans(ctx context.Context, caller Caller, at lineage.Address) (*export.Traces, error)
 	// Check reads the whole ledger of a cluster.
 	Check(ctx context.Context, cluster string, anchors []lineage.Anchor) (*lineage.CheckReport, error)
 }
@@ -86,6 +96,8 @@ func registerLineage(h huma.API, l Lineage) {
 	registerDeeds(h, l)
 	registerSearch(h, l)
 	registerLineageGraph(h, l)
+	registerStream(h, l)
+	registerExport(h, l)
 }
 
 // PageQuery asks for one page of a list.

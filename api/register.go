@@ -25,7 +25,8 @@ import (
 // several times (query:"name,explode"). RawBody []byte is the body, of the type in
 // its tag contentType. Other tags are the JSON schema's, as huma has them; default is
 // the value of a parameter that is not there. Of O, strings with a tag header are
-// headers, and Body is answered as JSON, or as it is if it is []byte.
+// headers, and Body is answered as JSON, or as it is if it is []byte, or by being
+// called if it is streamed.
 //
 // It stands in for huma.Register, of which the compiler makes a copy for every pair
 // of types: 30 KB of the binary each.
@@ -228,7 +229,8 @@ func (e *endpoint) answer(ctx huma.Context, out reflect.Value) error {
 	out = out.Elem()
 	body := out.FieldByIndex(e.body).Interface()
 	content, raw := body.([]byte)
-	if !raw {
+	stream, streams := body.(streamed)
+	if !raw && !streams {
 		var b bytes.Buffer
 		if err := e.api.Marshal(&b, "application/json", body); err != nil {
 			return fmt.Errorf("encode the answer: %w", err)
@@ -242,6 +244,16 @@ func (e *endpoint) answer(ctx huma.Context, out reflect.Value) error {
 		}
 	}
 	ctx.SetStatus(e.op.DefaultStatus)
+	if streams {
+		if call := CallOf(ctx.Context()); call != nil {
+			call.tell() // what goes on for days is not to be known only then
+		}
+		stream(ctx)
+		return nil
+	}
 	_, _ = ctx.BodyWriter().Write(content) // the client may have gone
 	return nil
 }
+
+// streamed is a Body that is written as it comes into being, after the headers.
+type streamed func(huma.Context)

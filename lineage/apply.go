@@ -65,6 +65,8 @@ type page struct {
 	batch *pebble.Batch
 	entry int // index in the page
 	dirty map[ledger.CopyKey]*copyState
+
+	notices []notice // for streams, once it is stored
 }
 
 func (x *Index) apply(pos tail.Position, p *ledger.Page) error {
@@ -98,6 +100,7 @@ func (x *Index) apply(pos tail.Position, p *ledger.Page) error {
 		return err
 	}
 	l.next[pos.Partition] = pos.Offset + 1
+	x.feed.put(pg.notices)
 	return x.flush()
 }
 
@@ -115,11 +118,13 @@ func (p *page) add(e ledger.Entry) error {
 		if err := p.client(0, &e.Place, &e.Client, "", e.FirstAt, e.At); err != nil {
 			return err
 		}
+		p.tellDeed(e, e.Place)
 		return p.run(kindProduction, &e.Place, e, e.At.UnixMilli())
 	case *ledger.Access:
 		if err := p.client(e.Kind, &e.Place, &e.Client, e.Group, e.FirstAt, e.At); err != nil {
 			return err
 		}
+		p.tellDeed(e, e.Place)
 		return p.run(kindAccess, &e.Place, e, e.At.UnixMilli())
 	}
 	return nil
@@ -172,6 +177,7 @@ func (p *page) hop(h *ledger.Hop) error {
 	c.next, c.lastAt = h.Next, h.At.UnixMilli()
 	c.bytes += h.Bytes
 	c.count(h, 1)
+	p.tellHop(c, h)
 	return p.putHop(c, h)
 }
 
@@ -191,6 +197,7 @@ func (p *page) retraction(r *ledger.Retraction) error {
 		return nil
 	}
 	c.epoch = r.Epoch
+	p.tellRetraction(c, r)
 	gone, err := p.cut(c, r.Source)
 	if err != nil {
 		return err

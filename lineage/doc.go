@@ -44,8 +44,12 @@
 // What is not in a ledger, times, keys and trace ids of records, package search finds
 // in the records.
 //
-// What is left out: a live stream; when groups read on clusters that record no
-// accesses; export to OpenLineage; folding old hops into coarser ones.
+// What comes in is told to streams ([Index.Stream]) too, from a ring of the last
+// notices: a stream that is too slow learns that it missed something, and never holds
+// up what comes in. What a stream does not show it does not count, either.
+//
+// What is left out: when groups read on clusters that record no accesses; folding old
+// hops into coarser ones.
 //
 // Goroutines: none of its own beyond the store's compactions, which Close ends.
 // An Index is safe for concurrent use.

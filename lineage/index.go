@@ -43,6 +43,7 @@ type Index struct {
 	broken  chan struct{}         // closed with the first failure
 	closing chan struct{}         // closed by Close
 	opened  atomic.Bool
+	feed    *feed         // has locks of its own
 	stopped chan struct{} // closed where the store cannot be closed any more
 	stop    func()        // closes stopped
 
@@ -101,7 +102,7 @@ func Open(cfg Config) (*Index, error) {
 	}
 	cfg.Limits = cfg.Limits.withDefaults()
 	x := &Index{
-		cfg: cfg, closing: make(chan struct{}), broken: make(chan struct{}), flushed: time.Now(),
+		cfg: cfg, closing: make(chan struct{}), broken: make(chan struct{}), flushed: time.Now(), feed: newFeed(),
 		ledgers: map[string]*ledgerState{}, byNo: map[ledgerNo]*ledgerState{},
 		copies: map[ledger.CopyKey]*copyState{}, from: map[ledger.End][]*copyState{}, into: map[ledger.End][]*copyState{},
 		clusters: map[string]string{}, names: map[string]string{}, topics: map[topicKey]*topicState{}, lives: map[nameKey][]*topicState{},

@@ -27,8 +27,10 @@ func newLineage() *cobra.Command {
   replicator lineage access us/orders/3 --from 1000 --to 2000
   replicator lineage access us --principal User:billing
   replicator lineage search us/orders --key order-17
+  replicator lineage watch us/orders
+  replicator lineage export openlineage us/orders
   replicator lineage check us`,
-	}, lineageEvent(), lineageTopic(), lineageGaps(), lineageCopies(), lineageAffected(), lineageAccess(), lineageSearch(), lineageCheck())
+	}, lineageEvent(), lineageTopic(), lineageGaps(), lineageCopies(), lineageAffected(), lineageAccess(), lineageSearch(), lineageWatch(), lineageExport(), lineageCheck())
 }
 
 // addressPath turns what people type (cluster/topic/partition/offset) into a

@@ -263,8 +263,21 @@ func (n *node) followDeclarations(ctx context.Context) error {
 	return nil
 }
 
+// answersToEnd is how long the requests under way have when a node stops. Streams end
+// by themselves then.
+const answersToEnd = 5 * time.Second
+
 func (n *node) serve(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() { n.server.Close() })()
+	stopped := make(chan struct{})
+	defer context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		n.index.EndStreams()
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), answersToEnd)
+		defer cancel()
+		if n.server.Shutdown(bounded) != nil {
+			n.server.Close()
+		}
+	})()
 	var err error
 	if n.server.TLSConfig != nil {
 		err = n.server.ServeTLS(n.listener, "", "")
@@ -272,6 +285,7 @@ func (n *node) serve(ctx context.Context) error {
 		err = n.server.Serve(n.listener)
 	}
 	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
+		<-stopped
 		return nil
 	}
 	return fmt.Errorf("serve the API: %w", err)

@@ -21,6 +21,8 @@
 //     where the last stable offset was when it came there.
 //   - A cursor holds for its own search and for the life of the topic that it began in.
 //
+// Digests of records ([Searcher.Digests]) are the same scan with another end.
+//
 // Cost: what a consumer costs that reads the same ranges. With the partition or the
 // partitioner given, one of N partitions; with since and until the time between.
 //

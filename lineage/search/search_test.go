@@ -307,3 +307,28 @@ func TestPartitioner(t *testing.T) {
 		}
 	}
 }
+
+func TestTraceAt(t *testing.T) {
+	l := orders()
+	l.bounds[1] = Bounds{10, 50, 100}
+	for _, c := range []struct {
+		name      string
+		partition int32
+		offset    int64
+		rights    rights
+		ok        bool
+	}{
+		{"with a trace", 0, 50, all, true},
+		{"without", 0, 52, all, false},
+		{"a hole", 0, 49, all, false},
+		{"deleted", 1, 0, all, false},
+		{"in an open transaction", 1, 50, all, false},
+		{"no such partition", 9, 0, all, false},
+		{"who may describe, not read", 0, 50, rights{acl.Describe}, false},
+	} {
+		got, ok := searcher(l, c.rights, Limits{}).TraceAt(t.Context(), Caller{}, "us", "orders", c.partition, c.offset)
+		if ok != c.ok || ok && got.TraceID[0] != 0x4b {
+			t.Errorf("%s: got %+v %v", c.name, got, ok)
+		}
+	}
+}

@@ -1,0 +1,211 @@
+package api
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/waybillhq/waybill/lineage"
+	"github.com/waybillhq/waybill/lineage/export"
+	"github.com/waybillhq/waybill/lineage/search"
+)
+
+// maxExportRows bounds one answer of an export.
+const maxExportRows = 10_000
+
+// deedRow is a production or an access as a row.
+type deedRow struct {
+	Cluster   string    `json:"cluster"`
+	Topic     string    `json:"topic"`
+	Partition int32     `json:"partition"`
+	First     int64     `json:"first"`
+	Last      int64     `json:"last"`
+	Offsets   int64     `json:"offsets"`
+	Kind      string    `json:"kind"`
+	Redacted  bool      `json:"redacted"`
+	Principal string    `json:"principal"`
+	ClientID  string    `json:"clientId"`
+	Software  string    `json:"software"`
+	Address   string    `json:"address"`
+	Group     string    `json:"group"`
+	FirstAt   time.Time `json:"firstAt"`
+	At        time.Time `json:"at"`
+}
+
+// gapRow is offsets without a copy as a row.
+type gapRow struct {
+	Cluster            string `json:"cluster"`
+	Topic              string `json:"topic"`
+	Partition          int32  `json:"partition"`
+	First              int64  `json:"first"`
+	Last               int64  `json:"last"`
+	Reason             string `json:"reason"`
+	Flow               string `json:"flow"`
+	DestinationCluster string `json:"destinationCluster"`
+	DestinationTopic   string `json:"destinationTopic"`
+}
+
+type exportInput struct {
+	TopicPath
+	Partition int32  `path:"partition" minimum:"0" maximum:"2147483647"`
+	What      string `query:"what" enum:"accessed,produced,gaps" default:"accessed"`
+	From      int64  `query:"from" minimum:"0" doc:"First offset"`
+	To        int64  `query:"to" minimum:"-1" default:"-1" doc:"Last offset; -1 is the end"`
+	Principal string `query:"principal" doc:"Only this one's; not for gaps"`
+	Format    string `query:"format" enum:"csv,ndjson" default:"csv"`
+	Limit     int    `query:"limit" minimum:"1" maximum:"10000" default:"10000"`
+	Cursor    string `query:"cursor" doc:"Waybill-Next of the part before"`
+}
+
+type exportOutput struct {
+	ContentType string `header:"Content-Type"`
+	Next        string `header:"Waybill-Next" doc:"Cursor of the next part; absent: that was all"`
+	Body        []byte
+}
+
+var exportTypes = map[string]string{export.CSV: "text/csv; charset=utf-8", export.NDJSON: "application/x-ndjson"}
+
+// exported describes an answer that is a table.
+func exported(op huma.Operation, types ...string) huma.Operation {
+	content := map[string]*huma.MediaType{}
+	for _, t := range types {
+		content[t] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	op.Responses = map[string]*huma.Response{"200": {Content: content}}
+	return op
+}
+
+func registerExport(h huma.API, l Lineage) {
+	denied := []int{http.StatusForbidden, http.StatusNotFound}
+	register(h, exported(accountedOperation(http.MethodGet, "/api/v1/lineage/export/{cluster}/{topic}/{partition}", "export-lineage", "Productions, accesses or gaps of a partition as CSV or NDJSON", denied...), "text/csv", "application/x-ndjson"),
+		func(ctx context.Context, in *exportInput) (*exportOutput, error) {
+			if in.What == "gaps" {
+				return exportGaps(ctx, l, in)
+			}
+			return exportDeeds(ctx, l, in)
+		})
+	register(h, exported(accountedOperation(http.MethodGet, "/api/v1/lineage/openlineage/{cluster}/{topic}", "export-openlineage", "What a topic is copied from and to, as OpenLineage run events, one a line", denied...), "application/x-ndjson"),
+		func(ctx context.Context, in *TopicPath) (*exportOutput, error) {
+			events, err := l.OpenLineage(ctx, CallerOf(ctx), in.address())
+			if err != nil {
+				return nil, err
+			}
+			return table(export.NDJSON, events, "")
+		})
+	register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/otlp/{cluster}/{topic}/{partition}/{offset}", "export-otlp", "The hops of one event as OpenTelemetry spans (OTLP/JSON), linked to the record's own trace if you may read it", denied...),
+		func(ctx context.Context, in *struct {
+			PositionPath
+			LifeQuery
+		},
+		) (*tracesOutput, error) {
+			traces, err := l.Spans(ctx, CallerOf(ctx), lineage.Address{Cluster: in.Cluster, Topic: in.Topic, Partition: in.Partition, Offset: in.Offset, TopicID: in.TopicID})
+			if err != nil {
+				return nil, err
+			}
+			return &tracesOutput{Body: traces}, nil
+		})
+	registerDigests(h, l)
+}
+
+// registerDigests is beside the exports: a POST, since a secret is no part of a URL.
+func registerDigests(h huma.API, l Lineage) {
+	op := exported(accountedOperation(http.MethodPost, "/api/v1/lineage/digests/{cluster}/{topic}/{partition}", "digest-records",
+		"Keyed digests (HMAC-SHA-256) of the records of a range, which do not tell what is in them", http.StatusForbidden, http.StatusNotFound, http.StatusConflict), "text/csv", "application/x-ndjson")
+	op.RequestBody = &huma.RequestBody{Required: true, Description: "The key: 16 to 4096 bytes. It is not kept"}
+	register(h, op, func(ctx context.Context, in *struct {
+		Cluster   string `path:"cluster" doc:"Name of a declared cluster, or its cluster.id"`
+		Topic     string `path:"topic"`
+		Partition int32  `path:"partition" minimum:"0" maximum:"2147483647"`
+		From      int64  `query:"from" minimum:"0" doc:"First offset; Waybill-Next of the part before"`
+		To        int64  `query:"to" minimum:"-1" default:"-1" doc:"Last offset; -1 is the end"`
+		Format    string `query:"format" enum:"csv,ndjson" default:"csv"`
+		Limit     int    `query:"limit" minimum:"1" maximum:"10000" default:"10000"`
+		RawBody   []byte `contentType:"application/octet-stream"`
+	},
+	) (*exportOutput, error) {
+		rows, next, err := l.Digests(ctx, CallerOf(ctx), search.DigestQuery{
+			Cluster: in.Cluster, Topic: in.Topic, Partition: in.Partition, From: in.From, To: in.To, Key: in.RawBody, Limit: in.Limit,
+		})
+		if err != nil {
+			return nil, err
+		}
+		if next < 0 {
+			return table(in.Format, rows, "")
+		}
+		return table(in.Format, rows, strconv.FormatInt(next, 10))
+	})
+}
+
+type tracesOutput struct{ Body *export.Traces }
+
+func table(format string, rows any, next string) (*exportOutput, error) {
+	b, err := export.Write(format, rows)
+	if err != nil {
+		return nil, err
+	}
+	return &exportOutput{exportTypes[format], next, b}, nil
+}
+
+// exportDeeds reads pages until the limit is reached.
+func exportDeeds(ctx context.Context, l Lineage, in *exportInput) (*exportOutput, error) {
+	q := lineage.DeedQuery{At: in.address(), Last: in.To, Produced: in.What == "produced", Principal: in.Principal, Cursor: in.Cursor}
+	q.At.Partition, q.At.Offset = in.Partition, in.From
+	rows, limit := []deedRow{}, min(in.Limit, maxExportRows)
+	for {
+		q.Limit = limit - len(rows)
+		page, err := l.Deeds(ctx, CallerOf(ctx), q)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range page.Deeds {
+			rows = append(rows, deedRow{
+				in.Cluster, in.Topic, d.Partition, d.First, d.Last, d.Offsets, d.Kind, d.Redacted, d.Principal, d.ClientID, d.Software, d.Address, d.Group, d.FirstAt, d.At,
+			})
+		}
+		if q.Cursor = page.Next; q.Cursor == "" || len(rows) >= limit {
+			return table(in.Format, rows, q.Cursor)
+		}
+	}
+}
+
+// exportGaps reads pages until the limit is reached. Its cursor is the offset to go on
+// from.
+func exportGaps(ctx context.Context, l Lineage, in *exportInput) (*exportOutput, error) {
+	at := in.address()
+	at.Partition, at.Offset = in.Partition, in.From
+	if in.Principal != "" {
+		return nil, Errorf(http.StatusUnprocessableEntity, "gaps have no principal: leave it out")
+	}
+	if in.Cursor != "" {
+		from, err := strconv.ParseInt(in.Cursor, 10, 64)
+		if err != nil || from < 0 {
+			return nil, Errorf(http.StatusUnprocessableEntity, "cursor %.40q is not of an export of gaps", in.Cursor)
+		}
+		at.Offset = max(at.Offset, from)
+	}
+	last := in.To
+	if last < 0 {
+		last = math.MaxInt64 - 1
+	}
+	rows, limit := []gapRow{}, min(in.Limit, maxExportRows)
+	for {
+		gaps, more, err := l.Gaps(ctx, CallerOf(ctx), at, last)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range gaps {
+			rows = append(rows, gapRow{in.Cluster, in.Topic, in.Partition, g.Source, g.Source + g.Count - 1, g.Reason, g.Flow, g.Cluster, g.Topic})
+			at.Offset = max(at.Offset, g.Source+g.Count)
+		}
+		switch {
+		case !more || len(gaps) == 0:
+			return table(in.Format, rows, "")
+		case len(rows) >= limit:
+			return table(in.Format, rows, strconv.FormatInt(at.Offset, 10))
+		}
+	}
+}
