@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build size test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants lineage-model bench-mirror bench-broker hostile-broker full-disk handover demo schema interop interop-offsets interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean chaos-fleet
+.PHONY: help build size test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants lineage-model bench-lineage bench-mirror bench-broker hostile-broker full-disk handover demo schema interop interop-offsets interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean chaos-fleet
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -39,8 +39,12 @@ frames: ## broker/testdata/frames.gz anew: requests of every version as clients 
 	@$(timed) test/interop/wiretap/record.sh
 
 BENCH_RUNS ?= 3
+BENCH_PART ?= 1
 bench-mirror: ## the mirror against a franz-go loop, MirrorMaker 2 and a plain relay: throughput, processor time, latency, idle partitions (needs Java 17 and Maven; about 40 minutes)
 	@$(timed) $(GO) run -tags interop ./test/bench/mirror -runs $(BENCH_RUNS)
+
+bench-lineage: ## lineage queries out of indexes of up to a million hops, and beside a mirror at full speed; the size and the cost of the ledger (BENCH_RUNS; BENCH_PART=0.01 for a look)
+	@$(timed) $(GO) run ./test/bench/mirror -what lineage -between stand-ins -runs $(BENCH_RUNS) -part $(BENCH_PART)
 
 bench-broker: ## the bundled broker beside Apache Kafka: throughput, latency, processor time, memory, starts (needs Java 17 and Maven; about 20 minutes)
 	@$(timed) $(GO) run -tags interop ./test/bench/broker -runs $(BENCH_RUNS)

@@ -18,6 +18,7 @@ type cell struct {
 	Total      int64 // records over all partitions
 	Rate       int   // records per second, 0: as fast as they are taken
 	TLS        bool
+	KeepLedger bool // a sink keeps what it is sent of the ledger, to look at it
 }
 
 const topic = "bench"

@@ -28,12 +28,14 @@ type job struct {
 	// process id when what comes from then on is copied at once.
 	Forever  bool
 	Interval time.Duration // of the mirror's commits, 0: its default
-	Dir      string        // of a broker's data
+	Dir      string        // of a broker's data, or of a lineage index
+	// IndexHops is how many hops the index holds.
+	IndexHops int64
 }
 
 // copiers are those who copy, by name. They return what they have used.
 var copiers = map[string]func(ctx context.Context, j job) (usage, error){
-	"waybill": waybill, "waybill-alo": atLeastOnce, "preserve": preserve, "naive": naive, "tuned": tuned, "relay": relay,
+	"waybill": waybill, "waybill-alo": atLeastOnce, "preserve": preserve, "naive": naive, "tuned": tuned, "relay": relay, "asked": asked,
 }
 
 // waybill runs the mirror of this project: all of it, but for raft.

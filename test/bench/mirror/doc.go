@@ -30,7 +30,10 @@
 //     mirror to the others. The middle of -runs runs is shown; -part makes cells smaller;
 //   - latency: by how much later a reader of the destination has a record than one of
 //     the source, at 1,000 records a second; the mirror by the interval of its commits;
-//   - idle: 10,000 partitions in which nothing happens.
+//   - idle: 10,000 partitions in which nothing happens;
+//   - lineage: how long a query takes out of an index of 10,000 hops, 100,000 and a million;
+//     what 1,000 queries a second take from a mirror at full speed, in the same process
+//     ("asked"); how large the ledger is for each shape of data, and what encoding it costs.
 //
 // On two cores source, mirror and sink compete: throughput is a floor there, CPU-seconds
 // are what carries over.

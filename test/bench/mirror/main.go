@@ -74,6 +74,9 @@ type usage struct {
 	// Calls are reads and writes, of sockets above all; Switches how often it was put
 	// aside for another process or waited. Counts do not depend on what else runs.
 	Calls, Switches float64
+
+	Queries, P50, P99 float64      // of lineage, each second and in milliseconds
+	Ledger            *ledgerTaken `json:",omitempty"`
 }
 
 var started = time.Now()
@@ -127,6 +130,12 @@ func child(ctx context.Context, role string) error {
 	}
 	err = s.serve(ctx, l)
 	fmt.Println(s.taken.Load())
+	if err == nil && s.cell.KeepLedger && role == "sink" {
+		var t ledgerTaken
+		if t, err = s.pages.taken(); err == nil {
+			err = json.NewEncoder(os.Stdout).Encode(t)
+		}
+	}
 	return err
 }
 
@@ -169,7 +178,7 @@ const limit = 5 * time.Minute
 func run(ctx context.Context, who string, c cell) (usage, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	j := job{Cell: c, From: topic, To: topic, Raw: who == "relay"}
+	j := job{Cell: c, From: topic, To: topic, Raw: who == "relay", Dir: indexDir, IndexHops: indexSize}
 	ends, stop := context.WithCancel(ctx)
 	defer stop()
 	source, err := begin(ends, "source", j)
@@ -195,6 +204,11 @@ func run(ctx context.Context, who string, c cell) (usage, error) {
 		took, err := sink.line()
 		if err != nil || took != fmt.Sprint(c.records()) {
 			return usage{}, fmt.Errorf("%s, %s: the sink has %s records, want %d (%w)", who, c.Name, took, c.records(), err)
+		}
+	}
+	if c.KeepLedger {
+		if u.Ledger, err = readTaken(sink); err != nil {
+			return usage{}, fmt.Errorf("what the sink has of the ledger: %w", err)
 		}
 	}
 	_, _ = source.cmd.Wait(), sink.cmd.Wait() // they were told to end
@@ -224,6 +238,11 @@ func bench(ctx context.Context, o options) error {
 	}
 	defer func() { _ = os.Remove(certificateFile) }() // a leftover in a temporary folder harms nobody
 	fmt.Printf("%s, %d CPUs, %s; the middle of %d runs\n\n", runtime.Version(), runtime.NumCPU(), runtime.GOOS+"/"+runtime.GOARCH, o.runs)
+	if slices.Contains(o.what, "lineage") {
+		if err := lineageBench(ctx, o); err != nil {
+			return err
+		}
+	}
 	for _, kind := range o.between {
 		if slices.Contains(o.what, "copy") {
 			if err := o.copy(ctx, kind); err != nil {

@@ -20,7 +20,7 @@ type options struct {
 var (
 	allKinds  = []string{standIns, "bundled", "kafka"}
 	allNames  = []string{"waybill", "waybill-alo", "preserve", "naive", "tuned", "mm2", "relay"}
-	allParts  = []string{"copy", "latency", "idle"}
+	allParts  = []string{"copy", "latency", "idle", "lineage"}
 	ofInterop = []string{"kafka", "mm2"}
 )
 
@@ -33,7 +33,7 @@ func readOptions(set *flag.FlagSet, args []string) (options, error) {
 	var o options
 	set.StringVar(&o.match, "cells", "", "run the cells whose name contains this `text`")
 	between := set.String("between", strings.Join(allKinds, ","), "`kinds` of clusters to copy between; kafka needs -tags interop, Java 17 and Maven")
-	what := set.String("what", strings.Join(allParts, ","), "`names` of the measurements")
+	what := set.String("what", "copy,latency,idle", "`names` of the measurements; lineage is one more")
 	who := set.String("who", strings.Join(allNames, ","), "`names` of those who copy; mm2 needs -tags interop")
 	set.Float64Var(&o.part, "part", 1, "copy this `part` of each cell's records: above 0, and 1 at most")
 	set.IntVar(&o.runs, "runs", 3, "how often each cell is run")

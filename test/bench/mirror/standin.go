@@ -33,6 +33,7 @@ type standIn struct {
 	taken atomic.Int64 // records of the topic, as a sink
 	first sync.Once
 	ends  sync.Map // topic/partition -> *atomic.Int64, as a sink
+	pages pages    // of the ledger, as a sink that keeps them
 
 	sessions sessions // of fetches, as a source
 }
@@ -258,6 +259,9 @@ func (s *standIn) produce(q *kmsg.ProduceRequest, r *kmsg.ProduceResponse) {
 			rp.BaseOffset = at.(*atomic.Int64).Add(n) - n
 			if t.Topic == topic {
 				s.taken.Add(n)
+			}
+			if s.cell.KeepLedger {
+				s.pages.take(t.Topic, b)
 			}
 			rt.Partitions = append(rt.Partitions, rp)
 		}
