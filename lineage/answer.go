@@ -58,6 +58,8 @@ type Edge struct {
 	Epoch       uint64     `json:"epoch,omitempty"`
 	At          *time.Time `json:"at,omitempty"`
 	Path        string     `json:"path,omitempty"` // raw, re-encoded or altered
+	// Uncertain is why the ledger may have taken the copying back.
+	Uncertain string `json:"uncertain,omitempty"`
 }
 
 // NotCopied says that a flow has no copy of the event.

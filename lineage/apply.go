@@ -34,6 +34,10 @@ func (x *Index) Corrupt(pos tail.Position, err error) {
 	if chain, ok := errors.AsType[*ledger.ChainError](err); ok && chain.Old() {
 		return
 	}
+	offset := pos.Offset
+	if gap, ok := errors.AsType[*tail.GapError](err); ok {
+		offset = gap.Next - 1 // the last that is missing
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.Err() != nil {
@@ -41,7 +45,7 @@ func (x *Index) Corrupt(pos tail.Position, err error) {
 	}
 	l, lerr := x.ledgerOf(pos.Cluster, pos.TopicID)
 	if lerr == nil {
-		lerr = x.note(l, pos.Partition, pos.Offset, err.Error())
+		lerr = x.note(l, pos.Partition, offset, err.Error())
 	}
 	if lerr != nil {
 		x.fail(lerr)
@@ -50,7 +54,9 @@ func (x *Index) Corrupt(pos tail.Position, err error) {
 
 // note stores a damage at once: it is rare. mu is held.
 func (x *Index) note(l *ledgerState, partition int32, offset int64, why string) error {
-	l.damage[partition] = damage{offset, why}
+	if d, ok := l.damage[partition]; !ok || offset >= d.offset {
+		l.damage[partition] = damage{offset, why}
+	}
 	if err := x.db.Set(key(l.no, kindDamage, u32(partition), u64(offset)), []byte(why), pebble.NoSync); err != nil {
 		return fmt.Errorf("store damage: %w", err)
 	}
@@ -60,11 +66,13 @@ func (x *Index) note(l *ledgerState, partition int32, offset int64, why string) 
 // page is one page on its way into the store.
 type page struct {
 	*Index
-	l     *ledgerState
-	pos   tail.Position
-	batch *pebble.Batch
-	entry int // index in the page
-	dirty map[ledger.CopyKey]*copyState
+	l      *ledgerState
+	pos    tail.Position
+	batch  *pebble.Batch
+	entry  int // index in the page
+	writer ledger.WriterID
+	chain  chainState // the writer's, after the page
+	dirty  map[ledger.CopyKey]*copyState
 
 	notices []notice // for streams, once it is stored
 }
@@ -81,7 +89,14 @@ func (x *Index) apply(pos tail.Position, p *ledger.Page) error {
 	// the batch is read as well.
 	pg := &page{Index: x, l: l, pos: pos, batch: x.db.NewIndexedBatch(), dirty: map[ledger.CopyKey]*copyState{}}
 	defer pg.batch.Close()
+	counts, err := pg.follow(p)
+	if err != nil {
+		return err
+	}
 	for i, e := range p.Entries {
+		if !counts {
+			break
+		}
 		pg.entry = i
 		if err := pg.add(e); err != nil {
 			return err
@@ -130,51 +145,118 @@ func (p *page) add(e ledger.Entry) error {
 	return nil
 }
 
-// copy is the state of a copy, for change.
+// copy is the state of a copy, for change; nil if it is another ledger's. All entries of
+// a copy are in one partition of one ledger.
 func (p *page) copy(k ledger.CopyKey) *copyState {
 	c := p.copies[k]
+	if c != nil && c.ledger != p.l.no {
+		if c.begin != nil { // which was in the ledger of the copy's destination
+			return nil
+		}
+		c = nil // what there was of it was in the wrong one
+	}
 	if c == nil {
 		c = &copyState{ledger: p.l.no, partition: p.pos.Partition, key: k, start: -1, destNext: -1, proved: -1}
 		p.copies[k] = c
 	}
 	p.dirty[k] = c
+	if c.partition != p.pos.Partition {
+		c.strayed = fmt.Sprintf("it has entries of the copy in partition %d and in partition %d", c.partition, p.pos.Partition)
+		return nil
+	}
 	return c
 }
 
 func (p *page) begin(b *ledger.Begin) error {
 	c := p.copy(b.Copy.Key())
-	if b.Epoch < c.epoch {
+	if c == nil {
 		return nil
 	}
-	if c.start < 0 {
-		c.start, c.next, c.proved = b.Resume, b.Resume, p.pos.Offset
+	if b.Epoch < c.epoch {
+		if b.Resume < c.start {
+			c.startWhy = fmt.Sprintf("epoch %d stands behind epoch %d, and began before it", b.Epoch, c.epoch)
+		}
+		return nil
+	}
+	switch {
+	case c.start < 0:
+		c.start, c.next, c.proved, c.writer = b.Resume, b.Resume, p.pos.Offset, p.writer
+	case b.Resume != c.next:
+		if err := p.resume(c, b); err != nil {
+			return err
+		}
 	}
 	c.epoch = b.Epoch
 	c.begin, c.beginEpoch = b, b.Epoch
 	p.label(c)
-	c.began = true
+	if c.began = true; c.nameless {
+		c.nameless = false
+		p.l.nameless--
+	}
 	return p.batch.Set(key(p.l.no, kindBegin, c.key[:], u64(int64(b.Epoch))), ledger.AppendEntry(nil, b), nil)
+}
+
+// resume is for an epoch that begins elsewhere than the copy stood: what had moved it is
+// missing.
+func (p *page) resume(c *copyState, b *ledger.Begin) error {
+	why := fmt.Sprintf("epoch %d began at source offset %d, the hops before it ended at %d", b.Epoch, b.Resume, c.next)
+	from := c.next
+	c.shake(max(from, b.Resume), why)
+	if b.Resume < from {
+		_, err := p.cut(c, b.Resume)
+		if err == nil {
+			_, err = p.cutHoles(c, b.Resume)
+		}
+		return err
+	}
+	c.next = b.Resume
+	return p.hole(c, from, b.Resume, why)
 }
 
 func (p *page) hop(h *ledger.Hop) error {
 	c := p.copy(h.Copy)
-	if h.Epoch < c.epoch {
+	if c == nil || h.Epoch < c.epoch {
 		return nil
 	}
-	c.epoch = h.Epoch
+	why := ""
 	switch {
 	case c.start < 0:
 		c.start, c.next = h.From, h.From
-	case h.From != c.next:
-		c.holeFrom, c.holeTo = min(c.next, h.From), max(c.next, h.From)
-		// What the older one says of the same offsets gives way.
-		if _, err := p.cut(c, h.From); err != nil {
+		c.startWhy = "the begin of the copy is missing"
+		c.nameless = true
+		p.l.nameless++
+	case h.Epoch > c.epoch:
+		why = fmt.Sprintf("the begin of epoch %d is missing", h.Epoch)
+	}
+	c.epoch = h.Epoch
+	from := c.next
+	switch {
+	case h.From > from:
+		why = fmt.Sprintf("a hop begins at source offset %d, the one before it ended at %d", h.From, from)
+		if err := p.hole(c, from, h.From, why); err != nil {
 			return err
 		}
-	default:
-		c.proved = p.pos.Offset
+	case h.From < from:
+		if same, err := p.told(c, h); err != nil || same {
+			return err
+		}
+		why = fmt.Sprintf("two hops speak of source offsets from %d on", h.From)
+		if err := p.blur(c, h.From, min(h.Next, from), why); err != nil {
+			return err
+		}
+		if h.Next <= from {
+			c.shake(from, why)
+			return nil
+		}
+		h = clip(h, from, h.Next)
 	}
+	p.prove(c, h, why)
 	c.next, c.lastAt = h.Next, h.At.UnixMilli()
+	if len(h.Runs) > 0 && h.Runs[0].Destination < c.destNext {
+		why := fmt.Sprintf("a hop goes to destination offset %d, the one before it ended at %d", h.Runs[0].Destination, c.destNext)
+		c.shake(h.Next, why)
+		return p.hole(c, h.From, h.Next, why)
+	}
 	c.bytes += h.Bytes
 	c.count(h, 1)
 	p.tellHop(c, h)
@@ -193,19 +275,63 @@ func (p *page) putHop(c *copyState, h *ledger.Hop) error {
 
 func (p *page) retraction(r *ledger.Retraction) error {
 	c := p.copy(r.Copy)
-	if r.Epoch < c.epoch || c.start < 0 {
+	if c == nil || r.Epoch < c.epoch || c.start < 0 {
 		return nil
+	}
+	if r.Epoch > c.epoch {
+		c.shake(c.next, fmt.Sprintf("the begin of epoch %d is missing", r.Epoch))
 	}
 	c.epoch = r.Epoch
 	p.tellRetraction(c, r)
+	if r.Source > c.next {
+		why := fmt.Sprintf("a retraction goes on from source offset %d, the hops before it ended at %d", r.Source, c.next)
+		c.shake(r.Source, why)
+		if err := p.hole(c, c.next, r.Source, why); err != nil {
+			return err
+		}
+		c.next = r.Source
+	}
 	gone, err := p.cut(c, r.Source)
 	if err != nil {
 		return err
 	}
+	holes, err := p.cutHoles(c, r.Source)
+	if err != nil {
+		return err
+	}
 	if r.Lost == ledger.LostAtSource {
+		if holes { // what came of those is at the destination still
+			c.shake(0, "what was taken back was not known")
+		}
 		return p.keepLost(c, gone)
 	}
-	return p.cutLost(c, r.Destination)
+	if err := p.cutLost(c, r.Destination); err != nil {
+		return err
+	}
+	return p.disown(c, r)
+}
+
+// disown makes unknown what a copy's hops still say of destination offsets that a
+// retraction tells to be lost.
+func (p *page) disown(c *copyState, r *ledger.Retraction) error {
+	if c.destNext <= r.Destination {
+		return nil
+	}
+	lost := int64(-1)
+	_, err := p.last(key(p.l.no, kindHop, c.key[:]), func(h *ledger.Hop) bool {
+		for i := len(h.Runs) - 1; i >= 0; i-- {
+			run := h.Runs[i]
+			if run.Destination+run.Count <= r.Destination {
+				return false
+			}
+			lost = run.Source + max(0, r.Destination-run.Destination)
+		}
+		return true
+	})
+	if err != nil || lost < 0 {
+		return err
+	}
+	return p.blur(c, lost, c.next, fmt.Sprintf("destination offsets from %d on were lost", r.Destination))
 }
 
 // cut takes away what a copy's hops say of source offsets from x on, and returns it,

@@ -25,7 +25,7 @@ const (
 	FoundAltered       FindingKind = "altered"       // this page is not as it was written, or the one before it of its writer
 	FoundReordered     FindingKind = "reordered"     // an older page of a writer follows a newer one
 	FoundRepeated      FindingKind = "repeated"      // the page is there twice
-	FoundForeign       FindingKind = "foreign"       // not written by a writer of ledgers
+	FoundForeign       FindingKind = "foreign"       // not written by a writer of this ledger
 	FoundNewer         FindingKind = "newer"         // of a format that this version cannot read: not checked
 	FoundContradiction FindingKind = "contradiction" // a hop does not begin where the one before it of its copy ended
 	FoundExpired       FindingKind = "expired"       // the ledger does not begin at offset 0
@@ -104,6 +104,10 @@ func ParseAnchor(s string) (Anchor, error) {
 // records as they were read. It keeps a few dozen bytes for each writer and each
 // copy. It is not safe for concurrent use.
 type Checker struct {
+	// Cluster is the cluster.id whose ledger it is, if it is known: pages that speak of
+	// another as of their own are found.
+	Cluster string
+
 	partitions map[int32]*checked
 	copies     map[ledger.CopyKey]*checkedCopy
 	anchors    map[int32][]Anchor // to come, in order
@@ -186,6 +190,13 @@ func (c *Checker) Record(partition int32, offset int64, at time.Time, value []by
 		f.Kind, f.Reason = kindOf(broken), broken.Error()
 		c.found(f)
 		if broken.Old() {
+			return
+		}
+	}
+	for _, e := range page.Entries {
+		if cluster := ofCluster(e); c.Cluster != "" && cluster != "" && cluster != c.Cluster {
+			f.Kind, f.Reason = FoundForeign, fmt.Sprintf("a page of the ledger of cluster %s", cluster)
+			c.found(f)
 			return
 		}
 	}

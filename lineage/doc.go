@@ -24,6 +24,11 @@
 //     always shown.
 //   - What is not known is said to be unknown, and why: most clusters do not tell
 //     who produced or read. Fetched is not read: an access says which it is.
+//   - A damaged ledger makes no answer wrong. Chains are followed over restarts; what
+//     a missing page may have taken back is uncertain, unless the copy's next hop is of
+//     one unbroken chain with the one before; what hops are silent of or contradict
+//     each other about is a hole, and unknown (see doubt.go, and the table of
+//     docs/lineage.md).
 //
 // Cost of one event: a few point look-ups for each hop that it made.
 //

@@ -22,8 +22,9 @@ func (x *Index) Extent(k ledger.CopyKey) (start, next int64, doubt string, ok bo
 	if c == nil || now.start < 0 {
 		return 0, 0, "", false
 	}
-	if why := x.doubts([]copyState{now}); len(why) > 0 {
-		doubt = why[0]
+	doubt, err := x.doubt(&now)
+	if err != nil {
+		doubt = err.Error()
 	}
 	return now.start, now.next, doubt, true
 }

@@ -68,6 +68,8 @@ type ledgerState struct {
 	damage  map[int32]damage // the last, by partition
 	next    map[int32]int64  // what is stored already ends here, by partition
 	tells   bool             // it has had a production or an access
+	// nameless counts copies that have hops, and whose begins are missing.
+	nameless int
 }
 
 type damage struct {
@@ -154,7 +156,12 @@ func (x *Index) loadLedger(l *ledgerState) error {
 			c.begin = begin
 			x.label(c)
 		}
-		x.copies[c.key] = c
+		if c.nameless = !c.began && c.start >= 0; c.nameless {
+			l.nameless++
+		}
+		if have := x.copies[c.key]; have == nil || !have.began { // else this one is in the wrong ledger
+			x.copies[c.key] = c
+		}
 		return nil
 	})
 	if err != nil {

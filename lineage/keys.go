@@ -25,6 +25,8 @@ import (
 //	n 'r' topic id, kind (0: production), group, principal, client id   clientSum
 //	n 'w' producer id u64               Writer
 //	n 't' topic id                      topic's name, when it was last spoken of
+//	n 'u' copy key, source u64          hole: source offset u64 where it ends, why
+//	n 'v' partition u32, writer         chainState
 //	n 'x' partition u32, offset u64     what is damaged there
 //
 // A level is the binary logarithm of the number of offsets, rounded up: the runs
@@ -45,12 +47,14 @@ const (
 	kindClient     keyKind = 'r'
 	kindWriter     keyKind = 'w'
 	kindTopic      keyKind = 't'
+	kindHole       keyKind = 'u'
+	kindChain      keyKind = 'v'
 	kindDamage     keyKind = 'x'
 )
 
 // storeFormat is raised with what a store of an earlier version cannot have. Such a
 // store is emptied, and filled from the ledgers again.
-const storeFormat = 2
+const storeFormat = 3
 
 // ledgerNo is a ledger's number in the store; 0 is the store's own.
 type ledgerNo uint16
@@ -89,6 +93,7 @@ type copyState struct {
 	key        ledger.CopyKey
 	begin      *ledger.Begin // the last; nil if none was seen
 	began      bool
+	nameless   bool // it has hops, and its begin is missing
 	beginEpoch uint64
 
 	epoch          uint64
@@ -98,12 +103,17 @@ type copyState struct {
 	lastAt         int64 // milliseconds
 	gaps           [16]int64
 
-	// proved is the ledger offset of the last hop that continued the one before
-	// it, so that nothing of the copy is missing below.
+	// proved is the ledger offset of the last hop that begins where the copy stood, and
+	// writer who wrote it: nothing that is missing below is in doubt any more, or it is
+	// in what is shaky.
 	proved int64
-	// The last stretch of source offsets between two hops that do not follow
-	// each other; empty if there was none.
-	holeFrom, holeTo int64
+	writer ledger.WriterID
+	// What was said of source offsets below shakySource may be otherwise because of
+	// shakyWhy.
+	shakySource int64
+	shakyWhy    string
+	startWhy    string // why it may have begun before start
+	strayed     string // why it is not clear which of its entries count
 }
 
 func (c *copyState) encode() []byte {
@@ -114,16 +124,19 @@ func (c *copyState) encode() []byte {
 	}
 	for _, v := range append([]int64{
 		int64(c.partition), began, int64(c.beginEpoch), int64(c.epoch), c.start, c.next, c.destNext, c.records, c.bytes, c.lastAt,
-		c.proved, c.holeFrom, c.holeTo,
+		c.proved, c.shakySource,
 	}, c.gaps[:]...) {
 		b = binary.AppendVarint(b, v)
 	}
-	return b
+	return appendStrings(append(b, c.writer[:]...), c.shakyWhy, c.startWhy, c.strayed)
 }
 
 func (c *copyState) decode(b []byte) error {
 	var partition, began, beginEpoch, epoch int64
-	fields := []*int64{&partition, &began, &beginEpoch, &epoch, &c.start, &c.next, &c.destNext, &c.records, &c.bytes, &c.lastAt, &c.proved, &c.holeFrom, &c.holeTo}
+	fields := []*int64{
+		&partition, &began, &beginEpoch, &epoch, &c.start, &c.next, &c.destNext, &c.records, &c.bytes, &c.lastAt,
+		&c.proved, &c.shakySource,
+	}
 	for i := range c.gaps {
 		fields = append(fields, &c.gaps[i])
 	}
@@ -135,7 +148,10 @@ func (c *copyState) decode(b []byte) error {
 		*f, b = v, b[n:]
 	}
 	c.partition, c.began, c.beginEpoch, c.epoch = int32(partition), began == 1, uint64(beginEpoch), uint64(epoch)
-	return nil
+	if len(b) < len(c.writer) {
+		return errStored
+	}
+	return readStrings(b[copy(c.writer[:], b):], &c.shakyWhy, &c.startWhy, &c.strayed)
 }
 
 // count adds what a hop holds, or takes it away with sign -1.

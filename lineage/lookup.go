@@ -214,29 +214,6 @@ func (v *viewer) show(cluster string, deeds []Deed) []Deed {
 	return deeds
 }
 
-// doubts are why what the index says of copies may not be all: a page of their
-// ledger was lost after their last sound hop, or their hops do not follow each
-// other.
-func (x *Index) doubts(copies []copyState) []string {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	var why []string
-	for _, c := range copies {
-		l := x.byNo[c.ledger]
-		if l == nil {
-			continue
-		}
-		if d, ok := l.damage[c.partition]; ok && d.offset > c.proved {
-			why = append(why, fmt.Sprintf("the ledger of %s is damaged (partition %d, offset %d): %s", x.clusterName(l.cluster), c.partition, d.offset, d.why))
-		}
-		if c.holeFrom < c.holeTo {
-			why = append(why, fmt.Sprintf("the ledger of %s is silent or contradicts itself about source offsets %d to %d", x.clusterName(l.cluster), c.holeFrom, c.holeTo-1))
-		}
-	}
-	slices.Sort(why)
-	return slices.Compact(why)
-}
-
 // tells says whether a cluster's ledger records productions and accesses.
 func (x *Index) tells(cluster string) bool {
 	x.mu.RLock()

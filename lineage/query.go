@@ -31,6 +31,7 @@ func (x *Index) Event(ctx context.Context, caller Caller, at Address) (*Answer, 
 		}
 	}
 	w.redact()
+	w.answer.Nodes[0].Unknown = append(w.answer.Nodes[0].Unknown, v.unnamed()...)
 	return &w.answer, nil
 }
 
@@ -99,13 +100,10 @@ func (w *walk) visit(i int) error {
 	if err != nil {
 		return err
 	}
-	node := &w.answer.Nodes[i]
-	node.Unknown = w.x.doubts(append(into, from...))
-	node.Origin = !came && len(w.x.doubts(into)) == 0
 	if err := w.downstream(i, from); err != nil {
 		return err
 	}
-	return w.deeds(i)
+	return w.deeds(i, came, into)
 }
 
 // upstream meets where the event came from.
@@ -139,45 +137,62 @@ func (w *walk) upstream(i int, into []copyState) (came bool, err error) {
 func (w *walk) downstream(i int, from []copyState) error {
 	at := w.queue[i]
 	for _, c := range from {
-		h, err := w.x.hopBySource(&c, at.offset)
-		if err != nil {
-			return err
-		}
 		dest := c.begin.Copy.Destination
 		w.x.mu.RLock()
 		there := w.x.life(topicKey{dest.Cluster, dest.TopicID})
 		w.x.mu.RUnlock()
-		reason, why := "", ""
-		switch {
-		case h != nil:
+		n := NotCopied{Flow: c.begin.Flow, Cluster: there.clusterName, Topic: there.name}
+		h, err := w.x.hopBySource(&c, at.offset)
+		if err != nil {
+			return err
+		}
+		if h != nil {
 			offset, gap, copied := imageOf(h, at.offset)
 			if copied {
-				if j := w.meet(placeAt(c.begin.Copy.Destination, offset), at.depth+1); j >= 0 {
+				if j := w.meet(placeAt(dest, offset), at.depth+1); j >= 0 {
 					if err := w.edge(i, j, &c, h, at.offset); err != nil {
 						return err
 					}
 				}
 				continue
 			}
-			reason = gap.String()
-		case at.offset >= c.next && there.earlier:
-			continue // nor will it be: what has taken its place has a copy of its own
-		case at.offset >= c.next && at.life.earlier:
-			reason, why = "ended", fmt.Sprintf("the topic was deleted when offsets below %d had been copied", c.next)
-		case at.offset >= c.next:
-			reason, why = "pending", fmt.Sprintf("copied up to offset %d", c.next)
-		case at.offset < c.start:
-			reason, why = "before-start", fmt.Sprintf("the copy began at offset %d", c.start)
-		default:
-			reason, why = "unknown", "the ledger says nothing about the offset"
+			n.Reason = gap.String()
+			if why := w.x.claim(&c, at.offset); why != "" {
+				n.Reason, n.Why = "unknown", fmt.Sprintf("it was said to be %s, but %s", gap, why)
+			}
+		} else if n.Reason, n.Why, err = w.beyond(&c, at, there); err != nil {
+			return err
 		}
-		n := NotCopied{Flow: c.begin.Flow, Cluster: there.clusterName, Topic: there.name, Reason: reason, Why: why}
+		if n.Reason == "" {
+			continue
+		}
 		if !w.topic(there) {
 			n = NotCopied{Redacted: true}
 		}
 		w.answer.Nodes[i].NotCopied = append(w.answer.Nodes[i].NotCopied, n)
 	}
 	return nil
+}
+
+// beyond is why a copy has no hop that speaks of the event, "" if there is nothing to be
+// said about that.
+func (w *walk) beyond(c *copyState, at visit, there life) (reason, why string, err error) {
+	switch doubt, lost := w.x.claim(c, at.offset), w.x.lostStart(c); {
+	case at.offset >= c.next && there.earlier:
+		return "", "", nil // nor will it have: what has taken its place has a copy of its own
+	case at.offset >= c.next && doubt != "":
+		return "unknown", doubt, nil
+	case at.offset >= c.next && at.life.earlier:
+		return "ended", fmt.Sprintf("the topic was deleted when offsets below %d had been copied", c.next), nil
+	case at.offset >= c.next:
+		return "pending", fmt.Sprintf("copied up to offset %d", c.next), nil
+	case at.offset < c.start && lost != "":
+		return "unknown", lost, nil
+	case at.offset < c.start:
+		return "before-start", fmt.Sprintf("the copy began at offset %d", c.start), nil
+	}
+	why, err = w.x.silence(c, at.offset)
+	return "unknown", why, err
 }
 
 // imageOf is what a hop says of a source offset that it holds.
@@ -206,7 +221,7 @@ func (w *walk) edge(from, to int, c *copyState, h *ledger.Hop, source int64) err
 	if err != nil {
 		return err
 	}
-	e := Edge{From: from, To: to, Flow: b.Flow, Fleet: b.Fleet, ReplicaNode: b.Node, Epoch: h.Epoch}
+	e := Edge{From: from, To: to, Flow: b.Flow, Fleet: b.Fleet, ReplicaNode: b.Node, Epoch: h.Epoch, Uncertain: w.x.claim(c, source)}
 	if !h.At.IsZero() {
 		e.At = new(time.Time)
 		*e.At = h.At
@@ -232,8 +247,9 @@ func pathName(p ledger.Path) string {
 	return fmt.Sprintf("path(%d)", uint8(p))
 }
 
-// deeds notes who produced the event at the i-th place and who read it there.
-func (w *walk) deeds(i int) error {
+// deeds notes who produced the event at the i-th place and who read it there, and
+// whether it was produced there at all, if no copy is known that brought it.
+func (w *walk) deeds(i int, came bool, into []copyState) error {
 	at, node, limit := w.queue[i], &w.answer.Nodes[i], w.x.cfg.Limits.Deeds
 	q := runQuery{kind: kindProduction, topic: at.topicKey, partition: at.partition, first: at.offset, last: at.offset, limit: limit}
 	var morePs, moreAs []byte
@@ -246,11 +262,23 @@ func (w *walk) deeds(i int) error {
 		return err
 	}
 	node.More = morePs != nil || moreAs != nil
+	if node.Origin = !came; !came && len(node.Produced) == 0 { // who copies is not told of as a producer
+		why, err := w.x.unclaimed(at.cluster, into)
+		if err != nil {
+			return err
+		}
+		if node.Origin = why == ""; why != "" {
+			node.Unknown = append(node.Unknown, "whether it was produced here or came by a copy: "+why)
+		}
+	}
 	switch tells := w.x.tells(at.cluster); {
 	case !tells:
 		node.Unknown = append(node.Unknown, "who produced and who read here: the cluster records neither")
 	case node.Origin && len(node.Produced) == 0:
 		node.Unknown = append(node.Unknown, "who produced here: the cluster's ledger has no record of it")
+	}
+	if why := w.x.unsaid(at.cluster); why != "" && w.x.tells(at.cluster) {
+		node.Unknown = append(node.Unknown, "whether more is to be said of who produced and who read here: "+why)
 	}
 	node.Produced, node.Accesses = w.show(at.cluster, node.Produced), w.show(at.cluster, node.Accesses)
 	return nil

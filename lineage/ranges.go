@@ -169,12 +169,19 @@ func (v *viewer) rangePage(q RangeQuery, start ledger.End, asked span, at rangeC
 // rangeDoubts are why the copies that a walk followed may not be all of the truth.
 func (v *viewer) rangeDoubts(f *family) (why []string) {
 	for _, l := range f.links {
-		doubts := v.x.doubts([]copyState{l.copyState})
-		if len(doubts) > 0 && !(v.topic(f.places[l.from].life) && v.topic(f.places[l.to].life)) {
-			doubts = []string{"what a copy did that you may not see"}
+		doubt, err := v.x.doubt(&l.copyState)
+		if err != nil {
+			doubt = err.Error()
 		}
-		why = append(why, doubts...)
+		if doubt == "" {
+			continue
+		}
+		if !(v.topic(f.places[l.from].life) && v.topic(f.places[l.to].life)) {
+			doubt = "what a copy did that you may not see"
+		}
+		why = append(why, doubt)
 	}
+	why = append(why, v.unnamed()...)
 	slices.Sort(why)
 	return slices.Compact(why)
 }

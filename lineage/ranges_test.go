@@ -95,7 +95,9 @@ func TestCopiesThatWereCutUp(t *testing.T) {
 			epoch = 2
 		}
 		if o == 50 {
-			f.page('b', begin('a', 'b', 2))
+			taken := begin('a', 'b', 2)
+			taken.Resume = 50
+			f.page('b', taken)
 		}
 		f.page('b', hop('a', 'b', epoch, o, 4, dest, control(o+4)))
 		dest += 5
@@ -126,7 +128,7 @@ func TestCopiesAreRedacted(t *testing.T) {
 	}
 	x.Corrupt(tail.Position{Cluster: "id-b", TopicID: ledger.TopicID{'L', 'b'}, Offset: 77}, &ledger.CorruptError{Reason: "torn"})
 	page, err = x.Copies(t.Context(), alice, ask(3, 12, "a"))
-	if err != nil || !slices.Equal(page.Unknown, []string{"what a copy did that you may not see"}) {
+	if err != nil || !slices.Equal(page.Unknown, []string{"what a copy did that you may not see", "whether there are copies that are not named: a ledger is damaged"}) {
 		t.Errorf("damage: got %+v %v", page, err)
 	}
 	text, _ := json.Marshal(page)

@@ -14,7 +14,7 @@ import (
 // world writes a random graph of copies, productions and accesses. What of it is in
 // hidden topics is drawn from secret: their names, principals and offsets.
 func world(x *Index, shape, secret *rand.Rand, hidden map[byte]bool) {
-	f := &feeder{x, map[string]int64{}}
+	f := newFeeder(x)
 	const clusters = "abcdef"
 	draw := func(c byte) *rand.Rand {
 		if hidden[c] {

@@ -69,7 +69,7 @@ func openHere(t *testing.T, cfg Config) (*Index, *feeder) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return x, &feeder{x, map[string]int64{}}
+	return x, newFeeder(x)
 }
 
 // TestADiskThatFailsWithTheManifest ends nobody either: the store has no answer to

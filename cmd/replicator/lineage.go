@@ -137,7 +137,11 @@ func by(e lineage.Edge) string {
 	if e.Flow == "" {
 		return ""
 	}
-	return fmt.Sprintf(" by flow %s (node %s, epoch %d)%s", e.Flow, or(e.ReplicaNode), e.Epoch, when(e.At))
+	text := fmt.Sprintf(" by flow %s (node %s, epoch %d)%s", e.Flow, or(e.ReplicaNode), e.Epoch, when(e.At))
+	if e.Uncertain != "" {
+		text += ", uncertain: " + e.Uncertain
+	}
+	return text
 }
 
 func notCopied(c lineage.NotCopied) string {

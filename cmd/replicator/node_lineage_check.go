@@ -56,6 +56,7 @@ func (l *eventLineage) Check(ctx context.Context, name string, anchors []lineage
 		return nil, unreachable(fmt.Errorf("cluster %s: ledger: %w", name, err))
 	}
 	checker := lineage.NewChecker(anchors)
+	checker.Cluster, _ = names{l.directory}.ClusterID(name)
 	from, to := map[int32]kgo.Offset{}, map[int32]int64{}
 	for partition, o := range starts[ledger.Topic] {
 		checker.Begin(partition, o.Offset)

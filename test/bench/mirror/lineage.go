@@ -68,6 +68,7 @@ type anybody struct{}
 func (anybody) Allowed(context.Context, lineage.Caller, string, acl.Operation, acl.ResourceType, string) bool {
 	return true
 }
+
 func (anybody) Principal(_ context.Context, c lineage.Caller, _ string) string { return c.Principal }
 
 func openIndex(dir string) (*lineage.Index, error) {
