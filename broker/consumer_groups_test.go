@@ -376,7 +376,7 @@ func TestGroupHasTimeoutsOfItsOwn(t *testing.T) {
 	alter := func(name, value string) error {
 		return alterConfig(t, cl, kmsg.ConfigResourceTypeGroupConfig, "g", setConfig, name, value, false)
 	}
-	if err := alter(groupHeartbeatInterval, "9000"); !errors.Is(err, kerr.InvalidConfig) {
+	if err := alter(groupHeartbeatInterval, "60000"); !errors.Is(err, kerr.InvalidConfig) {
 		t.Errorf("a heartbeat that is rarer than the session is long: got %v", err)
 	}
 	if err := alter(groupHeartbeatInterval, "70"); err != nil {
