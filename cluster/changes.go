@@ -2,61 +2,53 @@ package cluster
 
 import (
 	"bytes"
-	"maps"
 	"reflect"
 	"slices"
 )
 
-// Changes is what differs between two states, an earlier and a later one. What no
-// command has touched they share, so finding it costs what has changed, however much
-// there is. Between states that share nothing (one came from a snapshot) it costs a
-// look at everything, and says the same.
-type Changes struct {
-	// Objects are the keys of what was declared anew, changed or deleted, in order.
-	Objects []string
-	// Members are the nodes that came, went or have changed, in order.
-	Members []string
-	// Works are those that came or went, have another owner or epoch, are to be
+// changes is what of an earlier and a later state decides who does what. What no command
+// has touched they share, so finding it costs what has changed, however much there is.
+// Between states that share nothing (one came from a snapshot) it costs a look at
+// everything, and says the same.
+type changes struct {
+	// objects are the keys of what was declared anew, changed or deleted, in order.
+	objects []string
+	// members are the nodes that came, went or have changed, in order.
+	members []string
+	// works are those that came or went, have another owner or epoch, are to be
 	// released, are wanted or not any more, or whose topic has changed; in order.
-	Works []Work
-	// Flows and Executions are those of which something else has changed: moved
-	// groups and verifications; data. In order.
-	Flows      []string
-	Executions []string
+	works []Work
 }
 
-// ChangesBetween compares two states.
-func ChangesBetween(before, after *State) Changes {
-	var c Changes
+// changesBetween compares two states.
+func changesBetween(before, after *State) changes {
+	var c changes
 	if before == after {
 		return c
 	}
-	c.Objects = differing(before.Objects, after.Objects, func(a, b Object) bool {
+	c.objects = differing(before.Objects, after.Objects, func(a, b Object) bool {
 		return a.Revision == b.Revision && bytes.Equal(a.Spec, b.Spec)
 	})
-	c.Members = differing(before.Members, after.Members, func(a, b Member) bool { return reflect.DeepEqual(a, b) })
+	c.members = differing(before.Members, after.Members, func(a, b Member) bool { return reflect.DeepEqual(a, b) })
 	for _, id := range differing(before.Executions, after.Executions, same) {
 		a, b := orNone(before.Executions[id]), orNone(after.Executions[id])
 		if a.Owner != b.Owner || a.Done != b.Done || before.Executions[id] == nil || after.Executions[id] == nil {
-			c.Works = append(c.Works, Work{Kind: WorkRunbook, Name: id})
-		}
-		if a.Revision != b.Revision || !bytes.Equal(a.Data, b.Data) {
-			c.Executions = append(c.Executions, id)
+			c.works = append(c.works, Work{Kind: WorkRunbook, Name: id})
 		}
 	}
 	for _, name := range differing(before.Flows, after.Flows, same) {
 		c.flow(name, before.Flows[name], after.Flows[name])
 	}
-	slices.SortFunc(c.Works, Work.compare)
+	slices.SortFunc(c.works, Work.compare)
 	return c
 }
 
 // flow notes what has changed of one.
-func (c *Changes) flow(name string, before, after *Flow) {
+func (c *changes) flow(name string, before, after *Flow) {
 	a, b := orNone(before), orNone(after)
 	whole := before == nil || after == nil || a.Leaving != b.Leaving
 	if whole || a.Duty != b.Duty {
-		c.Works = append(c.Works, Work{Kind: WorkFlow, Name: name})
+		c.works = append(c.works, Work{Kind: WorkFlow, Name: name})
 	}
 	topics := differing(a.Topics, b.Topics, same)
 	if whole {
@@ -67,12 +59,9 @@ func (c *Changes) flow(name string, before, after *Flow) {
 		all := whole || s.TopicSpec != t.TopicSpec || s.Leaving != t.Leaving
 		for p := range max(len(s.Owners), len(t.Owners)) {
 			if all || p >= len(s.Owners) || p >= len(t.Owners) || s.Owners[p] != t.Owners[p] {
-				c.Works = append(c.Works, Work{Kind: WorkCopy, Name: name, Topic: topic, Partition: int32(p)})
+				c.works = append(c.works, Work{Kind: WorkCopy, Name: name, Topic: topic, Partition: int32(p)})
 			}
 		}
-	}
-	if !maps.Equal(a.MovedGroups, b.MovedGroups) || a.Verification != b.Verification && !reflect.DeepEqual(a.Verification, b.Verification) {
-		c.Flows = append(c.Flows, name)
 	}
 }
 
@@ -83,12 +72,12 @@ func otherWork(before, after *State, node string, incarnation uint64) bool {
 		o, ok := s.Owner(w)
 		return ok && o.Node == node && o.Incarnation == incarnation
 	}
-	c := ChangesBetween(before, after)
-	return slices.ContainsFunc(c.Works, func(w Work) bool { return has(before, w) || has(after, w) })
+	c := changesBetween(before, after)
+	return slices.ContainsFunc(c.works, func(w Work) bool { return has(before, w) || has(after, w) })
 }
 
 // assignment reports whether assign may come to something else than before.
-func (c *Changes) assignment() bool { return len(c.Objects)+len(c.Members)+len(c.Works) > 0 }
+func (c *changes) assignment() bool { return len(c.objects)+len(c.members)+len(c.works) > 0 }
 
 // differing returns the keys whose values differ, or that only one map has, in order.
 func differing[V any](before, after map[string]V, equal func(a, b V) bool) (keys []string) {

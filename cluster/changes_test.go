@@ -21,32 +21,32 @@ func TestChangesOfCommands(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		command Command
-		want    Changes
+		want    changes
 		matters bool // to assign
 	}{
-		"a lane":         {&RegisterLane{Lane: Lane{ID: "waybill.x", ClusterID: "c", Node: "node-000", Incarnation: 7}}, Changes{}, false},
-		"a ledger":       {&PinLedger{ClusterID: "c", Ledger: Ledger{TopicID: "x"}}, Changes{}, false},
-		"a group":        {&MoveGroup{Flow: "flow-0000", Group: "g", Moved: true}, Changes{Flows: []string{"flow-0000"}}, false},
-		"a copy":         {&Assign{Release: []OwnedWork{{copyOf.Work, copyOf.Epoch}}}, Changes{Works: []Work{copyOf.Work}}, true},
-		"nothing":        {&Assign{Release: []OwnedWork{{copyOf.Work, copyOf.Epoch + 1}}}, Changes{}, false},
-		"a topic":        {&SetTopics{Flow: "flow-0000", Epoch: duty.Epoch, Put: []TopicSpec{topic}}, Changes{Works: blocked}, true},
-		"an object":      {&ApplyObjects{Put: []PutObject{{"Cluster/c", []byte(`{}`)}}}, Changes{Objects: []string{"Cluster/c"}}, true},
-		"a new flow":     {&ApplyObjects{Put: []PutObject{{"ReplicationFlow/z", []byte(`{}`)}}}, Changes{Objects: []string{"ReplicationFlow/z"}, Works: []Work{{Kind: WorkFlow, Name: "z"}}}, true},
-		"a node":         {&DrainMember{Name: "node-002", Draining: true}, Changes{Members: []string{"node-002"}}, true},
-		"a runbook":      {&PutExecution{ID: "x", Runbook: "r", Data: []byte(`1`)}, Changes{Works: []Work{{Kind: WorkRunbook, Name: "x"}}, Executions: []string{"x"}}, true},
-		"an incarnation": {&EndIncarnation{Node: "node-000", Incarnation: 7}, Changes{Members: []string{"node-000"}, Works: worksOf(mine)}, true},
+		"a lane":         {&RegisterLane{Lane: Lane{ID: "waybill.x", ClusterID: "c", Node: "node-000", Incarnation: 7}}, changes{}, false},
+		"a ledger":       {&PinLedger{ClusterID: "c", Ledger: Ledger{TopicID: "x"}}, changes{}, false},
+		"a group":        {&MoveGroup{Flow: "flow-0000", Group: "g", Moved: true}, changes{}, false},
+		"a copy":         {&Assign{Release: []OwnedWork{{copyOf.Work, copyOf.Epoch}}}, changes{works: []Work{copyOf.Work}}, true},
+		"nothing":        {&Assign{Release: []OwnedWork{{copyOf.Work, copyOf.Epoch + 1}}}, changes{}, false},
+		"a topic":        {&SetTopics{Flow: "flow-0000", Epoch: duty.Epoch, Put: []TopicSpec{topic}}, changes{works: blocked}, true},
+		"an object":      {&ApplyObjects{Put: []PutObject{{"Cluster/c", []byte(`{}`)}}}, changes{objects: []string{"Cluster/c"}}, true},
+		"a new flow":     {&ApplyObjects{Put: []PutObject{{"ReplicationFlow/z", []byte(`{}`)}}}, changes{objects: []string{"ReplicationFlow/z"}, works: []Work{{Kind: WorkFlow, Name: "z"}}}, true},
+		"a node":         {&DrainMember{Name: "node-002", Draining: true}, changes{members: []string{"node-002"}}, true},
+		"a runbook":      {&PutExecution{ID: "x", Runbook: "r", Data: []byte(`1`)}, changes{works: []Work{{Kind: WorkRunbook, Name: "x"}}}, true},
+		"an incarnation": {&EndIncarnation{Node: "node-000", Incarnation: 7}, changes{members: []string{"node-000"}, works: worksOf(mine)}, true},
 	} {
 		next, r := f.state.apply(f.index+1, c.command)
 		if r.Refusal != nil {
 			t.Errorf("%s: %v", name, r.Refusal)
 			continue
 		}
-		slices.SortFunc(c.want.Works, Work.compare)
-		got := ChangesBetween(f.state, next)
+		slices.SortFunc(c.want.works, Work.compare)
+		got := changesBetween(f.state, next)
 		if !reflect.DeepEqual(got, c.want) || got.assignment() != c.matters {
 			t.Errorf("%s: got %+v (matters to the assignment: %v), want %+v", name, got, got.assignment(), c.want)
 		}
-		if back := ChangesBetween(next, f.state); !reflect.DeepEqual(back, c.want) {
+		if back := changesBetween(next, f.state); !reflect.DeepEqual(back, c.want) {
 			t.Errorf("%s, back: got %+v, want %+v", name, back, c.want)
 		}
 	}
@@ -90,7 +90,7 @@ func TestChangesTellEveryNodeItsWork(t *testing.T) {
 		for name, had := range told {
 			has := later.AssignmentsOf(name, 7)
 			if differ := !slices.Equal(had, has); differ && !otherWork(seen, later, name, 7) {
-				t.Fatalf("step %d: the work of %s has changed, and the changes do not say so: %+v", step, name, ChangesBetween(seen, later))
+				t.Fatalf("step %d: the work of %s has changed, and the changes do not say so: %+v", step, name, changesBetween(seen, later))
 			}
 			told[name] = has
 		}

@@ -151,7 +151,7 @@ func (c *controller) nothingToDo(s *State, now time.Time) bool {
 	if len(c.queue) > 0 || c.idle == nil {
 		return false
 	}
-	if changes := ChangesBetween(c.idle, s); changes.assignment() {
+	if differ := changesBetween(c.idle, s); differ.assignment() {
 		c.idle = nil
 		return false
 	}

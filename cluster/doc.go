@@ -15,7 +15,7 @@
 // one from a deposed leader does no harm.
 //
 // Whoever follows the state learns what is other than in the one that it saw last
-// ([ChangesBetween]): states share what no command has touched, so that costs what
+// (changes.go): states share what no command has touched, so that costs what
 // has changed. A session looks at its work only if some of it has, and the leader plans
 // anew only if a plan could be another one.
 //
