@@ -211,15 +211,9 @@ func (f *family) down(i int, c *copyState, todo []arrival) (err error) {
 		if t.via == c.key {
 			continue
 		}
-		if err := f.look(); err != nil {
-			return err
-		}
 		at := t.first
-		for ok := it.SeekLT(slices.Concat(prefix, u64(at+1))) || it.First(); ok && last64(it.Key()) < t.next; ok = it.Next() {
-			if err := f.look(); err != nil {
-				return err
-			}
-			h, err := readHop(it.Value())
+		err := f.along(it, prefix, t.span, func(v []byte) error {
+			h, err := readHop(v)
 			if err != nil {
 				return err
 			}
@@ -232,8 +226,29 @@ func (f *family) down(i int, c *copyState, todo []arrival) (err error) {
 				}
 				at = p.next
 			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 		if err := f.silence(k, far, span{at, t.next}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// along calls fn with what is stored of each hop that may reach into a range: those that
+// begin in it, and the last one that begins before it. Keys are prefix and offset.
+func (f *family) along(it *pebble.Iterator, prefix []byte, s span, fn func(value []byte) error) error {
+	if err := f.look(); err != nil {
+		return err
+	}
+	for ok := it.SeekLT(slices.Concat(prefix, u64(s.first+1))) || it.First(); ok && last64(it.Key()) < s.next; ok = it.Next() {
+		if err := f.look(); err != nil {
+			return err
+		}
+		if err := fn(it.Value()); err != nil {
 			return err
 		}
 	}
@@ -277,23 +292,18 @@ func (f *family) up(i int, c *copyState, todo []arrival) (err error) {
 		if t.via == c.key {
 			continue
 		}
-		if err := f.look(); err != nil {
-			return err
-		}
-		for ok := it.SeekLT(slices.Concat(prefix, u64(t.first+1))) || it.First(); ok && last64(it.Key()) < t.next; ok = it.Next() {
-			if err := f.look(); err != nil {
-				return err
-			}
-			h, err := readBack[*ledger.Hop](f.x.db.Get(key(c.ledger, kindHop, c.key[:], it.Value())))
+		err := f.along(it, prefix, t.span, func(source []byte) error {
+			h, err := readBack[*ledger.Hop](f.x.db.Get(key(c.ledger, kindHop, c.key[:], source)))
 			if errors.Is(err, pebble.ErrNotFound) {
-				continue // taken back in between
+				return nil // taken back in between
 			}
 			if err != nil {
 				return err
 			}
-			if err := f.upHop(i, c, h, t.span); err != nil {
-				return err
-			}
+			return f.upHop(i, c, h, t.span)
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
