@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -66,9 +67,19 @@ func (s *server) callAt(ctx context.Context, method, path string, body []byte, r
 
 // fetch is callAt without decoding.
 func (s *server) fetch(ctx context.Context, method, path string, body []byte, revision string) ([]byte, error) {
+	header := http.Header{}
+	if revision != "" {
+		header.Set("If-Match", strconv.Quote(revision))
+	}
+	raw, _, err := s.exchange(ctx, method, path, body, header)
+	return raw, err
+}
+
+// exchange sends a request with a header of its own and returns the whole answer.
+func (s *server) exchange(ctx context.Context, method, path string, body []byte, header http.Header) ([]byte, http.Header, error) {
 	client, err := s.http()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer client.CloseIdleConnections()
 	bounded := ctx
@@ -79,24 +90,22 @@ func (s *server) fetch(ctx context.Context, method, path string, body []byte, re
 	}
 	req, err := s.request(bounded, method, path, body)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if revision != "" {
-		req.Header.Set("If-Match", strconv.Quote(revision))
-	}
+	maps.Copy(req.Header, header)
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, s.unreachable(ctx, err)
+		return nil, nil, s.unreachable(ctx, err)
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, s.unreachable(ctx, err)
+		return nil, nil, s.unreachable(ctx, err)
 	}
 	if resp.StatusCode >= 400 {
-		return nil, problem(resp.StatusCode, raw)
+		return nil, nil, problem(resp.StatusCode, raw)
 	}
-	return raw, nil
+	return raw, resp.Header, nil
 }
 
 // unreachable tells a server that does not answer from a person who waits no

@@ -1,10 +1,9 @@
 package main
 
 import (
-	"context"
+	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"strconv"
@@ -36,22 +35,10 @@ func exportTable() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for cursor := ""; ; {
-				q := query("topicId", topicID, "what", what, "from", strconv.FormatInt(from, 10), "to", strconv.FormatInt(to, 10), "principal", principal, "format", format, "cursor", cursor)
-				part, next, err := fleet.part(cmd.Context(), http.MethodGet, "/api/v1/lineage/export/"+path+q, nil)
-				if err != nil {
-					return err
-				}
-				if cursor != "" && format == "csv" {
-					part = withoutHeading(part)
-				}
-				if _, err := cmd.OutOrStdout().Write(part); err != nil {
-					return err
-				}
-				if cursor = next; cursor == "" {
-					return nil
-				}
-			}
+			return fleet.exportPages(cmd, http.MethodGet, format, nil, func(next string) string {
+				return "/api/v1/lineage/export/" + path + query("topicId", topicID, "what", what, "from", strconv.FormatInt(from, 10), "to", strconv.FormatInt(to, 10),
+					"principal", principal, "format", format, "cursor", next)
+			})
 		},
 	}
 	f := cmd.Flags()
@@ -66,48 +53,28 @@ func exportTable() *cobra.Command {
 	return cmd
 }
 
-// withoutHeading is a table without its first line.
-func withoutHeading(table []byte) []byte {
-	for i, c := range table {
-		if c == '\n' {
-			return table[i+1:]
+// exportPages writes an export that comes in pages, of which each names the next: as one
+// table, so with one heading. page is the path of a page, by what the one before it named, "" for the first.
+func (s *server) exportPages(cmd *cobra.Command, method, format string, send []byte, page func(next string) (path string)) error {
+	header := http.Header{}
+	if send != nil {
+		header.Set("Content-Type", "application/octet-stream")
+	}
+	for next := ""; ; {
+		rows, answer, err := s.exchange(cmd.Context(), method, page(next), send, header)
+		if err != nil {
+			return err
+		}
+		if next != "" && format == "csv" {
+			_, rows, _ = bytes.Cut(rows, []byte("\n"))
+		}
+		if _, err := cmd.OutOrStdout().Write(rows); err != nil {
+			return err
+		}
+		if next = answer.Get("Waybill-Next"); next == "" {
+			return nil
 		}
 	}
-	return nil
-}
-
-// part is one part of an export, and the cursor of the next.
-func (s *server) part(ctx context.Context, method, path string, send []byte) (body []byte, next string, err error) {
-	client, err := s.http()
-	if err != nil {
-		return nil, "", err
-	}
-	defer client.CloseIdleConnections()
-	bounded := ctx
-	if s.timeout > 0 {
-		var cancel context.CancelFunc
-		bounded, cancel = context.WithTimeout(ctx, s.timeout)
-		defer cancel()
-	}
-	req, err := s.request(bounded, method, path, send)
-	if err != nil {
-		return nil, "", err
-	}
-	if send != nil {
-		req.Header.Set("Content-Type", "application/octet-stream")
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, "", s.unreachable(ctx, err)
-	}
-	defer resp.Body.Close()
-	if body, err = io.ReadAll(resp.Body); err != nil {
-		return nil, "", s.unreachable(ctx, err)
-	}
-	if resp.StatusCode >= 400 {
-		return nil, "", problem(resp.StatusCode, body)
-	}
-	return body, resp.Header.Get("Waybill-Next"), nil
 }
 
 func exportOpenLineage() *cobra.Command {
@@ -120,7 +87,7 @@ func exportOpenLineage() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			events, _, err := fleet.part(cmd.Context(), http.MethodGet, "/api/v1/lineage/openlineage/"+path+query("topicId", topicID), nil)
+			events, err := fleet.fetch(cmd.Context(), http.MethodGet, "/api/v1/lineage/openlineage/"+path+query("topicId", topicID), nil, "")
 			if err != nil {
 				return err
 			}
@@ -183,25 +150,12 @@ the records for you and does not keep it.`,
 			if len(key) < search.MinDigestKey || len(key) > search.MaxDigestKey {
 				return withCode(exitInvalid, fmt.Errorf("--key-file %s has %d bytes: from %d to %d", keyFile, len(key), search.MinDigestKey, search.MaxDigestKey))
 			}
-			for first := true; ; first = false {
-				q := query("from", strconv.FormatInt(from, 10), "to", strconv.FormatInt(to, 10), "format", format)
-				part, next, err := fleet.part(cmd.Context(), http.MethodPost, "/api/v1/lineage/digests/"+path+q, key)
-				if err != nil {
-					return err
-				}
-				if !first && format == "csv" {
-					part = withoutHeading(part)
-				}
-				if _, err := cmd.OutOrStdout().Write(part); err != nil {
-					return err
-				}
+			return fleet.exportPages(cmd, http.MethodPost, format, key, func(next string) string {
 				if next == "" {
-					return nil
+					next = strconv.FormatInt(from, 10)
 				}
-				if from, err = strconv.ParseInt(next, 10, 64); err != nil {
-					return fmt.Errorf("the node says to go on at %q", next)
-				}
-			}
+				return "/api/v1/lineage/digests/" + path + query("from", next, "to", strconv.FormatInt(to, 10), "format", format)
+			})
 		},
 	}
 	f := cmd.Flags()
