@@ -51,13 +51,13 @@ the cursor with which it goes on. What it has not looked through may hold more.`
 	f.StringVar(&ask.key, "key", "", "events with exactly this key")
 	f.StringVar(&ask.keyBase64, "key-base64", "", "the same, of bytes")
 	f.StringVar(&ask.trace, "trace", "", "events of this W3C trace: its id, or a whole traceparent")
-	f.StringVar(&ask.since, "since", "", "from the first record on that is stamped then or later (RFC 3339)")
-	f.StringVar(&ask.until, "until", "", "up to the first record that is stamped then or later (RFC 3339)")
+	f.StringVar(&ask.since, "since", "", "from the first record on that is stamped then or later: how long ago, or a time (RFC 3339)")
+	f.StringVar(&ask.until, "until", "", "up to the first record that is stamped then or later, likewise")
 	f.Int32Var(&ask.partition, "partition", -1, "only this one; -1: all")
 	f.StringVar(&ask.partitioner, "partitioner", "", "only the partition to which this one sends the key: murmur2, that of Kafka's Java client")
 	f.IntVar(&ask.limit, "limit", 1000, "how many events at the most")
 	f.Int64Var(&ask.maxBytes, "max-bytes", 1<<30, "stop after so many bytes were read")
-	f.StringVar(&ask.cursor, "cursor", "", "go on where a search ended")
+	f.StringVar(&ask.cursor, "cursor", "", "go on where a search ended; its times must be the same, so give them as times")
 	fleet.flags(cmd)
 	out.flag(cmd)
 	return cmd
@@ -72,9 +72,17 @@ func searchPages(ctx context.Context, fleet *server, address string, ask searchA
 	if ask.limit < 1 || ask.maxBytes < 1 {
 		return nil, withCode(exitInvalid, fmt.Errorf("--limit %d, --max-bytes %d: at least 1", ask.limit, ask.maxBytes))
 	}
-	for _, t := range []struct{ flag, text string }{{"since", ask.since}, {"until", ask.until}} {
-		if _, err := time.Parse(time.RFC3339, t.text); t.text != "" && err != nil {
-			return nil, withCode(exitInvalid, fmt.Errorf("--%s %s: write a time like 2026-11-27T08:00:00Z", t.flag, t.text))
+	now := time.Now()
+	for _, t := range []struct {
+		flag string
+		text *string
+	}{{"since", &ask.since}, {"until", &ask.until}} {
+		at, err := moment(*t.text, now)
+		if err != nil {
+			return nil, withCode(exitInvalid, fmt.Errorf("--%s %s: %w", t.flag, *t.text, err))
+		}
+		if *t.text = ""; !at.IsZero() {
+			*t.text = at.UTC().Format(time.RFC3339Nano)
 		}
 	}
 	if _, err := base64.StdEncoding.DecodeString(ask.keyBase64); err != nil {
