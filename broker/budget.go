@@ -54,6 +54,7 @@ type claim struct {
 	bytes   int64
 	since   time.Time // the patience with it began
 	want    int64     // that it waits for
+	asked   time.Time // when it began to wait
 	granted chan struct{}
 	isCut   bool
 }
@@ -79,7 +80,7 @@ func (c *claim) take(ctx context.Context, n int64) error {
 		b.mu.Unlock()
 		return nil
 	}
-	c.want, c.granted = max(n, min(c.most, b.reserve)-c.bytes), make(chan struct{})
+	c.want, c.asked, c.granted = max(n, min(c.most, b.reserve)-c.bytes), time.Now(), make(chan struct{})
 	at, _ := slices.BinarySearchFunc(b.waiting, c.want+1, func(w *claim, want int64) int { return cmp.Compare(w.want, want) })
 	b.waiting = slices.Insert(b.waiting, at, c)
 	b.holding += c.holds()
@@ -146,6 +147,7 @@ func (b *budget) grant() {
 		}
 		n := c.want
 		b.leave(0)
+		c.since = c.since.Add(time.Since(c.asked)) // it was not the client who took this long
 		c.grow(n)
 		close(c.granted)
 	}

@@ -110,6 +110,37 @@ func TestWhoHoldsWhatOthersNeedIsCut(t *testing.T) {
 	})
 }
 
+// TestAWaitIsNotTheClients: who waited for memory for longer than patience has all of it
+// left when he gets some, although others wait still.
+func TestAWaitIsNotTheClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(40, 20, 10*time.Second)
+		holder := b.claim(20, func() {})
+		if err := holder.take(t.Context(), 20); err != nil {
+			t.Fatal(err)
+		}
+		first, second := b.claim(10, noCut(t)), b.claim(20, noCut(t))
+		go func() {
+			if err := second.take(t.Context(), 20); err != nil {
+				t.Error(err)
+			}
+		}()
+		time.AfterFunc(b.patience*3/2, holder.release)
+		if err := first.take(t.Context(), 11); err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(first.since) >= b.patience {
+			t.Errorf("its patience began %v ago, when it got nothing", time.Since(first.since))
+		}
+		time.Sleep(b.patience * 3 / 4) // in which it is not cut
+		first.release()
+		synctest.Wait()
+		if second.held() != 20 {
+			t.Errorf("the second got %d", second.held())
+		}
+	})
+}
+
 func TestAWaitEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBudget(100, 100, time.Hour)
