@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build size test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants lineage-model bench-lineage bench-mirror bench-broker hostile-broker full-disk handover demo schema interop interop-offsets interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry clean chaos-fleet
+.PHONY: help build size test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants lineage-model bench-lineage bench-mirror bench-broker hostile-broker full-disk handover demo schema interop interop-offsets interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry suite-openlineage clean chaos-fleet
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -122,6 +122,9 @@ suite-connect: ## Kafka Connect, two workers of which one is killed
 
 suite-registry: ## Apicurio Registry with its schemas on the broker, which is killed
 	@$(timed) test/interop/registry.sh
+
+suite-openlineage: ## our OpenLineage events against the official client's classes, which are made from the official JSON Schemas (needs Python 3)
+	@$(timed) test/interop/openlineage.sh
 
 interop-spike: ## raw batches, lanes and takeovers against Apache Kafka 3.9 and 4.x (needs Java 17 and Maven)
 	@$(timed) $(GO) test -tags interop -count=1 -timeout 20m -v -run Spike ./test/interop/...
