@@ -1,6 +1,8 @@
 package offsets
 
 import (
+	"cmp"
+	"math"
 	"slices"
 
 	"github.com/waybillhq/waybill/internal/ledger"
@@ -24,9 +26,9 @@ func compose(first, second *Map) *Map {
 	m.begin, m.start, m.tiles = &begin, first.start, newTiles(first.start)
 	m.notLocal = first.notLocal || second.notLocal
 	m.unmarked = true // records lie between that did not come by the first copy
-	m.doubt = first.doubt
-	if m.doubt == "" {
-		m.doubt = second.doubt
+	m.doubt = cmp.Or(first.doubt, second.doubt)
+	if m.shaken = first.shaken; second.shaken.below > 0 {
+		m.shaken = shaken{math.MaxInt64, second.shaken.offset, second.shaken.why}
 	}
 	for _, t := range first.tiles.from(0) {
 		if !t.run() {

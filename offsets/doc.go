@@ -22,7 +22,9 @@
 //     contradict each other, the offsets concerned are unknown, and the answer
 //     says because of what.
 //   - A copy whose last doings may be lost with a damaged page is uncertain until its
-//     next hop shows that it missed nothing, or an operator waives the damage.
+//     next hop shows where it stands, or an operator waives the damage. What was said of
+//     it before stays inexact, unless that hop and the one before it are from one unbroken
+//     chain: a lost page may have taken it back and told of it anew.
 //   - A group is written at the destination only while it is idle there, never
 //     backwards, never past the end, and never over a position that was not ours.
 //   - Groups change sides all or none ([Syncer.Apply]), exactly or with the counted

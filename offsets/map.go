@@ -24,6 +24,7 @@ type Map struct {
 	routes *routes // shared by all clones: only [Maps] reads it, of its own map
 	faults []Fault
 	doubt  string // why the ledger may have lost what the copy did last
+	shaken shaken // what of it may be otherwise
 
 	sourceEpoch      int32     // the source's leader epoch as of the last hop, -1
 	destinationEpoch int32     // the destination's as of the last run, -1
@@ -97,6 +98,23 @@ func (m *Map) DestinationNext() int64 {
 // Doubt is why the ledger may have lost what the copy did last, "" if all is
 // well. Translations are not exact then, and those at the end are unknown.
 func (m *Map) Doubt() string { return m.doubt }
+
+// doubtAt is why what the map says of a source offset may be otherwise, "" if it may not.
+func (m *Map) doubtAt(source int64) string {
+	if m.doubt == "" && source < m.shaken.below {
+		return m.shaken.why
+	}
+	return m.doubt
+}
+
+// doubtThere is doubtAt of a destination offset.
+func (m *Map) doubtThere(dest int64) string {
+	first, copied := m.firstCopy(m.shaken.below)
+	if m.shaken.below == 0 || copied && dest >= first {
+		return m.doubt
+	}
+	return m.doubtAt(-1)
+}
 
 // Tiles is the number of runs and gaps that are held.
 func (m *Map) Tiles() int { return m.tiles.size() }

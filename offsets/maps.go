@@ -39,6 +39,8 @@ type Maps struct {
 	topics  map[string]ledger.TopicID       // of the ledgers, by cluster.id
 	next    map[place]int64                 // what is applied already ends here
 	waived  map[place]int64                 // faults up to here count no more
+	chained map[place]int64                 // below it chains were not followed up to what comes behind
+	broken  map[chainAt]int64               // where a writer's chain was broken last
 	writers map[string]map[int64]writerKind // replicators' producer ids, by cluster.id
 	chains  map[[2]ledger.End]composition   // from the first to the second, as they were last asked for
 }
@@ -54,6 +56,8 @@ type entry struct {
 	// proved is the ledger offset of the last hop that continued the one before
 	// it: nothing of the copy is missing below.
 	proved int64
+	writer ledger.WriterID // of that hop
+	shaken shaken
 	// strayed says that it has entries in two places, "" if it has not: what was
 	// last cannot be told.
 	strayed string
@@ -63,6 +67,20 @@ type entry struct {
 type place struct {
 	cluster   string
 	partition int32
+}
+
+// chainAt is a writer's chain in one partition of one ledger.
+type chainAt struct {
+	place
+	writer ledger.WriterID
+}
+
+// shaken is why what was said of a copy's source offsets below one may be otherwise:
+// a fault at a ledger offset.
+type shaken struct {
+	below  int64
+	offset int64
+	why    string
 }
 
 type fault struct {
@@ -88,7 +106,7 @@ func NewMaps() *Maps {
 	return &Maps{
 		ledgers: map[string]Ledger{}, copies: map[ledger.CopyKey]*entry{}, names: map[nameKey][]ledger.CopyKey{},
 		into: map[ledger.End][]ledger.CopyKey{}, faults: map[place]fault{},
-		topics: map[string]ledger.TopicID{}, next: map[place]int64{}, waived: map[place]int64{},
+		topics: map[string]ledger.TopicID{}, next: map[place]int64{}, waived: map[place]int64{}, chained: map[place]int64{}, broken: map[chainAt]int64{},
 		writers: map[string]map[int64]writerKind{}, chains: map[[2]ledger.End]composition{},
 	}
 }
@@ -116,7 +134,9 @@ func (ms *Maps) Resume(cluster string, id ledger.TopicID, partition int32) int64
 		ms.forget(cluster)
 	}
 	ms.topics[cluster] = id
-	return ms.next[place{cluster, partition}]
+	at := place{cluster, partition}
+	ms.chained[at] = ms.next[at] // a new reader takes chains as it finds them
+	return ms.next[at]
 }
 
 // forget drops what came from a cluster's ledger. ms.mu is held.
@@ -138,6 +158,7 @@ func (ms *Maps) forget(cluster string) {
 	delete(ms.writers, cluster)
 	clear(ms.chains)
 	maps.DeleteFunc(ms.faults, func(at place, _ fault) bool { return at.cluster == cluster })
+	maps.DeleteFunc(ms.broken, func(at chainAt, _ int64) bool { return at.cluster == cluster })
 	maps.DeleteFunc(ms.next, func(at place, _ int64) bool { return at.cluster == cluster })
 }
 
@@ -153,18 +174,18 @@ func (ms *Maps) Apply(pos tail.Position, p *ledger.Page) {
 	for _, e := range p.Entries {
 		switch e := e.(type) {
 		case *ledger.Begin:
-			ms.applyTo(e.Copy.Key(), pos, e)
+			ms.applyTo(e.Copy.Key(), pos, p.Writer, e)
 		case *ledger.Hop:
-			ms.applyTo(e.Copy, pos, e)
+			ms.applyTo(e.Copy, pos, p.Writer, e)
 		case *ledger.Retraction:
-			ms.applyTo(e.Copy, pos, e)
+			ms.applyTo(e.Copy, pos, p.Writer, e)
 		case *ledger.Writer:
 			ms.register(pos.Cluster, e)
 		}
 	}
 }
 
-func (ms *Maps) applyTo(key ledger.CopyKey, pos tail.Position, e ledger.Entry) {
+func (ms *Maps) applyTo(key ledger.CopyKey, pos tail.Position, writer ledger.WriterID, e ledger.Entry) {
 	at := place{pos.Cluster, pos.Partition}
 	c := ms.copies[key]
 	if c == nil {
@@ -186,11 +207,29 @@ func (ms *Maps) applyTo(key ledger.CopyKey, pos tail.Position, e ledger.Entry) {
 	}
 	_, hop := e.(*ledger.Hop)
 	if sound := len(c.m.faults) == before; sound && (hop || !known) {
-		c.proved = pos.Offset
+		ms.prove(c, pos.Offset, writer, e)
+	}
+	if r, ok := e.(*ledger.Retraction); ok {
+		c.shaken.below = min(c.shaken.below, r.Source) // what comes now is told anew
 	}
 	if b, ok := e.(*ledger.Begin); ok {
 		ms.name(key, b, known)
 	}
+}
+
+// prove notes that an entry begins where the copy stood. That shows where it stands now,
+// and that nothing is missing of what was said of it before if nothing of the ledger
+// partition is, or if the entry and the one before it are from one unbroken chain, since a
+// copy has one writer at a time. Otherwise what is missing may have taken back what the
+// copy had done and told of it anew, up to the same offset. ms.mu is held.
+func (ms *Maps) prove(c *entry, offset int64, writer ledger.WriterID, e ledger.Entry) {
+	broken, ever := ms.broken[chainAt{c.at, writer}]
+	one := c.writer == writer && ms.chained[c.at] <= c.proved && !(ever && broken > c.proved)
+	h, hop := e.(*ledger.Hop)
+	if f, damaged := ms.faults[c.at]; hop && damaged && f.offset > c.proved && c.proved >= 0 && !one {
+		c.shaken = shaken{h.From, f.offset, f.why}
+	}
+	c.proved, c.writer = offset, writer
 }
 
 // name makes a copy findable by its ends and labels. Old labels stay.
@@ -229,7 +268,14 @@ func (ms *Maps) Corrupt(pos tail.Position, err error) {
 	}
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	if at := (place{pos.Cluster, pos.Partition}); f.offset >= ms.faults[at].offset {
+	at := place{pos.Cluster, pos.Partition}
+	if chain, ok := errors.AsType[*ledger.ChainError](err); ok {
+		ms.broken[chainAt{at, chain.Writer}] = pos.Offset
+	}
+	if gap, ok := errors.AsType[*tail.GapError](err); ok {
+		ms.chained[at] = gap.Next
+	}
+	if f.offset >= ms.faults[at].offset {
 		ms.faults[at] = f
 	}
 }
@@ -244,6 +290,15 @@ func (ms *Maps) doubt(c *entry) string {
 		return f.why
 	}
 	return ""
+}
+
+// shakenOf is what of a copy may be otherwise, though it has gone on since; the zero value
+// if nothing may, or nobody minds. ms.mu is held.
+func (ms *Maps) shakenOf(c *entry) shaken {
+	if c.shaken.offset <= ms.waivedAt(c.at) {
+		return shaken{}
+	}
+	return c.shaken
 }
 
 // waivedAt is the last ledger offset whose faults count no more, -1 if all do.
@@ -360,6 +415,9 @@ func (ms *Maps) PositionBefore(ctx context.Context, cluster string, id ledger.Co
 	}
 	if source < math.MaxInt64 || destination < math.MaxInt64 {
 		p.Next, p.Destination = c.m.Cut(source, destination)
+		if sh := ms.shakenOf(c); p.Next < sh.below {
+			return Position{}, fmt.Errorf("position of a copy: %w below offset %d: %s", ErrUncertain, sh.below, sh.why)
+		}
 		cut := Map{epochs: p.Epochs}
 		p.SourceLeaderEpoch = cut.forgetEpochs(p.Next)
 		p.Epochs = cut.epochs
@@ -384,10 +442,11 @@ func (ms *Maps) view(key ledger.CopyKey) *Map {
 	if c == nil {
 		return nil
 	}
-	if why := ms.doubt(c); why != "" {
-		if c.doubted == nil || c.doubted.doubt != why {
+	why, sh := ms.doubt(c), ms.shakenOf(c)
+	if why != "" || sh.below > 0 {
+		if c.doubted == nil || c.doubted.doubt != why || c.doubted.shaken != sh {
 			c.doubted = c.m.clone()
-			c.doubted.doubt = why
+			c.doubted.doubt, c.doubted.shaken = why, sh
 		}
 		return c.doubted // the same while nothing changes: what is composed of it is kept
 	}

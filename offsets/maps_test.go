@@ -187,6 +187,78 @@ func TestDoubtShowsInTranslations(t *testing.T) {
 	}
 }
 
+// TestAHopAfterDamageProvesNotAll: a copy goes on where it stood, but a lost page may have
+// taken back what it had done and told of it anew, up to there. What was said before is
+// not exact, then, in both directions, over compositions and after a cut; unless the hop
+// and the one before are from one unbroken chain, the copy itself takes back what was
+// said, or an operator waives the damage.
+func TestAHopAfterDamageProvesNotAll(t *testing.T) {
+	page := func(ms *Maps, offset int64, writer byte, entries ...ledger.Entry) {
+		ms.Apply(tail.Position{Cluster: "dst", Offset: offset}, &ledger.Page{Link: ledger.Link{Writer: ledger.WriterID{writer}}, Entries: entries})
+	}
+	bad := func(ms *Maps, offset int64, err error) {
+		ms.Corrupt(tail.Position{Cluster: "dst", Offset: offset}, err)
+	}
+	corrupt := &ledger.CorruptError{Reason: "bad"}
+	chain := func(writer byte) error {
+		return &ledger.ChainError{Writer: ledger.WriterID{writer}, Want: 2, Got: 3, Reason: "bad"}
+	}
+	for _, c := range []struct {
+		name   string
+		damage func(*Maps)
+		exact  bool
+	}{
+		{"none", func(ms *Maps) { page(ms, 2, 1, hop(1, 5, 5, 105)) }, true},
+		{"a page of somebody else", func(ms *Maps) { bad(ms, 2, corrupt); page(ms, 3, 1, hop(1, 5, 5, 105)) }, true},
+		{"a page of its writer", func(ms *Maps) { bad(ms, 2, corrupt); bad(ms, 3, chain(1)); page(ms, 3, 1, hop(1, 5, 5, 105)) }, false},
+		{"a page of its writer, of which nothing else is left", func(ms *Maps) { bad(ms, 3, chain(1)); page(ms, 3, 1, hop(1, 5, 5, 105)) }, false},
+		{"before another writer", func(ms *Maps) { bad(ms, 2, corrupt); page(ms, 3, 2, begin(2, 5), hop(2, 5, 5, 105)) }, false},
+		{"before another reader", func(ms *Maps) {
+			ms.Resume("dst", ledger.TopicID{}, 0)
+			bad(ms, 2, corrupt)
+			page(ms, 3, 1, hop(1, 5, 5, 105))
+		}, false},
+		{"a hole in the log", func(ms *Maps) { bad(ms, 2, &tail.GapError{Next: 7}); page(ms, 7, 1, hop(1, 5, 5, 105)) }, false},
+		{"which is waived", func(ms *Maps) { bad(ms, 3, chain(1)); page(ms, 3, 1, hop(1, 5, 5, 105)); ms.Waive("dst", 0, 3) }, true},
+		{"before it was taken back", func(ms *Maps) {
+			bad(ms, 3, chain(1))
+			page(ms, 3, 1, hop(1, 5, 5, 105))
+			page(ms, 4, 1, &ledger.Retraction{Copy: testCopy.Key(), Epoch: 1, Source: 0, Destination: 100}, hop(1, 0, 10, 100))
+		}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ms := NewMaps()
+			ms.Attach("dst", caughtUp{})
+			page(ms, 0, 1, begin(1, 0))
+			page(ms, 1, 1, hop(1, 0, 5, 100))
+			c.damage(ms)
+			there, back := ms.Route(testCopy.Source, testCopy.Destination), ms.Route(testCopy.Destination, testCopy.Source)
+			for _, q := range []struct {
+				what  string
+				got   Result
+				want  int64
+				exact bool
+			}{
+				{"before", there.Translate(3, AnyBounds), 103, c.exact},
+				{"after", there.Translate(7, AnyBounds), 107, true},
+				{"at the end", there.Translate(10, AnyBounds), 110, true},
+				{"back, before", back.Translate(103, AnyBounds), 3, c.exact},
+				{"back, after", back.Translate(107, AnyBounds), 7, true},
+			} {
+				if q.got.Offset != q.want || q.got.Exact != q.exact || q.exact == strings.Contains(q.got.Note, "ledger partition") {
+					t.Errorf("%s: got %+v, want offset %d, exact %v", q.what, q.got, q.want, q.exact)
+				}
+			}
+			if p, err := ms.Position(t.Context(), "dst", testCopy); err != nil || p.Next != 10 {
+				t.Errorf("position: %+v %v", p, err)
+			}
+			if _, err := ms.PositionBefore(t.Context(), "dst", testCopy, 3, math.MaxInt64); errors.Is(err, ErrUncertain) == c.exact {
+				t.Errorf("position before what may be otherwise: %v", err)
+			}
+		})
+	}
+}
+
 func TestLast(t *testing.T) {
 	ms := NewMaps()
 	if _, _, ok := ms.Last(testCopy); ok {

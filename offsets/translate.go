@@ -1,6 +1,7 @@
 package offsets
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -131,7 +132,7 @@ func (r Route) Translate(x int64, there Bounds) Result {
 	if res.Offset >= 0 && len(r.Thirds)+len(r.Shares) > 0 {
 		res = r.mix(x, res, there.Floor)
 	}
-	if doubt := r.doubt(); doubt != "" {
+	if doubt := r.doubt(x); doubt != "" {
 		if res.Why == AtEnd || res.Why == NothingCopied || res.Why == Ahead {
 			return none(Unknown, doubt)
 		}
@@ -211,21 +212,22 @@ func (r Route) mix(x int64, res Result, floor int64) Result {
 	return res
 }
 
-// doubt is why one of the copies is uncertain, "" if none is.
-func (r Route) doubt() string {
-	maps := []*Map{r.There, r.Back}
+// doubt is why one of the copies is uncertain about a position x, "" if none is.
+func (r Route) doubt(x int64) string {
+	var doubts []string
+	if r.There != nil {
+		doubts = append(doubts, r.There.doubtAt(x))
+	}
+	if r.Back != nil {
+		doubts = append(doubts, r.Back.doubtThere(x))
+	}
 	for _, t := range r.Thirds {
-		maps = append(maps, t.Here, t.There)
+		doubts = append(doubts, t.Here.doubtThere(x), t.There.doubtAt(-1))
 	}
 	for _, s := range r.Shares {
-		maps = append(maps, s.Copy)
+		doubts = append(doubts, s.Copy.doubtAt(s.At))
 	}
-	for _, m := range maps {
-		if m != nil && m.doubt != "" {
-			return m.doubt
-		}
-	}
-	return ""
+	return cmp.Or(doubts...)
 }
 
 func none(why Why, note string) Result { return Result{Offset: -1, Why: why, Note: note} }
