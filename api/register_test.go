@@ -4,13 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +141,30 @@ func TestParametersThatCannotBeReadAreNotRegistered(t *testing.T) {
 			}()
 			try(operation(http.MethodGet, "/never", "never", "Nothing"))
 		}()
+	}
+}
+
+// TestOperationsAreRegisteredByRegister: each that huma registers itself, by any of its
+// generic functions, would cost the binary 30 KB, and take queries that this API refuses.
+func TestOperationsAreRegisteredByRegister(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("found %d files: %v", len(files), err)
+	}
+	theirs := []string{"Register", "AutoRegister", "Get", "Post", "Head", "Put", "Patch", "Delete"}
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok {
+				if of, ok := s.X.(*ast.Ident); ok && of.Name == "huma" && slices.Contains(theirs, s.Sel.Name) {
+					t.Errorf("%s uses huma.%s: register of register.go stands in for it", name, s.Sel.Name)
+				}
+			}
+			return true
+		})
 	}
 }
 
