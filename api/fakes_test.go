@@ -50,7 +50,9 @@ type fleet struct {
 
 	gaps        []lineage.Gap // one a page
 	deedPages   int           // with one each
-	streamNoted int           // what the trail had been told when the stream began
+	copyPages   []*lineage.RangePage
+	gapDoubts   []string
+	streamNoted int // what the trail had been told when the stream began
 	anchors     []lineage.Anchor
 	gapsTo      int64
 	from        offsets.Where
@@ -193,14 +195,16 @@ func (f *fleet) Topic(_ context.Context, caller Caller, at lineage.Address, q li
 	return &lineage.Graph{}, f.called("topic")
 }
 
-func (f *fleet) Gaps(_ context.Context, caller Caller, from lineage.Address, last int64) ([]lineage.Gap, bool, error) {
+func (f *fleet) Gaps(_ context.Context, caller Caller, from lineage.Address, last int64) (*lineage.GapPage, error) {
 	f.caller, f.address, f.gapsTo = caller, from, last
-	if len(f.gaps) == 0 {
-		return nil, false, f.called("gaps")
+	page := &lineage.GapPage{Gaps: []lineage.Gap{}, Unknown: f.gapDoubts}
+	if len(f.gaps) > 0 {
+		page.Gaps, f.gaps = f.gaps[:1], f.gaps[1:]
 	}
-	gap := f.gaps[0]
-	f.gaps = f.gaps[1:]
-	return []lineage.Gap{gap}, len(f.gaps) > 0, f.called("gaps")
+	if len(f.gaps) > 0 {
+		page.Next = page.Gaps[0].Source + page.Gaps[0].Count
+	}
+	return page, f.called("gaps")
 }
 
 func (f *fleet) Deeds(_ context.Context, caller Caller, q lineage.DeedQuery) (*lineage.DeedPage, error) {
@@ -228,7 +232,11 @@ func (f *fleet) Search(_ context.Context, caller Caller, q search.Query) (*searc
 
 func (f *fleet) Copies(_ context.Context, caller Caller, q lineage.RangeQuery) (*lineage.RangePage, error) {
 	f.caller, f.copies = caller, q
-	return &lineage.RangePage{Rows: []lineage.RangeRow{}}, f.called("copies")
+	page := &lineage.RangePage{Rows: []lineage.RangeRow{}}
+	if len(f.copyPages) > 0 {
+		page, f.copyPages = f.copyPages[0], f.copyPages[1:]
+	}
+	return page, f.called("copies")
 }
 
 func (f *fleet) Affected(_ context.Context, caller Caller, q lineage.AffectedQuery) (*lineage.Affected, error) {

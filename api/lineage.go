@@ -18,9 +18,8 @@ type Lineage interface {
 	LineageGraph
 	Event(ctx context.Context, caller Caller, at lineage.Address) (*lineage.Answer, error)
 	Topic(ctx context.Context, caller Caller, at lineage.Address, q lineage.PaceQuery) (*lineage.Graph, error)
-	// Gaps lists those between two source offsets, last inclusive; more says that
-	// there are others.
-	Gaps(ctx context.Context, caller Caller, from lineage.Address, last int64) (gaps []lineage.Gap, more bool, err error)
+	// Gaps lists those between two source offsets, last inclusive.
+	Gaps(ctx context.Context, caller Caller, from lineage.Address, last int64) (*lineage.GapPage, error)
 	// Deeds lists productions or accesses of a range of offsets, Principal what one
 	// principal did in a cluster, by topic.
 	Deeds(ctx context.Context, caller Caller, q lineage.DeedQuery) (*lineage.DeedPage, error)
@@ -84,14 +83,11 @@ func registerLineage(h huma.API, l Lineage) {
 			if in.To < 0 {
 				in.To = math.MaxInt64 - 1
 			}
-			gaps, more, err := l.Gaps(ctx, CallerOf(ctx), at, in.To)
+			page, err := l.Gaps(ctx, CallerOf(ctx), at, in.To)
 			if err != nil {
 				return nil, err
 			}
-			if gaps == nil {
-				gaps = []lineage.Gap{}
-			}
-			return &gapsOutput{Body: GapList{gaps, more}}, nil
+			return &gapsOutput{Body: page}, nil
 		})
 	registerDeeds(h, l)
 	registerSearch(h, l)
@@ -170,12 +166,6 @@ type principalOutput struct{ Body *lineage.PrincipalPage }
 
 type checkOutput struct{ Body *lineage.CheckReport }
 
-// GapList is offsets without a copy.
-type GapList struct {
-	Gaps []lineage.Gap `json:"gaps"`
-	More bool          `json:"more" doc:"There are others: ask again from behind the end of the farthest"`
-}
-
 // TopicPath names a topic.
 type TopicPath struct {
 	Cluster string `path:"cluster" doc:"Name of a declared cluster, or its cluster.id"`
@@ -191,4 +181,4 @@ type eventOutput struct{ Body *lineage.Answer }
 
 type graphOutput struct{ Body *lineage.Graph }
 
-type gapsOutput struct{ Body GapList }
+type gapsOutput struct{ Body *lineage.GapPage }

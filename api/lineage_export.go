@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -36,7 +37,8 @@ type deedRow struct {
 	At        time.Time `json:"at"`
 }
 
-// gapRow is offsets without a copy as a row.
+// gapRow is offsets without a copy as a row, or what is not known of those asked about,
+// whose last is -1 for the end.
 type gapRow struct {
 	Cluster            string `json:"cluster"`
 	Topic              string `json:"topic"`
@@ -44,6 +46,7 @@ type gapRow struct {
 	First              int64  `json:"first"`
 	Last               int64  `json:"last"`
 	Reason             string `json:"reason"`
+	Why                string `json:"why"`
 	Flow               string `json:"flow"`
 	DestinationCluster string `json:"destinationCluster"`
 	DestinationTopic   string `json:"destinationTopic"`
@@ -52,10 +55,11 @@ type gapRow struct {
 type exportInput struct {
 	TopicPath
 	Partition int32  `path:"partition" minimum:"0" maximum:"2147483647"`
-	What      string `query:"what" enum:"accessed,produced,gaps" default:"accessed"`
+	What      string `query:"what" enum:"accessed,produced,copies,gaps" default:"accessed"`
 	From      int64  `query:"from" minimum:"0" doc:"First offset"`
 	To        int64  `query:"to" minimum:"-1" default:"-1" doc:"Last offset; -1 is the end"`
-	Principal string `query:"principal" doc:"Only this one's; not for gaps"`
+	Principal string `query:"principal" doc:"Only this one's; for productions and accesses"`
+	Direction string `query:"direction" enum:"both,up,down" doc:"Where the copies come from or go to; for copies, where both is the default"`
 	Format    string `query:"format" enum:"csv,ndjson" default:"csv"`
 	Limit     int    `query:"limit" minimum:"1" maximum:"10000" default:"10000"`
 	Cursor    string `query:"cursor" doc:"Waybill-Next of the part before"`
@@ -81,9 +85,17 @@ func exported(op huma.Operation, types ...string) huma.Operation {
 
 func registerExport(h huma.API, l Lineage) {
 	denied := []int{http.StatusForbidden, http.StatusNotFound}
-	register(h, exported(accountedOperation(http.MethodGet, "/api/v1/lineage/export/{cluster}/{topic}/{partition}", "export-lineage", "Productions, accesses or gaps of a partition as CSV or NDJSON", denied...), "text/csv", "application/x-ndjson"),
+	register(h, exported(accountedOperation(http.MethodGet, "/api/v1/lineage/export/{cluster}/{topic}/{partition}", "export-lineage", "Productions, accesses, copies or gaps of a partition as CSV or NDJSON", denied...), "text/csv", "application/x-ndjson"),
 		func(ctx context.Context, in *exportInput) (*exportOutput, error) {
-			if in.What == "gaps" {
+			copies, gaps := in.What == "copies", in.What == "gaps"
+			switch {
+			case in.Principal != "" && (copies || gaps):
+				return nil, Errorf(http.StatusUnprocessableEntity, "%s have no principal: leave it out", in.What)
+			case in.Direction != "" && !copies:
+				return nil, Errorf(http.StatusUnprocessableEntity, "only copies have a direction: leave it out")
+			case copies:
+				return exportCopies(ctx, l, in)
+			case gaps:
 				return exportGaps(ctx, l, in)
 			}
 			return exportDeeds(ctx, l, in)
@@ -172,14 +184,11 @@ func exportDeeds(ctx context.Context, l Lineage, in *exportInput) (*exportOutput
 	}
 }
 
-// exportGaps reads pages until the limit is reached. Its cursor is the offset to go on
-// from.
+// exportGaps reads pages until the limit is reached. What they do not know comes on top
+// of it. Its cursor is the offset to go on from.
 func exportGaps(ctx context.Context, l Lineage, in *exportInput) (*exportOutput, error) {
 	at := in.address()
 	at.Partition, at.Offset = in.Partition, in.From
-	if in.Principal != "" {
-		return nil, Errorf(http.StatusUnprocessableEntity, "gaps have no principal: leave it out")
-	}
 	if in.Cursor != "" {
 		from, err := strconv.ParseInt(in.Cursor, 10, 64)
 		if err != nil || from < 0 {
@@ -191,21 +200,28 @@ func exportGaps(ctx context.Context, l Lineage, in *exportInput) (*exportOutput,
 	if last < 0 {
 		last = math.MaxInt64 - 1
 	}
-	rows, limit := []gapRow{}, min(in.Limit, maxExportRows)
+	first, limit := at.Offset, min(in.Limit, maxExportRows)
+	rows, doubts := []gapRow{}, []string{}
 	for {
-		gaps, more, err := l.Gaps(ctx, CallerOf(ctx), at, last)
+		page, err := l.Gaps(ctx, CallerOf(ctx), at, last)
 		if err != nil {
 			return nil, err
 		}
-		for _, g := range gaps {
-			rows = append(rows, gapRow{in.Cluster, in.Topic, in.Partition, g.Source, g.Source + g.Count - 1, g.Reason, g.Flow, g.Cluster, g.Topic})
-			at.Offset = max(at.Offset, g.Source+g.Count)
+		for _, g := range page.Gaps {
+			rows = append(rows, gapRow{in.Cluster, in.Topic, in.Partition, g.Source, g.Source + g.Count - 1, g.Reason, g.Why, g.Flow, g.Cluster, g.Topic})
 		}
-		switch {
-		case !more || len(gaps) == 0:
-			return table(in.Format, rows, "")
-		case len(rows) >= limit:
-			return table(in.Format, rows, strconv.FormatInt(at.Offset, 10))
+		doubts, at.Offset = append(doubts, page.Unknown...), page.Next
+		if page.Next > 0 && len(rows) < limit {
+			continue
 		}
+		next, end := "", in.To
+		if page.Next > 0 {
+			next, end = strconv.FormatInt(page.Next, 10), page.Next-1
+		}
+		slices.Sort(doubts)
+		for _, why := range slices.Compact(doubts) {
+			rows = append(rows, gapRow{Cluster: in.Cluster, Topic: in.Topic, Partition: in.Partition, First: first, Last: end, Reason: rowUnknown, Why: why})
+		}
+		return table(in.Format, rows, next)
 	}
 }

@@ -162,6 +162,7 @@ type Gap struct {
 	Source  int64  `json:"source"`
 	Count   int64  `json:"count"`
 	Reason  string `json:"reason"`
+	Why     string `json:"why,omitempty"`
 }
 
 // Limits bound an answer.

@@ -145,7 +145,39 @@ func neverWrong(t *testing.T, x *Index, image map[int64]int64) (unknown int, wro
 			wrong = append(wrong, fmt.Sprintf("b/%d: %s, want %s", d, said, want))
 		}
 	}
-	return unknown, wrong
+	return unknown, append(wrong, wrongGaps(t, x, image)...)
+}
+
+// wrongGaps is what is wrong in the list of source offsets that have no copy: each is
+// there with its reason or as unknown, and none that was copied is, unless the list says
+// why it may be otherwise.
+func wrongGaps(t *testing.T, x *Index, image map[int64]int64) (wrong []string) {
+	page, err := x.Gaps(t.Context(), alice, orders("id-a", 0), 69)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := map[int64]string{}
+	for _, g := range page.Gaps {
+		if (g.Reason == reasonUnknown) != (g.Why != "") {
+			wrong = append(wrong, fmt.Sprintf("gap %+v", g))
+		}
+		for o := g.Source; o < g.Source+g.Count && g.Flow == "a-to-b"; o++ {
+			said[o] = g.Reason
+		}
+	}
+	known := x.known(place{topicKey: topicKey{"id-a", id('a')}}.end())
+	for o := range min(known, 60) {
+		_, copied := image[o]
+		switch r := said[o]; {
+		case r == reasonUnknown, r == "aborted" && !copied, r == "" && (copied || len(page.Unknown) > 0):
+		default:
+			wrong = append(wrong, fmt.Sprintf("a/%d is in the gaps as %q of %+v", o, r, page))
+		}
+	}
+	return wrong
 }
 
 // change puts a page in the place of another.
@@ -199,6 +231,22 @@ func fate(t *testing.T, x *Index, at Address) string {
 	return cmp.Or(append(a.Nodes[0].Unknown, "nothing")...)
 }
 
+// gapsOf is the list of source offsets that have no copy, and whether it may lack some.
+func gapsOf(t *testing.T, x *Index) string {
+	page, err := x.Gaps(t.Context(), alice, orders("id-a", 0), 69)
+	if err != nil {
+		return err.Error()
+	}
+	var all []string
+	for _, g := range page.Gaps {
+		all = append(all, strings.TrimSpace(fmt.Sprintf("%d+%d %s %s", g.Source, g.Count, g.Reason, g.Why)))
+	}
+	if len(page.Unknown) > 0 {
+		all = append(all, "doubts")
+	}
+	return strings.Join(all, "; ")
+}
+
 // TestDamagedLedger is the table of docs/lineage.md: what a check finds in a ledger that
 // is not as it was written, and what is answered about an event of which the damaged
 // page spoke (page 3, of source offsets 20 to 30), upstream and downstream, and about
@@ -217,6 +265,8 @@ func TestDamagedLedger(t *testing.T) {
 		damaged = " is damaged (partition 0, offset 3): "
 		corrupt = "corrupt ledger page: checksum does not match"
 		future  = "ledger page of a newer version: 2, this program knows 1"
+		aborted = "25+5 aborted"
+		unsaid  = "20+10 unknown " + resumed + "; doubts"
 		quiet   = ": it is silent of some of what a copy brought here, or contradicts itself"
 	)
 	for _, c := range []struct {
@@ -225,20 +275,21 @@ func TestDamagedLedger(t *testing.T) {
 		again                         []int // restarts of the reader
 		check                         string
 		before, event, upstream, late string
+		gaps                          string
 	}{
-		{"whole", whole, nil, "", "b/5", "b/24", "a/22", "b/76"},
-		{"corrupted", change(whole, 3, flipped(whole[3])), nil, "altered@3 contradiction@4", missing + corrupt, silence, origin + damaged + corrupt, "b/76"},
-		{"lost", lost, nil, "contradiction@3", "b/5 " + resumed, silence, origin + quiet, "b/76"},
-		{"of a newer version", change(whole, 3, newer(whole[3])), nil, "newer@3 contradiction@4", missing + future, silence, origin + damaged + future, "b/76"},
-		{"altered, with all sums right", change(whole, 3, forged), nil, "contradiction@3 contradiction@4", "b/5 " + short, "b/29 " + short, origin + quiet, "b/76"},
-		{"repeated", append(slices.Clone(whole), whole[3]), nil, "repeated@10", "b/5", "b/24", "a/22", "b/76"},
-		{"repeated, where the index was opened again", append(slices.Clone(whole), whole[3]), []int{len(whole)}, "repeated@10", "b/5", "b/24", "a/22", "b/76"},
-		{"reordered", exchanged(whole, 2, 3), nil, "removed@2 contradiction@2 reordered@3", "b/5 the ledger of b: a hop begins at source offset 20, the one before it ended at 10", "b/24", "a/22", "b/76"},
-		{"foreign", slices.Insert(slices.Clone(whole), 3, []byte("hello")), nil, "foreign@3", "b/5", "b/24", "a/22", "b/76"},
-		{"of another ledger", slices.Insert(slices.Clone(whole), 3, elsewhere(true)), nil, "foreign@3", "b/5", "b/24", "a/22", "b/76"},
+		{"whole", whole, nil, "", "b/5", "b/24", "a/22", "b/76", aborted},
+		{"corrupted", change(whole, 3, flipped(whole[3])), nil, "altered@3 contradiction@4", missing + corrupt, silence, origin + damaged + corrupt, "b/76", unsaid},
+		{"lost", lost, nil, "contradiction@3", "b/5 " + resumed, silence, origin + quiet, "b/76", unsaid},
+		{"of a newer version", change(whole, 3, newer(whole[3])), nil, "newer@3 contradiction@4", missing + future, silence, origin + damaged + future, "b/76", unsaid},
+		{"altered, with all sums right", change(whole, 3, forged), nil, "contradiction@3 contradiction@4", "b/5 " + short, "b/29 " + short, origin + quiet, "b/76", "15+5 unknown the ledger of b: two hops speak of source offsets from 15 on; 25+5 unknown " + short + "; doubts"},
+		{"repeated", append(slices.Clone(whole), whole[3]), nil, "repeated@10", "b/5", "b/24", "a/22", "b/76", aborted},
+		{"repeated, where the index was opened again", append(slices.Clone(whole), whole[3]), []int{len(whole)}, "repeated@10", "b/5", "b/24", "a/22", "b/76", aborted},
+		{"reordered", exchanged(whole, 2, 3), nil, "removed@2 contradiction@2 reordered@3", "b/5 the ledger of b: a hop begins at source offset 20, the one before it ended at 10", "b/24", "a/22", "b/76", "10+10 unknown the ledger of b: a hop begins at source offset 20, the one before it ended at 10; 25+5 aborted; doubts"},
+		{"foreign", slices.Insert(slices.Clone(whole), 3, []byte("hello")), nil, "foreign@3", "b/5", "b/24", "a/22", "b/76", aborted},
+		{"of another ledger", slices.Insert(slices.Clone(whole), 3, elsewhere(true)), nil, "foreign@3", "b/5", "b/24", "a/22", "b/76", aborted},
 		{
 			"corrupted where the copy was taken back", change(whole, 7, flipped(whole[7])), nil, "altered@7 removed@8",
-			"b/5 " + epoch, "b/24 " + epoch, "a/22 " + epoch, "b/76",
+			"b/5 " + epoch, "b/24 " + epoch, "a/22 " + epoch, "b/76", "25+5 unknown it was said to be aborted, but " + epoch + "; doubts",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -256,6 +307,7 @@ func TestDamagedLedger(t *testing.T) {
 				{"event", fate(t, x, orders("id-a", 22)), c.event},
 				{"upstream", fate(t, x, orders("id-b", 24)), c.upstream},
 				{"late", fate(t, x, orders("id-a", 55)), c.late},
+				{"gaps", gapsOf(t, x), c.gaps},
 			} {
 				if g.got != g.want {
 					t.Errorf("%s: got %q, want %q", g.what, g.got, g.want)

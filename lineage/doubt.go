@@ -13,6 +13,9 @@ import (
 // ([Index.unclaimed], [Index.silence]), and whether there are copies of which nothing is
 // known ([Index.unnamed]).
 
+// whyHidden is what is told of a doubt about a copy that the caller may not see.
+const whyHidden = "what a copy did that you may not see"
+
 // claim is why what a copy's hops say of a source offset may hold no longer, "" if it
 // does hold.
 func (x *Index) claim(c *copyState, source int64) string {

@@ -267,7 +267,7 @@ func (f *family) silence(k, far int, s span) error {
 	}
 	for _, p := range []piece{
 		{span: span{0, l.start}, reason: "before-start", why: fmt.Sprintf("the copy began at offset %d", l.start)},
-		{span: span{l.start, l.next}, reason: "unknown", why: "the ledger says nothing about these offsets"},
+		{span: span{l.start, l.next}, reason: reasonUnknown, why: "the ledger says nothing about these offsets"},
 		next,
 	} {
 		if p.span = p.within(s); p.empty() {
@@ -373,5 +373,8 @@ func (p *piece) when() time.Time {
 	return p.hop.At
 }
 
-// reasonPending is why there is no copy of what comes next.
-const reasonPending = "pending"
+// Why there is no copy of an offset, where it is not in a gap.
+const (
+	reasonPending = "pending" // it comes next
+	reasonUnknown = "unknown"
+)

@@ -158,7 +158,7 @@ func (w *walk) downstream(i int, from []copyState) error {
 			}
 			n.Reason = gap.String()
 			if why := w.x.claim(&c, at.offset); why != "" {
-				n.Reason, n.Why = "unknown", fmt.Sprintf("it was said to be %s, but %s", gap, why)
+				n.Reason, n.Why = reasonUnknown, saidToBe(gap.String(), why)
 			}
 		} else if n.Reason, n.Why, err = w.beyond(&c, at, there); err != nil {
 			return err
@@ -181,19 +181,22 @@ func (w *walk) beyond(c *copyState, at visit, there life) (reason, why string, e
 	case at.offset >= c.next && there.earlier:
 		return "", "", nil // nor will it have: what has taken its place has a copy of its own
 	case at.offset >= c.next && doubt != "":
-		return "unknown", doubt, nil
+		return reasonUnknown, doubt, nil
 	case at.offset >= c.next && at.life.earlier:
 		return "ended", fmt.Sprintf("the topic was deleted when offsets below %d had been copied", c.next), nil
 	case at.offset >= c.next:
 		return "pending", fmt.Sprintf("copied up to offset %d", c.next), nil
 	case at.offset < c.start && lost != "":
-		return "unknown", lost, nil
+		return reasonUnknown, lost, nil
 	case at.offset < c.start:
 		return "before-start", fmt.Sprintf("the copy began at offset %d", c.start), nil
 	}
 	why, err = w.x.silence(c, at.offset)
-	return "unknown", why, err
+	return reasonUnknown, why, err
 }
+
+// saidToBe is why an offset that was said to be in a gap may not be.
+func saidToBe(reason, doubt string) string { return "it was said to be " + reason + ", but " + doubt }
 
 // imageOf is what a hop says of a source offset that it holds.
 func imageOf(h *ledger.Hop, offset int64) (dest int64, gap ledger.Reason, copied bool) {

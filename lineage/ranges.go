@@ -177,7 +177,7 @@ func (v *viewer) rangeDoubts(f *family) (why []string) {
 			continue
 		}
 		if !(v.topic(f.places[l.from].life) && v.topic(f.places[l.to].life)) {
-			doubt = "what a copy did that you may not see"
+			doubt = whyHidden
 		}
 		why = append(why, doubt)
 	}

@@ -5,11 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/waybillhq/waybill/internal/ledger"
 )
@@ -183,98 +180,4 @@ func (g *graph) clients(l life) error {
 		return err
 	}
 	return nil
-}
-
-// Gaps lists the source offsets from at.Offset to last, of a partition, that a flow
-// has no copy of and why, ordered by source offset, at most the limit for deeds. If
-// there are more, they lie behind the end of the farthest one listed. Flows into
-// topics that the caller may not see are left without names. Errors are those of
-// Event.
-func (x *Index) Gaps(ctx context.Context, caller Caller, at Address, last int64) (gaps []Gap, more bool, err error) {
-	v := x.viewer(ctx, caller)
-	l, err := v.find(at)
-	if err != nil {
-		return nil, false, fmt.Errorf("gaps: %w", err)
-	}
-	limit, cut := x.cfg.Limits.Deeds, int64(math.MaxInt64)
-	from, _ := x.copiesAt(place{topicKey: l.topicKey, partition: at.Partition}.end())
-	for _, c := range from {
-		ofCopy, unseen, err := v.gapsOf(&c, at.Offset, last)
-		if err != nil {
-			return nil, false, fmt.Errorf("gaps: %w", err)
-		}
-		gaps, cut = append(gaps, ofCopy...), min(cut, unseen)
-	}
-	slices.SortStableFunc(gaps, func(a, b Gap) int { return cmp.Compare(a.Source, b.Source) })
-	if len(gaps) > limit {
-		cut = min(cut, gaps[limit].Source)
-	}
-	if cut == math.MaxInt64 {
-		return gaps, false, nil
-	}
-	return gapsBefore(gaps, max(cut, gaps[0].Source+1)), true, nil
-}
-
-// gapsBefore is the part of gaps, which are in order, before a source offset.
-func gapsBefore(gaps []Gap, end int64) []Gap {
-	for i := range gaps {
-		if gaps[i].Source >= end {
-			return gaps[:i]
-		}
-		gaps[i].Count = min(gaps[i].Count, end-gaps[i].Source)
-	}
-	return gaps
-}
-
-// gapsOf lists those of one copy from first to last, up to the limit for deeds;
-// the first one beyond the limit begins at unseen, math.MaxInt64 if there is none.
-func (v *viewer) gapsOf(c *copyState, first, last int64) (gaps []Gap, unseen int64, err error) {
-	x := v.x
-	dest := c.begin.Copy.Destination
-	x.mu.RLock()
-	there := x.life(topicKey{dest.Cluster, dest.TopicID})
-	x.mu.RUnlock()
-	label := Gap{Flow: c.begin.Flow, Cluster: there.clusterName, Topic: there.name}
-	if !v.topic(there) {
-		label = Gap{}
-	}
-	prefix := key(c.ledger, kindHop, c.key[:])
-	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-	if err != nil {
-		return nil, 0, err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	ok := it.SeekLT(append(append([]byte(nil), prefix...), u64(first+1)...)) || it.First()
-	for ; ok && last64(it.Key()) <= last; ok = it.Next() {
-		if err := v.ctx.Err(); err != nil {
-			return nil, 0, err
-		}
-		e, err := ledger.ReadEntry(it.Value())
-		if err != nil {
-			return nil, 0, err
-		}
-		h, isHop := e.(*ledger.Hop)
-		if !isHop {
-			return nil, 0, errStored
-		}
-		for _, g := range h.Gaps {
-			begin, end := max(g.Source, first), min(g.Source+g.Count, last+1)
-			if begin >= end {
-				continue
-			}
-			if n := len(gaps); n > 0 {
-				if p := &gaps[n-1]; p.Source+p.Count == begin && p.Reason == g.Reason.String() {
-					p.Count += end - begin
-					continue
-				}
-			}
-			if len(gaps) == x.cfg.Limits.Deeds {
-				return gaps, begin, nil
-			}
-			gap := label
-			gap.Source, gap.Count, gap.Reason = begin, end-begin, g.Reason.String()
-			gaps = append(gaps, gap)
-		}
-	}
-	return gaps, math.MaxInt64, nil
 }

@@ -72,7 +72,7 @@ func TestLineageForPeople(t *testing.T) {
 	})
 	golden(t, "topic.txt", replicator(t, "", "lineage", "topic", "us/orders").stdout)
 
-	fleetThat(t, api.GapList{Gaps: []lineage.Gap{{Flow: "us-eu", Cluster: "eu", Topic: "us.orders", Source: 1041, Count: 3, Reason: "aborted"}, {Source: 1044, Count: 1, Reason: "control"}}, More: true})
+	fleetThat(t, lineage.GapPage{Gaps: []lineage.Gap{{Flow: "us-eu", Cluster: "eu", Topic: "us.orders", Source: 1041, Count: 3, Reason: "aborted"}, {Source: 1044, Count: 1, Reason: "unknown", Why: "a page is missing"}}, Next: 1045, Unknown: []string{"something"}})
 	golden(t, "gaps.txt", replicator(t, "", "lineage", "gaps", "us/orders/3").stdout)
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/lineage"
 )
 
@@ -253,19 +252,20 @@ func lineageGaps() *cobra.Command {
 				return err
 			}
 			ask := query("topicId", topicID, "from", strconv.FormatInt(from, 10), "to", strconv.FormatInt(to, 10))
-			var list api.GapList
+			var list lineage.GapPage
 			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/lineage/gaps/"+path+ask, nil, &list); err != nil {
 				return err
 			}
 			return out.print(cmd.OutOrStdout(), list, func(t *table) {
 				t.row("FROM", "OFFSETS", "REASON", "FLOW", "DESTINATION")
-				var next int64
 				for _, g := range list.Gaps {
-					next = max(next, g.Source+g.Count)
-					t.row(g.Source, g.Count, g.Reason, or(g.Flow), or(g.Cluster)+"/"+or(g.Topic))
+					t.row(g.Source, g.Count, strings.TrimSuffix(g.Reason+": "+g.Why, ": "), or(g.Flow), or(g.Cluster)+"/"+or(g.Topic))
 				}
-				if list.More {
-					t.line(fmt.Sprintf("there are more: --from %d", next))
+				for _, why := range list.Unknown {
+					t.line("unknown: " + why)
+				}
+				if list.Next > 0 {
+					t.line(fmt.Sprintf("not all was looked through: --from %d", list.Next))
 				}
 			})
 		},

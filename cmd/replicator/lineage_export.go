@@ -26,10 +26,10 @@ func lineageExport() *cobra.Command {
 
 func exportTable() *cobra.Command {
 	var fleet server
-	var topicID, what, format, principal string
+	var topicID, what, format, principal, direction string
 	var from, to int64
 	cmd := &cobra.Command{
-		Use: "table CLUSTER/TOPIC/PARTITION", Short: "Productions, accesses or gaps of a partition as CSV or NDJSON", Args: cobra.ExactArgs(1),
+		Use: "table CLUSTER/TOPIC/PARTITION", Short: "Productions, accesses, copies or gaps of a partition as CSV or NDJSON", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := addressPath(args[0], 3)
 			if err != nil {
@@ -37,16 +37,17 @@ func exportTable() *cobra.Command {
 			}
 			return fleet.exportPages(cmd, http.MethodGet, format, nil, func(next string) string {
 				return "/api/v1/lineage/export/" + path + query("topicId", topicID, "what", what, "from", strconv.FormatInt(from, 10), "to", strconv.FormatInt(to, 10),
-					"principal", principal, "format", format, "cursor", next)
+					"principal", principal, "direction", direction, "format", format, "cursor", next)
 			})
 		},
 	}
 	f := cmd.Flags()
 	what = "accessed"
-	f.Var(&choice{&what, []string{"accessed", "produced", "gaps"}}, "what", "accessed, produced or gaps")
+	f.Var(&choice{&what, []string{"accessed", "produced", "copies", "gaps"}}, "what", "accessed, produced, copies or gaps")
 	f.Int64Var(&from, "from", 0, "first offset")
 	f.Int64Var(&to, "to", -1, "last offset; -1 is the end")
 	f.StringVar(&principal, "principal", "", "only this one's, such as User:billing")
+	f.Var(&choice{&direction, []string{"both", "up", "down"}}, "direction", "of copies: both, up or down")
 	formatFlag(cmd, &format, "csv", "ndjson")
 	lifeFlag(cmd, &topicID)
 	fleet.flags(cmd)

@@ -27,6 +27,7 @@ func TestExportsPage(t *testing.T) {
 	for _, args := range [][]string{
 		{"digests", "us/orders/3", "--from", "7", "--key-file", "key"},
 		{"table", "us/orders/3", "--from", "7"},
+		{"table", "us/orders/3", "--what", "copies", "--direction", "up"},
 	} {
 		asked = nil
 		got := replicator(t, "", slices.Concat([]string{"lineage", "export"}, args, []string{"--server", node.URL})...)
@@ -37,7 +38,13 @@ func TestExportsPage(t *testing.T) {
 			"POST /api/v1/lineage/digests/us/orders/3?format=csv&from=7&to=-1 application/octet-stream 0123456789abcdef",
 			"POST /api/v1/lineage/digests/us/orders/3?format=csv&from=11&to=-1 application/octet-stream 0123456789abcdef",
 		}
-		if args[0] == "table" {
+		switch {
+		case slices.Contains(args, "copies"):
+			want = []string{
+				"GET /api/v1/lineage/export/us/orders/3?direction=up&format=csv&from=0&to=-1&what=copies  ",
+				"GET /api/v1/lineage/export/us/orders/3?cursor=11&direction=up&format=csv&from=0&to=-1&what=copies  ",
+			}
+		case args[0] == "table":
 			want = []string{
 				"GET /api/v1/lineage/export/us/orders/3?format=csv&from=7&to=-1&what=accessed  ",
 				"GET /api/v1/lineage/export/us/orders/3?cursor=11&format=csv&from=7&to=-1&what=accessed  ",

@@ -41,10 +41,10 @@ func (l *eventLineage) Topic(ctx context.Context, caller api.Caller, at lineage.
 	return g, lineageError(err)
 }
 
-func (l *eventLineage) Gaps(ctx context.Context, caller api.Caller, at lineage.Address, last int64) (gaps []lineage.Gap, more bool, err error) {
+func (l *eventLineage) Gaps(ctx context.Context, caller api.Caller, at lineage.Address, last int64) (*lineage.GapPage, error) {
 	l.fresh(ctx)
-	gaps, more, err = l.index.Gaps(ctx, asking(caller), at, last)
-	return gaps, more, lineageError(err)
+	page, err := l.index.Gaps(ctx, asking(caller), at, last)
+	return page, lineageError(err)
 }
 
 func (l *eventLineage) Deeds(ctx context.Context, caller api.Caller, q lineage.DeedQuery) (*lineage.DeedPage, error) {
