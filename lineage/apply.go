@@ -197,11 +197,13 @@ func (p *page) begin(b *ledger.Begin) error {
 }
 
 // resume is for an epoch that begins elsewhere than the copy stood: what had moved it is
-// missing.
+// missing, or its writer tells again what came too late for it to read.
 func (p *page) resume(c *copyState, b *ledger.Begin) error {
 	why := fmt.Sprintf("epoch %d began at source offset %d, the hops before it ended at %d", b.Epoch, b.Resume, c.next)
 	from := c.next
-	c.shake(max(from, b.Resume), why)
+	if b.Resume > from || !b.Restates() {
+		c.shake(max(from, b.Resume), why)
+	}
 	if b.Resume < from {
 		_, err := p.cut(c, b.Resume)
 		if err == nil {

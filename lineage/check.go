@@ -224,8 +224,11 @@ func (c *Checker) entry(f Finding, e ledger.Entry) {
 		k := e.Copy.Key()
 		if s := c.copies[k]; s == nil {
 			c.copies[k] = &checkedCopy{e.Epoch, e.Resume}
-		} else {
-			s.epoch = max(s.epoch, e.Epoch)
+		} else if e.Epoch >= s.epoch {
+			s.epoch = e.Epoch
+			if e.Restates() {
+				s.next = min(s.next, e.Resume)
+			}
 		}
 	case *ledger.Retraction:
 		if s := c.copies[e.Copy]; s != nil && e.Epoch >= s.epoch {

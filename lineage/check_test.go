@@ -96,6 +96,28 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestWhatCameTooLateIsToldAgain: a hop that its copy's next owner could not have read
+// when it began is no contradiction where the owner tells it again.
+func TestWhatCameTooLateIsToldAgain(t *testing.T) {
+	for _, c := range []struct {
+		lane string
+		want int
+	}{{"", 0}, {ledger.PlainLane("lane"), 0}, {"lane", 1}} {
+		next := begin('a', 'b', 2)
+		next.Resume, next.Lane = 10, c.lane
+		again := []ledger.Entry{begin('a', 'b', 1), hop('a', 'b', 1, 0, 10, 0), hop('a', 'b', 1, 10, 10, 10), next, hop('a', 'b', 2, 10, 20, 10)}
+		if r := checkOf(0, [][]byte{ledger.NewChain(ledger.WriterID{1}).Encode(again)}); len(r.Findings) != c.want {
+			t.Errorf("lane %q: %v", c.lane, kinds(r))
+		}
+		x, f := open(t, Config{})
+		f.page('b', again...)
+		start, end, doubt, ok := x.Extent(copyOf('a', 'b').Key())
+		if !ok || start != 0 || end != 30 || (doubt != "") != (c.want > 0) {
+			t.Errorf("lane %q: from %d to %d, doubt %q", c.lane, start, end, doubt)
+		}
+	}
+}
+
 func TestCheckNamesWhatItFound(t *testing.T) {
 	whole := writtenLedger()
 	flipped := slices.Clone(whole[4])

@@ -494,6 +494,39 @@ func TestANodeDiesBetweenAppendAndHop(t *testing.T) {
 	w.told(t, "orders", 0, map[ledger.Reason]int64{ledger.Compacted: 2})
 }
 
+// early is a ledger that was read when it told less.
+type early struct {
+	*world
+	next int64
+}
+
+func (e early) Position(ctx context.Context, destination string, id ledger.CopyID) (Position, error) {
+	p, err := e.world.Position(ctx, destination, id)
+	p.Next = min(p.Next, e.next)
+	return p, err
+}
+
+// TestALatePageOfAMirrorsLedger: the last page of an owner that was killed, or slept,
+// gets into the ledger when its successor has read that and has not begun yet.
+func TestALatePageOfAMirrorsLedger(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.mirrored(t, "orders", 1)
+	w.west.produce(t, "orders", 0, 0, 80)
+	late := w.node("a", nil)
+	late.Assign(w.whole(1, 1, "orders"))
+	eventually(t, "caught up", func() bool { return late.caughtUp(1) && late.only().Position == 80 })
+	w.told(t, "orders", 0, nil)
+	late.stop()
+	n := w.node("b", func(c *Config) { c.Positions = early{w, 50} })
+	n.Assign(w.whole(2, 1, "orders"))
+	eventually(t, "caught up again", func() bool { return n.caughtUp(1) })
+	w.west.produce(t, "orders", 0, 80, 90)
+	eventually(t, "caught up", func() bool { return n.caughtUp(1) && n.only().Position == 90 })
+	w.same(t, "orders", 0)
+	w.told(t, "orders", 0, nil)
+}
+
 // TestAMirrorOverRestarts restarts both brokers while data flows.
 func TestAMirrorOverRestarts(t *testing.T) {
 	t.Parallel()

@@ -145,10 +145,31 @@ func (m *Map) applyBegin(b *ledger.Begin) bool {
 		m.start, m.tiles = b.Resume, newTiles(b.Resume)
 		return true
 	}
-	if b.Resume != m.Next() {
-		m.hole(b.Resume, fmt.Sprintf("epoch %d began at offset %d, the ledger ends at %d", b.Epoch, b.Resume, m.Next()))
+	switch next := m.Next(); {
+	case b.Resume < next && b.Restates():
+		m.supersede(b.Resume)
+	case b.Resume != next:
+		m.hole(b.Resume, fmt.Sprintf("epoch %d began at offset %d, the ledger ends at %d", b.Epoch, b.Resume, next))
 	}
 	return true
+}
+
+// supersede takes back what is said of source offsets from x on and is about to be said
+// again. Records that it was said of are copies all the same.
+func (m *Map) supersede(x int64) {
+	m.orphan(x)
+	m.tiles.cut(x)
+	m.sourceEpoch = m.forgetEpochs(x)
+}
+
+// orphan remembers which destination offsets have copies of the source offsets from x
+// on, for when the map does not say it any more.
+func (m *Map) orphan(x int64) {
+	for _, t := range m.tiles.fromSource(x) {
+		if t.run() {
+			m.routes.orphan(t.dest+max(0, x-t.source), t.destEnd())
+		}
+	}
 }
 
 func (m *Map) applyHop(h *ledger.Hop) bool {
@@ -245,11 +266,7 @@ func (m *Map) applyRetraction(r *ledger.Retraction) bool {
 	if r.Lost == ledger.LostAtDestination {
 		m.marked, m.unmarked = false, true // a marker may be lost, too
 	} else {
-		for _, t := range m.tiles.fromSource(r.Source) {
-			if skip := max(0, r.Source-t.source); t.run() {
-				m.routes.orphans = append(m.routes.orphans, orphan{t.dest + skip, t.destEnd()})
-			}
-		}
+		m.orphan(r.Source)
 	}
 	m.tiles.cut(r.Source)
 	m.start = min(m.start, r.Source)

@@ -21,12 +21,22 @@ import (
 type routes struct {
 	known   []way
 	changes []change // by destination, ascending
-	orphans []orphan // by destination, ascending
+	orphans []orphan // by destination, ascending and apart; never changed in place
 }
 
 // orphan is a stretch of destination offsets with copies of records that the source
-// has lost since. They are from there all the same.
+// has lost since, or that a later epoch is to tell of. They are from there all the same.
 type orphan struct{ from, next int64 }
+
+// orphan adds destination offsets [from, next) to those of orphans.
+func (rs *routes) orphan(from, next int64) {
+	i := sort.Search(len(rs.orphans), func(i int) bool { return rs.orphans[i].next >= from })
+	j := sort.Search(len(rs.orphans), func(j int) bool { return rs.orphans[j].from > next })
+	if i < j {
+		from, next = min(from, rs.orphans[i].from), max(next, rs.orphans[j-1].next)
+	}
+	rs.orphans = slices.Concat(rs.orphans[:i], []orphan{{from, next}}, rs.orphans[j:])
+}
 
 // way is a route as a hop has it.
 type way struct {

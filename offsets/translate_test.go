@@ -3,6 +3,7 @@ package offsets
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,38 @@ const (
 	gapQuarant  = -int64(ledger.Quarantined)
 	gapNotAsked = -int64(ledger.NotAsked)
 )
+
+// TestWhatCameTooLateIsToldAgain: a hop of an owner that was gone stands before the
+// begin of the next one, who had not read it.
+func TestWhatCameTooLateIsToldAgain(t *testing.T) {
+	whole := begin(2, 10)
+	whole.Lane = ""
+	for name, next := range map[string]*ledger.Begin{"a mirror topic": whole, "without transactions": plainBegin(2, 10)} {
+		m := fold(begin(1, 0), hop(1, 0, 10, 100), hop(1, 10, 10, 110), next)
+		if o, ok := m.origin(115); m.Next() != 10 || !ok || o.Next != 120 {
+			t.Errorf("%s: the copy stands at %d before that is told again, and 115 is from there: %v %v", name, m.Next(), ok, o)
+		}
+		m.Apply(hop(2, 10, 20, 110))
+		for x, want := range map[int64]int64{0: 100, 9: 109, 10: 110, 19: 119, 29: 129, 30: 130} {
+			if got := (Route{There: m}).Translate(x, AnyBounds); got.Offset != want || !got.Exact {
+				t.Errorf("%s: %d is at %+v, want %d", name, x, got, want)
+			}
+		}
+		if len(m.Faults()) > 0 {
+			t.Errorf("%s: %v", name, m.Faults())
+		}
+		// It happens again, further down.
+		again := *next
+		again.Epoch, again.Resume = 3, 5
+		m.Apply(&again)
+		if want := []orphan{{105, 130}}; !slices.Equal(m.routes.orphans, want) {
+			t.Errorf("%s: orphans %v, want %v", name, m.routes.orphans, want)
+		}
+	}
+	if m := fold(begin(1, 0), hop(1, 0, 10, 100), hop(1, 10, 10, 110), begin(2, 10)); len(m.Faults()) != 1 {
+		t.Errorf("in transactions, where no hop can be late: %v", m.Faults())
+	}
+}
 
 // KAFKA-12635 (a position without anything known of it), KAFKA-10048 (offset 0, empty
 // partitions), KAFKA-13985 (what a filter leaves out).

@@ -79,7 +79,8 @@ type Entry interface {
 
 // Begin opens an epoch of a copy: its writer has fenced all earlier ones and has
 // read the ledger to its end. Entries of the copy with a lower epoch that follow
-// are void.
+// are void, and of a Begin that restates those before it that came too late to be read
+// ([Begin.Restates]).
 type Begin struct {
 	Copy  CopyID
 	Epoch uint64 // assignment epoch, granted by raft; grows with every owner
@@ -283,6 +284,12 @@ func (e *Writer) Plain() bool { return strings.HasPrefix(e.Lane, plainLane) }
 
 // Plain says that the epoch may have data at the destination that no hop tells of.
 func (e *Begin) Plain() bool { return strings.HasPrefix(e.Lane, plainLane) }
+
+// Restates says that the copy's hops follow their data, without a transaction that
+// fences their writer: what an earlier epoch says at and above Resume may stand before
+// the Begin and have come when its writer had read the ledger. The epoch tells of those
+// offsets again, from the data, so the earlier hops are void from Resume on.
+func (e *Begin) Restates() bool { return e.Lane == "" || e.Plain() }
 
 // Client is who produced or read, as the broker knows it. Software is name and
 // version as the client reports them (KIP-511).

@@ -33,7 +33,8 @@ func extend(tiles []tile, t tile) []tile {
 // fold is what the ledger says of one copy.
 type fold struct {
 	// lateIsVoid is for copies into mirror topics, whose hops are in no transaction
-	// that a fence could end: what an older epoch writes after a begin does not count.
+	// that a fence could end: what an older epoch writes after a begin does not count, nor
+	// what came before it and too late for the new owner to read, who tells it again.
 	// Elsewhere there must be no such thing.
 	lateIsVoid bool
 
@@ -96,6 +97,8 @@ func (f *fold) begin(b *ledger.Begin) {
 	switch {
 	case b.Epoch < f.epoch:
 		f.fault("epoch %d begins after epoch %d: its owner was not fenced", b.Epoch, f.epoch)
+	case f.lateIsVoid && b.Epoch > f.epoch && b.Resume < f.next:
+		f.forget(b.Resume)
 	case b.Resume != f.next:
 		f.fault("epoch %d begins at offset %d, the last one ended at %d", b.Epoch, b.Resume, f.next)
 	}
@@ -103,6 +106,19 @@ func (f *fold) begin(b *ledger.Begin) {
 		f.epochs++
 	}
 	f.epoch = max(f.epoch, b.Epoch)
+}
+
+// forget takes back what is said of source offsets from x on.
+func (f *fold) forget(x int64) {
+	for n := len(f.tiles) - 1; n >= 0 && f.tiles[n].source+f.tiles[n].count > x; n-- {
+		t := &f.tiles[n]
+		kept := max(0, x-t.source)
+		f.copied -= t.count - kept
+		if t.count = kept; kept == 0 {
+			f.tiles = f.tiles[:n]
+		}
+	}
+	f.left, f.next = x-f.copied, x
 }
 
 func (f *fold) hop(h *ledger.Hop) {
