@@ -190,7 +190,7 @@ func (m *mirrorRun) awaitBacklog(most int) {
 		case err != nil:
 			m.t.Fatal(err)
 		case oldest > recovery:
-			m.t.Fatalf("a fault of %.0f s ago is not recovered from", oldest.Seconds())
+			m.t.Fatalf("a fault of %.0f s ago is not recovered from:\n%s", oldest.Seconds(), strings.Join(m.check.behind(), "\n"))
 		case n > most:
 			return fmt.Errorf("%d faults wait for their recovery", n)
 		}

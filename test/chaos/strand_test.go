@@ -263,6 +263,30 @@ func (c *comparer) pending() (int, time.Duration, error) {
 	return len(c.marks), time.Since(c.marks[0].at), c.failed
 }
 
+// behind lists what the oldest mark that is not reached waits for, and how far both
+// readers are: a copy that stands still is another matter than one, or a reader, that is
+// slow.
+func (c *comparer) behind() (list []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.marks) == 0 {
+		return nil
+	}
+	for topic, counts := range c.marks[0].want {
+		for p, n := range counts {
+			if has := c.strands[topic][p].next; has < n {
+				at := ""
+				for name, reached := range c.reached {
+					at += fmt.Sprintf(", %s is read up to offset %d", name, reached[topic][p])
+				}
+				list = append(list, fmt.Sprintf("%s/%d: %d of %d records%s", topic, p, has, n, at))
+			}
+		}
+	}
+	slices.Sort(list)
+	return append(list, fmt.Sprintf("a record was compared %.1f s ago", time.Since(c.moved).Seconds()))
+}
+
 // wrong is what is known to be wrong already.
 func (c *comparer) wrong() (faults []string) {
 	c.mu.Lock()
