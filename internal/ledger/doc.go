@@ -34,28 +34,34 @@
 // takes a destination offset. So folding makes a ledger some ten times smaller, and no
 // smaller than that. The shape it is to have:
 //
-//   - A new kind, Fold: copy key, epoch and leader epochs of the last hop, the tiles of
-//     a hop without paths and digests, routes, sums of bytes, the first and last time;
-//     and what it stands for: ledger offsets [First, Next) of its own partition and the
-//     SHA-256 over the hashes of the pages there. Runs and gaps of adjacent hops merge
-//     only where the difference, or the reason, is the same. It tiles as hops do.
-//   - A new kind, Cut: up to which ledger offset everything is folded or carried, and
-//     the tail of each chain there (writer, next, hash). A reader that begins behind a
-//     log start takes those tails for the beginning of the chains, so that nothing but
-//     what the Cut covers may be missing; a check compares an anchor
-//     below it with the tails, and reports what is folded as folded and not as expired.
-//   - The writer is one node for each ledger partition, with a chain of its own, assigned
-//     and fenced as a copy is. In one transaction it writes the Folds, the Begins that
-//     hops left over refer to, the Writers that are not fenced, the Rules in force, the
-//     Quarantines, and last the Cut. Productions and accesses are not folded: they are
-//     carried, merged into longer runs of one client, or expire by a policy of their own.
-//   - Only then, and after a time in which the pages are still there to be compared,
-//     it deletes the records below the Cut (DeleteRecords). A crash before that leaves a
-//     Fold beside its hops: a reader that has the hops ignores it.
-//   - Folds stand behind hops that are younger than they. So a reader that begins at a
-//     log start above 0 must be able to put a Fold before the first hop that it knows of
-//     a copy, if Fold.Next is where that begins: package offsets builds its maps from
-//     their start only, which is what makes this more than a codec. A new page version
-//     goes with it, so that a program which would take a folded ledger for a cut one
-//     says that it is too old.
+//   - A fold is pages of their own, of one writer, and of a page version of their own: it
+//     repeats what is below some ledger offset, so that whoever has read that passes over
+//     it, and a program that knows of no folds says that it is too old. In it are, for
+//     each copy, the Begins of the epochs of which anything is left and its hops put
+//     together (without digests, with one bit of the paths: that verify must not expect
+//     equal records), the Writers, Rules, Quarantines and Events, and productions and
+//     accesses put together for each client and day; then the ends of all chains; and
+//     last a Cut, which says below which offset all of this is, and the running SHA-256 of
+//     all pages that were ever there. Without its Cut a fold counts for nothing, so it need
+//     not be one transaction, which would hold up every reader of the ledger while it lasts.
+//   - It is a function of the pages that it stands for. So nobody need be fenced: two that
+//     fold at once write the same twice, and a late DeleteRecords deletes what some Cut
+//     covers. A fold is proved by folding again; that is done before anything is deleted,
+//     and by a check while the pages are there.
+//   - A fold stands for everything up to where its writing began, not for what is old, and
+//     the pages are deleted when the fold is (one policy: fold every so many days, and
+//     delete what the last fold covers just before). So the fold is the first thing behind
+//     the log start, but for what came while it was written; a reader holds that back until
+//     it has the Cut, takes the fold first, and no reader need put anything before what it
+//     knows. Folding hops by their age would leave the fold at the far end of the log.
+//   - Hops are joined within an epoch and a leader epoch of the source, up to a thousand
+//     tiles and a day. Beside the tiles a map needs to know of a hop put together: the time
+//     of its last run (a transaction may go on behind the cut), whether a hole of one offset
+//     may be something else than a marker, and what the source has lost since, which lies at
+//     the destination still.
+//   - A ledger in which anything is missing, altered or contradictory is not folded: that
+//     would destroy the evidence. An anchor below the Cut can be compared no more once the
+//     pages are gone; a check must say so, and not that all is well.
+//   - Readers that stopped below a log start forget what they have of that ledger and begin
+//     with the fold; a tail that is overtaken while it reads ends, and another one begins.
 package ledger
