@@ -321,6 +321,21 @@ func (m *Map) Cut(source, destination int64) (next, end int64) {
 	return next, c.DestinationNext()
 }
 
+// whyUnknownBefore is why the last record below a source offset is not known, "" if it is.
+func (m *Map) whyUnknownBefore(x int64) (why string) {
+	for _, t := range m.tiles.fromSource(0) {
+		switch {
+		case t.source >= x:
+			return why
+		case t.run():
+			why = ""
+		case t.reason == unknown:
+			why = m.whyUnknown(t.source)
+		}
+	}
+	return why
+}
+
 // hole declares the source offsets from where the map ends to x unknown.
 func (m *Map) hole(x int64, why string) {
 	from := m.Next()

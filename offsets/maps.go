@@ -196,14 +196,20 @@ func (ms *Maps) applyTo(key ledger.CopyKey, pos tail.Position, writer ledger.Wri
 		c.m, c.shared = c.m.clone(), false
 	}
 	c.doubted = nil
-	before, known := len(c.m.faults), c.m.Began()
+	before, known, fresh := len(c.m.faults), c.m.Began(), c.m.start < 0
 	if c.at != at {
 		c.strayed = fmt.Sprintf("entries in ledger partition %d of %s and in %d of %s", c.at.partition, c.at.cluster, at.partition, at.cluster)
 		c.m.fault(c.m.Next(), c.m.Next(), c.strayed)
 		return
 	}
 	if !c.m.Apply(e) {
+		if from := beginning(e); from < c.m.start {
+			c.shaken = shaken{c.m.start, pos.Offset, fmt.Sprintf("ledger partition %d, offset %d: an older entry comes later, of source offset %d", pos.Partition, pos.Offset, from)}
+		}
 		return
+	}
+	if f, damaged := ms.faults[at]; damaged && fresh {
+		c.shaken = shaken{c.m.start, f.offset, f.why} // it may have begun before
 	}
 	_, hop := e.(*ledger.Hop)
 	if sound := len(c.m.faults) == before; sound && (hop || !known) {
@@ -215,6 +221,17 @@ func (ms *Maps) applyTo(key ledger.CopyKey, pos tail.Position, writer ledger.Wri
 	if b, ok := e.(*ledger.Begin); ok {
 		ms.name(key, b, known)
 	}
+}
+
+// beginning is the first source offset of which an entry tells.
+func beginning(e ledger.Entry) int64 {
+	switch e := e.(type) {
+	case *ledger.Begin:
+		return e.Resume
+	case *ledger.Hop:
+		return e.From
+	}
+	return math.MaxInt64
 }
 
 // prove notes that an entry begins where the copy stood. That shows where it stands now,
@@ -257,23 +274,17 @@ func (ms *Maps) Corrupt(pos tail.Position, err error) {
 	if corrupt, ok := errors.AsType[*ledger.CorruptError](err); ok && corrupt.Foreign {
 		return // nobody's page: nothing is lost with it
 	}
-	if chain, ok := errors.AsType[*ledger.ChainError](err); ok {
-		if chain.Old() {
-			return
-		}
-		f.offset-- // the page that shows the loss is itself good
-	}
-	if gap, ok := errors.AsType[*tail.GapError](err); ok {
-		f.offset = gap.Next - 1
-	}
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	at := place{pos.Cluster, pos.Partition}
 	if chain, ok := errors.AsType[*ledger.ChainError](err); ok {
+		if chain.Old() {
+			return
+		}
 		ms.broken[chainAt{at, chain.Writer}] = pos.Offset
 	}
 	if gap, ok := errors.AsType[*tail.GapError](err); ok {
-		ms.chained[at] = gap.Next
+		f.offset, ms.chained[at] = gap.Next-1, gap.Next
 	}
 	if f.offset >= ms.faults[at].offset {
 		ms.faults[at] = f
@@ -299,6 +310,18 @@ func (ms *Maps) shakenOf(c *entry) shaken {
 		return shaken{}
 	}
 	return c.shaken
+}
+
+// doubtBefore is why nothing certain can be said of what a copy did last before a source
+// offset, "" if there is no doubt. ms.mu is held.
+func (ms *Maps) doubtBefore(c *entry, source int64) string {
+	if sh := ms.shakenOf(c); source < sh.below {
+		return sh.why
+	}
+	if f, ok := ms.faults[c.at]; ok && f.offset <= ms.waivedAt(c.at) {
+		return ""
+	}
+	return c.m.whyUnknownBefore(source)
 }
 
 // waivedAt is the last ledger offset whose faults count no more, -1 if all do.
@@ -415,8 +438,8 @@ func (ms *Maps) PositionBefore(ctx context.Context, cluster string, id ledger.Co
 	}
 	if source < math.MaxInt64 || destination < math.MaxInt64 {
 		p.Next, p.Destination = c.m.Cut(source, destination)
-		if sh := ms.shakenOf(c); p.Next < sh.below {
-			return Position{}, fmt.Errorf("position of a copy: %w below offset %d: %s", ErrUncertain, sh.below, sh.why)
+		if why := ms.doubtBefore(c, p.Next); why != "" {
+			return Position{}, fmt.Errorf("position of a copy: %w below offset %d: %s", ErrUncertain, p.Next, why)
 		}
 		cut := Map{epochs: p.Epochs}
 		p.SourceLeaderEpoch = cut.forgetEpochs(p.Next)
