@@ -190,11 +190,43 @@ func (m *mirrorRun) awaitBacklog(most int) {
 		case err != nil:
 			m.t.Fatal(err)
 		case oldest > recovery:
+			m.explain()
 			m.t.Fatalf("a fault of %.0f s ago is not recovered from:\n%s", oldest.Seconds(), strings.Join(m.check.behind(), "\n"))
 		case n > most:
 			return fmt.Errorf("%d faults wait for their recovery", n)
 		}
 		return nil
+	})
+}
+
+// explain logs what the fleet and the destination say while both still run: a copy may
+// stand still, or a transaction that nobody ends hide what it has written.
+func (m *mirrorRun) explain() {
+	status, err := m.anyNode(http.MethodGet, "/api/v1/status", "")
+	m.t.Logf("--- status: %s %v", status, err)
+	ctx, cancel := within(m.t)
+	defer cancel()
+	adm := kadm.NewClient(m.eu.open(m.t))
+	stable, err := adm.ListCommittedOffsets(ctx, streamTopics()...)
+	if err != nil {
+		m.t.Log(err)
+		return
+	}
+	ends, err := adm.ListEndOffsets(ctx, streamTopics()...)
+	if err != nil {
+		m.t.Log(err)
+		return
+	}
+	stable.Each(func(o kadm.ListedOffset) {
+		end, _ := ends.Lookup(o.Topic, o.Partition)
+		m.t.Logf("eu %s/%d: last stable offset %d, high watermark %d", o.Topic, o.Partition, o.Offset, end.Offset)
+		if end.Offset-o.Offset < 10_000 {
+			return
+		}
+		of := kadm.TopicsSet{}
+		of.Add(o.Topic, o.Partition)
+		producers, err := adm.DescribeProducers(ctx, of)
+		m.t.Logf("its producers: %v %+v", err, producers)
 	})
 }
 
