@@ -41,9 +41,26 @@ func sourceNeeds(f *flow.ReplicationFlow, topics []string) []need {
 		{what: "the cluster", resource: acl.Cluster, names: []string{acl.ClusterName}, operations: []acl.Operation{acl.Describe}},
 	}
 	if f.Spec.Groups != nil {
-		needs = append(needs, need{what: "groups (" + shortList(f.Spec.Groups.Include, 3) + ")", resource: acl.Group, names: groupNames(f.Spec.Groups.Include), operations: []acl.Operation{acl.Describe}})
+		needs = append(needs, need{what: "groups (" + shortList(f.Spec.Groups.Include, 3) + ")", resource: acl.Group, names: groupNames(f.Spec.Groups.Include), operations: []acl.Operation{acl.Describe}},
+			need{what: "groups, for groups return", resource: acl.Group, names: groupNames(f.Spec.Groups.Include), operations: []acl.Operation{acl.Read}, sometimes: true})
 	}
-	return needs
+	source, _ := mirrorMakerNeeds(f)
+	return append(needs, source...)
+}
+
+// mirrorMakerNeeds are those of spec.mirrorMaker2 at both ends. The writer makes the
+// topics, looks whether they are there, and reads the source's heartbeats.
+func mirrorMakerNeeds(f *flow.ReplicationFlow) (source, destination []need) {
+	m := f.MirrorMaker()
+	if m == nil {
+		return nil, nil
+	}
+	atSource, atDestination := m.Topics()
+	writes := need{what: "topics of MirrorMaker 2", resource: acl.Topic, operations: []acl.Operation{acl.Write, acl.Describe}, creates: true}
+	reads := need{what: "the source's heartbeats", resource: acl.Topic, names: []string{flow.Heartbeats}, operations: []acl.Operation{acl.Read}}
+	there := writes
+	writes.names, there.names = atSource, atDestination
+	return []need{writes, reads}, []need{there}
 }
 
 func destinationNeeds(f *flow.ReplicationFlow, topics []string, preserve bool) []need {
@@ -78,7 +95,8 @@ func destinationNeeds(f *flow.ReplicationFlow, topics []string, preserve bool) [
 		}
 		needs = append(needs, need{what: "the quarantine topic", resource: acl.Topic, names: []string{name}, operations: []acl.Operation{acl.Write}, creates: true})
 	}
-	return needs
+	_, mirrorMaker := mirrorMakerNeeds(f)
+	return append(needs, mirrorMaker...)
 }
 
 // groupNames are the groups that patterns name, and where they have wildcards one

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -27,14 +26,12 @@ func (g *groups) mirrorMaker(f *flow.ReplicationFlow, source *flow.Cluster, s *o
 	if err != nil {
 		return nil, err
 	}
-	m := f.Spec.MirrorMaker2
 	conf := mirrormaker.Config{
-		SourceAlias: cmp.Or(m.SourceAlias, f.Spec.Source), DestinationAlias: cmp.Or(m.DestinationAlias, f.Spec.Destination),
-		OffsetSyncs: cmp.Or(m.OffsetSyncs, flow.DefaultOffsetSyncs), Source: from, Destination: to, Log: g.log.With("flow", f.Metadata.Name),
+		MirrorMaker2: *f.MirrorMaker(), Source: from, Destination: to, Log: g.log.With("flow", f.Metadata.Name),
 		Checkpoints: func() []mirrormaker.Checkpoint { return checkpoints(s.Report().Rows) },
 	}
 	topics := f.Spec.Topics
-	if !topics.Match(mirrormaker.Heartbeats) || topics.Rename.Destination(mirrormaker.Heartbeats) != conf.SourceAlias+"."+mirrormaker.Heartbeats {
+	if !topics.Match(flow.Heartbeats) || topics.Rename.Destination(flow.Heartbeats) != conf.RemoteHeartbeats() {
 		conf.Dial = func(opts ...kgo.Opt) (*kgo.Client, error) {
 			return kafka.NewClient(source, g.directory.clientID, opts...)
 		}

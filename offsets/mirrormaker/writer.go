@@ -17,15 +17,9 @@ import (
 	"github.com/waybillhq/waybill/flow"
 )
 
-// Heartbeats is the topic of heartbeats of the cluster in which it is.
-const Heartbeats = "heartbeats"
-
 // Config is what a Writer needs.
 type Config struct {
-	SourceAlias, DestinationAlias string
-	// OffsetSyncs is where pairs of offsets are written: [flow.OffsetSyncsSource],
-	// [flow.OffsetSyncsDestination] or [flow.OffsetSyncsNone].
-	OffsetSyncs string
+	flow.MirrorMaker2 // how the topics are named, and where pairs of offsets are written
 	// Source and Destination stay the caller's.
 	Source, Destination *kgo.Client
 	// Dial makes a client of the source that reads the heartbeats there. It is nil if
@@ -67,20 +61,13 @@ const (
 	topicsEvery = 5 * time.Second
 )
 
-// checkpointsTopic is the name of the topic of checkpoints at the destination.
-func (c *Config) checkpointsTopic() string { return c.SourceAlias + ".checkpoints.internal" }
-
-// remoteHeartbeats is what the source's heartbeats are called at the destination.
-func (c *Config) remoteHeartbeats() string { return c.SourceAlias + "." + Heartbeats }
-
-// syncs is where pairs of offsets are written: nil is nowhere. The name has the alias
-// of the other cluster.
+// syncs is where pairs of offsets are written: nil is nowhere.
 func (c *Config) syncs() (cl *kgo.Client, topic string) {
 	switch c.OffsetSyncs {
 	case flow.OffsetSyncsSource:
-		return c.Source, "mm2-offset-syncs." + c.DestinationAlias + ".internal"
+		return c.Source, c.OffsetSyncsTopic()
 	case flow.OffsetSyncsDestination:
-		return c.Destination, "mm2-offset-syncs." + c.SourceAlias + ".internal"
+		return c.Destination, c.OffsetSyncsTopic()
 	}
 	return nil, ""
 }
@@ -152,10 +139,8 @@ func (w *Writer) prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	c := &w.cfg
-	want := map[*kgo.Client][]string{c.Source: {Heartbeats}, c.Destination: {Heartbeats, c.remoteHeartbeats(), c.checkpointsTopic()}}
-	if cl, topic := c.syncs(); cl != nil {
-		want[cl] = append(want[cl], topic)
-	}
+	source, destination := c.Topics()
+	want := map[*kgo.Client][]string{c.Source: source, c.Destination: destination}
 	var errs []error
 	for cl, names := range want {
 		listed, err := kadm.NewClient(cl).ListTopics(ctx, names...)
@@ -188,7 +173,7 @@ func (w *Writer) found(at topicAt, id kadm.TopicID) {
 	if was, known := w.ids[at]; known && was != id {
 		w.cfg.Log.Warn("a topic of MirrorMaker 2 was deleted; it is written anew", "topic", at.name)
 		maps.DeleteFunc(w.written, func(place, _ string) bool { return strings.HasPrefix(place, at.name+"\x00") })
-		w.moved = w.moved || at == topicAt{w.cfg.Source, Heartbeats}
+		w.moved = w.moved || at == topicAt{w.cfg.Source, flow.Heartbeats}
 	}
 	w.ids[at] = id
 }
@@ -209,15 +194,15 @@ func (w *Writer) look(ctx context.Context) error {
 	var errs []error
 	there, back := heartbeat{c.SourceAlias, c.DestinationAlias, now}, heartbeat{c.DestinationAlias, c.SourceAlias, now}
 	errs = append(errs,
-		produce(ctx, c.Destination, &kgo.Record{Topic: Heartbeats, Key: there.key(), Value: there.value()}),
-		produce(ctx, c.Source, &kgo.Record{Topic: Heartbeats, Key: back.key(), Value: back.value()}))
+		produce(ctx, c.Destination, &kgo.Record{Topic: flow.Heartbeats, Key: there.key(), Value: there.value()}),
+		produce(ctx, c.Source, &kgo.Record{Topic: flow.Heartbeats, Key: back.key(), Value: back.value()}))
 	var batch []*kgo.Record
 	for _, p := range c.Checkpoints() {
 		if err := errors.Join(fits(p.Group), fits(p.Metadata)); err != nil {
 			errs = append(errs, fmt.Errorf("checkpoint: %w", err))
 			continue
 		}
-		batch = w.changed(batch, &kgo.Record{Topic: c.checkpointsTopic(), Key: p.key(), Value: p.value()})
+		batch = w.changed(batch, &kgo.Record{Topic: c.CheckpointsTopic(), Key: p.key(), Value: p.value()})
 	}
 	errs = append(errs, w.write(ctx, c.Destination, batch))
 	if cl, topic := c.syncs(); cl != nil {
@@ -293,7 +278,7 @@ func (w *Writer) relay(ctx context.Context) (stop func()) {
 }
 
 func (w *Writer) relayOnce(ctx context.Context) error {
-	in, err := w.cfg.Dial(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{Heartbeats: {0: kgo.NewOffset().AtEnd()}}))
+	in, err := w.cfg.Dial(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{flow.Heartbeats: {0: kgo.NewOffset().AtEnd()}}))
 	if err != nil {
 		return err
 	}
@@ -301,11 +286,11 @@ func (w *Writer) relayOnce(ctx context.Context) error {
 	for {
 		fetches := in.PollFetches(ctx)
 		if err := fetches.Err(); err != nil {
-			return fmt.Errorf("read %s: %w", Heartbeats, err)
+			return fmt.Errorf("read %s: %w", flow.Heartbeats, err)
 		}
 		var batch []*kgo.Record
 		fetches.EachRecord(func(r *kgo.Record) {
-			batch = append(batch, &kgo.Record{Topic: w.cfg.remoteHeartbeats(), Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp})
+			batch = append(batch, &kgo.Record{Topic: w.cfg.RemoteHeartbeats(), Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp})
 		})
 		if len(batch) > 0 {
 			if err := produce(ctx, w.cfg.Destination, batch...); err != nil {

@@ -94,7 +94,7 @@ func TestWriter(t *testing.T) {
 	downstream := atomic.Int64{}
 	downstream.Store(7)
 	w := NewWriter(Config{
-		SourceAlias: "us", DestinationAlias: "eu", OffsetSyncs: flow.OffsetSyncsSource, Source: client(t, us), Destination: client(t, eu), Dial: us,
+		MirrorMaker2: flow.MirrorMaker2{SourceAlias: "us", DestinationAlias: "eu", OffsetSyncs: flow.OffsetSyncsSource}, Source: client(t, us), Destination: client(t, eu), Dial: us,
 		Log: slog.New(slog.DiscardHandler),
 		Checkpoints: func() []Checkpoint {
 			return []Checkpoint{{Group: "app", Topic: "us.orders", Upstream: 5, Downstream: downstream.Load()}, {Group: string(make([]byte, 40_000))}}
@@ -134,7 +134,7 @@ func TestWriter(t *testing.T) {
 	next(ctx, t, there, "the next checkpoint", func(r *kgo.Record) bool {
 		return r.Topic == "us.checkpoints.internal" && bytes.Equal(r.Value, Checkpoint{Upstream: 5, Downstream: 8}.value())
 	})
-	sync := next(ctx, t, here, "an offset sync", func(r *kgo.Record) bool { return r.Topic != Heartbeats })
+	sync := next(ctx, t, here, "an offset sync", func(r *kgo.Record) bool { return r.Topic != flow.Heartbeats })
 	if want := (OffsetSync{Topic: "orders", Upstream: 9, Downstream: 11}); !bytes.Equal(sync.Key, want.key()) || !bytes.Equal(sync.Value, want.value()) {
 		t.Errorf("offset sync: got %q %q", sync.Key, sync.Value)
 	}
@@ -172,7 +172,7 @@ func TestTopicsThatAreDeleted(t *testing.T) {
 	defer cancel()
 	us, eu := startBroker(t), startBroker(t)
 	w := NewWriter(Config{
-		SourceAlias: "us", DestinationAlias: "eu", OffsetSyncs: flow.OffsetSyncsSource, Source: client(t, us), Destination: client(t, eu), Dial: us,
+		MirrorMaker2: flow.MirrorMaker2{SourceAlias: "us", DestinationAlias: "eu", OffsetSyncs: flow.OffsetSyncsSource}, Source: client(t, us), Destination: client(t, eu), Dial: us,
 		Log: slog.New(slog.DiscardHandler),
 		Checkpoints: func() []Checkpoint {
 			return []Checkpoint{{Group: "app", Topic: "us.orders", Upstream: 5, Downstream: 7}}
@@ -233,7 +233,7 @@ func TestWithoutACluster(t *testing.T) {
 	dead := func(opts ...kgo.Opt) (*kgo.Client, error) {
 		return kgo.NewClient(append(opts, kgo.SeedBrokers("127.0.0.1:1"), kgo.RequestRetries(0), kgo.RecordRetries(0))...)
 	}
-	w := NewWriter(Config{SourceAlias: "us", DestinationAlias: "eu", Source: client(t, dead), Destination: client(t, dead), Log: slog.New(slog.DiscardHandler)})
+	w := NewWriter(Config{MirrorMaker2: flow.MirrorMaker2{SourceAlias: "us", DestinationAlias: "eu"}, Source: client(t, dead), Destination: client(t, dead), Log: slog.New(slog.DiscardHandler)})
 	ctx, stop := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
 	go func() { ran <- w.Run(ctx) }()

@@ -1,0 +1,63 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/waybillhq/waybill/flow"
+)
+
+// What a flow needs beyond its topics, by what it declares.
+func TestNeedsOfWhatAFlowDeclares(t *testing.T) {
+	groups := &flow.GroupSelector{Selector: flow.Selector{Include: []string{"billing"}}}
+	const back = "[Read] on [billing], sometimes"
+	for name, c := range map[string]struct {
+		spec                flow.FlowSpec
+		source, destination []string
+		notSource           []string
+	}{
+		"no groups": {notSource: []string{back}},
+		"groups":    {spec: flow.FlowSpec{Groups: groups}, source: []string{"[Describe] on [billing]", back}},
+		"MirrorMaker 2": {
+			spec:        flow.FlowSpec{MirrorMaker2: &flow.MirrorMaker2{}},
+			source:      []string{"[Write Describe] on [heartbeats mm2-offset-syncs.eu.internal]", "[Read] on [heartbeats]"},
+			destination: []string{"[Write Describe] on [heartbeats us.heartbeats us.checkpoints.internal]"},
+		},
+		"MirrorMaker 2 by its aliases, syncs at the destination": {
+			spec:        flow.FlowSpec{MirrorMaker2: &flow.MirrorMaker2{SourceAlias: "a", DestinationAlias: "b", OffsetSyncs: flow.OffsetSyncsDestination}},
+			source:      []string{"[Write Describe] on [heartbeats]"},
+			destination: []string{"[Write Describe] on [heartbeats a.heartbeats a.checkpoints.internal mm2-offset-syncs.a.internal]"},
+		},
+	} {
+		c.spec.Source, c.spec.Destination = "us", "eu"
+		f := &flow.ReplicationFlow{Spec: c.spec}
+		source, destination := told(sourceNeeds(f, nil)), told(destinationNeeds(f, nil, false))
+		for _, want := range c.source {
+			if !slices.Contains(source, want) {
+				t.Errorf("%s: the source lacks %q: %q", name, want, source)
+			}
+		}
+		for _, want := range c.destination {
+			if !slices.Contains(destination, want) {
+				t.Errorf("%s: the destination lacks %q: %q", name, want, destination)
+			}
+		}
+		for _, no := range c.notSource {
+			if slices.Contains(source, no) {
+				t.Errorf("%s: the source has %q", name, no)
+			}
+		}
+	}
+}
+
+func told(needs []need) (lines []string) {
+	for _, n := range needs {
+		line := fmt.Sprintf("%v on %v", n.operations, n.names)
+		if n.sometimes {
+			line += ", sometimes"
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
