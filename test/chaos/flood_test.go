@@ -24,6 +24,9 @@ type stream struct {
 	codec kgo.CompressionCodec
 	txn   bool
 	old   bool // its records are of 2020
+	// linger is how long records are collected for a batch: what most of a load costs
+	// all who handle it is the number of its batches, of a few records or of some twenty.
+	linger time.Duration
 }
 
 // floodPartitions of each topic.
@@ -32,14 +35,14 @@ const floodPartitions = 4
 // streams are topics with all codecs, half of them with records that are years
 // old; a tenth of the bytes is written in transactions.
 var streams = []stream{
-	{"plain", 0.15, kgo.NoCompression(), false, false},
-	{"plain-old", 0.15, kgo.NoCompression(), false, true},
-	{"lz4", 0.15, kgo.Lz4Compression(), false, false},
-	{"snappy-old", 0.15, kgo.SnappyCompression(), false, true},
-	{"zstd-old", 0.15, kgo.ZstdCompression(), false, true},
-	{"gzip", 0.15, kgo.GzipCompression(), false, false},
-	{"txn", 0.05, kgo.Lz4Compression(), true, false},
-	{"txn-old", 0.05, kgo.NoCompression(), true, true},
+	{"plain", 0.15, kgo.NoCompression(), false, false, 5 * time.Millisecond},
+	{"plain-old", 0.15, kgo.NoCompression(), false, true, 25 * time.Millisecond},
+	{"lz4", 0.15, kgo.Lz4Compression(), false, false, 5 * time.Millisecond},
+	{"snappy-old", 0.15, kgo.SnappyCompression(), false, true, 25 * time.Millisecond},
+	{"zstd-old", 0.15, kgo.ZstdCompression(), false, true, 25 * time.Millisecond},
+	{"gzip", 0.15, kgo.GzipCompression(), false, false, 25 * time.Millisecond},
+	{"txn", 0.05, kgo.Lz4Compression(), true, false, 5 * time.Millisecond},
+	{"txn-old", 0.05, kgo.NoCompression(), true, true, 25 * time.Millisecond},
 }
 
 // value is the usual length of a value.
@@ -78,7 +81,7 @@ func startFlood(t *testing.T, c *cluster, rate float64, rng *rand.Rand) *flood {
 		_, err := adm.CreateTopic(ctx, floodPartitions, 1, map[string]*string{"retention.ms": &forever}, s.topic)
 		must(t, err)
 		f.acked[s.topic] = new([floodPartitions]atomic.Int64)
-		opts := []kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(s.codec), kgo.ProducerLinger(5 * time.Millisecond), kgo.MaxBufferedRecords(50_000), kgo.UnknownTopicRetries(50)}
+		opts := []kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(s.codec), kgo.ProducerLinger(s.linger), kgo.MaxBufferedRecords(50_000), kgo.UnknownTopicRetries(50)}
 		if s.txn {
 			opts = append(opts, kgo.TransactionalID("flood-"+s.topic), kgo.TransactionTimeout(time.Minute))
 		}
