@@ -55,25 +55,10 @@ type Discoverer struct {
 // with all topics, or with an error if the pass could not tell. Known must show
 // what report has stored when Run looks again.
 func (d *Discoverer) Run(ctx context.Context, report func(topics []Topic, err error)) error {
-	var err error
-	if d.planner, err = newTopicPlanner(&d.Flow.Spec); err != nil {
+	if err := d.open(); err != nil {
 		return fmt.Errorf("discover topics: %w", err)
 	}
-	if d.follow, err = newFollowed(&d.Flow.Spec.Topics); err != nil {
-		return fmt.Errorf("discover topics: %w", err)
-	}
-	d.notes = map[string]note{}
-	for _, side := range []struct {
-		cluster *flow.Cluster
-		client  **kgo.Client
-	}{{d.Source, &d.source}, {d.Destination, &d.destination}} {
-		cl, err := kafka.NewClient(side.cluster, d.ClientID, kgo.RecordPartitioner(kgo.ManualPartitioner()))
-		if err != nil {
-			return fmt.Errorf("discover topics: %w", err)
-		}
-		defer cl.Close()
-		*side.client = cl
-	}
+	defer d.close()
 	interval := d.Interval
 	if interval == 0 {
 		interval = DefaultDiscoverInterval
@@ -94,6 +79,32 @@ func (d *Discoverer) Run(ctx context.Context, report func(topics []Topic, err er
 			return nil
 		}
 	}
+}
+
+// open makes what a pass needs. close is to be called only when there was no error.
+func (d *Discoverer) open() (err error) {
+	if d.planner, err = newTopicPlanner(&d.Flow.Spec); err != nil {
+		return err
+	}
+	if d.follow, err = newFollowed(&d.Flow.Spec.Topics); err != nil {
+		return err
+	}
+	d.notes = map[string]note{}
+	clientOf := func(cluster *flow.Cluster) (*kgo.Client, error) {
+		return kafka.NewClient(cluster, d.ClientID, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	}
+	if d.source, err = clientOf(d.Source); err != nil {
+		return err
+	}
+	if d.destination, err = clientOf(d.Destination); err != nil {
+		d.source.Close()
+	}
+	return err
+}
+
+func (d *Discoverer) close() {
+	d.source.Close()
+	d.destination.Close()
 }
 
 // passTimeout bounds a pass; creating a thousand topics takes a while.
@@ -118,7 +129,7 @@ func (d *Discoverer) pass(ctx context.Context) ([]Topic, error) {
 	for _, t := range d.Known() {
 		known[t.Source] = t
 	}
-	d.markNewborn(source)
+	markNewborn(source, d.before)
 	missed, err := d.findMissed(ctx, source, known)
 	if err != nil {
 		return nil, err
@@ -135,6 +146,7 @@ func (d *Discoverer) pass(ctx context.Context) ([]Topic, error) {
 		return nil, err
 	}
 	d.writeEvents(ctx)
+	d.before = idsOf(source) // not before: a look that failed has told nobody what is new
 	topics := make([]Topic, len(plans))
 	for i := range plans {
 		topics[i] = plans[i].Topic
@@ -145,14 +157,19 @@ func (d *Discoverer) pass(ctx context.Context) ([]Topic, error) {
 // markNewborn marks what was not at the source when it was last looked at. A
 // Discoverer that has just begun does not know, nor does one whose source has no
 // topic ids.
-func (d *Discoverer) markNewborn(source map[string]found) {
-	before := d.before
-	d.before = make(map[ledger.TopicID]bool, len(source))
+func markNewborn(source map[string]found, before map[ledger.TopicID]bool) {
 	for name, t := range source {
 		t.newborn = before != nil && t.id != (ledger.TopicID{}) && !before[t.id]
 		source[name] = t
-		d.before[t.id] = true
 	}
+}
+
+func idsOf(topics map[string]found) map[ledger.TopicID]bool {
+	ids := make(map[ledger.TopicID]bool, len(topics))
+	for _, t := range topics {
+		ids[t.id] = true
+	}
+	return ids
 }
 
 // findMissed asks for known topics that the source has not listed, by name: one

@@ -64,13 +64,14 @@ func TestAPartitionThatIsAddedBeginsWithItsFirstRecord(t *testing.T) {
 
 // What is there at the first look may be older than the flow; what comes later is not.
 func TestALookTellsWhatIsNew(t *testing.T) {
-	var d Discoverer
+	var before map[ledger.TopicID]bool
 	look := func(ids ...byte) (newborn int) {
 		topics := map[string]found{}
 		for _, id := range ids {
 			topics[fmt.Sprint(id)] = found{id: ledger.TopicID{id}}
 		}
-		d.markNewborn(topics)
+		markNewborn(topics, before)
+		before = idsOf(topics)
 		for _, f := range topics {
 			if f.newborn {
 				newborn++

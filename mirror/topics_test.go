@@ -256,6 +256,51 @@ func TestALookThatFailsIsToldAndTriedAgain(t *testing.T) {
 	}
 }
 
+// TestATopicStaysNewOverALookThatFails: a flow that starts with the latest records copies
+// a topic that came later from its first one on, also if the look that found it failed.
+func TestATopicStaysNewOverALookThatFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.west.create(t, "orders", 1)
+	r := &reports{}
+	d := &Discoverer{
+		Flow:   &flow.ReplicationFlow{Spec: flow.FlowSpec{Topics: flow.TopicSelector{Selector: flow.Selector{Include: []string{"*"}}}}},
+		Source: w.west.Cluster, Destination: w.east.Cluster, ClientID: "test", Log: slog.New(slog.DiscardHandler),
+	}
+	if err := d.open(); err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	look := func(ctx context.Context) error {
+		topics, err := d.pass(ctx)
+		r.store(topics, err)
+		return err
+	}
+	d.Known = r.known
+	if err := look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.west.create(t, "late", 1)
+	broken, breakOff := context.WithCancel(t.Context())
+	d.Known = func() []Topic { // is asked when the topics are listed
+		breakOff()
+		return r.known()
+	}
+	if err := look(broken); err == nil {
+		t.Fatal("the look went well")
+	}
+	d.Known = r.known
+	if err := look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if late, ok := r.topic("late"); !ok || late.Newborn != 1 {
+		t.Errorf("%+v: one partition is new", late)
+	}
+	if orders, ok := r.topic("orders"); !ok || orders.Newborn != 0 {
+		t.Errorf("%+v was there", orders)
+	}
+}
+
 func remove(t *testing.T, admin *kadm.Client, topic string) {
 	t.Helper()
 	if _, err := admin.DeleteTopic(t.Context(), topic); err != nil {
