@@ -180,13 +180,14 @@ func (n *testNode) session() *Session {
 }
 
 // three starts a fleet of three with one flow of 12 copies, and waits until they
-// share it.
+// share it and each has a vote: before that, the first one cannot be lost.
 func (f *testFleet) three() []*testNode {
 	f.t.Helper()
 	a := f.start(f.config("a", nil))
 	nodes := []*testNode{a, f.start(f.config("b", a)), f.start(f.config("c", a))}
 	f.declare(nodes[1], 12)
 	f.await("an even share for each of three", func() bool { return f.shared(nodes, 12) })
+	f.await("a vote for each of three", func() bool { return voters(f.t, a) == len(nodes) })
 	return nodes
 }
 
