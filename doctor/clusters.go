@@ -32,18 +32,22 @@ const clientID = "replicator-doctor"
 const mostServers = 64
 
 // Clusters looks at every cluster among the objects, and at the rights that the
-// flows among them need there.
+// flows and runbooks among them need there.
 func Clusters(ctx context.Context, objects []flow.Object, now time.Time) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, Limit)
 	defer cancel()
 	var clusters []*flow.Cluster
 	var flows []*flow.ReplicationFlow
+	var runbooks []*flow.Runbook
 	for _, o := range objects {
 		if o.Cluster != nil {
 			clusters = append(clusters, o.Cluster)
 		}
 		if o.Flow != nil {
 			flows = append(flows, o.Flow)
+		}
+		if o.Runbook != nil {
+			runbooks = append(runbooks, o.Runbook)
 		}
 	}
 	results := make([]*look, len(clusters))
@@ -61,6 +65,9 @@ func Clusters(ctx context.Context, objects []flow.Object, now time.Time) []Findi
 	}
 	for _, f := range flows {
 		findings = append(findings, flowFindings(ctx, f, looks)...)
+	}
+	for _, r := range runbooks {
+		findings = append(findings, runbookFindings(ctx, r, flows, looks)...)
 	}
 	return findings
 }

@@ -172,6 +172,54 @@ func TestRightsThatAreMissing(t *testing.T) {
 	)
 }
 
+func fencing(name, of string) flow.Object {
+	return flow.Object{Kind: flow.KindRunbook, Runbook: &flow.Runbook{
+		Metadata: flow.Metadata{Name: name},
+		Spec:     flow.RunbookSpec{Flow: of, Steps: []flow.Step{{ID: "fence", Fence: &flow.FenceStep{Principals: []string{"User:*"}}}}},
+	}}
+}
+
+// A fence is rules of the source's, whoever may write to the topics.
+func TestRightsForFences(t *testing.T) {
+	const reads = "User:waybill Allow Read Topic:*"
+	for name, c := range map[string]struct {
+		rules []string
+		user  string
+		want  string
+	}{
+		"may look only":            {[]string{reads, "User:waybill Allow Describe Cluster:kafka-cluster"}, "waybill", "error runbook failover, source us: the fence: User:waybill lacks Alter on kafka-cluster (the cluster says so itself)"},
+		"may alter topics only":    {[]string{reads, "User:waybill Allow Alter Topic:*", "User:waybill Allow Describe Cluster:kafka-cluster"}, "waybill", "lacks Alter on kafka-cluster"},
+		"neither looks nor alters": {[]string{reads}, "waybill", "error runbook failover, source us: the fence: User:waybill lacks Describe, Alter on kafka-cluster (the cluster says so itself)"},
+		"may alter":                {[]string{reads, "User:waybill Allow Alter Cluster:kafka-cluster"}, "waybill", "ok runbook failover, source us: the fence: User:waybill holds Describe, Alter on kafka-cluster (the cluster says so itself)"},
+		"a super user":             {nil, "admin", "ok runbook failover, source us: the fence: User:admin holds Describe, Alter on kafka-cluster"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEstate(t, 365*24*time.Hour, c.rules...)
+			all := Clusters(t.Context(), []flow.Object{object(e.cluster("us", c.user)), object(e.cluster("eu", "admin")), copying("orders"), fencing("failover", "us-eu")}, time.Now())
+			everybodyKnows(t, all)
+			wants(t, said(all, Rights), c.want)
+		})
+	}
+}
+
+// What a runbook's file leaves out is not known, and a cluster without an authorizer
+// would take no rule.
+func TestFencesThatCannotBe(t *testing.T) {
+	e := newEstate(t, 365*24*time.Hour)
+	all := Clusters(t.Context(), []flow.Object{object(e.cluster("eu", "admin")), copying("orders"), fencing("a", "us-eu"), fencing("b", "elsewhere")}, time.Now())
+	everybodyKnows(t, all)
+	wants(t, said(all, Rights), "unknown runbook a: cluster us, where it fences,", "unknown runbook b: flow elsewhere is not among")
+
+	open := func(string) (held, string) {
+		return held{known: true, allowed: func(acl.Operation) bool { return true }}, byNobody
+	}
+	for _, n := range runbookNeeds(fencing("a", "us-eu").Runbook) {
+		f := judgeNeed("runbook a, source us", "User:ANONYMOUS", n, open, true)
+		everybodyKnows(t, []Finding{f})
+		wants(t, said([]Finding{f}, Rights), "error runbook a, source us: the fence: the cluster has no authorizer")
+	}
+}
+
 // Copies that are still to be made need Create, which only the ACLs tell.
 func TestRightsOnTopicsThatAreNotThere(t *testing.T) {
 	e := newEstate(t, 365*24*time.Hour, "User:waybill Allow Read Topic:orders", "User:waybill Allow Describe Cluster:kafka-cluster", "User:waybill Allow All Topic:a.*", "User:waybill Allow Write Topic:b.*")

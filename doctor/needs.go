@@ -17,7 +17,7 @@ const ledgerTopic = "__waybill.ledger"
 // lanePrefix begins the transactional ids of all fleets.
 const lanePrefix = "waybill."
 
-// need is rights that a flow needs on resources of one cluster.
+// need is rights that a flow or a runbook needs on resources of one cluster.
 type need struct {
 	what       string // for people
 	resource   acl.ResourceType
@@ -27,6 +27,8 @@ type need struct {
 	sometimes bool
 	// creates: where it is not there, it is made, which needs Create.
 	creates bool
+	// rules: they are for changing ACLs, which takes a cluster that heeds them.
+	rules bool
 }
 
 // mostNames bounds how many topics of a flow are asked about.
@@ -61,6 +63,15 @@ func mirrorMakerNeeds(f *flow.ReplicationFlow) (source, destination []need) {
 	there := writes
 	writes.names, there.names = atSource, atDestination
 	return []need{writes, reads}, []need{there}
+}
+
+// runbookNeeds are those at the source of its flow, beyond the flow's own: a fence reads
+// the cluster's ACLs, adds rules for the topics and takes them away again.
+func runbookNeeds(r *flow.Runbook) []need {
+	if !slices.ContainsFunc(r.Spec.Steps, func(s flow.Step) bool { return s.Fence != nil }) {
+		return nil
+	}
+	return []need{{what: "the fence", resource: acl.Cluster, names: []string{acl.ClusterName}, operations: []acl.Operation{acl.Describe, acl.Alter}, rules: true}}
 }
 
 func destinationNeeds(f *flow.ReplicationFlow, topics []string, preserve bool) []need {
@@ -170,6 +181,9 @@ func judgeNeed(where, principal string, n need, holds func(name string) (held, s
 	}
 	how := strings.Join(slices.Sorted(maps.Keys(ways)), "; ")
 	switch {
+	case n.rules && ways[byNobody]:
+		return found(Rights, where, Error, "%s: %s, so no rule would keep anybody from writing", n.what, byNobody).
+			todo("give the cluster an authorizer, or take the step out and stop the writers yourself")
 	case len(lacking) > 0:
 		level := Error
 		if n.sometimes {

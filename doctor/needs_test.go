@@ -51,6 +51,18 @@ func TestNeedsOfWhatAFlowDeclares(t *testing.T) {
 	}
 }
 
+// A runbook needs rights of its own only if it fences.
+func TestNeedsOfARunbook(t *testing.T) {
+	r := &flow.Runbook{Spec: flow.RunbookSpec{Steps: []flow.Step{{ID: "look", Check: flow.CheckPreflight}, {ID: "tell", Report: &flow.ReportStep{}}}}}
+	if got := told(runbookNeeds(r)); len(got) > 0 {
+		t.Errorf("without a fence: %q", got)
+	}
+	r.Spec.Steps = slices.Insert(r.Spec.Steps, 1, flow.Step{ID: "fence", Fence: &flow.FenceStep{}})
+	if got, want := told(runbookNeeds(r)), []string{"[Describe Alter] on [kafka-cluster]"}; !slices.Equal(got, want) {
+		t.Errorf("with one: %q, not %q", got, want)
+	}
+}
+
 func told(needs []need) (lines []string) {
 	for _, n := range needs {
 		line := fmt.Sprintf("%v on %v", n.operations, n.names)

@@ -56,6 +56,27 @@ func flowFindings(ctx context.Context, f *flow.ReplicationFlow, looks map[string
 	return all
 }
 
+// runbookFindings looks at the source of the flow that a runbook is about.
+func runbookFindings(ctx context.Context, r *flow.Runbook, flows []*flow.ReplicationFlow, looks map[string]*look) []Finding {
+	needs := runbookNeeds(r)
+	if len(needs) == 0 {
+		return nil
+	}
+	name := "runbook " + r.Metadata.Name
+	i := slices.IndexFunc(flows, func(f *flow.ReplicationFlow) bool { return f.Metadata.Name == r.Spec.Flow })
+	if i < 0 {
+		return []Finding{found(Rights, name, Unknown, "flow %s is not among what is looked at, so where it fences is not known", r.Spec.Flow).todo("give the declarations of the flow and its source too")}
+	}
+	source := looks[flows[i].Spec.Source]
+	switch {
+	case source == nil:
+		return []Finding{found(Rights, name, Unknown, "cluster %s, where it fences, is not among what is looked at", flows[i].Spec.Source).todo("give the declaration of the cluster too")}
+	case source.versions == nil:
+		return nil // it cannot be reached, which is said of the cluster
+	}
+	return source.rights(ctx, name+", source "+flows[i].Spec.Source, needs)
+}
+
 // principal is who the cluster takes this client for, as far as it can be known.
 func (l *look) principal() string {
 	switch spec := l.cluster.Spec; {
