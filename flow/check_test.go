@@ -207,7 +207,9 @@ func TestDiff(t *testing.T) {
 + spec.policies.onRecreate: stop
 + spec.policies.onGap: continue
 + spec.policies.onTruncate: stop
-+ spec.policies.onLoss: recopy`
++ spec.policies.onLoss: recopy
++ spec.policies.onRefusal: wait
++ spec.policies.refusalAfter: 10m`
 	if got := lines(flow.Diff(nil, &have)); got != added {
 		t.Errorf("got\n%s\nwant\n%s", got, added)
 	}

@@ -39,6 +39,8 @@ const (
 	TruncateRetract       = "retract" // the ledger takes it back, the destination keeps it
 	LossRecopy            = "recopy"
 	LossStop              = "stop"
+	RefusalWait           = "wait"
+	RefusalStop           = "stop"
 )
 
 // Values of [MirrorMaker2.OffsetSyncs].
@@ -89,6 +91,14 @@ const (
 
 	// DefaultOnLoss: the source still has it, or the ledger says that it has not.
 	DefaultOnLoss = LossRecopy
+
+	// DefaultOnRefusal: the source keeps what is not copied for its retention, and a
+	// copy that waits goes on by itself.
+	DefaultOnRefusal = RefusalWait
+
+	// DefaultRefusalAfter is longer than a rolling restart leaves a partition without
+	// enough replicas.
+	DefaultRefusalAfter = Duration(10 * time.Minute)
 
 	// DefaultDeleteAfter leaves a working day to notice that the wrong topic was
 	// deleted.
@@ -173,6 +183,8 @@ func (o Object) fillDefaults() {
 		setDefault(&spec.Policies.OnGap, DefaultOnGap)
 		setDefault(&spec.Policies.OnTruncate, DefaultOnTruncate)
 		setDefault(&spec.Policies.OnLoss, DefaultOnLoss)
+		setDefault(&spec.Policies.OnRefusal, DefaultOnRefusal)
+		setDefault(&spec.Policies.RefusalAfter, DefaultRefusalAfter)
 		if spec.Records != nil {
 			spec.Records.fillDefaults(o.Flow.Metadata.Name)
 		}

@@ -189,6 +189,11 @@ type FlowPolicies struct { //nolint:revive // Policies alone would be anybody's
 	// OnLoss is what becomes of a copy when the destination has lost records that
 	// were copied: [LossRecopy] or [LossStop].
 	OnLoss string `yaml:"onLoss,omitempty" json:"onLoss,omitempty"`
+	// OnRefusal is what becomes of a copy when the destination has no room for what is
+	// copied, on its disks, in a quota or in enough replicas: [RefusalWait], or
+	// [RefusalStop] after RefusalAfter.
+	OnRefusal    string   `yaml:"onRefusal,omitempty" json:"onRefusal,omitempty"`
+	RefusalAfter Duration `yaml:"refusalAfter,omitempty" json:"refusalAfter,omitempty"`
 }
 
 // GroupSelector picks consumer groups whose offsets follow their data.

@@ -81,7 +81,7 @@ func TestMinimalGetsDefaults(t *testing.T) {
 	want := flow.FlowSpec{
 		Source: "dc1", Destination: "dc2", Offsets: "translate", Start: "earliest", Delivery: "exactly-once", Origin: "any",
 		Topics:   flow.TopicSelector{Selector: flow.Selector{Include: []string{"*"}}, Configs: flow.ConfigSync{Sync: &follow, OnDrift: "report"}},
-		Policies: flow.FlowPolicies{OnDelete: "keep", DeleteAfter: flow.Duration(24 * time.Hour), OnRecreate: "stop", OnGap: "continue", OnTruncate: "stop", OnLoss: "recopy"},
+		Policies: flow.FlowPolicies{OnDelete: "keep", DeleteAfter: flow.Duration(24 * time.Hour), OnRecreate: "stop", OnGap: "continue", OnTruncate: "stop", OnLoss: "recopy", OnRefusal: "wait", RefusalAfter: flow.Duration(10 * time.Minute)},
 	}
 	if got := f.Flow.Spec; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)

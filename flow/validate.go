@@ -339,6 +339,8 @@ func (v *validator) policies(p *FlowPolicies) {
 	v.oneOf("spec.policies.onGap", p.OnGap, false, GapContinue, GapStop)
 	v.oneOf("spec.policies.onTruncate", p.OnTruncate, false, TruncateStop, TruncateRetract)
 	v.oneOf("spec.policies.onLoss", p.OnLoss, false, LossRecopy, LossStop)
+	v.oneOf("spec.policies.onRefusal", p.OnRefusal, false, RefusalWait, RefusalStop)
+	v.positive("spec.policies.refusalAfter", p.RefusalAfter)
 }
 
 func (v *validator) naming(n Naming, path string) {

@@ -87,6 +87,7 @@ type stretch struct {
 	fault  error // the first; what was sent behind it is void
 	void   bool  // nothing more of it may be written
 
+	stalled string   // how long it had stood still before, for the ledger, "" for nothing
 	acked   []placed // in the mirror, not in the ledger
 	writing int      // pages under way
 	untold  bool     // a page is not in the ledger, so nothing behind it may be
@@ -205,11 +206,10 @@ func (a *appender) sendAll(ctx context.Context) {
 func (a *appender) stretchOf(c *copier) *stretch {
 	s := a.stretches[c]
 	if s == nil {
-		end, epoch, ok := c.enterStretch()
-		if !ok {
+		var ok bool
+		if s, ok = c.enterStretch(); !ok {
 			return nil
 		}
-		s = &stretch{c: c, end: end, epoch: epoch}
 		a.stretches[c] = s
 	}
 	if c.doomed() {

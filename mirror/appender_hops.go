@@ -42,6 +42,10 @@ func (a *appender) writeHops(timer *time.Timer) {
 		if pages[at] == nil {
 			pages[at] = &hopPages{}
 		}
+		if s.stalled != "" {
+			pages[at].add(stallEvent(&a.Config, &s.c.a, id, s.stalled, proto.At), s)
+			s.stalled = ""
+		}
 		for _, h := range hopsOf(proto, s.acked) {
 			pages[at].add(h, s)
 		}
@@ -108,21 +112,21 @@ func (a *appender) forget(s *stretch) {
 	s.unwritten, s.acked = 0, nil
 }
 
-// hopPages are hops of several copies as pages, and of whom each page tells.
+// hopPages are entries of several copies as pages, and of whom each page tells.
 type hopPages struct {
 	pages [][]ledger.Entry
 	of    [][]*stretch
 	size  int
 }
 
-func (p *hopPages) add(h *ledger.Hop, s *stretch) {
-	n := estimate(h)
+func (p *hopPages) add(e ledger.Entry, s *stretch) {
+	n := estimate(e)
 	if len(p.pages) == 0 || p.size+n > pageBytes {
 		p.pages, p.of, p.size = append(p.pages, nil), append(p.of, nil), 0
 	}
 	p.size += n
 	last := len(p.pages) - 1
-	p.pages[last] = append(p.pages[last], h)
+	p.pages[last] = append(p.pages[last], e)
 	if of := p.of[last]; len(of) == 0 || of[len(of)-1] != s {
 		p.of[last] = append(of, s)
 	}

@@ -158,6 +158,9 @@ type Config struct {
 	// HangingAfter is how long an open transaction at the source may hold a copy back
 	// before the copy says so, and asks whose it is.
 	HangingAfter time.Duration
+	// StallNoted is how long a copy must have stood still for the ledger to tell of it
+	// when it goes on.
+	StallNoted time.Duration
 
 	// MaxRetryWait bounds how long anything waits that is tried again by itself. A broker
 	// that was away for long is back in use after that at the latest; waits that begin at
@@ -216,6 +219,7 @@ func DefaultConfig() Config {
 		MaxDecode:          128 << 20,
 		MetadataInterval:   5 * time.Second,
 		HangingAfter:       defaultHangingAfter,
+		StallNoted:         defaultStallNoted,
 		MaxRetryWait:       15 * time.Second,
 		Released:           func(Assignment) {},
 	}
@@ -239,6 +243,7 @@ func (c *Config) Validate() error {
 	check(c.BufferBytes >= minFlowBytes, "buffer is %d bytes, must be at least %d", c.BufferBytes, minFlowBytes)
 	check(c.MaxDecode >= 1<<20, "decode limit is %d bytes, must be at least 1 MiB", c.MaxDecode)
 	check(c.HangingAfter > 0, "hanging after is %v, must be above 0", c.HangingAfter)
+	check(c.StallNoted > 0, "stalls noted after is %v, must be above 0", c.StallNoted)
 	check(c.MaxRetryWait > 0, "longest wait before another try is %v, must be above 0", c.MaxRetryWait)
 	check(c.MetadataInterval >= minRefresh, "metadata interval is %v, must be at least %v", c.MetadataInterval, minRefresh)
 	return errors.Join(errs...)

@@ -40,6 +40,7 @@ type copier struct {
 	final      bool      // failed for good
 	retryAt    time.Time // when Waiting or Failed
 	trouble    trouble   // what keeps the source from answering, while Running
+	stall      stall
 	refusals   backoff   // of offsets that the source has
 	notBefore  time.Time // no fetch until then
 	origin     *provenance
@@ -78,6 +79,7 @@ type copier struct {
 	stable         int64
 	stableAt       time.Time // when stable last moved, or was last known to be the end
 	hangingAfter   time.Duration
+	stallNoted     time.Duration
 	holder         string // whose transaction holds the copy back, as of holderAt
 	holderAt       int64  // stable
 	lag            lagClock
@@ -259,8 +261,7 @@ func (c *copier) confirm(generation uint64, leaderEpoch int32) {
 func (c *copier) sourceTrouble(err error) {
 	c.mu.Lock()
 	defer c.unlock()
-	c.trouble = troubleOf(fmt.Errorf("source: %w", err))
-	c.notBefore = time.Now().Add(c.backoff.min)
+	c.sourceInTheWay(err, time.Now().Add(c.backoff.min))
 }
 
 // contradicted says that the source refuses to be read at an offset that it says it has:
@@ -268,8 +269,14 @@ func (c *copier) sourceTrouble(err error) {
 func (c *copier) contradicted(err error) {
 	c.mu.Lock()
 	defer c.unlock()
-	c.trouble = troubleOf(fmt.Errorf("source: %w", err))
-	c.notBefore = time.Now().Add(c.refusals.next())
+	c.sourceInTheWay(err, time.Now().Add(c.refusals.next()))
+}
+
+// sourceInTheWay takes note of why nothing is fetched before a time. c.mu is held.
+func (c *copier) sourceInTheWay(err error, until time.Time) {
+	err = fmt.Errorf("source: %w", err)
+	c.trouble, c.notBefore = troubleOf(err), until
+	c.stall.meet(err, time.Now())
 }
 
 // watermarks takes note of the source's offsets.
@@ -292,6 +299,8 @@ func (c *copier) watermarks(start, end, stable int64, now time.Time) {
 	c.trouble, c.notBefore, c.refusals.n = trouble{}, time.Time{}, 0
 	if end > c.committed {
 		c.lag.observe(end, now)
+	} else {
+		c.stall = stall{}
 	}
 	due := c.noteStart()
 	c.unlock()
@@ -325,6 +334,7 @@ func (c *copier) push(generation uint64, chunks []chunk, next int64, f *frame) {
 		c.queuedSize += int64(len(k.batch))
 	}
 	c.fetchNext = next
+	c.stall.begin(time.Now())
 	c.unlock()
 	c.writer.ready(c)
 }
@@ -334,11 +344,31 @@ func (c *copier) push(generation uint64, chunks []chunk, next int64, f *frame) {
 func (c *copier) enter() *part {
 	c.mu.Lock()
 	defer c.unlock()
-	if c.stopping || len(c.queue) == 0 && !(c.beginDue && c.state == Running) {
+	if c.stopping || len(c.queue) == 0 && !(c.beginDue && c.state == Running) || c.givesUp() {
 		return nil
 	}
 	c.inTxn = true
-	return &part{c: c, id: c.id, key: c.key, from: c.committed, next: c.committed, fromEpoch: c.committedEpoch, expect: c.destNext, loose: c.destLoose, begin: c.beginDue, correct: c.correct, hopAt: c.lastHop, remnant: c.remnant, matched: c.matched}
+	return &part{c: c, stalled: c.stalled(), id: c.id, key: c.key, from: c.committed, next: c.committed, fromEpoch: c.committedEpoch, expect: c.destNext, loose: c.destLoose, begin: c.beginDue, correct: c.correct, hopAt: c.lastHop, remnant: c.remnant, matched: c.matched}
+}
+
+// givesUp says that the copy goes no further, as the flow's policy is, after the
+// destination has refused it for too long. c.mu is held.
+func (c *copier) givesUp() bool {
+	err := c.stall.refusedTooLong(&c.a.Spec.Spec.Policies, time.Now())
+	if err != nil {
+		c.fault(err)
+		c.moveTo(c.committed, c.committedEpoch)
+	}
+	return err != nil
+}
+
+// stalled is what the ledger is to be told of how long the copy has stood still, ""
+// for nothing. c.mu is held.
+func (c *copier) stalled() string {
+	if why, at := c.writer.lately(); c.stall.why == "" && why != nil && !at.Before(c.stall.since) && !c.stall.since.IsZero() {
+		c.stall.meet(why, c.stall.since)
+	}
+	return c.stall.tell(c.a.Partition, time.Now(), c.stallNoted)
 }
 
 // take gives the writer the next chunk of a copier in its transaction; more says
@@ -404,6 +434,9 @@ func (c *copier) commit(p *part, now time.Time) {
 	c.backoff.n = 0
 	c.inTxn = false
 	again, stopping := len(c.queue) > 0, c.stopping
+	if c.stall = (stall{}); again {
+		c.stall.begin(now)
+	}
 	c.unlock()
 	c.metrics.Records.Add(p.records)
 	c.metrics.Bytes.Add(p.bytes)
@@ -466,6 +499,11 @@ func (c *copier) fault(err error) {
 		c.intruded = true
 		err = fmt.Errorf("%w: %s", errSuspect, err.Error())
 	}
+	now := time.Now()
+	c.stall.meet(err, now)
+	if late := c.stall.refusedTooLong(&c.a.Spec.Spec.Policies, now); late != nil {
+		err = late
+	}
 	v := classify(err)
 	if c.whole.on && errors.Is(err, errTruncated) {
 		v = verdict{rewind, ""} // a start cuts the mirror
@@ -492,7 +530,7 @@ func (c *copier) fault(err error) {
 	case stop:
 		c.state, c.final = Failed, true
 	}
-	c.retryAt = time.Now().Add(wait)
+	c.retryAt = now.Add(wait)
 }
 
 // holdRetry is how often a failed copy looks whether it has been helped.

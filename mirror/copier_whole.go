@@ -80,14 +80,14 @@ func (c *copier) noteStart() bool {
 
 // enterStretch makes the copier its writer's until [copier.leaveStretch]. It
 // returns where the mirror ends, and the source's leader epoch there.
-func (c *copier) enterStretch() (end int64, epoch int32, ok bool) {
+func (c *copier) enterStretch() (s *stretch, ok bool) {
 	c.mu.Lock()
 	defer c.unlock()
-	if c.stopping || c.state != Running || len(c.queue) == 0 && !c.whole.startDue {
-		return 0, 0, false
+	if c.stopping || c.state != Running || len(c.queue) == 0 && !c.whole.startDue || c.givesUp() {
+		return nil, false
 	}
 	c.inTxn, c.beginDue = true, false
-	return c.committed, c.committedEpoch, true
+	return &stretch{c: c, end: c.committed, epoch: c.committedEpoch, stalled: c.stalled()}, true
 }
 
 // acknowledged says that the mirror has a chunk, and what its last leader epoch is.
@@ -103,6 +103,9 @@ func (c *copier) acknowledged(k *chunk, epoch int32, now time.Time) {
 	c.lastCommit = now
 	c.lag.reach(c.committed)
 	c.backoff.n = 0
+	if c.stall = (stall{}); len(c.queue) > 0 {
+		c.stall.begin(now)
+	}
 	again := c.noteStart()
 	c.unlock()
 	if again {

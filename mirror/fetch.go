@@ -147,6 +147,7 @@ func (f *fetcher) once(ctx context.Context) error {
 	fr := f.budget.newFrame(int64(len(lent)), lent)
 	defer fr.release()
 	resp := answer.(*kmsg.FetchResponse)
+	f.source.throttle.note(resp.ThrottleMillis)
 	if lost, err := f.session.answered(resp); lost {
 		return nil // such as after a restart of the broker: ask anew
 	} else if err != nil {

@@ -304,7 +304,7 @@ func (f *flowRun) reconcile() (joined bool) {
 		c := newCopier(a, f.restless, f.metrics)
 		c.backoff, c.refusals = f.cfg.bounded(c.backoff), f.cfg.bounded(c.refusals)
 		f.unsettled.Store(true)
-		c.hangingAfter = f.cfg.HangingAfter
+		c.hangingAfter, c.stallNoted = f.cfg.HangingAfter, f.cfg.StallNoted
 		if c.whole.on {
 			if f.appender == nil {
 				f.appender = f.addAppender()
@@ -430,6 +430,9 @@ func (f *flowRun) status(now time.Time) []CopyStatus {
 		if trouble.reason != "" && s.State != Failed {
 			s.State, s.Reason, s.Fix = trouble.state, trouble.reason, trouble.fix
 		}
+		if s.State == Running && s.Reason == "" && s.LagRecords > 0 {
+			s.Reason, s.Fix = f.throttled(now)
+		}
 		if _, assigned := want[tp]; assigned {
 			out = append(out, s)
 		}
@@ -440,6 +443,16 @@ func (f *flowRun) status(now time.Time) []CopyStatus {
 		}
 	}
 	return out
+}
+
+// throttled says which side makes the flow slow by a quota, "" if none does.
+func (f *flowRun) throttled(now time.Time) (reason, fix string) {
+	for p, quota := range map[*peer]string{f.source: "consumer_byte_rate", f.destination: "producer_byte_rate"} {
+		if reason := p.throttle.reason(p.cluster.Metadata.Name, now); reason != "" {
+			return reason, fmt.Sprintf("raise the quota %s of the flow's user or client id there, or keep the flow below it with spec.limits.bytesPerSecond", quota)
+		}
+	}
+	return "", ""
 }
 
 // pendingStatus is that of a copy that the flow has not come to yet.

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -151,6 +152,10 @@ func (c *copier) heldBy(text string) {
 	c.mu.Lock()
 	defer c.unlock()
 	c.holder, c.holderAt = text, c.stable
+	if now := time.Now(); c.held(now) {
+		reason, _ := c.heldReason(now)
+		c.stall.meet(errors.New(reason), c.stableAt)
+	}
 }
 
 // heldReason says what holds a copy back and what to do. c.mu is held.

@@ -17,7 +17,7 @@ func TestATransactionThatHangsIsNamed(t *testing.T) {
 	w := newWorld(t)
 	w.create(t, "orders", 1)
 	w.west.produce(t, "orders", 0, 0, 10)
-	n := w.node("a", func(c *Config) { c.HangingAfter = 50 * time.Millisecond })
+	n := w.node("a", func(c *Config) { c.HangingAfter, c.StallNoted = 50*time.Millisecond, 50*time.Millisecond })
 	n.Assign(w.copies(1, 1, "orders"))
 	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
 	cl, err := kafka.NewClient(w.west.Cluster, "txn", kgo.TransactionalID("slow-app"), kgo.TransactionTimeout(time.Minute))
@@ -41,5 +41,8 @@ func TestATransactionThatHangsIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.east.expect(t, "orders", 0, 20)
+	if w.stallsAre(t, "slow-app") != 1 {
+		t.Error("the ledger does not tell once of what held the copy back")
+	}
 	eventually(t, "nothing is amiss", func() bool { s := n.only(); return s.State == Running && s.Reason == "" })
 }

@@ -75,6 +75,8 @@ type peer struct {
 	stale   bool
 	asked   time.Time // when the view was last found to be true
 	poke    func()    // tells the flow that a refresh is wanted
+
+	throttle throttle
 }
 
 func (p *peer) view() *view { return p.current.Load() }

@@ -174,6 +174,9 @@ func (t *transaction) entriesOf(p *part, now time.Time) []ledger.Entry {
 	if p.hopAt.Before(now) {
 		p.hopAt = now
 	}
+	if p.stalled != "" {
+		entries = append(entries, stallEvent(&t.l.Config, &p.c.a, p.id, p.stalled, p.hopAt))
+	}
 	proto := ledger.Hop{Copy: p.key, Epoch: p.c.a.Epoch, At: p.hopAt, DestinationLeaderEpoch: -1}
 	if p.wrote {
 		proto.DestinationLeaderEpoch = p.leaderEpoch
@@ -269,6 +272,8 @@ func estimate(e ledger.Entry) int {
 		return 100 + len(e.Text)
 	case *ledger.Quarantine:
 		return 200 + len(e.Topic) + len(e.Why)
+	case *ledger.Event:
+		return 200 + len(e.Source.Cluster) + len(e.Destination.Cluster) + len(e.Text) + len(e.SourceTopic) + len(e.DestinationTopic) + len(e.Flow) + len(e.Fleet)
 	}
 	return 500
 }

@@ -2,11 +2,19 @@ package mirror
 
 import (
 	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
 )
 
 // fill writes n records of 10 kB to west's orders.
@@ -50,7 +58,7 @@ func TestADestinationThatTakesNothingIsWaitedFor(t *testing.T) {
 			w := newWorld(t)
 			w.bundledOnly("east")
 			w.create(t, "orders", 1)
-			n := w.node("a", func(c *Config) { c.BufferBytes = minFlowBytes })
+			n := w.node("a", func(c *Config) { c.BufferBytes, c.StallNoted = minFlowBytes, time.Millisecond })
 			n.Assign(w.copies(1, 1, "orders"))
 			w.fill(t, 10)
 			eventually(t, "caught up", func() bool { return n.caughtUp(1) })
@@ -58,7 +66,7 @@ func TestADestinationThatTakesNothingIsWaitedFor(t *testing.T) {
 			w.fill(t, 3500) // 35 MB, more than there is memory for
 			eventually(t, "it says what it waits for", func() bool {
 				s := n.only()
-				return s.State != Running && strings.Contains(s.Reason, c.reason)
+				return s.State != Running && strings.Contains(s.Reason, c.reason) && s.Fix != ""
 			})
 			if held := n.held(); held > minFlowBytes+fetchBytes {
 				t.Errorf("%d bytes are held, the limit is %d", held, minFlowBytes)
@@ -68,7 +76,93 @@ func TestADestinationThatTakesNothingIsWaitedFor(t *testing.T) {
 			if got := len(w.east.read(t, "orders", 0, 3510)); got != 3510 {
 				t.Errorf("%d records, want 3510", got)
 			}
+			if told := w.stallsAre(t, c.reason); told == 0 {
+				t.Error("the ledger does not tell that the copy stood still")
+			}
 		})
+	}
+}
+
+// stallsAre counts what the ledger tells of copies of orders that stood still for a reason.
+func (w *world) stallsAre(t *testing.T, reason string) (n int) {
+	t.Helper()
+	for _, e := range entriesIn[*ledger.Event](t, w.east) {
+		if e.What == ledger.CopyStalled && e.SourceTopic == "orders" && strings.HasPrefix(e.Text, "partition 0 has stood still since ") && strings.Contains(e.Text, reason) {
+			n++
+		}
+	}
+	return n
+}
+
+// With the policy stop, a copy that the destination has refused for long enough takes up
+// no room that somebody makes, before it is paused and resumed.
+func TestACopyThatIsRefusedForTooLongStops(t *testing.T) {
+	for name, offsets := range map[string]string{"a lane": flow.OffsetsTranslate, "an appender": flow.OffsetsPreserve} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.bundledOnly("east")
+			list := w.copies(1, 1, "orders")
+			if offsets == flow.OffsetsPreserve {
+				w.mirrored(t, "orders", 1)
+				list = w.whole(1, 1, "orders")
+			} else {
+				w.create(t, "orders", 1)
+			}
+			list[0].Spec.Spec.Policies = flow.FlowPolicies{OnRefusal: flow.RefusalStop, RefusalAfter: flow.Duration(50 * time.Millisecond)}
+			n := w.node("a", nil)
+			n.Assign(list)
+			w.fill(t, 10)
+			eventually(t, "caught up", func() bool { return n.caughtUp(1) })
+			fs := w.hosts["east"].fs
+			fs.SetSpace(fs.Used() + 1000)
+			w.fill(t, 3500) // more than the broker has room for in what it has allocated
+			stopped := func() bool {
+				s := n.only()
+				return s.State == Failed && strings.Contains(s.Reason, errRefused.Error()) && strings.Contains(s.Reason, "KAFKA_STORAGE_ERROR") && strings.Contains(s.Fix, "resume")
+			}
+			eventually(t, "stopped", stopped)
+			fs.SetSpace(-1)
+			n.Assign(nil)
+			eventually(t, "paused", func() bool { return len(n.Status()) == 0 })
+			again := slices.Clone(list)
+			again[0].Epoch = 2
+			n.Assign(again)
+			eventually(t, "caught up", func() bool { return n.caughtUp(1) && n.only().Position == 3510 })
+		})
+	}
+}
+
+func TestStall(t *testing.T) {
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	after := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+	full := fmt.Errorf("produce to orders/0: %w", kerr.KafkaStorageError)
+	away := errors.New("connection refused")
+	policies := flow.FlowPolicies{OnRefusal: flow.RefusalStop, RefusalAfter: flow.Duration(time.Minute)}
+	for name, c := range map[string]struct {
+		story   func(s *stall)
+		tells   string // at 100 s
+		stopped bool
+	}{
+		"nothing to bring over":    {func(*stall) {}, "", false},
+		"nothing in the way":       {func(s *stall) { s.begin(after(0)) }, "", false},
+		"a short while":            {func(s *stall) { s.begin(after(50)); s.meet(away, after(55)) }, "", false},
+		"the cluster is away":      {func(s *stall) { s.begin(after(0)); s.meet(away, after(70)) }, "partition 3 has stood still since 2026-01-02T03:04:05Z: connection refused", false},
+		"the disk is full":         {func(s *stall) { s.begin(after(10)); s.meet(full, after(20)); s.meet(full, after(99)) }, "partition 3 has stood still since 2026-01-02T03:04:15Z: " + full.Error(), true},
+		"full, for a short while":  {func(s *stall) { s.meet(away, after(0)); s.meet(full, after(60)) }, "partition 3 has stood still since 2026-01-02T03:04:05Z: " + full.Error(), false},
+		"full, and away meanwhile": {func(s *stall) { s.meet(full, after(0)); s.meet(away, after(30)); s.meet(full, after(60)) }, "partition 3 has stood still since 2026-01-02T03:04:05Z: " + full.Error(), false},
+	} {
+		var s stall
+		c.story(&s)
+		if got := s.tell(3, after(100), time.Minute); got != c.tells {
+			t.Errorf("%s: the ledger is told %q, want %q", name, got, c.tells)
+		}
+		if got := s.refusedTooLong(&policies, after(100)); (got != nil) != c.stopped {
+			t.Errorf("%s: the copy stops with %v, want %v", name, got, c.stopped)
+		}
+		if got := s.refusedTooLong(&flow.FlowPolicies{OnRefusal: flow.RefusalWait, RefusalAfter: policies.RefusalAfter}, after(100)); got != nil {
+			t.Errorf("%s: the copy stops with %v, and is to wait", name, got)
+		}
 	}
 }
 
@@ -101,7 +195,10 @@ func TestADestinationThatThrottlesSlowsTheCopy(t *testing.T) {
 	n := w.node("a", func(c *Config) { c.BufferBytes = minFlowBytes })
 	n.Assign(w.copies(1, 1, "orders"))
 	w.fill(t, 300) // 3 MB, a third more than passes before the broker throttles
-	eventually(t, "it copies", func() bool { return n.only().State == Running })
+	eventually(t, "it copies, and says why slowly", func() bool {
+		s := n.only()
+		return s.State == Running && strings.Contains(s.Reason, "cluster east throttles this flow") && strings.Contains(s.Fix, "producer_byte_rate")
+	})
 	if held := n.held(); held > minFlowBytes+fetchBytes {
 		t.Errorf("%d bytes are held, the limit is %d", held, minFlowBytes)
 	}

@@ -53,6 +53,7 @@ var (
 	// they were: damaged messages of formats v0 and v1, damaged batches that have not as many
 	// records as offsets, and what is no batch.
 	errNotAside  = errors.New("quarantine does not take it")
+	errRefused   = errors.New("the destination has refused what is copied")
 	errOldFormat = errors.New("messages of a format before v2, whose bytes a mirror topic cannot hold")
 )
 
@@ -136,6 +137,7 @@ var verdicts = []struct {
 	{errOldFormat, verdict{hold, "delete the destination topic and set offsets: translate"}},
 	{errForgotten, verdict{hold, "compare both topics; delete the destination topic to copy all again"}},
 	{errUnresolved, verdict{rewind, "see what the status says of the destination's ledger"}},
+	{errRefused, verdict{stop, "the flow's policies.onRefusal is stop: when the destination takes records again, pause the flow and resume it"}},
 
 	{kerr.TopicAuthorizationFailed, verdict{hold, "allow READ and DESCRIBE on the source topic, WRITE and DESCRIBE on the destination topic"}},
 	{kerr.ClusterAuthorizationFailed, verdict{hold, "allow IDEMPOTENT_WRITE on the destination cluster"}},
@@ -146,12 +148,18 @@ var verdicts = []struct {
 	// The time bounds of a destination topic must not decide what is copied.
 	{kerr.InvalidTimestamp, verdict{hold, "set message.timestamp.before.max.ms and message.timestamp.after.max.ms of the destination topic to the largest value"}},
 	{kerr.InvalidRecord, verdict{hold, "a compacted destination takes no record without a key: make cleanup.policy that of the source"}},
+	{kerr.KafkaStorageError, verdict{rewind, "a disk of that cluster is full or fails: see its broker's log, make room; nothing else is to be done"}},
+	{kerr.NotEnoughReplicas, verdict{rewind, notInSync}},
+	{kerr.NotEnoughReplicasAfterAppend, verdict{rewind, notInSync}},
+	{kerr.ThrottlingQuotaExceeded, verdict{rewind, "raise the quota of the flow's user or client id at the destination; nothing else is to be done"}},
 	{kerr.PolicyViolation, verdict{hold, "a policy of the destination cluster refuses the records"}},
 	{kerr.UnsupportedCompressionType, verdict{hold, "the destination does not know the codec of these batches"}},
 	// The source's checksum travels with a raw batch: staged again with a check,
 	// the copy either finds the batch corrupt at the source or goes on.
 	{kerr.CorruptMessage, verdict{rewind, ""}},
 }
+
+const notInSync = "bring back the brokers that hold replicas of the destination topic, so that as many are in sync as its min.insync.replicas asks for; nothing else is to be done"
 
 // trouble is what keeps a part of the data plane from its work, as the copies
 // show it that depend on that part.

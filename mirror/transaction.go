@@ -55,6 +55,7 @@ type part struct {
 	key     ledger.CopyKey
 	begin   bool
 	correct *correction // said with begin; nil: nothing was lost
+	stalled string      // how long the copy had stood still, "" for nothing to tell
 
 	from, next int64 // source offsets
 	fromEpoch  int32 // the source's leader epoch at from-1, -1 if not known
@@ -385,7 +386,9 @@ func (t *transaction) land(ctx context.Context, broker int32) error {
 		t.l.destination.wantRefresh()
 		return t.blameAll(f.entries, err)
 	}
-	for _, topic := range answer.(*kmsg.ProduceResponse).Topics {
+	resp := answer.(*kmsg.ProduceResponse)
+	t.l.destination.throttle.note(resp.ThrottleMillis)
+	for _, topic := range resp.Topics {
 		for i := range topic.Partitions {
 			p := &topic.Partitions[i]
 			tp := flow.TopicPartition{Topic: topic.Topic, Partition: p.Partition}

@@ -3,6 +3,7 @@ package mirror
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // writer is what a copier needs of whoever writes for it at the destination: a
@@ -12,6 +13,8 @@ type writer interface {
 	ready(c *copier)
 	// problem is what keeps the writer from its work, for all of its copiers.
 	problem() trouble
+	// lately is what last kept it from its work, and when that was found; nil if nothing did.
+	lately() (error, time.Time)
 	// leave says that a copier is gone. Called by the flow's loop alone.
 	leave()
 }
@@ -57,12 +60,31 @@ func (r *readyList) takeReady() []*copier {
 }
 
 // complaint is what a writer waits for, as its copiers show it.
-type complaint struct{ trouble atomic.Pointer[trouble] }
+type complaint struct {
+	trouble atomic.Pointer[trouble]
+	last    atomic.Pointer[obstacle]
+}
+
+// obstacle is what kept a writer from its work, and when that was found.
+type obstacle struct {
+	err error
+	at  time.Time
+}
 
 // say publishes it, nil when for nothing.
 func (p *complaint) say(err error) {
 	t := troubleOf(err)
 	p.trouble.Store(&t)
+	if err != nil {
+		p.last.Store(&obstacle{err, time.Now()})
+	}
+}
+
+func (p *complaint) lately() (error, time.Time) {
+	if o := p.last.Load(); o != nil {
+		return o.err, o.at
+	}
+	return nil, time.Time{}
 }
 
 func (p *complaint) problem() trouble {

@@ -29,9 +29,10 @@ const (
 	CopyDeleted    EventKind = 5 // the destination topic was deleted, as the flow's policy says
 	ConfigSet      EventKind = 6 // a setting of the destination topic follows the source's
 	ConfigDrift    EventKind = 7 // somebody has set the destination topic otherwise, or it refuses a setting
+	CopyStalled    EventKind = 8 // a copy goes on that had stood still: the text says since when and why
 )
 
-var eventNames = [...]string{"", "topic-created", "topic-grown", "topic-gone", "topic-recreated", "copy-deleted", "config-set", "config-drift"}
+var eventNames = [...]string{"", "topic-created", "topic-grown", "topic-gone", "topic-recreated", "copy-deleted", "config-set", "config-drift", "copy-stalled"}
 
 func (k EventKind) String() string {
 	if int(k) < len(eventNames) && k != 0 {

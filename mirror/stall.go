@@ -1,0 +1,112 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// defaultStallNoted is how long a copy must have stood still for the ledger to tell of
+// it: brokers that elect and restart are back before.
+const defaultStallNoted = time.Minute
+
+// stall is the time in which a copy had something to bring over and brought nothing,
+// and what was in the way. It is zero for a copy that gets on.
+type stall struct {
+	since   time.Time
+	why     string    // what was last in the way, "" if nothing but time
+	refused time.Time // since when the destination refuses what is copied, zero if it does not
+}
+
+// begin says that there is something to bring over.
+func (s *stall) begin(now time.Time) {
+	if s.since.IsZero() {
+		s.since = now
+	}
+}
+
+// meet says what is in the way, at the latest since.
+func (s *stall) meet(err error, since time.Time) {
+	s.begin(since)
+	s.why = err.Error()
+	switch {
+	case !isRefusal(err):
+		s.refused = time.Time{}
+	case s.refused.IsZero():
+		s.refused = since
+	}
+}
+
+// tell is what the ledger is told when the copy gets on, "" for nothing: of a stall that
+// was shorter than noted, or in which nothing was in the way.
+func (s *stall) tell(partition int32, now time.Time, noted time.Duration) string {
+	if s.why == "" || now.Sub(s.since) < noted {
+		return ""
+	}
+	return fmt.Sprintf("partition %d has stood still since %s: %s", partition, s.since.UTC().Format(time.RFC3339), s.why)
+}
+
+// refusedTooLong says that the copy is to stop, as the flow's policy is, since the
+// destination has refused for so long what is copied.
+func (s *stall) refusedTooLong(p *flow.FlowPolicies, now time.Time) error {
+	if p.OnRefusal != flow.RefusalStop || s.refused.IsZero() || now.Sub(s.refused) < p.RefusalAfter.Std() {
+		return nil
+	}
+	return fmt.Errorf("%w since %s: %s", errRefused, s.refused.UTC().Format(time.RFC3339), s.why)
+}
+
+// isRefusal says that the destination could be reached and has no room for what is
+// copied: on its disk, in a quota, or in enough replicas.
+func isRefusal(err error) bool {
+	for _, code := range []error{
+		kerr.KafkaStorageError, kerr.NotEnoughReplicas, kerr.NotEnoughReplicasAfterAppend, kerr.ThrottlingQuotaExceeded, kerr.PolicyViolation,
+	} {
+		if errors.Is(err, code) {
+			return true
+		}
+	}
+	return errors.Is(err, errRefused)
+}
+
+// stallEvent is what the ledger is told of a copy that has stood still and goes on.
+func stallEvent(cfg *Config, a *Assignment, id ledger.CopyID, text string, at time.Time) *ledger.Event {
+	return &ledger.Event{
+		Source: id.Source.Life(), Destination: id.Destination.Life(), What: ledger.CopyStalled, At: at, Text: text,
+		SourceTopic: a.SourceTopic, DestinationTopic: a.DestinationTopic, Flow: a.Flow, Fleet: cfg.Fleet,
+	}
+}
+
+// throttle is how long a cluster has asked a client to wait (KIP-124). A broker that
+// throttles answers late, so it slows copies by itself. Its methods may be called at the
+// same time.
+type throttle struct {
+	mu    sync.Mutex
+	waits meter // milliseconds
+}
+
+func (t *throttle) note(millis int32) {
+	if millis <= 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.waits.add(int64(millis), time.Now())
+}
+
+// reason says so to whoever asks why a copy is slow, "" for one that is not throttled.
+func (t *throttle) reason(cluster string, now time.Time) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	perSecond := t.waits.perSecond(now)
+	if perSecond < 1 {
+		return ""
+	}
+	return fmt.Sprintf("cluster %s throttles this flow: in the last ten seconds it asked for %v of waiting a second", cluster,
+		time.Duration(perSecond*float64(time.Millisecond)).Round(time.Millisecond))
+}
