@@ -38,9 +38,11 @@ type Discoverer struct {
 
 	planner     topicPlanner
 	follow      followed
-	from, to    string                  // cluster.id of both, once they are known
-	before      map[ledger.TopicID]bool // topics of the source at the last look, nil before the first
-	missed      map[string]int          // known topics that the source did not list, and how often in a row
+	from, to    string                   // cluster.id of both, once they are known
+	before      map[ledger.TopicID]bool  // topics of the source at the last look, nil before the first
+	missed      map[string]int           // known topics that the source did not list, and how often in a row
+	vanished    map[string]int           // those that the destination did not list either
+	sizes       map[ledger.TopicID]int32 // partitions of destination topics at the last look
 	source      *kgo.Client
 	destination *kgo.Client
 	brokers     int             // of the destination
@@ -145,11 +147,14 @@ func (d *Discoverer) pass(ctx context.Context) ([]Topic, error) {
 	if err := d.syncConfigs(ctx, plans, destination); err != nil {
 		return nil, err
 	}
+	d.tellChanges(plans, known, destination)
 	d.writeEvents(ctx)
 	d.before = idsOf(source) // not before: a look that failed has told nobody what is new
-	topics := make([]Topic, len(plans))
+	topics := make([]Topic, 0, len(plans))
 	for i := range plans {
-		topics[i] = plans[i].Topic
+		if p := &plans[i]; !p.vanished || d.vanished[p.Source] < maxMissed || d.chronicle.behind() {
+			topics = append(topics, p.Topic)
+		}
 	}
 	return topics, nil
 }
@@ -288,7 +293,6 @@ func (d *Discoverer) grow(ctx context.Context, p *topicPlan) {
 		p.Fix = "allow ALTER on the destination topic, or add the partitions by hand"
 		return
 	}
-	d.tell(p, ledger.TopicGrown, fmt.Sprintf("%d partitions", p.grow))
 	d.Log.Info("destination topic grown", "flow", d.Flow.Metadata.Name, "destination", p.Destination, "partitions", p.grow)
 }
 
@@ -312,9 +316,6 @@ func (d *Discoverer) remove(ctx context.Context, p *topicPlan) {
 		p.Fix = "allow DELETE and DESCRIBE on the destination topic, delete it by hand, or set policies.onDelete to keep"
 		return
 	}
-	if err == nil {
-		d.tell(p, ledger.CopyDeleted, p.Problem)
-	}
 	d.Log.Warn("destination topic deleted, as the flow's policy says", "flow", d.Flow.Metadata.Name, "source", p.Source,
 		"destination", p.Destination, "id", p.DestinationID, "gone since", p.GoneSince)
 }
@@ -327,9 +328,6 @@ func (d *Discoverer) fillIDs(ctx context.Context, created []*topicPlan) error {
 	}
 	for _, p := range created {
 		p.DestinationID = destination[p.Destination].id
-		if p.made {
-			d.tell(p, ledger.TopicCreated, fmt.Sprintf("%d partitions", p.Partitions))
-		}
 	}
 	return nil
 }

@@ -133,11 +133,14 @@ func TestFollowedSettings(t *testing.T) {
 }
 
 // discover runs a Discoverer of a flow from west to east.
-func (w *world) discover(spec flow.FlowSpec) *reports {
+func (w *world) discover(spec flow.FlowSpec) *reports { return w.reports(spec) }
+
+// reports is discover where topics are known from before.
+func (w *world) reports(spec flow.FlowSpec, known ...Topic) *reports {
 	w.t.Helper()
-	r := &reports{}
+	r := &reports{topics: known}
 	d := &Discoverer{
-		Flow: &flow.ReplicationFlow{Spec: spec}, Source: w.west.Cluster, Destination: w.east.Cluster, ClientID: "test", Known: r.known,
+		Flow: &flow.ReplicationFlow{Spec: spec}, Source: w.west.Cluster, Destination: w.east.Cluster, ClientID: DefaultConfig().ClientID, Known: r.known,
 		Interval: 20 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
 	}
 	w.background(func(ctx context.Context) error { return d.Run(ctx, r.store) })

@@ -66,6 +66,7 @@ type topicPlan struct {
 	made     bool  // it was created
 	grow     int32 // partitions that the destination topic is to have, 0: as it has
 	remove   bool  // the destination topic, of exactly this id
+	vanished bool  // it is gone from both sides
 	replicas int16 // of the source topic
 }
 
@@ -107,14 +108,12 @@ func (l *topicPlanner) plan(source, destination map[string]found, known map[stri
 		if _, there := source[topic]; there || !l.pick.Match(topic) {
 			continue
 		}
-		if to, ok := destination[k.Destination]; !ok || to.id != k.DestinationID {
-			continue // both are gone: nothing to protect
+		p := topicPlan{Topic: k}
+		if missed[topic] >= maxMissed {
+			to, there := destination[k.Destination]
+			p = l.gone(k, now, there && to.id == k.DestinationID)
 		}
-		if missed[topic] < maxMissed {
-			plans = append(plans, topicPlan{Topic: k})
-			continue
-		}
-		plans = append(plans, l.gone(k, now))
+		plans = append(plans, p)
 	}
 	slices.SortStableFunc(plans, func(a, b topicPlan) int { return strings.Compare(a.Source, b.Source) })
 	oneToOne(plans, known)
@@ -127,13 +126,16 @@ func (l *topicPlanner) plan(source, destination map[string]found, known map[stri
 func oneToOne(plans []topicPlan, known map[string]Topic) {
 	holder := map[string]string{}
 	for _, p := range plans {
+		if p.vanished {
+			continue
+		}
 		if _, taken := holder[p.Destination]; !taken || known[p.Source].Destination == p.Destination {
 			holder[p.Destination] = p.Source
 		}
 	}
 	for i := range plans {
 		p := &plans[i]
-		if other := holder[p.Destination]; other != p.Source {
+		if other := holder[p.Destination]; !p.vanished && other != p.Source {
 			p.create, p.grow, p.remove = false, 0, false
 			p.State, p.Blocked = Failed, true
 			p.Problem = fmt.Sprintf("topic %s is copied to %s already", other, p.Destination)
@@ -143,16 +145,20 @@ func oneToOne(plans []topicPlan, known map[string]Topic) {
 }
 
 // gone is what becomes of the copy of a topic that the source does not have any
-// more, as it has said itself and more than once.
-func (l *topicPlanner) gone(k Topic, now time.Time) topicPlan {
+// more, as it has said itself and more than once; there says whether the destination has
+// the copy.
+func (l *topicPlanner) gone(k Topic, now time.Time, there bool) topicPlan {
 	if k.GoneSince.IsZero() {
 		k.GoneSince = now.UTC().Truncate(time.Second)
 	}
 	k.State, k.Blocked = Waiting, true
 	k.Problem = fmt.Sprintf("the topic is gone from the source, since %s", k.GoneSince.Format(time.RFC3339))
 	k.Fix = "if it is created again it is another topic: delete the destination topic to copy that one"
-	p := topicPlan{Topic: k}
-	if l.policies.OnDelete == flow.DeleteCopy {
+	p := topicPlan{Topic: k, vanished: !there}
+	switch {
+	case p.vanished:
+		p.Problem, p.Fix = "the topic is gone from the source, and its copy from the destination", ""
+	case l.policies.OnDelete == flow.DeleteCopy:
 		at := k.GoneSince.Add(l.policies.DeleteAfter.Std())
 		p.remove = !now.Before(at)
 		p.Fix = fmt.Sprintf("nothing: the destination topic is deleted at %s; set policies.onDelete to keep before that to keep it", at.Format(time.RFC3339))

@@ -26,13 +26,14 @@ const (
 	TopicGrown     EventKind = 2 // it was given partitions
 	TopicGone      EventKind = 3 // the source topic was deleted
 	TopicRecreated EventKind = 4 // and another one made under its name
-	CopyDeleted    EventKind = 5 // the destination topic was deleted, as the flow's policy says
+	CopyDeleted    EventKind = 5 // the destination topic was deleted: the text says by whom
 	ConfigSet      EventKind = 6 // a setting of the destination topic follows the source's
 	ConfigDrift    EventKind = 7 // somebody has set the destination topic otherwise, or it refuses a setting
 	CopyStalled    EventKind = 8 // a copy goes on that had stood still: the text says since when and why
+	TopicFound     EventKind = 9 // the flow copies into a topic that was there when it looked
 )
 
-var eventNames = [...]string{"", "topic-created", "topic-grown", "topic-gone", "topic-recreated", "copy-deleted", "config-set", "config-drift", "copy-stalled"}
+var eventNames = [...]string{"", "topic-created", "topic-grown", "topic-gone", "topic-recreated", "copy-deleted", "config-set", "config-drift", "copy-stalled", "topic-found"}
 
 func (k EventKind) String() string {
 	if int(k) < len(eventNames) && k != 0 {
