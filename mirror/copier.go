@@ -354,7 +354,7 @@ func (c *copier) enter() *part {
 // givesUp says that the copy goes no further, as the flow's policy is, after the
 // destination has refused it for too long. c.mu is held.
 func (c *copier) givesUp() bool {
-	err := c.stall.refusedTooLong(&c.a.Spec.Spec.Policies, time.Now())
+	err := c.stall.refusedTooLong(c.a.Spec, time.Now())
 	if err != nil {
 		c.fault(err)
 		c.moveTo(c.committed, c.committedEpoch)
@@ -501,7 +501,7 @@ func (c *copier) fault(err error) {
 	}
 	now := time.Now()
 	c.stall.meet(err, now)
-	if late := c.stall.refusedTooLong(&c.a.Spec.Spec.Policies, now); late != nil {
+	if late := c.stall.refusedTooLong(c.a.Spec, now); late != nil {
 		err = late
 	}
 	v := classify(err)

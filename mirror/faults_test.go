@@ -293,6 +293,9 @@ func TestClassify(t *testing.T) {
 	}{
 		{kerr.NotLeaderForPartition, rewind},
 		{kerr.NotEnoughReplicas, rewind},
+		{kerr.KafkaStorageError, rewind},
+		{kerr.ThrottlingQuotaExceeded, rewind},
+		{fmt.Errorf("%w since yesterday", errRefused), stop},
 		{kerr.OutOfOrderSequenceNumber, rewind},
 		{kerr.CorruptMessage, rewind},
 		{kafka.ErrUnanswered, rewind},
@@ -309,7 +312,7 @@ func TestClassify(t *testing.T) {
 		if v.action != c.want {
 			t.Errorf("%v: action %d, want %d", c.err, v.action, c.want)
 		}
-		if (v.action == rewind) != (v.fix == "") {
+		if passes := v.action == rewind && !isRefusal(c.err); passes != (v.fix == "") { // room is to be made by somebody
 			t.Errorf("%v: action %d with fix %q", c.err, v.action, v.fix)
 		}
 	}

@@ -138,7 +138,9 @@ func TestStall(t *testing.T) {
 	after := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 	full := fmt.Errorf("produce to orders/0: %w", kerr.KafkaStorageError)
 	away := errors.New("connection refused")
-	policies := flow.FlowPolicies{OnRefusal: flow.RefusalStop, RefusalAfter: flow.Duration(time.Minute)}
+	of := func(policy string) *flow.ReplicationFlow {
+		return &flow.ReplicationFlow{Spec: flow.FlowSpec{Policies: flow.FlowPolicies{OnRefusal: policy, RefusalAfter: flow.Duration(time.Minute)}}}
+	}
 	for name, c := range map[string]struct {
 		story   func(s *stall)
 		tells   string // at 100 s
@@ -157,10 +159,10 @@ func TestStall(t *testing.T) {
 		if got := s.tell(3, after(100), time.Minute); got != c.tells {
 			t.Errorf("%s: the ledger is told %q, want %q", name, got, c.tells)
 		}
-		if got := s.refusedTooLong(&policies, after(100)); (got != nil) != c.stopped {
+		if got := s.refusedTooLong(of(flow.RefusalStop), after(100)); (got != nil) != c.stopped {
 			t.Errorf("%s: the copy stops with %v, want %v", name, got, c.stopped)
 		}
-		if got := s.refusedTooLong(&flow.FlowPolicies{OnRefusal: flow.RefusalWait, RefusalAfter: policies.RefusalAfter}, after(100)); got != nil {
+		if got := s.refusedTooLong(of(flow.RefusalWait), after(100)); got != nil {
 			t.Errorf("%s: the copy stops with %v, and is to wait", name, got)
 		}
 	}

@@ -54,8 +54,11 @@ func (s *stall) tell(partition int32, now time.Time, noted time.Duration) string
 
 // refusedTooLong says that the copy is to stop, as the flow's policy is, since the
 // destination has refused for so long what is copied.
-func (s *stall) refusedTooLong(p *flow.FlowPolicies, now time.Time) error {
-	if p.OnRefusal != flow.RefusalStop || s.refused.IsZero() || now.Sub(s.refused) < p.RefusalAfter.Std() {
+func (s *stall) refusedTooLong(of *flow.ReplicationFlow, now time.Time) error {
+	if s.refused.IsZero() {
+		return nil
+	}
+	if p := &of.Spec.Policies; p.OnRefusal != flow.RefusalStop || now.Sub(s.refused) < p.RefusalAfter.Std() {
 		return nil
 	}
 	return fmt.Errorf("%w since %s: %s", errRefused, s.refused.UTC().Format(time.RFC3339), s.why)
