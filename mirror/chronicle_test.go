@@ -76,8 +76,10 @@ func TestALostAnswerIsNotLostToTheLedger(t *testing.T) {
 	r := w.reports(flow.FlowSpec{
 		Topics:   flow.TopicSelector{Selector: flow.Selector{Include: []string{"*"}}},
 		Policies: flow.FlowPolicies{OnDelete: flow.DeleteCopy, DeleteAfter: flow.Duration(time.Millisecond)},
-	}, Topic{Source: "late", SourceID: ledger.TopicID{1}, Destination: "late", DestinationID: ledger.TopicID{2}, Partitions: 1, State: Waiting, Blocked: true,
-		GoneSince: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)})
+	}, Topic{
+		Source: "late", SourceID: ledger.TopicID{1}, Destination: "late", DestinationID: ledger.TopicID{2}, Partitions: 1, State: Waiting, Blocked: true,
+		GoneSince: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+	})
 	told := func(topic string, want ...string) func() bool {
 		return func() bool {
 			var got []string
