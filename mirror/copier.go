@@ -351,26 +351,6 @@ func (c *copier) enter() *part {
 	return &part{c: c, stalled: c.stalled(), id: c.id, key: c.key, from: c.committed, next: c.committed, fromEpoch: c.committedEpoch, expect: c.destNext, loose: c.destLoose, begin: c.beginDue, correct: c.correct, hopAt: c.lastHop, remnant: c.remnant, matched: c.matched}
 }
 
-// givesUp says that the copy goes no further, as the flow's policy is, after the
-// destination has refused it for too long. c.mu is held.
-func (c *copier) givesUp() bool {
-	err := c.stall.refusedTooLong(c.a.Spec, time.Now())
-	if err != nil {
-		c.fault(err)
-		c.moveTo(c.committed, c.committedEpoch)
-	}
-	return err != nil
-}
-
-// stalled is what the ledger is to be told of how long the copy has stood still, ""
-// for nothing. c.mu is held.
-func (c *copier) stalled() string {
-	if why, at := c.writer.lately(); c.stall.why == "" && why != nil && !at.Before(c.stall.since) && !c.stall.since.IsZero() {
-		c.stall.meet(why, c.stall.since)
-	}
-	return c.stall.tell(c.a.Partition, time.Now(), c.stallNoted)
-}
-
 // take gives the writer the next chunk of a copier in its transaction; more says
 // that the queue holds another one.
 func (c *copier) take() (q queued, ok, more bool) {

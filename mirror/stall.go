@@ -77,6 +77,26 @@ func isRefusal(err error) bool {
 	return errors.Is(err, errRefused)
 }
 
+// givesUp says that the copy goes no further, as the flow's policy is, after the
+// destination has refused it for too long. c.mu is held.
+func (c *copier) givesUp() bool {
+	err := c.stall.refusedTooLong(c.a.Spec, time.Now())
+	if err != nil {
+		c.fault(err)
+		c.moveTo(c.committed, c.committedEpoch)
+	}
+	return err != nil
+}
+
+// stalled is what the ledger is to be told of how long the copy has stood still, ""
+// for nothing. c.mu is held.
+func (c *copier) stalled() string {
+	if o := c.writer.lately(); o.err != nil && c.stall.why == "" && !c.stall.since.IsZero() && o.at.After(c.stall.since) {
+		c.stall.meet(o.err, c.stall.since)
+	}
+	return c.stall.tell(c.a.Partition, time.Now(), c.stallNoted)
+}
+
 // stallEvent is what the ledger is told of a copy that has stood still and goes on.
 func stallEvent(cfg *Config, a *Assignment, id ledger.CopyID, text string, at time.Time) *ledger.Event {
 	return &ledger.Event{

@@ -13,8 +13,8 @@ type writer interface {
 	ready(c *copier)
 	// problem is what keeps the writer from its work, for all of its copiers.
 	problem() trouble
-	// lately is what last kept it from its work, and when that was found; nil if nothing did.
-	lately() (error, time.Time)
+	// lately is what last kept it from its work.
+	lately() obstacle
 	// leave says that a copier is gone. Called by the flow's loop alone.
 	leave()
 }
@@ -65,7 +65,8 @@ type complaint struct {
 	last    atomic.Pointer[obstacle]
 }
 
-// obstacle is what kept a writer from its work, and when that was found.
+// obstacle is what kept a writer from its work, and when that was found; zero if nothing
+// did.
 type obstacle struct {
 	err error
 	at  time.Time
@@ -80,11 +81,11 @@ func (p *complaint) say(err error) {
 	}
 }
 
-func (p *complaint) lately() (error, time.Time) {
+func (p *complaint) lately() obstacle {
 	if o := p.last.Load(); o != nil {
-		return o.err, o.at
+		return *o
 	}
-	return nil, time.Time{}
+	return obstacle{}
 }
 
 func (p *complaint) problem() trouble {
