@@ -127,6 +127,10 @@ func (p *page) add(e ledger.Entry) error {
 		return p.hop(e)
 	case *ledger.Retraction:
 		return p.retraction(e)
+	case *ledger.Rules:
+		return p.rules(e)
+	case *ledger.Quarantine:
+		return p.quarantine(e)
 	case *ledger.Writer:
 		return p.batch.Set(key(p.l.no, kindWriter, u64(e.ProducerID)), ledger.AppendEntry(nil, e), nil)
 	case *ledger.Production:
@@ -365,7 +369,7 @@ func (p *page) cut(c *copyState, x int64) (gone []*ledger.Hop, err error) {
 	}
 	c.next = min(c.next, x)
 	c.start = min(c.start, x)
-	return gone, p.findDestNext(c)
+	return gone, errors.Join(p.cutAside(c, x), p.findDestNext(c))
 }
 
 // last reads the last hops with a prefix, the last first, as long as they are wanted.

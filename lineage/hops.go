@@ -32,14 +32,8 @@ func (x *Index) Extent(k ledger.CopyKey) (start, next int64, doubt string, ok bo
 // Hops are the hops of a copy that end after a source offset, in order, at most
 // limit. Of a run that was cut by a retraction the digest is 0: it was of the whole.
 func (x *Index) Hops(k ledger.CopyKey, behind int64, limit int) (hops []*ledger.Hop, err error) {
-	x.mu.RLock()
-	c := x.copies[k]
-	var no ledgerNo
-	if c != nil {
-		no = c.ledger
-	}
-	x.mu.RUnlock()
-	if c == nil {
+	no, known := x.ledgerWith(k)
+	if !known {
 		return nil, nil
 	}
 	prefix := key(no, kindHop, k[:])

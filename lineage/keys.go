@@ -25,6 +25,8 @@ import (
 //	n 'r' topic id, kind (0: production), group, principal, client id   clientSum
 //	n 'w' producer id u64               Writer
 //	n 't' topic id                      topic's name, when it was last spoken of
+//	n 's' copy key, epoch u64           Rules
+//	n 'q' copy key, source u64          Quarantine by its first source offset
 //	n 'u' copy key, source u64          hole: source offset u64 where it ends, why
 //	n 'v' partition u32, writer         chainState
 //	n 'x' partition u32, offset u64     what is damaged there
@@ -47,6 +49,8 @@ const (
 	kindClient     keyKind = 'r'
 	kindWriter     keyKind = 'w'
 	kindTopic      keyKind = 't'
+	kindRules      keyKind = 's'
+	kindAside      keyKind = 'q'
 	kindHole       keyKind = 'u'
 	kindChain      keyKind = 'v'
 	kindDamage     keyKind = 'x'
@@ -54,7 +58,7 @@ const (
 
 // storeFormat is raised with what a store of an earlier version cannot have. Such a
 // store is emptied, and filled from the ledgers again.
-const storeFormat = 3
+const storeFormat = 4
 
 // ledgerNo is a ledger's number in the store; 0 is the store's own.
 type ledgerNo uint16

@@ -66,18 +66,18 @@ func (s *sieve) asideChunk(list []poison, next int64) (chunk, error) {
 	named := slices.Clone(s.filtered)
 	for _, p := range list {
 		r := p.Record
-		r.Headers = slices.Concat(r.Headers, s.lim.home.headers(r.Offset, r.Timestamp), asideHeaders(ContentRecord, p.why))
+		r.Headers = slices.Concat(r.Headers, s.lim.home.headers(r.Offset, r.Timestamp), asideHeaders(record.ContentRecord, p.why))
 		records = append(records, r)
 		named = append(named, ledger.Gap{Source: r.Offset, Count: 1, Reason: ledger.Quarantined})
 	}
 	slices.SortStableFunc(named, func(a, b ledger.Gap) int { return int(max(-1, min(1, a.Source-b.Source))) })
-	c, err := asideOf(records, s.b.codec, s.b.LeaderEpoch(), s.from, next, putAside{shortened(list[0].why), ContentRecord})
+	c, err := asideOf(records, s.b.codec, s.b.LeaderEpoch(), s.from, next, putAside{shortened(list[0].why), record.ContentRecord})
 	c.tile(nil, named)
 	return c, err
 }
 
 func asideHeaders(content, why string) []record.Header {
-	return []record.Header{{Key: HeaderQuarantineReason, Value: []byte(shortened(why))}, {Key: HeaderQuarantineContent, Value: []byte(content)}}
+	return []record.Header{{Key: record.HeaderQuarantineReason, Value: []byte(shortened(why))}, {Key: record.HeaderQuarantineContent, Value: []byte(content)}}
 }
 
 func asideOf(records []record.Record, codec record.Codec, leaderEpoch int32, from, next int64, a putAside) (chunk, error) {
@@ -105,9 +105,9 @@ func putBatchAside(b record.Batch, from, next int64, lim limits, why error) ([]c
 	}
 	r := record.Record{
 		Offset: b.BaseOffset(), Timestamp: b.MaxTimestamp(), Value: slices.Clone(b),
-		Headers: slices.Concat(lim.home.headers(b.BaseOffset(), b.MaxTimestamp()), asideHeaders(ContentBatch, why.Error())),
+		Headers: slices.Concat(lim.home.headers(b.BaseOffset(), b.MaxTimestamp()), asideHeaders(record.ContentBatch, why.Error())),
 	}
-	c, err := asideOf([]record.Record{r}, b.Attributes().Codec(), b.LeaderEpoch(), from, next, putAside{shortened(why.Error()), ContentBatch})
+	c, err := asideOf([]record.Record{r}, b.Attributes().Codec(), b.LeaderEpoch(), from, next, putAside{shortened(why.Error()), record.ContentBatch})
 	if err != nil {
 		return nil, err
 	}

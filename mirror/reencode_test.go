@@ -244,8 +244,8 @@ func TestQuarantineHoldsWhatWasThere(t *testing.T) {
 	}
 	want := in
 	want.Headers = append(append(want.Headers, west.headers(5, 77)...),
-		record.Header{Key: HeaderQuarantineReason, Value: []byte("a field of the value is to be masked, and it is not JSON")},
-		record.Header{Key: HeaderQuarantineContent, Value: []byte("record")})
+		record.Header{Key: record.HeaderQuarantineReason, Value: []byte("a field of the value is to be masked, and it is not JSON")},
+		record.Header{Key: record.HeaderQuarantineContent, Value: []byte("record")})
 	if !equalRecord(&out[0], &want) {
 		t.Errorf("%+v, want %+v", out[0], want)
 	}

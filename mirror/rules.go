@@ -12,27 +12,6 @@ import (
 	"github.com/waybillhq/waybill/internal/record"
 )
 
-// Headers that tell where a record was copied from, and of one in quarantine why
-// it is there. They come after the record's own. A record that was copied several
-// times has several; the last are of the last time.
-const (
-	HeaderSourceCluster   = "waybill-source-cluster"   // cluster.id
-	HeaderSourceTopic     = "waybill-source-topic"     // name
-	HeaderSourcePartition = "waybill-source-partition" // decimal
-	HeaderSourceOffset    = "waybill-source-offset"    // decimal
-	HeaderSourceTimestamp = "waybill-source-timestamp" // milliseconds since 1970, decimal
-
-	HeaderQuarantineReason  = "waybill-quarantine-reason"
-	HeaderQuarantineContent = "waybill-quarantine-content" // [ContentRecord] or [ContentBatch]
-)
-
-// What a record in quarantine is: itself, or a whole batch of the source, as bytes
-// and in the value, that could not be taken apart.
-const (
-	ContentRecord = "record"
-	ContentBatch  = "batch"
-)
-
 // rules are what a flow's declaration says of its records, ready to be applied. Nil
 // says nothing. They are safe for concurrent use.
 type rules struct {
@@ -116,11 +95,11 @@ type home struct {
 func (h home) headers(offset, timestamp int64) []record.Header {
 	number := func(n int64) []byte { return strconv.AppendInt(nil, n, 10) }
 	return []record.Header{
-		{Key: HeaderSourceCluster, Value: []byte(h.cluster)},
-		{Key: HeaderSourceTopic, Value: []byte(h.topic)},
-		{Key: HeaderSourcePartition, Value: number(int64(h.partition))},
-		{Key: HeaderSourceOffset, Value: number(offset)},
-		{Key: HeaderSourceTimestamp, Value: number(timestamp)},
+		{Key: record.HeaderSourceCluster, Value: []byte(h.cluster)},
+		{Key: record.HeaderSourceTopic, Value: []byte(h.topic)},
+		{Key: record.HeaderSourcePartition, Value: number(int64(h.partition))},
+		{Key: record.HeaderSourceOffset, Value: number(offset)},
+		{Key: record.HeaderSourceTimestamp, Value: number(timestamp)},
 	}
 }
 

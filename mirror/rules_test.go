@@ -17,6 +17,7 @@ import (
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/record"
 	"github.com/waybillhq/waybill/offsets"
 )
 
@@ -109,8 +110,8 @@ func TestRulesAreApplied(t *testing.T) {
 		if len(r.Key) != 64 || !r.Timestamp.Equal(at) || header(r, "region") != "eu" {
 			t.Errorf("key %q, time %v, headers %v", r.Key, r.Timestamp, r.Headers)
 		}
-		if header(r, HeaderSourceTopic) != "orders" || header(r, HeaderSourcePartition) != "0" || header(r, HeaderSourceOffset) != fmt.Sprint(source) ||
-			header(r, HeaderSourceTimestamp) != "1700000000000" || len(header(r, HeaderSourceCluster)) < 10 {
+		if header(r, record.HeaderSourceTopic) != "orders" || header(r, record.HeaderSourcePartition) != "0" || header(r, record.HeaderSourceOffset) != fmt.Sprint(source) ||
+			header(r, record.HeaderSourceTimestamp) != "1700000000000" || len(header(r, record.HeaderSourceCluster)) < 10 {
 			t.Errorf("headers %v", r.Headers)
 		}
 		if r.Attrs.CompressionType() != 4 {
@@ -269,7 +270,7 @@ func TestQuarantine(t *testing.T) {
 	at := map[int64]*kgo.Record{}
 	for _, r := range w.east.readTo(t, "poison", 0, end.Offset) {
 		why, ok := bad[string(r.Value)]
-		if !ok || !strings.Contains(header(r, HeaderQuarantineReason), why) || header(r, HeaderQuarantineContent) != ContentRecord {
+		if !ok || !strings.Contains(header(r, record.HeaderQuarantineReason), why) || header(r, record.HeaderQuarantineContent) != record.ContentRecord {
 			t.Errorf("%.10s: %v, want %q", r.Value, r.Headers, why)
 		}
 		delete(bad, string(r.Value))
@@ -287,7 +288,7 @@ func TestQuarantine(t *testing.T) {
 				t.Fatalf("%+v: nothing is there", q)
 			}
 			var offset int64
-			if _, err := fmt.Sscan(header(r, HeaderSourceOffset), &offset); err != nil || offset < q.From || offset >= q.Next {
+			if _, err := fmt.Sscan(header(r, record.HeaderSourceOffset), &offset); err != nil || offset < q.From || offset >= q.Next {
 				t.Errorf("%+v: offset %d is there", q, offset)
 			}
 			records++

@@ -25,7 +25,7 @@ var rules = map[string][]string{
 	"runbook":              {"flow"},
 	"mirror":               {"flow", "internal/filter", "internal/kafka", "internal/mask", "internal/mirrorwire", "internal/record", "internal/ledger"},
 	"offsets":              {"flow", "internal/kafka", "internal/ledger"},
-	"verify":               {"flow", "internal/kafka", "internal/record", "internal/ledger"},
+	"verify":               {"flow", "internal/filter", "internal/kafka", "internal/record", "internal/ledger"},
 	"lineage":              {"flow", "acl", "internal/kafka", "internal/ledger", "internal/record"},
 	"cluster":              {"flow", "internal/raftnode"},
 	"broker":               {"acl", "internal/mirrorwire", "internal/record", "internal/ledger", "internal/raftnode", "internal/vfs"},

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"strings"
 
+	"github.com/waybillhq/waybill/internal/filter"
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/record"
 )
@@ -36,6 +37,19 @@ type Entries interface {
 	TakenBack(into ledger.End, offset int64) (bool, error)
 	// Writer says whether a producer id of a cluster is a replicator's.
 	Writer(cluster string, producerID int64) (bool, error)
+	// Rules are those by which an epoch of a copy went, spec.records of its flow as
+	// JSON; ok is false if the ledger has none.
+	Rules(copy ledger.CopyKey, epoch uint64) (text string, ok bool, err error)
+	// Aside is where records of a copy are that were put aside, one of which had a
+	// source offset; nil if the ledger does not tell.
+	Aside(copy ledger.CopyKey, offset int64) (*ledger.Quarantine, error)
+	// Origin is where a record was copied from, and Stray says that a replicator without
+	// transactions wrote it twice, as far as the ledger of the record's own cluster tells.
+	Origin(at ledger.End, offset int64) (o ledger.Origin, ok bool)
+	Stray(at ledger.End, offset int64) bool
+	// ReadLedger returns when all that is in a cluster's ledger at the call is known;
+	// exists is false if the cluster shows none.
+	ReadLedger(ctx context.Context, cluster string) (exists bool, err error)
 }
 
 // comparison compares one copy hop by hop.
@@ -43,11 +57,17 @@ type comparison struct {
 	copy                 Copy
 	entries              Entries
 	source, destination  *cursor
+	aside                func(*ledger.Quarantine) *cursor
+	filters              map[uint64]*filter.Filter // by epoch, nil where the ledger does not tell
+	held                 *quarantined              // the last that was looked up
 	sourceCompacts       bool
 	destinationCompacts  bool
-	keep                 int  // differences in words, of one hop
-	small                bool // a batch that is too large for the cursors may be opened in another comparison
-	tooLarge             bool // there was one
+	sourceMirrors        bool  // the source topic is, or was, a mirror topic
+	sourceRead           bool  // all that the source's ledger told when the gap was met is known
+	framed               int64 // batches are compared as they are from this offset on
+	keep                 int   // differences in words, of one hop
+	small                bool  // a batch that is too large for the cursors may be opened in another comparison
+	tooLarge             bool  // there was one
 	tally                Tally
 	sourceForm, destForm []byte
 }
@@ -56,7 +76,7 @@ type comparison struct {
 // destination was compared up to, -1 if it was not; that of the end is returned. Of a
 // small comparison the error may be errTooLarge: then another one has to do it.
 func (c *comparison) hop(ctx context.Context, h *ledger.Hop, from, dest int64) (Tally, int64, error) {
-	c.tally, c.tooLarge = Tally{}, false
+	c.tally, c.tooLarge, c.framed = Tally{}, false, from
 	if h.From > from {
 		c.differ(Difference{Kind: Unaccounted, Source: from, Destination: -1, Count: h.From - from, What: "the ledger says nothing about them", Changed: ChangedLedger})
 	}
@@ -87,7 +107,7 @@ func (c *comparison) hop(ctx context.Context, h *ledger.Hop, from, dest int64) (
 		if g.Count <= 0 {
 			continue
 		}
-		if err := c.gap(ctx, g); err != nil {
+		if err := c.gap(ctx, h.Epoch, g); err != nil {
 			return Tally{}, 0, err
 		}
 		if c.copy.Preserve {
@@ -99,6 +119,11 @@ func (c *comparison) hop(ctx context.Context, h *ledger.Hop, from, dest int64) (
 	}
 	if c.tooLarge && c.small {
 		return Tally{}, 0, errTooLarge
+	}
+	if c.exact() && len(h.Runs)+len(h.Gaps) > 0 {
+		if err := c.frames(ctx, h.Next); err != nil {
+			return Tally{}, 0, err
+		}
 	}
 	return c.tally, dest, nil
 }
@@ -372,38 +397,6 @@ func (c *comparison) author(h head) (author, error) {
 		return takenBack, err
 	}
 	return nobodys, nil
-}
-
-// gap checks that the reason of a gap holds.
-func (c *comparison) gap(ctx context.Context, g ledger.Gap) error {
-	c.tally.gap(g.Reason, g.Count)
-	switch g.Reason {
-	case ledger.Compacted, ledger.Aborted, ledger.Control, ledger.Expired:
-	case ledger.Filtered, ledger.Quarantined, ledger.Returned, ledger.NotLocal, ledger.NotAsked:
-		return nil // a record may well be there
-	default:
-		c.differ(Difference{Kind: Unaccounted, Source: g.Source, Destination: -1, Count: g.Count, What: fmt.Sprintf("the ledger gives a reason that is not known: %v", g.Reason), Changed: ChangedLedger})
-		return nil
-	}
-	for at, end := g.Source, g.Source+g.Count; ; {
-		h, ok, err := c.source.head(ctx, at)
-		if err != nil {
-			return &endError{"source", err}
-		}
-		if at == g.Source && g.Reason != ledger.Expired {
-			c.tally.GapsUnchecked += max(0, min(c.source.start, end)-g.Source)
-		}
-		if !ok || h.offset >= end {
-			return nil
-		}
-		n := min(c.source.stretch(h), end-h.offset)
-		if h.damage != nil {
-			c.differ(Difference{Kind: Damaged, Source: h.offset, Destination: -1, Count: n, What: fmt.Sprintf("source: %v", h.damage), Changed: ChangedSource})
-		} else {
-			c.differ(Difference{Kind: Readable, Source: h.offset, Destination: -1, Count: n, What: fmt.Sprintf("the ledger says it is %v, and it can be read", g.Reason)})
-		}
-		at = h.offset + n
-	}
 }
 
 // differ counts a difference, and keeps it in words while there is room. One that

@@ -406,8 +406,9 @@ func TestReasonsOfGapsMustHold(t *testing.T) {
 		{ledger.Expired, 3},
 		{ledger.Filtered, 0},
 		{ledger.Quarantined, 0},
-		{ledger.Returned, 0},
-		{ledger.NotLocal, 0},
+		{ledger.Returned, 3},
+		{ledger.NotLocal, 3},
+		{ledger.Doubled, 3},
 		{ledger.NotAsked, 0},
 		{ledger.Reason(77), 3},
 	} {

@@ -45,6 +45,9 @@ type cursor struct {
 	start, stable, end int64 // as in Answer
 	next               int64 // fetched up to here
 	pieces             []*piece
+
+	exact bool    // batches of all kinds are noted in seen
+	seen  []frame // in order
 }
 
 // piece is a batch of committed data, or one that is damaged, which may have been
@@ -184,6 +187,9 @@ func (c *cursor) fetch(ctx context.Context, offset int64) error {
 	}
 	c.asked = true
 	c.start, c.stable, c.end = max(c.start, a.Start), a.Stable, a.End
+	if c.exact {
+		c.note(a)
+	}
 	pieces, next, err := committed(a, offset, c.maxDecode)
 	c.pieces = append(c.pieces, pieces...)
 	if next, err = goOn(a, offset, next, err); err != nil {

@@ -29,7 +29,12 @@
 //   - What one side does not have any more (deleted by retention, compacted) is not
 //     comparable: it is counted with that reason and never as equal.
 //   - A gap holds only if its reason does: a readable record at an offset that is
-//     said to be compacted, aborted, a marker or expired is a difference.
+//     said to be compacted, aborted, a marker or expired is a difference. One that was
+//     left out on purpose is judged again (rulings.go), by the filter of its epoch or by
+//     the ledger of the source's cluster, or looked up in quarantine (quarantine.go); what
+//     cannot be judged any more is counted. Where a flow begins is believed.
+//   - Where offsets are preserved and no cleaner works, batches of all kinds are the
+//     same, control and aborted ones and leader epochs too (frames.go).
 //   - A record of the destination, between the first and the last that the copy
 //     wrote, belongs to a run of it, to another copy, to a producer who is no
 //     replicator (foreign: counted apart), or is a phantom. A mirror topic, which

@@ -19,7 +19,9 @@ type log struct {
 	batches    []record.Batch
 	aborted    []Aborted
 	compacts   bool
-	perFetch   int // batches in one answer; 0 is all
+	mirror     bool
+	aside      *log // another topic
+	perFetch   int  // batches in one answer; 0 is all
 	fetches    int
 	largest    int    // bytes of records in one answer
 	old        []byte // messages of the formats before v2 that lie before batches, with a fetch from the start
@@ -28,8 +30,16 @@ type log struct {
 	boundCalls int
 }
 
-func (l *log) Reader(string, ledger.TopicID, int32) Reader    { return l }
-func (l *log) Compacts(context.Context, string) (bool, error) { return l.compacts, nil }
+func (l *log) Reader(topic string, _ ledger.TopicID, _ int32) Reader {
+	if topic == "aside" {
+		return l.aside
+	}
+	return l
+}
+
+func (l *log) Settings(context.Context, string) (Settings, error) {
+	return Settings{Compacts: l.compacts, Mirror: l.mirror}, nil
+}
 
 func (l *log) end() int64 {
 	if n := len(l.batches); n > 0 {
@@ -154,6 +164,11 @@ type entries struct {
 	writers []int64
 	copied  []int64
 	lost    []int64
+	rules   map[uint64]string // by epoch
+	aside   []*ledger.Quarantine
+	origins map[int64]ledger.Origin // by source offset
+	strays  []int64
+	silent  bool // the source's cluster has no ledger
 }
 
 func (e *entries) Extent(ledger.CopyKey) (start, next int64, doubt string, ok bool) {
@@ -184,6 +199,29 @@ func (e *entries) TakenBack(_ ledger.End, offset int64) (bool, error) {
 func (e *entries) Writer(_ string, id int64) (bool, error) {
 	return slices.Contains(e.writers, id), nil
 }
+
+func (e *entries) Rules(_ ledger.CopyKey, epoch uint64) (string, bool, error) {
+	text, ok := e.rules[epoch]
+	return text, ok, nil
+}
+
+func (e *entries) Aside(_ ledger.CopyKey, offset int64) (*ledger.Quarantine, error) {
+	for _, q := range e.aside {
+		if q.From <= offset && offset < q.Next {
+			return q, nil
+		}
+	}
+	return nil, nil
+}
+
+func (e *entries) Origin(_ ledger.End, offset int64) (ledger.Origin, bool) {
+	o, ok := e.origins[offset]
+	return o, ok
+}
+
+func (e *entries) Stray(_ ledger.End, offset int64) bool { return slices.Contains(e.strays, offset) }
+
+func (e *entries) ReadLedger(context.Context, string) (bool, error) { return !e.silent, nil }
 
 // rawRun is the run of batches that travelled as bytes to a destination offset.
 func rawRun(dest int64, batches ...record.Batch) ledger.Run {

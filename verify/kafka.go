@@ -23,7 +23,7 @@ const FetchBytes = 2 << 20
 
 // KafkaCluster is a [Cluster] over a client, which stays the caller's.
 func KafkaCluster(cl *kgo.Client) Cluster {
-	return &kafkaCluster{cl: cl, leaders: map[leaderKey]int32{}, compacts: map[string]bool{}}
+	return &kafkaCluster{cl: cl, leaders: map[leaderKey]int32{}, settings: map[string]Settings{}}
 }
 
 type kafkaCluster struct {
@@ -31,7 +31,7 @@ type kafkaCluster struct {
 
 	mu       sync.Mutex
 	leaders  map[leaderKey]int32
-	compacts map[string]bool
+	settings map[string]Settings
 }
 
 type leaderKey struct {
@@ -43,32 +43,33 @@ func (k *kafkaCluster) Reader(topic string, id ledger.TopicID, partition int32) 
 	return &kafkaReader{k, topic, id, partition}
 }
 
-// Compacts takes a topic whose settings it may not see for one that does not
+// Settings takes a topic whose settings it may not see for one that does not
 // compact: what is missing then shows as missing.
-func (k *kafkaCluster) Compacts(ctx context.Context, topic string) (bool, error) {
+func (k *kafkaCluster) Settings(ctx context.Context, topic string) (Settings, error) {
 	k.mu.Lock()
-	known, ok := k.compacts[topic]
+	known, ok := k.settings[topic]
 	k.mu.Unlock()
 	if ok {
 		return known, nil
 	}
 	configs, err := kadm.NewClient(k.cl).DescribeTopicConfigs(ctx, topic)
 	if err != nil {
-		return false, fmt.Errorf("settings of topic %s: %w", topic, err)
+		return Settings{}, fmt.Errorf("settings of topic %s: %w", topic, err)
 	}
-	compacts := false
+	var found Settings
 	for _, c := range configs {
 		if c.Err != nil && !errors.Is(c.Err, kerr.TopicAuthorizationFailed) && !errors.Is(c.Err, kerr.UnknownTopicOrPartition) {
-			return false, fmt.Errorf("settings of topic %s: %w", topic, c.Err)
+			return Settings{}, fmt.Errorf("settings of topic %s: %w", topic, c.Err)
 		}
 		for _, v := range c.Configs {
-			compacts = compacts || v.Key == "cleanup.policy" && strings.Contains(v.MaybeValue(), "compact")
+			found.Compacts = found.Compacts || v.Key == "cleanup.policy" && strings.Contains(v.MaybeValue(), "compact")
+			found.Mirror = found.Mirror || v.Key == "mirror.source" && v.MaybeValue() != ""
 		}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.compacts[topic] = compacts
-	return compacts, nil
+	k.settings[topic] = found
+	return found, nil
 }
 
 // leader of a partition, as of the last look.

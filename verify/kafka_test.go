@@ -242,6 +242,9 @@ func TestMirrorTopics(t *testing.T) {
 			b[3].Restamp(record.Stamp{ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1}) // committed, so to speak
 			return b
 		}},
+		{"an-epoch", Different, 8, "leader epoch of the batch: ", func(b []record.Batch) []record.Batch { b[5].SetLeaderEpoch(b[5].LeaderEpoch() + 1); return b }},
+		{"a-marker", Different, 5, "the control batch is not the same bytes", rewritten(2, func(r []record.Record) []record.Record { r[0].Timestamp--; return r })},
+		{"aborted", Different, 6, "the batch is not the same bytes", rewritten(3, func(r []record.Record) []record.Record { r[0].Value = []byte("newer"); return r })},
 	} {
 		got := verified(c.name, c.change)
 		if got.Different == 0 {
@@ -273,7 +276,7 @@ func TestReadingAPartition(t *testing.T) {
 	cluster := KafkaCluster(s.client)
 	for topic, want := range map[string]bool{"keys": true, "plain": false} {
 		for range 2 {
-			if got, err := cluster.Compacts(s.ctx, topic); got != want || err != nil {
+			if got, err := cluster.Settings(s.ctx, topic); got != (Settings{Compacts: want}) || err != nil {
 				t.Errorf("%s compacts: got %v %v", topic, got, err)
 			}
 		}

@@ -68,7 +68,7 @@ type Tally struct {
 	Records       int64            `json:"records" doc:"Read on both sides and compared"`
 	Bytes         int64            `json:"bytes" doc:"Of the source's batches with these records"`
 	Gaps          map[string]int64 `json:"gaps,omitempty" doc:"Source offsets without a copy, by reason"`
-	GapsUnchecked int64            `json:"gapsUnchecked,omitempty" doc:"Offsets of those whose reason cannot be checked: the source has deleted what lay there"`
+	GapsUnchecked int64            `json:"gapsUnchecked,omitempty" doc:"Offsets of those whose reason cannot be checked: the source has deleted what lay there, or nothing tells any more by what rule it was left out"`
 	NotComparable map[string]int64 `json:"notComparable,omitempty" doc:"Records that were copied and that one side does not have any more, by reason"`
 	Foreign       int64            `json:"foreign,omitempty" doc:"Records of others among those of the copy at the destination"`
 	TakenBack     int64            `json:"takenBack,omitempty" doc:"Copies of records that the source has lost since, as the ledger says"`

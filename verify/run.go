@@ -18,8 +18,14 @@ import (
 type Cluster interface {
 	// Reader reads a partition of a life of a topic, and of no other one.
 	Reader(topic string, id ledger.TopicID, partition int32) Reader
-	// Compacts says whether a topic's cleaner removes records.
-	Compacts(ctx context.Context, topic string) (bool, error)
+	// Settings are what a topic's configuration says of its log.
+	Settings(ctx context.Context, topic string) (Settings, error)
+}
+
+// Settings of a topic.
+type Settings struct {
+	Compacts bool // its cleaner removes records
+	Mirror   bool // it is, or was, a mirror topic
 }
 
 // Config is what a Run needs.
@@ -387,21 +393,26 @@ func (r *Run) comparison(ctx context.Context, c Copy, small bool) (*comparison, 
 	if small {
 		limit = min(limit, smallDecode)
 	}
-	sourceCompacts, err := r.cfg.Source.Compacts(ctx, c.SourceTopic)
+	source, err := r.cfg.Source.Settings(ctx, c.SourceTopic)
 	if err != nil {
 		return nil, &endError{"source", err}
 	}
-	destinationCompacts, err := r.cfg.Destination.Compacts(ctx, c.DestinationTopic)
+	destination, err := r.cfg.Destination.Settings(ctx, c.DestinationTopic)
 	if err != nil {
 		return nil, &endError{"destination", err}
 	}
 	cursorOf := func(cluster Cluster, topic string, end ledger.End) *cursor {
 		return &cursor{reader: paced{cluster.Reader(topic, end.TopicID, end.Partition), r.pace}, maxDecode: limit}
 	}
-	return &comparison{
+	cmp := &comparison{
 		small: small,
-		copy:  c, entries: r.cfg.Entries, sourceCompacts: sourceCompacts, destinationCompacts: destinationCompacts,
+		copy:  c, entries: r.cfg.Entries, sourceCompacts: source.Compacts, destinationCompacts: destination.Compacts, sourceMirrors: source.Mirror,
 		source:      cursorOf(r.cfg.Source, c.SourceTopic, c.ID.Source),
 		destination: cursorOf(r.cfg.Destination, c.DestinationTopic, c.ID.Destination),
-	}, nil
+		aside: func(q *ledger.Quarantine) *cursor {
+			return cursorOf(r.cfg.Destination, q.Topic, ledger.End{TopicID: q.TopicID, Partition: q.Partition})
+		},
+	}
+	cmp.source.exact, cmp.destination.exact = cmp.exact(), cmp.exact()
+	return cmp, nil
 }

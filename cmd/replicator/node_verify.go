@@ -46,6 +46,16 @@ func (e ledgerEntries) TakenBack(into ledger.End, offset int64) (bool, error) {
 	return known, nil // what stands in a hop was looked for first
 }
 
+func (e ledgerEntries) Origin(at ledger.End, offset int64) (ledger.Origin, bool) {
+	return e.maps.Origin(at, offset)
+}
+
+func (e ledgerEntries) Stray(at ledger.End, offset int64) bool { return e.maps.Stray(at, offset) }
+
+func (e ledgerEntries) ReadLedger(ctx context.Context, cluster string) (bool, error) {
+	return e.maps.ReadLedger(ctx, cluster)
+}
+
 // byRunbook asks for the verifications of runbooks.
 const byRunbook = "a runbook"
 

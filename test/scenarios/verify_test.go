@@ -110,6 +110,27 @@ func TestVerify(t *testing.T) {
 	w.nobodyDied()
 }
 
+// What a flow leaves out or puts aside is judged again, as its ledger tells by what rules.
+func TestVerifyJudgesAgainWhatWasLeftOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, nil, nil)
+	w.us.createTopic("orders", 1)
+	for range 3 {
+		w.us.produceValue("orders", 0, `{"keep": false}`)
+	}
+	w.us.produceValue("orders", 0, "about this one the filter has no answer")
+	w.us.produceValue("orders", 0, `{"keep": true}`)
+	n := w.nodes[0]
+	n.apply(w.us.yaml() + w.eu.yaml() + flowYAML("orders") + "  records: {filter: json.keep, poison: quarantine}\n")
+	w.running(1)
+	w.copied("orders", 1)
+	got := n.verified(0)
+	if got.Verdict != verify.Equal || got.Records != 1 || got.Gaps["filtered"] != 3 || got.Gaps["quarantined"] != 1 || got.GapsUnchecked != 0 {
+		t.Errorf("got %+v", got)
+	}
+	w.nobodyDied()
+}
+
 // The declaration of a flow has both sides compared without being asked, and a person
 // stops what runs.
 func TestVerifyInTheBackground(t *testing.T) {
