@@ -14,11 +14,11 @@ import (
 )
 
 // TestRing has as many fleets as clusters, none of which knows of the others, carry one
-// topic round the clusters: two that are both written to, and three of which one is
-// bundled. Each cluster writes to it. In the end each cluster holds the records of all
+// topic round the clusters: two that are both written to, three of which one is
+// bundled, and three of which none is. Each cluster writes to it. In the end each cluster holds the records of all
 // once, those of each origin in order, and nothing goes on going round.
 func TestRing(t *testing.T) {
-	for name, kinds := range map[string][]kind{"active-active": {kafka41, kafka39}, "three": {bundled, kafka41, kafka39}} {
+	for name, kinds := range map[string][]kind{"active-active": {kafka41, kafka39}, "three": {bundled, kafka41, kafka39}, "three Apache Kafkas": {kafka41, kafka39, kafka41}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			var sites []*cluster
