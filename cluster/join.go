@@ -81,10 +81,15 @@ func (n *Node) Survey(ctx context.Context) ([]MemberStatus, error) { return n.ra
 // Remove takes a node out of the fleet for good. One that lives is given time to hand
 // its work over, until ctx ends; one that does not is removed as it is, and its lanes
 // stay to be fenced. Without force a removal is refused after which the voters that
-// answer are no majority.
+// answer are no majority; that changes nothing.
 func (n *Node) Remove(ctx context.Context, name string, force bool) error {
-	_, known := n.State().Members[name]
+	before, known := n.State().Members[name]
 	if known && !force {
+		// Asked before its work moves. That it is no member, a removal that was
+		// interrupted, is for the removal itself to find.
+		if err := n.raft.Removable(ctx, name); err != nil && !errors.Is(err, raftnode.ErrNotMember) {
+			return removalError(err)
+		}
 		if err := n.emptied(ctx, name); err != nil {
 			return err
 		}
@@ -96,20 +101,29 @@ func (n *Node) Remove(ctx context.Context, name string, force bool) error {
 		}
 		err = nil // a removal that was interrupted
 	}
-	if errors.Is(err, raftnode.ErrRefused) {
-		return errors.Join(fmt.Errorf("%w: %w", err, ErrConflict), n.Drain(ctx, name, false))
+	if errors.Is(err, raftnode.ErrRefused) && known && !force && !before.Draining {
+		return errors.Join(removalError(err), n.Drain(ctx, name, false)) // a voter went silent meanwhile
 	}
 	if err != nil {
-		return err
+		return removalError(err)
 	}
 	_, err = n.Propose(ctx, &RemoveMember{Name: name})
 	return err
 }
 
+func removalError(err error) error {
+	if errors.Is(err, raftnode.ErrRefused) {
+		return fmt.Errorf("%w: %w", err, ErrConflict)
+	}
+	return err
+}
+
 // emptied has a node's work moved, and returns when it owns none or is dead.
 func (n *Node) emptied(ctx context.Context, name string) error {
-	if err := n.Drain(ctx, name, true); err != nil {
-		return err
+	if !n.State().Members[name].Draining {
+		if err := n.Drain(ctx, name, true); err != nil {
+			return err
+		}
 	}
 	for _, s := range n.Watch(ctx) {
 		m := s.Members[name]

@@ -202,6 +202,52 @@ func TestDrainAndRemove(t *testing.T) {
 	})
 }
 
+// A removal that raft would refuse changes nothing and leaves nothing in the trail: it
+// neither drains the node nor takes a drain of somebody else's from it.
+func TestRefusedRemovalChangesNothing(t *testing.T) {
+	for _, drained := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFleet(t, raftnode.NewMemoryNetwork())
+			f.edit = func(c *Config) {
+				c.Author = func(ctx context.Context) *Author {
+					if user, ok := ctx.Value(userKey{}).(string); ok {
+						return &Author{User: user, Operation: "removeNode"}
+					}
+					return nil
+				}
+			}
+			nodes := f.three()
+			leader := f.leader(nodes)
+			asked, silent := without(nodes, leader)[0], without(nodes, leader)[1]
+			if drained {
+				if err := leader.Drain(t.Context(), asked.Name(), true); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.net.Isolate(silent.Name())
+			f.await("the leader to miss one", func() bool {
+				return errors.Is(asked.raft.Removable(t.Context(), asked.Name()), raftnode.ErrRefused)
+			})
+			for _, n := range []*testNode{leader, asked} {
+				err := n.Remove(context.WithValue(t.Context(), userKey{}, "ops"), asked.Name(), false)
+				if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), silent.Name()+" is silent: remove that first") {
+					t.Errorf("drained %v, by %s: got %v", drained, n.Name(), err)
+				}
+			}
+			s := leader.State()
+			if len(s.Trail) > 0 {
+				t.Errorf("drained %v: the trail has %+v", drained, s.Trail)
+			}
+			if m := s.Members[asked.Name()]; m.Draining != drained {
+				t.Errorf("drained %v: now %v", drained, m.Draining)
+			}
+			if err := leader.Remove(t.Context(), silent.Name(), false); err != nil {
+				t.Errorf("the silent one: %v", err)
+			}
+		})
+	}
+}
+
 func TestOneSessionAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, nil)

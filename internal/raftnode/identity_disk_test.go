@@ -119,6 +119,18 @@ func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
 		rest := others(nodes, leader)
 		g.net.Isolate(rest[0].ID())
 		g.await("the leader to miss it", func() bool { return leader.silentFor(rest[0].ID()) > 0 })
+		// Whoever only asks, of whichever node, removes nobody.
+		for _, n := range []*testNode{leader, rest[1]} {
+			if err := n.Removable(t.Context(), rest[1].ID()); !errors.Is(err, ErrRefused) {
+				t.Errorf("%s: the question is answered with %v, want ErrRefused", n.ID(), err)
+			}
+			if err := n.Removable(t.Context(), rest[0].ID()); err != nil {
+				t.Errorf("%s: the dead one: %v", n.ID(), err)
+			}
+		}
+		if g.voters(leader, rest[1]) != 3 {
+			t.Error("a question removed a member")
+		}
 		err := leader.Remove(t.Context(), rest[1].ID(), false)
 		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), rest[0].ID()+" is silent: remove that first") {
 			t.Errorf("got %v, want ErrRefused that names %s", err, rest[0].ID())
@@ -128,6 +140,41 @@ func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
 		}
 		g.apply(leader, "goes on")
 	})
+}
+
+func TestWhoMayBeRemoved(t *testing.T) {
+	servers := func(votes string) (all []raft.Server) { // v votes, n does not
+		for i, vote := range votes {
+			s := raft.Server{ID: raft.ServerID(rune('a' + i)), Suffrage: raft.Voter}
+			if vote == 'n' {
+				s.Suffrage = raft.Nonvoter
+			}
+			all = append(all, s)
+		}
+		return all
+	}
+	for name, c := range map[string]struct {
+		votes, id, silent string
+		force             bool
+		want              error
+	}{
+		"one of three":                        {"vvv", "b", "", false, nil},
+		"the dead one of three":               {"vvv", "b", "b", false, nil},
+		"one of three, another is dead":       {"vvv", "b", "c", false, ErrRefused},
+		"that by force":                       {"vvv", "b", "c", true, nil},
+		"one of five, two are dead":           {"vvvvv", "a", "bc", false, ErrRefused},
+		"one of five, one is dead":            {"vvvvv", "a", "b", false, nil},
+		"one without a vote, others are dead": {"vvvn", "d", "bc", false, nil},
+		"who is no member":                    {"vvv", "x", "", false, ErrNotMember},
+		"who is no member, by force":          {"vvv", "x", "", true, ErrNotMember},
+		"the last":                            {"v", "a", "", false, ErrRefused},
+		"the last by force":                   {"v", "a", "", true, ErrRefused},
+	} {
+		m := memberRequest{ID: c.id, Force: c.force}
+		if err := removable(servers(c.votes), m, func(id string) bool { return !strings.Contains(c.silent, id) }); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
 }
 
 // three disks: nodes a, b and c with directories.

@@ -370,21 +370,27 @@ func (n *Node) change(ctx context.Context, path string, m memberRequest, here fu
 	})
 }
 
+// Removable returns the error that Remove would be refused with now, and changes
+// nothing. A leader of a version that does not know the question answers with
+// ErrNotMember, which therefore says nothing of the member.
+func (n *Node) Removable(ctx context.Context, id string) error {
+	_, err := n.change(ctx, "removable", memberRequest{ID: id}, n.removableHere)
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", id, err)
+	}
+	return nil
+}
+
+// removableHere judges a removal, on the leader.
+func (n *Node) removableHere(m memberRequest) error {
+	return removable(n.raft.GetConfiguration().Configuration().Servers, m, func(id string) bool { return n.silentFor(id) == 0 })
+}
+
 // removeHere removes a member, on the leader. A leader that is to go hands over
 // first, and has the next one do it.
 func (n *Node) removeHere(m memberRequest) error {
-	servers := n.raft.GetConfiguration().Configuration().Servers
-	i := slices.IndexFunc(servers, func(s raft.Server) bool { return string(s.ID) == m.ID })
-	if i < 0 {
-		return ErrNotMember
-	}
-	if len(servers) == 1 {
-		return fmt.Errorf("%w: it is the last member", ErrRefused)
-	}
-	if servers[i].Suffrage == raft.Voter && !m.Force {
-		if err := n.majorityWithout(servers, m.ID); err != nil {
-			return err
-		}
+	if err := n.removableHere(m); err != nil {
+		return err
 	}
 	if m.ID == n.cfg.ID {
 		if err := n.transferHere(memberRequest{}); err != nil {
@@ -400,24 +406,33 @@ func (n *Node) removeHere(m memberRequest) error {
 	return nil
 }
 
-// majorityWithout refuses a removal after which the voters that answer would be no
-// majority.
-func (n *Node) majorityWithout(servers []raft.Server, id string) error {
-	voters, answer := 0, 0
+// removable refuses to remove who is no member or the last one, and unless it is
+// forced a voter without which those that answer are no majority.
+func removable(servers []raft.Server, m memberRequest, answers func(id string) bool) error {
+	i := slices.IndexFunc(servers, func(s raft.Server) bool { return string(s.ID) == m.ID })
+	switch {
+	case i < 0:
+		return ErrNotMember
+	case len(servers) == 1:
+		return fmt.Errorf("%w: it is the last member", ErrRefused)
+	case servers[i].Suffrage != raft.Voter || m.Force:
+		return nil
+	}
+	voters, answering := 0, 0
 	var silent []string
 	for _, s := range servers {
-		if s.Suffrage != raft.Voter || string(s.ID) == id {
+		if s.Suffrage != raft.Voter || string(s.ID) == m.ID {
 			continue
 		}
 		voters++
-		if n.silentFor(string(s.ID)) == 0 {
-			answer++
+		if answers(string(s.ID)) {
+			answering++
 		} else {
 			silent = append(silent, string(s.ID))
 		}
 	}
-	if voters > 0 && answer <= voters/2 {
-		return fmt.Errorf("%w: without it %d of %d voters answer, no majority; %s is silent: remove that first", ErrRefused, answer, voters, strings.Join(silent, ", "))
+	if voters > 0 && answering <= voters/2 {
+		return fmt.Errorf("%w: without it %d of %d voters answer, no majority; %s is silent: remove that first", ErrRefused, answering, voters, strings.Join(silent, ", "))
 	}
 	return nil
 }
@@ -468,6 +483,15 @@ func (n *Node) serveRemove(w http.ResponseWriter, req *http.Request) {
 			return errNotLeader
 		}
 		return n.removeHere(m)
+	})
+}
+
+func (n *Node) serveRemovable(w http.ResponseWriter, req *http.Request) {
+	n.serveMember(w, req, func(m memberRequest) error {
+		if n.raft.State() != raft.Leader {
+			return errNotLeader
+		}
+		return n.removableHere(m)
 	})
 }
 

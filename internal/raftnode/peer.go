@@ -24,6 +24,7 @@ import (
 //	POST /raftnode/barrier  -> index in a header
 //	POST /raftnode/join     {id, place, group, update} -> group in a header
 //	POST /raftnode/remove   {id, force}
+//	POST /raftnode/removable {id} whether remove would be refused
 //	POST /raftnode/transfer {id}
 //	POST /raftnode/renew    -> the caller's certificate anew, DER
 //	POST /raftnode/digests  -> digests of states by index
@@ -54,6 +55,7 @@ func (n *Node) newServer() *http.Server {
 	mux.HandleFunc("POST "+peerPath+"barrier", n.serveBarrier)
 	mux.HandleFunc("POST "+peerPath+"join", n.serveJoin)
 	mux.HandleFunc("POST "+peerPath+"remove", n.serveRemove)
+	mux.HandleFunc("POST "+peerPath+"removable", n.serveRemovable)
 	mux.HandleFunc("POST "+peerPath+"transfer", n.serveTransfer)
 	mux.HandleFunc("POST "+peerPath+"renew", n.serveRenew)
 	mux.HandleFunc("POST "+peerPath+"digests", n.serveDigests)
