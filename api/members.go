@@ -49,6 +49,7 @@ type Member struct {
 	Disk             string     `json:"disk" doc:"Identifies its directory"`
 	Behind           int64      `json:"behind" doc:"Log entries that the node that answers has and this one has not; -1: not known"`
 	CertificateUntil *time.Time `json:"certificateUntil,omitempty"`
+	LogFull          bool       `json:"logFull,omitempty" doc:"The disk of its raft log is full: it cannot lead until it has room"`
 }
 
 // JoinToken lets one node in.

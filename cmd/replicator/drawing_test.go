@@ -266,6 +266,17 @@ func TestStepsAreShownWithTheTimeWhenTheyChanged(t *testing.T) {
 	}
 }
 
+// A node that answers may be of no use as a leader all the same.
+func TestFleetStatusTellsAFullDisk(t *testing.T) {
+	fleetThat(t, api.Members{Leader: "r1", Voters: 2, Nodes: []api.Member{{Name: "r1", Role: "voter", Answers: true}, {Name: "r2", Role: "voter", Answers: true, LogFull: true}}})
+	got := replicator(t, "", "fleet", "status").stdout
+	for _, want := range []string{"answers, disk full", "  r2: the disk of its raft log is full: it cannot lead\n    to do: free some space in its data folder\n"} {
+		if !strings.Contains(got, want) || strings.Count(got, "full") != 2 {
+			t.Errorf("it does not say %q of r2 alone:\n%s", want, got)
+		}
+	}
+}
+
 func TestStatusForPeople(t *testing.T) {
 	fleetThat(t, api.Status{
 		Fleet: api.FleetStatus{Leader: "r2", Nodes: []api.NodeStatus{{Name: "r1", Address: "10.0.0.1:8080"}, {Name: "r2", Address: "10.0.0.2:8080", Alive: true, Copies: 2, Works: 3, BytesPerSecond: 1234567, Region: "eu"}, {Name: "r3", Alive: true, Draining: true, Works: 1}, {Name: "r4", Alive: true, Draining: true}, {Name: "r5", Alive: true, Stopping: true, Works: 1}}},

@@ -51,6 +51,9 @@ func drawMembers(t *table, m api.Members, now time.Time) {
 		if n.Name == m.Leader {
 			state += ", leads"
 		}
+		if n.LogFull {
+			state += ", disk full"
+		}
 		certificate := "?"
 		if n.CertificateUntil != nil {
 			certificate = several(int(n.CertificateUntil.Sub(now).Hours()/24), "day")
@@ -59,6 +62,9 @@ func drawMembers(t *table, m api.Members, now time.Time) {
 	}
 	for _, n := range m.Nodes {
 		drawReason(t, n.Name, n.Reason, "")
+		if n.LogFull {
+			drawReason(t, n.Name, "the disk of its raft log is full: it cannot lead", "free some space in its data folder")
+		}
 	}
 	t.line("")
 	t.line(fmt.Sprintf("fleet %s, term %d, revision %d, state %.16s", m.ID, m.Term, m.Revision, m.Hash))

@@ -63,7 +63,7 @@ func member(one cluster.MemberStatus, last uint64, known cluster.Member) api.Mem
 		n.Reason = one.Silent.Error()
 		return n
 	}
-	n.Behind = max(int64(last)-int64(one.Last), 0)
+	n.Behind, n.LogFull = max(int64(last)-int64(one.Last), 0), one.LogFull
 	if !one.CertificateUntil.IsZero() {
 		n.CertificateUntil = &one.CertificateUntil
 	}

@@ -57,9 +57,6 @@ func (n *node) ready() error {
 	if n.readiness.stopping.Load() {
 		return errors.New("this node is stopping")
 	}
-	if n.fleet.Leader() == "" {
-		return errors.New("no raft leader")
-	}
 	if err := raftReady(n.fleet.Raft()); err != nil {
 		return err
 	}
@@ -84,6 +81,8 @@ func raftReady(s raftnode.Status) error {
 	switch {
 	case s.LogFull:
 		return errors.New("the disk of this node's raft log is full: free some space in its data folder")
+	case s.Leader == "":
+		return errors.New("no raft leader")
 	case !s.Leads && s.SinceContact > leaderSilence:
 		return fmt.Errorf("nothing was heard of the raft leader for %s", s.SinceContact.Round(time.Second))
 	}

@@ -101,9 +101,10 @@ func TestUsersAreReplacedWhileOthersReadTheFile(t *testing.T) {
 
 func TestReadinessOfRaft(t *testing.T) {
 	for want, s := range map[string]raftnode.Status{
-		"":                  {SinceContact: leaderSilence},
-		"is full":           {LogFull: true},
-		"nothing was heard": {SinceContact: leaderSilence + 1},
+		"":                  {Leader: "r1", SinceContact: leaderSilence},
+		"no raft leader":    {},
+		"is full":           {LogFull: true}, // which is why nobody leads, if there is nobody else
+		"nothing was heard": {Leader: "r1", SinceContact: leaderSilence + 1},
 	} {
 		if err := raftReady(s); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: got %v, want %q", s, err, want)

@@ -259,10 +259,12 @@ type introduction struct {
 	Last uint64 `json:"last"`
 	// CertificateUntil is when its certificate ends.
 	CertificateUntil time.Time `json:"certificateUntil,omitzero"`
+	// LogFull is that of [Status].
+	LogFull bool `json:"logFull,omitempty"`
 }
 
 func (n *Node) introduction() introduction {
-	who := introduction{ID: n.cfg.ID, Disk: n.diskNow().id}
+	who := introduction{ID: n.cfg.ID, Disk: n.diskNow().id, LogFull: n.room.full.Load()}
 	if cert := n.cfg.Credentials.get().cert.Leaf; cert != nil {
 		who.CertificateUntil = cert.NotAfter
 	}
@@ -283,6 +285,8 @@ type MemberStatus struct {
 	Last uint64
 	// CertificateUntil is when its certificate ends.
 	CertificateUntil time.Time
+	// LogFull is that of [Status].
+	LogFull bool
 }
 
 // Survey asks all members at the same time.
@@ -307,7 +311,7 @@ func (n *Node) Survey(ctx context.Context) ([]MemberStatus, error) {
 				status[i].Silent = err
 				return
 			}
-			status[i].Last, status[i].CertificateUntil = who.Last, who.CertificateUntil
+			status[i].Last, status[i].CertificateUntil, status[i].LogFull = who.Last, who.CertificateUntil, who.LogFull
 		})
 	}
 	wg.Wait()

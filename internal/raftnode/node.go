@@ -15,6 +15,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
+// logCache is how many of the newest entries are kept in memory, for followers that lag
+// a little.
+const logCache = 512
+
 // Node is one member of a raft group. Its methods may be called concurrently;
 // those that talk to the group block until Run has started it.
 type Node struct {
@@ -322,7 +326,13 @@ func (n *Node) start(transport raft.Transport) (*raft.Raft, error) {
 			return nil, fmt.Errorf("bootstrap group: %w", err)
 		}
 	}
-	r, err := raft.NewRaft(conf, n.cfg.Replica.fsm(), roomLog{s.log, n.room}, s.stable, s.snapshots, transport)
+	// The cache does not tell one error of a write from another: what looks at them is
+	// beneath it.
+	cached, err := raft.NewLogCache(logCache, roomLog{s.log, n.room})
+	if err != nil {
+		return nil, fmt.Errorf("make log cache: %w", err)
+	}
+	r, err := raft.NewRaft(conf, n.cfg.Replica.fsm(), cached, s.stable, s.snapshots, transport)
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", errors.Join(err, s.failure()))
 	}

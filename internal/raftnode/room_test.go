@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -79,4 +80,67 @@ func TestAFullDiskDoesNotCampaign(t *testing.T) {
 			t.Errorf("hand over to the node that has room again: %v", err)
 		}
 	})
+}
+
+// A group of one has nobody else to lead it: it elects itself again and again while its
+// disk is full, and says that it is. What was acknowledged stays, what was not is there
+// once or not at all, and service returns by itself.
+func TestAFullDiskOfALoneVoter(t *testing.T) {
+	g, dir := newGroup(t, nil), t.TempDir()
+	var full atomic.Bool
+	a, err := g.openOn(g.config("a", dir, nil), func(n *Node) {
+		n.stores.log = smallDisk{n.stores.log, &full}
+		n.room.try = func() error {
+			if full.Load() {
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.apply(a, "one")
+	term := a.Status().Term
+	full.Store(true)
+	if _, err := a.Apply(t.Context(), []byte("lost")); !errors.Is(err, ErrUnclear) {
+		t.Errorf("the command that finds the disk full: got %v, want ErrUnclear", err)
+	}
+	g.await("it to elect itself again", func() bool { return a.Status().Term > term+1 })
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if _, err := a.Apply(ctx, []byte("refused")); err == nil {
+		t.Error("a command is acknowledged on a full disk")
+	}
+	if !a.Status().LogFull {
+		t.Errorf("it does not say that its disk is full: %+v", a.Status())
+	}
+	survey, err := a.Survey(t.Context())
+	if err != nil || len(survey) != 1 || !survey[0].LogFull || survey[0].Silent != nil {
+		t.Errorf("a survey: %+v, %v", survey, err)
+	}
+
+	full.Store(false)
+	g.await("room again", func() bool { return !a.Status().LogFull })
+	g.apply(a, "two")
+	if err := a.end(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := g.openOn(g.config("a", dir, nil), func(*Node) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.apply(again, "three")
+	count := map[string]int{}
+	for _, command := range strings.Split(again.replica.State(), ",") {
+		count[command]++
+	}
+	for _, acknowledged := range []string{"one", "two", "three"} {
+		if count[acknowledged] != 1 {
+			t.Errorf("%s was acknowledged once and is there %d times: %q", acknowledged, count[acknowledged], again.replica.State())
+		}
+	}
+	if count["lost"] > 1 || count["refused"] > 1 {
+		t.Errorf("it has twice what was asked for once: %q", again.replica.State())
+	}
 }

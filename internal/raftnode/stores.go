@@ -1,7 +1,6 @@
 package raftnode
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -19,8 +18,6 @@ const (
 	logFile = "raft.db"
 	// keepSnapshots: the newest, and one before it to look at.
 	keepSnapshots = 2
-	// logCache keeps the newest entries in memory for followers that lag a little.
-	logCache = 512
 	// lockTimeout is how long to wait for another process that has the log open.
 	lockTimeout = 2 * time.Second
 )
@@ -67,12 +64,7 @@ func openStores(dir string, l *slog.Logger) (*stores, error) {
 	if err != nil {
 		return nil, &StoreError{Path: path, Err: err}
 	}
-	checked := &checkedLog{LogStore: bolt, fail: s.fail}
-	cached, err := raft.NewLogCache(logCache, checked)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("make log cache: %w", err), bolt.Close())
-	}
-	s.log = cached
+	s.log = &checkedLog{LogStore: bolt, fail: s.fail}
 	s.stable = &checkedStable{StableStore: bolt, path: path, fail: s.fail}
 	s.snapshots = snapshots
 	s.close = bolt.Close
