@@ -211,7 +211,7 @@ func sameConnection(a, b *flow.Cluster) bool {
 func ofCopies(f *flow.ReplicationFlow) flow.FlowSpec {
 	spec := f.Spec
 	spec.Limits = flow.FlowLimits{Lanes: spec.Limits.Lanes}
-	spec.Topics, spec.Groups, spec.Verify, spec.Paused = flow.TopicSelector{}, nil, nil, false
+	spec.Topics, spec.Groups, spec.Verify, spec.MirrorMaker2, spec.Paused = flow.TopicSelector{}, nil, nil, nil, false
 	spec.Placement = nil
 	spec.Policies.OnDelete, spec.Policies.DeleteAfter, spec.Policies.OnRecreate = "", 0, ""
 	return spec

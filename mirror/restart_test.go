@@ -39,6 +39,7 @@ func TestWhatStartsCopiesAnew(t *testing.T) {
 		{"settings that follow", func(a *Assignment) { a.Spec.Spec.Topics.Configs.OnDrift = flow.DriftOverwrite }, false},
 		{"groups", func(a *Assignment) { a.Spec.Spec.Groups.Interval = flow.Duration(time.Minute) }, false},
 		{"verification", func(a *Assignment) { a.Spec.Spec.Verify.BytesPerSecond = 1 << 20 }, false},
+		{"MirrorMaker's topics", func(a *Assignment) { a.Spec.Spec.MirrorMaker2 = &flow.MirrorMaker2{} }, false},
 		{"a budget", func(a *Assignment) { a.Spec.Spec.Limits.BytesPerSecond = 1 << 20 }, false},
 		{"a pin", func(a *Assignment) {
 			a.Spec.Spec.Placement = &flow.Placement{Nodes: flow.NodeSelector{MatchLabels: map[string]string{"disk": "fast"}}}
