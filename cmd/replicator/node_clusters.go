@@ -86,10 +86,7 @@ func (d *directory) reconcile(declared []*flow.Cluster) {
 			delete(d.entries, name)
 		}
 	}
-	select {
-	case d.changed <- struct{}{}:
-	default:
-	}
+	poke(d.changed)
 }
 
 func (e *clusterEntry) close() {

@@ -103,7 +103,7 @@ func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) e
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return l.verifications.keep(ctx, a, f, l.changes(ctx, g)) })
+	g.Go(func() error { return l.verifications.keep(ctx, a, f, d.changed) })
 	if f.Spec.Paused || len(f.Spec.Topics.Paused) > 0 {
 		g.Go(func() error { l.lookAtPaused(ctx, f, d); return nil })
 	}
@@ -141,21 +141,6 @@ func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) e
 		g.Go(func() error { return w.Run(ctx) })
 	}
 	return g.Wait()
-}
-
-// changes tells that the fleet's state is another one, until ctx ends.
-func (l *life) changes(ctx context.Context, g *errgroup.Group) <-chan struct{} {
-	changed := make(chan struct{}, 1)
-	g.Go(func() error {
-		for range l.fleet.Watch(ctx) {
-			select {
-			case changed <- struct{}{}:
-			default:
-			}
-		}
-		return nil
-	})
-	return changed
 }
 
 // reportTopics has the fleet remember what discovery found, if that has changed.

@@ -33,10 +33,7 @@ func due(f *flow.ReplicationFlow, last *cluster.Verification) (at time.Time, ok 
 // node's, and starts those that its declaration wants.
 func (v *verifications) keep(ctx context.Context, a cluster.Assignment, f *flow.ReplicationFlow, changed <-chan struct{}) error {
 	for ctx.Err() == nil {
-		var now *cluster.Verification
-		if work := v.fleet.State().Flows[a.Work.Name]; work != nil {
-			now = work.Verification
-		}
+		now := storedVerification(v.fleet.State(), a.Work.Name)
 		if now.Running() {
 			job := &verification{verifications: v, flow: f, epoch: a.Epoch, id: now.ID, begun: now.Begun}
 			if err := job.carryOut(ctx, now, changed); err != nil && ctx.Err() == nil && job.wanted() {
@@ -64,6 +61,15 @@ func (v *verifications) keep(ctx context.Context, a cluster.Assignment, f *flow.
 		case <-changed:
 		case <-timer:
 		}
+	}
+	return nil
+}
+
+// storedVerification is the one that a state has of a flow, nil if it has none. States
+// between which it has not changed have the same.
+func storedVerification(s *cluster.State, name string) *cluster.Verification {
+	if f := s.Flows[name]; f != nil {
+		return f.Verification
 	}
 	return nil
 }
@@ -145,13 +151,13 @@ func (j *verification) stopWhenUnwanted(ctx context.Context, stop func(), change
 
 // wanted says that nobody has stopped or replaced the verification.
 func (j *verification) wanted() bool {
-	f := j.fleet.State().Flows[j.flow.Metadata.Name]
-	return f != nil && f.Verification.Running() && f.Verification.ID == j.id
+	now := storedVerification(j.fleet.State(), j.flow.Metadata.Name)
+	return now.Running() && now.ID == j.id
 }
 
 // trouble has the fleet know why a verification does not go on.
 func (j *verification) trouble(ctx context.Context, err error) {
-	if f := j.fleet.State().Flows[j.flow.Metadata.Name]; f == nil || f.Verification == nil || f.Verification.Problem == err.Error() {
+	if now := storedVerification(j.fleet.State(), j.flow.Metadata.Name); now == nil || now.Problem == err.Error() {
 		return
 	}
 	_ = j.put(ctx, nil, nil, &cluster.PutVerification{Problem: err.Error()}) // it may be over: then nobody needs to know

@@ -103,6 +103,7 @@ type duty struct {
 	spec       string // of the objects it was started from
 	stop       context.CancelFunc
 	done       chan struct{}
+	changed    chan struct{} // capacity 1: the verification of its flow is another one
 	problem    atomic.Pointer[dutyReport]
 	paused     atomic.Pointer[map[string][]pausedCopy] // while something of a flow is paused
 	syncer     atomic.Pointer[offsets.Syncer]          // of a flow's groups, while it runs
@@ -150,11 +151,13 @@ func (w *work) live(ctx context.Context, s *cluster.Session) error {
 func (l *life) follow() error {
 	declared := make(chan struct{}, 1)
 	l.group.Go(func() error {
-		for range l.fleet.Watch(l.ctx) {
-			select {
-			case declared <- struct{}{}:
-			default:
+		before := new(cluster.State)
+		for _, s := range l.fleet.Watch(l.ctx) {
+			if s.ObjectsRevision != before.ObjectsRevision {
+				poke(declared)
 			}
+			l.wakeDuties(before, s)
+			before = s
 		}
 		return nil
 	})
@@ -178,6 +181,26 @@ func (l *life) follow() error {
 		}
 		revision = l.fleet.State().ObjectsRevision
 		l.assign(latest)
+	}
+}
+
+// wakeDuties tells the duties of this node whose flow's verification has changed from
+// one state to another. All the rest that a state holds costs them nothing.
+func (l *life) wakeDuties(before, after *cluster.State) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for w, d := range l.duties {
+		if w.Kind == cluster.WorkFlow && storedVerification(before, w.Name) != storedVerification(after, w.Name) {
+			poke(d.changed)
+		}
+	}
+}
+
+// poke wakes the reader of c, which has room for one.
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -257,10 +280,7 @@ func (l *life) copyEnded(m mirror.Assignment) {
 // giveBack has release release a work. l.mu is held.
 func (l *life) giveBack(a cluster.Assignment) {
 	l.give = append(l.give, a)
-	select {
-	case l.given <- struct{}{}:
-	default:
-	}
+	poke(l.given)
 }
 
 // release gives work back, as much of it as there is in one go. If that fails
@@ -380,7 +400,7 @@ func dutySpec(state *cluster.State, w cluster.Work) string {
 
 func (l *life) startDuty(state *cluster.State, a cluster.Assignment) {
 	ctx, stop := context.WithCancel(l.ctx)
-	d := &duty{assignment: a, spec: dutySpec(state, a.Work), stop: stop, done: make(chan struct{})}
+	d := &duty{assignment: a, spec: dutySpec(state, a.Work), stop: stop, done: make(chan struct{}), changed: make(chan struct{}, 1)}
 	l.duties[a.Work] = d
 	l.group.Go(func() error {
 		defer close(d.done)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,6 +52,41 @@ func TestADutyThatEndsSlowlyHoldsUpNoCopy(t *testing.T) {
 	}
 	close(d.done)
 	<-assigned
+}
+
+// What happens to other flows, and to all else of one's own, wakes no duty.
+func TestOnlyADutyThatIsConcernedIsWoken(t *testing.T) {
+	l := &life{duties: map[cluster.Work]*duty{}}
+	for _, name := range []string{"a", "b"} {
+		l.duties[cluster.Work{Kind: cluster.WorkFlow, Name: name}] = &duty{changed: make(chan struct{}, 1)}
+	}
+	l.duties[cluster.Work{Kind: cluster.WorkRunbook, Name: "a"}] = &duty{changed: make(chan struct{}, 1)}
+	first, second := &cluster.Verification{ID: "1"}, &cluster.Verification{ID: "2"}
+	states := []*cluster.State{
+		{},
+		{Flows: map[string]*cluster.Flow{"a": {}, "b": {}}},
+		{Flows: map[string]*cluster.Flow{"a": {Verification: first}, "b": {}}},
+		{Flows: map[string]*cluster.Flow{"a": {Verification: first, Leaving: true}, "b": {}, "c": {Verification: second}}, ObjectsRevision: 7},
+		{Flows: map[string]*cluster.Flow{"a": {Verification: second}, "b": {}}},
+		{Flows: map[string]*cluster.Flow{"b": {Verification: first}}},
+	}
+	for i, want := range []string{"", "a", "", "a", "a b"} {
+		l.wakeDuties(states[i], states[i+1])
+		var woken []string
+		for _, name := range []string{"a", "b"} {
+			select {
+			case <-l.duties[cluster.Work{Kind: cluster.WorkFlow, Name: name}].changed:
+				woken = append(woken, name)
+			default:
+			}
+		}
+		if got := strings.Join(woken, " "); got != want {
+			t.Errorf("change %d wakes %q, want %q", i, got, want)
+		}
+	}
+	if len(l.duties[cluster.Work{Kind: cluster.WorkRunbook, Name: "a"}].changed) > 0 {
+		t.Error("an execution is woken")
+	}
 }
 
 func declaredCluster(name, server string) *flow.Cluster {
