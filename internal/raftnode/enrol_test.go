@@ -308,6 +308,7 @@ func TestStrangersOnThePort(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		before := a.Status()
 		// Silent ones, more than there is room for, and garbage.
 		for i := range 3 * maxHandshakes {
 			c, err := host.Dial(t.Context(), a.Addr())
@@ -326,6 +327,9 @@ func TestStrangersOnThePort(t *testing.T) {
 			if code := g.enrolBy(host, a, token, body); code == 200 {
 				t.Errorf("a stranger was answered %d", code)
 			}
+		}
+		if now := a.Status(); now.Term != before.Term || now.LastIndex != before.LastIndex || len(g.roles(a)) != 1 {
+			t.Errorf("%+v with members %v, was %+v: strangers left something", now, g.roles(a), before)
 		}
 		b := g.start(g.withToken("b", "", a, token.String()))
 		g.await("an honest node", func() bool { return g.voters(a, b) == 2 })

@@ -131,6 +131,10 @@ func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
 		if g.voters(leader, rest[1]) != 3 {
 			t.Error("a question removed a member")
 		}
+		// As a leader answers who does not know the question.
+		if _, _, err := rest[1].atLeader(t.Context(), rest[1].raft, "later", []byte(`{}`)); !errors.Is(err, ErrNotMember) {
+			t.Errorf("a question of a later version: got %v, want ErrNotMember", err)
+		}
 		err := leader.Remove(t.Context(), rest[1].ID(), false)
 		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), rest[0].ID()+" is silent: remove that first") {
 			t.Errorf("got %v, want ErrRefused that names %s", err, rest[0].ID())
@@ -296,6 +300,30 @@ func TestWipedDirectoryIsAnotherDisk(t *testing.T) {
 	})
 }
 
+// The first of two nodes with one name is the member; the second changes nothing.
+func TestTwoNodesOfOneName(t *testing.T) {
+	g := newGroup(t, nil)
+	a := g.start(g.config("a", "", nil))
+	b := g.start(g.config("b", t.TempDir(), a))
+	g.await("two voters", func() bool { return g.voters(a, b) == 2 })
+	g.apply(b, "one")
+	before, members := a.Status(), g.roles(a)
+	logged := new(recorder)
+	c := g.config("b", t.TempDir(), a)
+	c.Logger = slog.New(slog.NewTextHandler(logged, nil))
+	second := g.start(c)
+	g.await("the reason in its log", func() bool {
+		return strings.Contains(logged.String(), "another node has the name, or the directory was wiped. Remove the member first")
+	})
+	if now := a.Status(); now.Term != before.Term || now.LastIndex != before.LastIndex || len(g.roles(a)) != len(members) {
+		t.Errorf("%+v with members %v, was %+v with %v", now, g.roles(a), before, members)
+	}
+	if last := second.raft.LastIndex(); last != 0 {
+		t.Errorf("the second has the log up to %d", last)
+	}
+	g.apply(b, "two")
+}
+
 // A node that was replaced under its name, and does not know, gets nowhere with
 // its certificate.
 func TestReplacedNodeIsRefused(t *testing.T) {
@@ -348,6 +376,7 @@ func TestNodeOfAnotherGroupIsRefused(t *testing.T) {
 		logged := new(recorder)
 		c := g.config("b", dir, a)
 		c.Logger = slog.New(slog.NewTextHandler(logged, nil))
+		before := a.Status()
 		b := g.start(c)
 		<-b.ready
 		if _, err := b.greetAt(t.Context(), a.place(), false); err == nil || !strings.Contains(err.Error(), "belongs to group") {
@@ -358,6 +387,9 @@ func TestNodeOfAnotherGroupIsRefused(t *testing.T) {
 		}
 		if got := g.roles(a); len(got) != 1 {
 			t.Errorf("members are %v, want only a", got)
+		}
+		if now := a.Status(); now.Term != before.Term || now.LastIndex != before.LastIndex || a.replica.State() != "one" {
+			t.Errorf("%+v with %q, was %+v: the other's node left something", now, a.replica.State(), before)
 		}
 	})
 }
