@@ -55,7 +55,7 @@ func newSolo(t *testing.T) *solo {
 			{Name: "eve", Token: "eve-token-0123456789", Role: api.Admin},
 			{Name: "vera", Token: "vera-token-0123456789", Role: api.Viewer},
 		}),
-		State: freshness{s.fleet, time.Now()}, Audit: s.audits, Objects: &objects{s.fleet, nil},
+		State: freshness{s.fleet, time.Now()}, Audit: s.audits, Objects: &objects{s.fleet, nil}, Membership: &membership{s.fleet},
 	}))
 	t.Cleanup(func() {
 		s.server.Close()
@@ -291,6 +291,29 @@ func TestTheAuditTrail(t *testing.T) {
 	all, err := os.ReadFile(firstFile(t, filepath.Join(s.dir, auditNode)))
 	if err != nil || bytes.Contains(all, []byte("token-0123")) {
 		t.Errorf("a token is in the trail, or it cannot be read: %v", err)
+	}
+}
+
+// A removal that raft refuses is one entry, which says why, and none of what was tried.
+func TestARefusedRemovalIsOneEntry(t *testing.T) {
+	s := newSolo(t)
+	for _, state := range s.fleet.Watch(t.Context()) {
+		if _, known := state.Members["r1"]; known {
+			break
+		}
+	}
+	if r := s.call("ops", "DELETE", "/api/v1/fleet/nodes/r1", "", ""); r.status != 409 {
+		t.Errorf("the last node: %d %s", r.status, r.text)
+	}
+	page := s.trail("operation=remove-node", 1)
+	if len(page.Entries) != 1 {
+		t.Fatalf("the trail has %+v", page.Entries)
+	}
+	if e := page.Entries[0]; e.Source != auditNode || e.Status != 409 || e.Target != "fleet/nodes/r1" || !strings.Contains(e.Problem, "it is the last member") {
+		t.Errorf("the entry is %+v", e)
+	}
+	if state := s.fleet.State(); len(state.Trail) > 0 || state.Members["r1"].Draining {
+		t.Errorf("done: %+v; drained: %v", state.Trail, state.Members["r1"].Draining)
 	}
 }
 
