@@ -163,23 +163,25 @@ func (a *appender) sendAll(ctx context.Context) {
 	v := a.destination.view()
 	requests := map[int32]*appendBuilder{}
 	for _, c := range ready {
-		s := a.stretchOf(c)
-		if s == nil {
-			continue
-		}
 		broker, _, err := v.leader(c.a.DestinationTopic, c.a.Partition)
-		if err != nil {
-			a.destination.wantRefresh()
-			a.fail(s, err)
+		var l *link
+		if err == nil {
+			l, err = a.link(ctx, broker, v)
+		}
+		// A stretch that nothing can be sent of would end at once, and make its copier ready again.
+		if err == nil && (len(l.flights) >= maxInFlight || a.bytes >= unhopped) {
+			a.waiting = append(a.waiting, c)
 			continue
 		}
-		l, err := a.link(ctx, broker, v)
+		s := a.stretchOf(c)
 		switch {
+		case s == nil:
+			continue
 		case err != nil:
 			a.destination.wantRefresh()
 			a.fail(s, err)
 			continue
-		case len(l.flights) >= maxInFlight || s.blind || a.bytes >= unhopped:
+		case s.blind:
 			a.waiting = append(a.waiting, c)
 			continue
 		}

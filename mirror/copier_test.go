@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -95,5 +96,30 @@ func TestARewindRemembersTheSourcesHistory(t *testing.T) {
 	c.settle(p.from, p.fromEpoch, nil)
 	if w, is, _ := c.want(nil, time.Now()); is != wants || w.offset != 10 || w.epoch != 5 || w.checked != -1 {
 		t.Errorf("wants offset %d after epoch %d, want 10 after 5", w.offset, w.epoch)
+	}
+}
+
+// TestACopyThatHasToWaitCostsNothing: with as much in flight to a broker as may be, a copy
+// for it waits until something lands, and keeps nobody awake.
+func TestACopyThatHasToWaitCostsNothing(t *testing.T) {
+	c := runningCopier(t, "orders")
+	c.whole.on = true
+	east := &peer{}
+	east.current.Store(&view{brokers: map[int32]string{1: "x"}, topics: map[string]topicView{"orders": {partitions: []partitionView{{leader: 1}}}}})
+	a := newAppender(DefaultConfig(), nil, east, &Metrics{}, slog.New(slog.DiscardHandler))
+	a.links[1] = &link{flights: make([]*appendFlight, maxInFlight)}
+	c.writer.(*lane).takeReady()
+	c.writer = a
+	c.push(c.currentGeneration(), []chunk{gapChunk(0, 10, ledger.Compacted, 1)}, 10, nil)
+	<-a.wake
+	a.sendAll(t.Context())
+	a.settle()
+	select {
+	case <-a.wake:
+		t.Error("the appender is woken though nothing can be sent")
+	default:
+	}
+	if !slices.Contains(a.waiting, c) {
+		t.Error("the copy does not wait for its turn")
 	}
 }

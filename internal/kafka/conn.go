@@ -219,8 +219,14 @@ func (c *Conn) Send(ctx context.Context, req kmsg.Request, limit int16) *Call {
 	// Only ApiVersions keeps the old response header in its flexible versions.
 	k.flexible = req.IsFlexible() && k.key != kmsg.ApiVersions.Int16()
 	c.write(k, func(corr int32) net.Buffers {
-		c.scratch = c.formatter.AppendRequest(c.scratch[:0], req, corr)
-		return net.Buffers{c.scratch}
+		s, ok := req.(Splicer)
+		if !ok {
+			c.scratch = c.formatter.AppendRequest(c.scratch[:0], req, corr)
+			return net.Buffers{c.scratch}
+		}
+		var bufs net.Buffers
+		bufs, c.scratch = c.encodeSpliced(s, corr, c.scratch[:0])
+		return bufs
 	})
 	return k
 }

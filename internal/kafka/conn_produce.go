@@ -111,12 +111,6 @@ func (c *Conn) encodeProduce(p *Produce, size, corr int32, head []byte) (net.Buf
 	head = be.AppendUint32(head, uint32(p.Timeout.Milliseconds()))
 	head = be.AppendUint32(head, uint32(len(p.Topics)))
 
-	// The head may move while it grows, so cuts are kept as positions until it
-	// is complete.
-	type cut struct {
-		at    int
-		batch []byte
-	}
 	var cuts []cut
 	for _, t := range p.Topics {
 		str(t.Topic)
@@ -127,14 +121,5 @@ func (c *Conn) encodeProduce(p *Produce, size, corr int32, head []byte) (net.Buf
 			cuts = append(cuts, cut{len(head), part.Batch})
 		}
 	}
-	bufs := make(net.Buffers, 0, 2*len(cuts)+1)
-	from := 0
-	for _, k := range cuts {
-		bufs = append(bufs, head[from:k.at], k.batch)
-		from = k.at
-	}
-	if from < len(head) {
-		bufs = append(bufs, head[from:])
-	}
-	return bufs, head
+	return spliced(head, cuts), head
 }

@@ -43,7 +43,9 @@ func dialWire(t *testing.T) (*Conn, wire) {
 		for key := range int16(30) {
 			resp.ApiKeys = append(resp.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: key, MaxVersion: 9})
 		}
-		resp.ApiKeys = append(resp.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: mirrorwire.DescribeKey, MaxVersion: 9})
+		for _, key := range []int16{mirrorwire.DescribeKey, mirrorwire.AppendKey} {
+			resp.ApiKeys = append(resp.ApiKeys, kmsg.ApiVersionsResponseApiKey{ApiKey: key, MaxVersion: 9})
+		}
 		w.answer(corr, resp, false)
 		accepted <- s
 	}()
@@ -231,6 +233,28 @@ func TestProduceOnTheWireIsWhatTheCodecWrites(t *testing.T) {
 		w.answer(corr, resp, false)
 		answer, err := k.Wait(t.Context())
 		if err != nil || answer.(*kmsg.ProduceResponse).ThrottleMillis != 9 {
+			t.Fatalf("answer %+v, %v", answer, err)
+		}
+	}
+}
+
+func TestAppendsOnTheWireAreWhatTheCodecWrites(t *testing.T) {
+	c, w := dialWire(t)
+	for _, sizes := range [][]int{{}, {0}, {1000, 0, 127, 128}, {300_000}} {
+		req := &mirrorwire.AppendRequest{TimeoutMillis: 1500, Topics: []mirrorwire.AppendRequestTopic{{Source: "west/orders"}, {Source: "west/empty"}}}
+		for i, n := range sizes {
+			p := mirrorwire.NewAppendPartition()
+			p.Partition, p.Batches = int32(i), bytes.Repeat([]byte{byte(i + 1)}, n)
+			req.Topics[0].Partitions = append(req.Topics[0].Partitions, p)
+		}
+		k := c.Send(t.Context(), req, mirrorwire.MaxVersion)
+		key, corr, frame := w.request()
+		// Laid out as a plain request, without Splice.
+		if want := c.formatter.AppendRequest(nil, struct{ kmsg.Request }{req}, corr)[4:]; key != mirrorwire.AppendKey || !bytes.Equal(frame, want) {
+			t.Fatalf("batches of %v: got\n%.200x\nwant\n%.200x", sizes, frame, want)
+		}
+		w.answer(corr, &mirrorwire.AppendResponse{ThrottleMillis: 9}, true)
+		if answer, err := k.Wait(t.Context()); err != nil || answer.(*mirrorwire.AppendResponse).ThrottleMillis != 9 {
 			t.Fatalf("answer %+v, %v", answer, err)
 		}
 	}

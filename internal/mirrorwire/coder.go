@@ -12,6 +12,8 @@ type coder struct {
 	out  []byte
 	in   kbin.Reader
 	read bool
+	// splice, of who writes, is given the contents of byte fields in place of out.
+	splice func(until, contents []byte)
 }
 
 // fields is a struct that can list its fields to a coder, in their order.
@@ -20,6 +22,14 @@ type fields interface{ fields(c *coder) }
 // appendTo is the encoding of v behind dst.
 func appendTo(dst []byte, v fields) []byte {
 	c := coder{out: dst}
+	v.fields(&c)
+	c.tags()
+	return c.out
+}
+
+// spliceTo is appendTo, but for the contents of byte fields, which splice is given.
+func spliceTo(dst []byte, v fields, splice func(until, contents []byte)) []byte {
+	c := coder{out: dst, splice: splice}
 	v.fields(&c)
 	c.tags()
 	return c.out
@@ -101,6 +111,11 @@ func (c *coder) nullable(v **string) {
 func (c *coder) bytes(v *[]byte) {
 	if c.read {
 		*v = c.in.CompactBytes()
+		return
+	}
+	if c.splice != nil && len(*v) > 0 {
+		c.out = kbin.AppendUvarint(c.out, 1+uint32(len(*v)))
+		c.splice(c.out, *v)
 		return
 	}
 	c.out = kbin.AppendCompactBytes(c.out, *v)

@@ -37,6 +37,12 @@ func (*AppendRequest) Key() int16 { return AppendKey }
 // AppendTo appends the encoding.
 func (r *AppendRequest) AppendTo(dst []byte) []byte { return appendTo(dst, r) }
 
+// Splice is AppendTo, but for the contents of batches: field is called with those of
+// each that is not empty, and with what was appended until then.
+func (r *AppendRequest) Splice(dst []byte, field func(until, contents []byte)) []byte {
+	return spliceTo(dst, r, field)
+}
+
 // ReadFrom decodes; byte fields share src's memory.
 func (r *AppendRequest) ReadFrom(src []byte) error { return readFrom(src, r) }
 
