@@ -134,6 +134,13 @@ const (
 // megabyte then takes a quarter of a minute.
 const MinBytesPerSecond = Size(64 << 10)
 
+// Bounds of a flow's commit interval: a commit takes some milliseconds anywhere, and
+// brokers end the transactions of nodes that die after a minute.
+const (
+	MinCommitInterval = Duration(time.Millisecond)
+	MaxCommitInterval = Duration(10 * time.Second)
+)
+
 // MaxLanes bounds the transactions of a flow on a node: each has a transactional
 // id, a connection to each broker, and a commit that costs them the same however
 // little is in it.

@@ -134,6 +134,9 @@ type FlowLimits struct { //nolint:revive // Limits alone would be anybody's
 	// Lanes are transactions that may be under way at once on each node; 0 leaves it
 	// to the node. A change starts the flow's copies anew.
 	Lanes int `yaml:"lanes,omitempty" json:"lanes,omitempty"`
+	// CommitInterval is how long a transaction collects data, at least; 0 leaves it to the
+	// node. A change starts the flow's copies anew.
+	CommitInterval Duration `yaml:"commitInterval,omitempty" json:"commitInterval,omitempty"`
 }
 
 // TopicSelector picks topics and says how they are named and made.

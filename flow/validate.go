@@ -227,6 +227,10 @@ func (v *validator) flow(s *FlowSpec) {
 	if n := s.Limits.Lanes; n < 0 || n > MaxLanes || n == 0 && v.written(path) {
 		v.fault(path, fmt.Sprintf("%d transactions at once are not possible", n), fmt.Sprintf("write 1 to %d, or remove the key for the default of the nodes", MaxLanes))
 	}
+	path = "spec.limits.commitInterval"
+	if d := s.Limits.CommitInterval; (d != 0 || v.written(path)) && (d < MinCommitInterval || d > MaxCommitInterval) {
+		v.fault(path, fmt.Sprintf("%s is not possible between commits", d), fmt.Sprintf("write %s to %s, or remove the key for the default of the nodes", MinCommitInterval, MaxCommitInterval))
+	}
 	if s.Verify != nil {
 		v.verify(s.Verify)
 	}

@@ -216,3 +216,19 @@ func TestAFlowHasTheLanesThatItDeclares(t *testing.T) {
 		}
 	}
 }
+
+func TestAFlowCommitsAsOftenAsItDeclares(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Log = slog.New(slog.DiscardHandler)
+	for declared, want := range map[time.Duration][2]time.Duration{
+		0:                    {20 * time.Millisecond, 500 * time.Millisecond},
+		5 * time.Millisecond: {5 * time.Millisecond, 500 * time.Millisecond},
+		10 * time.Second:     {10 * time.Second, 10 * time.Second},
+	} {
+		a := Assignment{Spec: &flow.ReplicationFlow{Spec: flow.FlowSpec{Limits: flow.FlowLimits{CommitInterval: flow.Duration(declared)}}}}
+		f := newFlowRun(cfg, a, nil, nil, nil, nil)
+		if got := [2]time.Duration{f.cfg.CommitInterval, f.cfg.MaxCommitInterval}; got != want {
+			t.Errorf("%v declared: commits each %v, want %v", declared, got, want)
+		}
+	}
+}

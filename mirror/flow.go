@@ -83,6 +83,9 @@ func newFlowRun(cfg Config, a Assignment, memory *room, t *takeover, n *numbers,
 	if n := a.Spec.Spec.Limits.Lanes; n > 0 {
 		cfg.LanesPerFlow, cfg.MaxLanesPerFlow = n, n
 	}
+	if d := a.Spec.Spec.Limits.CommitInterval.Std(); d > 0 {
+		cfg.CommitInterval, cfg.MaxCommitInterval = d, max(d, cfg.MaxCommitInterval)
+	}
 	f := &flowRun{
 		cfg: cfg, name: a.Flow, spec: a.Spec, takeover: t, numbers: n, metrics: m, log: cfg.Log.With("flow", a.Flow),
 		budget: newBudget(newRoom(cfg.BufferBytes, memory)), pace: newPace(), kick: make(chan struct{}, 1),

@@ -210,7 +210,7 @@ func sameConnection(a, b *flow.Cluster) bool {
 // ofCopies is what a flow says about how its copies copy.
 func ofCopies(f *flow.ReplicationFlow) flow.FlowSpec {
 	spec := f.Spec
-	spec.Limits = flow.FlowLimits{Lanes: spec.Limits.Lanes}
+	spec.Limits = flow.FlowLimits{Lanes: spec.Limits.Lanes, CommitInterval: spec.Limits.CommitInterval}
 	spec.Topics, spec.Groups, spec.Verify, spec.MirrorMaker2, spec.Paused = flow.TopicSelector{}, nil, nil, nil, false
 	spec.Placement = nil
 	spec.Policies.OnDelete, spec.Policies.DeleteAfter, spec.Policies.OnRecreate = "", 0, ""

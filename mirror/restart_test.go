@@ -45,6 +45,7 @@ func TestWhatStartsCopiesAnew(t *testing.T) {
 			a.Spec.Spec.Placement = &flow.Placement{Nodes: flow.NodeSelector{MatchLabels: map[string]string{"disk": "fast"}}}
 		}, false},
 		{"deletion of topics", func(a *Assignment) { a.Spec.Spec.Policies.OnDelete = flow.DeleteCopy }, false},
+		{"time between commits", func(a *Assignment) { a.Spec.Spec.Limits.CommitInterval = flow.Duration(time.Second) }, true},
 		{"transactions at once", func(a *Assignment) { a.Spec.Spec.Limits.Lanes = 3 }, true},
 		{"delivery", func(a *Assignment) { a.Spec.Spec.Delivery = flow.DeliveryAtLeastOnce }, true},
 		{"a filter", func(a *Assignment) { a.Spec.Spec.Records = &flow.Records{Filter: "true"} }, true},

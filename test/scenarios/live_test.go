@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/flow"
@@ -162,9 +163,11 @@ func TestOnlyCopiesThatAreConcernedStartAnew(t *testing.T) {
 		{"policies about topics that go", func() {
 			spec.Policies.OnDelete, spec.Policies.OnRecreate = flow.DeleteCopy, flow.RecreateNewGeneration
 		}, nil},
+		{"limits: the time between commits", func() { spec.Limits.CommitInterval = flow.Duration(50 * time.Millisecond) }, mine},
 		{"limits: lanes", func() { spec.Limits.Lanes = 3 }, mine},
 		{"policies: gaps", func() { spec.Policies.OnGap = flow.GapStop }, mine},
 		{"policies: truncation", func() { spec.Policies.OnTruncate = flow.TruncateRetract }, mine},
+		{"policies: refusal", func() { spec.Policies.OnRefusal = flow.RefusalStop }, mine},
 		{"policies: loss", func() { spec.Policies.OnLoss = flow.LossStop }, mine},
 		{"start", func() { spec.Start = flow.StartLatest }, mine},
 		{"records", func() { spec.Records = &flow.Records{Headers: true} }, mine},
