@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,6 +67,8 @@ type testNode struct {
 	stop context.CancelFunc
 	done chan struct{}
 	err  error // of Run, after done
+	// gate, if set, is what it waits for before it gives work back.
+	gate atomic.Pointer[chan struct{}]
 
 	mu       sync.Mutex
 	holds    map[Work]Assignment
@@ -147,6 +150,9 @@ func (n *testNode) serve(s *Session) {
 			n.mu.Unlock()
 			s.Report(reported(status))
 			if len(stopped) > 0 {
+				if gate := n.gate.Load(); gate != nil {
+					<-*gate
+				}
 				_ = s.Release(s.Context(), stopped...)
 			}
 		case <-s.Context().Done():

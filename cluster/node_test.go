@@ -248,6 +248,33 @@ func TestRefusedRemovalChangesNothing(t *testing.T) {
 	}
 }
 
+// A voter that goes silent while the work of a node moves leaves that node in the fleet,
+// as it was.
+func TestRemovalRefusedWhileWorkMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		nodes := f.three()
+		leader := f.leader(nodes)
+		leaving, silent := without(nodes, leader)[0], without(nodes, leader)[1]
+		gate := make(chan struct{})
+		leaving.gate.Store(&gate)
+		done := make(chan error, 1)
+		go func() { done <- leader.Remove(t.Context(), leaving.Name(), false) }()
+		f.await("it to be drained", func() bool { return leader.State().Members[leaving.Name()].Draining })
+		f.net.Isolate(silent.Name())
+		f.await("the leader to miss another", func() bool {
+			return errors.Is(leader.raft.Removable(t.Context(), leaving.Name()), raftnode.ErrRefused)
+		})
+		close(gate)
+		if err := <-done; !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), silent.Name()+" is silent") {
+			t.Errorf("got %v, want ErrConflict", err)
+		}
+		if m, member := leader.State().Members[leaving.Name()]; !member || m.Draining {
+			t.Errorf("a member: %v; drained: %v", member, m.Draining)
+		}
+	})
+}
+
 func TestOneSessionAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, nil)
