@@ -14,6 +14,7 @@ type controller struct {
 	fleetID string  // for a fleet that has none
 	leases  *leases
 	loads   Loads // as owners have told; those before, where the present one has not yet
+	shares  shares
 
 	queue     []*Assign // the rest of a plan
 	balancing bool      // until nothing is left to move
@@ -44,6 +45,7 @@ func newController(cfg *Config, s *State, fleetID string, now time.Time, contact
 		fleetID: fleetID,
 		leases:  newLeases(s.Members, now, grace, cfg.IncarnationTimeout),
 		loads:   make(Loads),
+		shares:  make(shares),
 		wheres:  make(wheres),
 		budget:  float64(cfg.MaxMoves),
 		filled:  now,
@@ -65,10 +67,12 @@ func (c *controller) hear(s *State, hb heartbeat, now time.Time) heartbeatAnswer
 	if c.leases.beat(hb.Node, incarnation, now) {
 		c.idle = nil // it may be given work now
 	}
-	if !ended {
-		c.note(s, hb.Loads)
+	c.shares.forget(s.Members)
+	if ended {
+		return heartbeatAnswer{Ended: true}
 	}
-	return heartbeatAnswer{Ended: ended}
+	c.note(s, hb.Loads)
+	return heartbeatAnswer{Shares: c.shares.hear(hb.Node, incarnation, hb.Beat, hb.Paces, c.leases.settled(s.Members, now))}
 }
 
 // confirmed is a state in which only those nodes may be given work that have been

@@ -92,3 +92,70 @@ func TestPaceOfANodeGoesByItsCopies(t *testing.T) {
 		}
 	}
 }
+
+func TestAClosedPaceWaitsToBeTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace()
+		p.set(closed)
+		passed := make(chan error, 1)
+		go func() { passed <- p.wait(t.Context()) }()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if len(passed) > 0 || p.has() != 0 || p.wants(1000, time.Now()) != 1000 {
+			t.Errorf("it passes, has %d and wants %d", p.has(), p.wants(1000, time.Now()))
+		}
+		p.set(500)
+		if err := <-passed; err != nil || p.has() != 500 {
+			t.Errorf("told: %v, has %d", err, p.has())
+		}
+	})
+}
+
+func TestWhatAPaceWants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const budget = 1 << 30
+		p := newPace()
+		p.set(1 << 20)
+		if got := p.wants(budget, time.Now()); got != 0 {
+			t.Errorf("at rest it wants %d", got)
+		}
+		time.Sleep(time.Minute)
+		for range 20 { // a tenth of what it may
+			_ = p.wait(t.Context())
+			p.spend(100 << 10)
+			time.Sleep(time.Second)
+		}
+		if got := p.wants(budget, time.Now()); got < 100<<10 || got > 130<<10 {
+			t.Errorf("at 100 KiB/s it wants %d", got)
+		}
+		p.spend(2 << 20)
+		_ = p.wait(t.Context())
+		if got := p.wants(budget, time.Now()); got != budget {
+			t.Errorf("when it had to wait it wants %d", got)
+		}
+		time.Sleep(time.Minute)
+		if got := p.wants(budget, time.Now()); got != 0 {
+			t.Errorf("at rest again it wants %d", got)
+		}
+	})
+}
+
+func TestLimitOfANode(t *testing.T) {
+	spec := &flow.ReplicationFlow{}
+	spec.Spec.Limits.BytesPerSecond = 100
+	list := []Assignment{{Spec: spec, FlowCopies: 10}}
+	var b budgeted
+	b.assign(list)
+	if own, none := b.limit(false), b.limit(true); own != 10 || none != closed {
+		t.Errorf("by copies %d, before it is told %d", own, none)
+	}
+	for share, want := range map[int64]int64{90: 90, 0: closed, 200: 100} {
+		if b.share, b.told = share, true; b.limit(true) != want {
+			t.Errorf("told %d: %d, want %d", share, b.limit(true), want)
+		}
+	}
+	b.assign([]Assignment{{Spec: &flow.ReplicationFlow{}}})
+	if got := b.limit(true); got != 0 {
+		t.Errorf("without a budget: %d", got)
+	}
+}
