@@ -1,32 +1,69 @@
 package mirror
 
-import "sync/atomic"
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+)
 
-// budget bounds the bytes that a flow holds between its source and its destination: its
-// part of the node's. A fetch takes room for its answer before it asks.
+// budget bounds the bytes that a flow holds between its source and its
+// destination. A fetch waits while they are at the limit, so what is held may
+// exceed it by one response for each source broker.
 type budget struct {
-	*room
+	mu    sync.Mutex
+	used  int64
+	limit int64
+	freed chan struct{} // closed and replaced when used falls below limit
+
 	memory memory
 }
 
-func newBudget(r *room) *budget { return &budget{room: r} }
-
-// leastFetch is what a fetch asks for that found little the last time. Many may be held
-// open at idle sources.
-const leastFetch = 256 << 10
-
-// nextFetch is how much to ask for after an answer: twice as much, so that a few round
-// trips lead from rest to full speed.
-func nextFetch(answer int) int64 {
-	return min(max(2*int64(answer), leastFetch), fetchBytes)
+func newBudget(limit int64) *budget {
+	return &budget{limit: limit, freed: make(chan struct{})}
 }
 
-// part is how much of what is wanted one fetch may take: with half of the flow's room for
-// each, one can be written while the next is fetched.
-func (b *budget) part(wanted int64) int64 {
+func (b *budget) setLimit(n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return max(1, min(wanted, b.limit/2))
+	b.limit = n
+	b.signal()
+}
+
+func (b *budget) add(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used += n
+	b.signal()
+}
+
+func (b *budget) signal() {
+	if b.used < b.limit {
+		close(b.freed)
+		b.freed = make(chan struct{})
+	}
+}
+
+func (b *budget) held() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used
+}
+
+// wait returns when less than the limit is held, or with the context's error.
+func (b *budget) wait(ctx context.Context) error {
+	for {
+		b.mu.Lock()
+		room, freed := b.used < b.limit, b.freed
+		b.mu.Unlock()
+		if room {
+			return nil
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // frame is the memory of one fetch response, shared by the chunks that were cut
@@ -43,7 +80,7 @@ type frame struct {
 func (b *budget) newFrame(size int64, lent []byte) *frame {
 	f := &frame{budget: b, size: size, lent: lent}
 	f.refs.Store(1)
-	b.take(size)
+	b.add(size)
 	return f
 }
 
@@ -59,5 +96,5 @@ func (f *frame) release() {
 	if f.lent != nil {
 		f.budget.memory.put(f.lent)
 	}
-	f.budget.take(-f.size)
+	f.budget.add(-f.size)
 }

@@ -79,9 +79,8 @@
 //     clusters and fleets, and a flow may copy only what was born at its source: where
 //     a batch is from is what the ledger of the source's cluster says ([Origins]).
 //     What is not known is waited for.
-//   - What all flows of a node hold in memory is bounded by [Config].BufferBytes, but for
-//     single batches that are larger than what a fetch has room for (room.go): fetches
-//     wait their turn. A slow destination slows the fetch.
+//   - What is held in memory is bounded by [Config].BufferBytes; a slow destination
+//     slows the fetch.
 //
 // # Who owns what
 //

@@ -66,7 +66,6 @@ type fetcher struct {
 
 	conn    *kafka.Conn
 	session fetchSession // of conn's broker
-	next    int64        // how much the next fetch takes room for
 
 	view    *view // of the source, under which members were looked at
 	members map[*copier]appetite
@@ -78,7 +77,7 @@ type fetcher struct {
 
 func newFetcher(f *flowRun, at reading) *fetcher {
 	return &fetcher{
-		reading: at, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, next: leastFetch, pace: f.pace, inquirer: f.inquirer, metrics: f.metrics, log: f.log,
+		reading: at, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, pace: f.pace, inquirer: f.inquirer, metrics: f.metrics, log: f.log,
 		wait: f.cfg.bounded(backoff{min: 50 * time.Millisecond, max: 5 * time.Second}), wishes: newWishes(), members: map[*copier]appetite{}, resting: map[*copier]time.Time{},
 	}
 }
@@ -119,6 +118,9 @@ func (f *fetcher) close() {
 
 // once fetches what there is room for.
 func (f *fetcher) once(ctx context.Context) error {
+	if err := f.budget.wait(ctx); err != nil {
+		return err
+	}
 	if err := f.pace.wait(ctx); err != nil {
 		return err
 	}
@@ -134,22 +136,16 @@ func (f *fetcher) once(ctx context.Context) error {
 	if err := f.checkHistory(ctx, now); err != nil || f.session.empty() {
 		return err
 	}
-	room := f.budget.part(f.next)
-	if err := f.budget.reserve(ctx, room); err != nil {
-		return err
-	}
-	call := f.conn.Send(ctx, f.request(time.Now(), room), f.session.version)
+	req := f.request(now)
+	call := f.conn.Send(ctx, req, f.session.version)
 	answer, err := call.Wait(ctx)
 	if err != nil {
-		f.budget.take(-room)
 		return err
 	}
 	lent := call.Memory()
 	f.pace.spend(call.Size())
-	f.next = nextFetch(call.Size())
 	fr := f.budget.newFrame(int64(len(lent)), lent)
 	defer fr.release()
-	f.budget.take(-room)
 	resp := answer.(*kmsg.FetchResponse)
 	f.source.throttle.note(resp.ThrottleMillis)
 	if lost, err := f.session.answered(resp); lost {
@@ -273,13 +269,12 @@ func partitionShare(n int) int32 {
 	return share
 }
 
-// request asks for all that is wanted, as far as there is room for it, naming what the
-// broker's session does not have.
-func (f *fetcher) request(now time.Time, room int64) *kmsg.FetchRequest {
+// request asks for all that is wanted, naming what the broker's session does not have.
+func (f *fetcher) request(now time.Time) *kmsg.FetchRequest {
 	req := kmsg.NewPtrFetchRequest()
 	req.ReplicaID = -1 // a consumer
 	allowed := f.pace.allowance()
-	req.MinBytes, req.MaxBytes = 1, int32(min(allowed, room))
+	req.MinBytes, req.MaxBytes = 1, int32(allowed)
 	if !f.uncommitted {
 		req.IsolationLevel = 1 // read_committed
 	}

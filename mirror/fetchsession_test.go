@@ -114,7 +114,7 @@ func TestASessionSaysWhatIsWanted(t *testing.T) {
 				s.set(w)
 			}
 			ask := func() (lost bool) {
-				req := f.request(time.Now(), fetchBytes)
+				req := f.request(time.Now())
 				for _, topic := range req.Topics {
 					named += len(topic.Partitions)
 				}

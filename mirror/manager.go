@@ -22,7 +22,6 @@ type Manager struct {
 	metrics  *Metrics
 	takeover *takeover
 	numbers  *numbers
-	memory   *room // of what all flows hold
 	kick     chan struct{}
 
 	mu    sync.Mutex
@@ -54,7 +53,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("mirror: %w", err)
 	}
-	m := &Manager{cfg: cfg, metrics: &Metrics{}, numbers: &numbers{}, memory: newRoom(cfg.BufferBytes, nil), kick: make(chan struct{}, 1), flows: map[string]*running{}, owed: map[copyName]Assignment{}}
+	m := &Manager{cfg: cfg, metrics: &Metrics{}, numbers: &numbers{}, kick: make(chan struct{}, 1), flows: map[string]*running{}, owed: map[copyName]Assignment{}}
 	m.takeover = &takeover{cfg: cfg, metrics: m.metrics, log: cfg.Log}
 	return m, nil
 }
@@ -172,7 +171,7 @@ func (m *Manager) reconcile(ctx context.Context, g *errgroup.Group, now time.Tim
 		}
 	}
 	for _, r := range m.flows {
-		r.budget.setLimit(m.cfg.BufferBytes / int64(len(m.flows)))
+		r.budget.setLimit(max(m.cfg.BufferBytes/int64(len(m.flows)), minFlowBytes))
 	}
 	return released
 }
@@ -180,7 +179,7 @@ func (m *Manager) reconcile(ctx context.Context, g *errgroup.Group, now time.Tim
 // start runs a flow. m.mu is held.
 func (m *Manager) start(ctx context.Context, g *errgroup.Group, list []Assignment) {
 	fctx, stop := context.WithCancel(ctx)
-	r := &running{flowRun: newFlowRun(m.cfg, list[0], m.memory, m.takeover, m.numbers, m.metrics), stop: stop}
+	r := &running{flowRun: newFlowRun(m.cfg, list[0], m.takeover, m.numbers, m.metrics), stop: stop}
 	r.gone = m.poke
 	r.assign(list)
 	m.flows[r.name] = r
