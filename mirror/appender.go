@@ -88,6 +88,7 @@ type stretch struct {
 	void   bool  // nothing more of it may be written
 
 	stalled string   // how long it had stood still before, for the ledger, "" for nothing
+	telling bool     // the ledger is being told of that
 	acked   []placed // in the mirror, not in the ledger
 	writing int      // pages under way
 	untold  bool     // a page is not in the ledger, so nothing behind it may be
@@ -342,6 +343,7 @@ func (a *appender) land(f *appendFlight) {
 		a.destination.wantRefresh()
 	} else {
 		a.say(nil)
+		a.destination.throttle.note(answer.ThrottleMillis)
 	}
 	now := time.Now()
 	for i, topic := range f.sent {

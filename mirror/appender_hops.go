@@ -44,7 +44,7 @@ func (a *appender) writeHops(timer *time.Timer) {
 		}
 		if s.stalled != "" {
 			pages[at].add(stallEvent(&a.Config, &s.c.a, id, s.stalled, proto.At), s)
-			s.stalled = ""
+			s.stalled, s.telling = "", true
 		}
 		for _, h := range hopsOf(proto, s.acked) {
 			pages[at].add(h, s)
@@ -98,6 +98,10 @@ func (a *appender) note(w pageWritten) {
 		if s.writing == 0 {
 			a.bytes -= s.inPages
 			s.inPages = 0
+			if s.telling && !s.untold {
+				s.telling = false
+				s.c.stallTold()
+			}
 		}
 		if s.writing == 0 && s.untold {
 			a.forget(s)

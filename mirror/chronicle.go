@@ -147,7 +147,7 @@ func changesOf(p *topicPlan, known Topic, at found, size int32) []happened {
 		all = append(all, happened{ledger.CopyDeleted, known.DestinationID, text})
 	}
 	switch partitions := fmt.Sprintf("%d partitions", p.Partitions); {
-	case replaced && p.made:
+	case p.made:
 		all = append(all, happened{ledger.TopicCreated, p.DestinationID, partitions})
 	case replaced:
 		all = append(all, happened{ledger.TopicFound, p.DestinationID, partitions})

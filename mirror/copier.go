@@ -300,7 +300,7 @@ func (c *copier) watermarks(start, end, stable int64, now time.Time) {
 	if end > c.committed {
 		c.lag.observe(end, now)
 	} else {
-		c.stall = stall{}
+		c.stall.progress()
 	}
 	due := c.noteStart()
 	c.unlock()
@@ -344,7 +344,7 @@ func (c *copier) push(generation uint64, chunks []chunk, next int64, f *frame) {
 func (c *copier) enter() *part {
 	c.mu.Lock()
 	defer c.unlock()
-	if c.stopping || len(c.queue) == 0 && !(c.beginDue && c.state == Running) || c.givesUp() {
+	if c.stopping || len(c.queue) == 0 && !(c.beginDue && c.state == Running) {
 		return nil
 	}
 	c.inTxn = true
@@ -480,10 +480,7 @@ func (c *copier) fault(err error) {
 		err = fmt.Errorf("%w: %s", errSuspect, err.Error())
 	}
 	now := time.Now()
-	c.stall.meet(err, now)
-	if late := c.stall.refusedTooLong(c.a.Spec, now); late != nil {
-		err = late
-	}
+	err = c.hinder(err, now)
 	v := classify(err)
 	if c.whole.on && errors.Is(err, errTruncated) {
 		v = verdict{rewind, ""} // a start cuts the mirror

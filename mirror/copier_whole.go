@@ -83,7 +83,7 @@ func (c *copier) noteStart() bool {
 func (c *copier) enterStretch() (s *stretch, ok bool) {
 	c.mu.Lock()
 	defer c.unlock()
-	if c.stopping || c.state != Running || len(c.queue) == 0 && !c.whole.startDue || c.givesUp() {
+	if c.stopping || c.state != Running || len(c.queue) == 0 && !c.whole.startDue {
 		return nil, false
 	}
 	c.inTxn, c.beginDue = true, false
@@ -103,7 +103,7 @@ func (c *copier) acknowledged(k *chunk, epoch int32, now time.Time) {
 	c.lastCommit = now
 	c.lag.reach(c.committed)
 	c.backoff.n = 0
-	if c.stall = (stall{}); len(c.queue) > 0 {
+	if c.stall.progress(); len(c.queue) > 0 {
 		c.stall.begin(now)
 	}
 	again := c.noteStart()

@@ -140,13 +140,13 @@ func (d *Discoverer) pass(ctx context.Context) ([]Topic, error) {
 		return nil, err
 	}
 	plans := d.planner.plan(source, destination, known, missed, time.Now())
-	d.tellBlocked(plans, known)
 	if err := d.apply(ctx, plans); err != nil {
 		return nil, err
 	}
 	if err := d.syncConfigs(ctx, plans, destination); err != nil {
 		return nil, err
 	}
+	d.tellBlocked(plans, known)
 	d.tellChanges(plans, known, destination)
 	d.writeEvents(ctx)
 	d.before = idsOf(source) // not before: a look that failed has told nobody what is new

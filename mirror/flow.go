@@ -473,12 +473,15 @@ func (f *flowRun) status(now time.Time) []CopyStatus {
 
 // throttled says which side makes the flow slow by a quota, "" if none does.
 func (f *flowRun) throttled(now time.Time) (reason, fix string) {
-	for p, quota := range map[*peer]string{f.source: "consumer_byte_rate", f.destination: "producer_byte_rate"} {
-		if reason := p.throttle.reason(p.cluster.Metadata.Name, now); reason != "" {
-			return reason, fmt.Sprintf("raise the quota %s of the flow's user or client id there, or keep the flow below it with spec.limits.bytesPerSecond", quota)
-		}
+	p, quota := f.destination, "producer_byte_rate"
+	if reason = p.throttle.reason(p.cluster.Metadata.Name, now); reason == "" {
+		p, quota = f.source, "consumer_byte_rate"
+		reason = p.throttle.reason(p.cluster.Metadata.Name, now)
 	}
-	return "", ""
+	if reason != "" {
+		fix = fmt.Sprintf("raise the quota %s of the flow's user or client id there, or keep the flow below it with spec.limits.bytesPerSecond", quota)
+	}
+	return reason, fix
 }
 
 // pendingStatus is that of a copy that the flow has not come to yet.

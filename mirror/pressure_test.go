@@ -133,14 +133,37 @@ func TestACopyThatIsRefusedForTooLongStops(t *testing.T) {
 	}
 }
 
+// Only the destination refuses what is copied: a disk of the source that fails is waited for.
+func TestADiskOfTheSourceIsNoRefusal(t *testing.T) {
+	for name, c := range map[string]struct {
+		met  func(c *copier)
+		want bool
+	}{
+		"the source": {func(c *copier) { c.sourceTrouble(kerr.KafkaStorageError) }, false},
+		"the destination": {func(c *copier) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.fault(kerr.KafkaStorageError)
+		}, true},
+	} {
+		copied := runningCopier(t, "orders")
+		copied.a.Spec = &flow.ReplicationFlow{}
+		c.met(copied)
+		if refused := !copied.stall.refused.IsZero(); refused != c.want || copied.stall.why == "" {
+			t.Errorf("%s: refused is %v, want %v; in the way is %q", name, refused, c.want, copied.stall.why)
+		}
+	}
+}
+
 func TestStall(t *testing.T) {
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	after := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 	full := fmt.Errorf("produce to orders/0: %w", kerr.KafkaStorageError)
 	away := errors.New("connection refused")
-	of := func(policy string) *flow.ReplicationFlow {
-		return &flow.ReplicationFlow{Spec: flow.FlowSpec{Policies: flow.FlowPolicies{OnRefusal: policy, RefusalAfter: flow.Duration(time.Minute)}}}
+	of := func(policy string) *flow.FlowPolicies {
+		return &flow.FlowPolicies{OnRefusal: policy, RefusalAfter: flow.Duration(time.Minute)}
 	}
+	refused := func(s *stall, at time.Time) { s.meet(full, at); s.refuse(at) }
 	for name, c := range map[string]struct {
 		story   func(s *stall)
 		tells   string // at 100 s
@@ -150,9 +173,11 @@ func TestStall(t *testing.T) {
 		"nothing in the way":       {func(s *stall) { s.begin(after(0)) }, "", false},
 		"a short while":            {func(s *stall) { s.begin(after(50)); s.meet(away, after(55)) }, "", false},
 		"the cluster is away":      {func(s *stall) { s.begin(after(0)); s.meet(away, after(70)) }, "partition 3 has stood still since 2026-01-02T03:04:05Z: connection refused", false},
-		"the disk is full":         {func(s *stall) { s.begin(after(10)); s.meet(full, after(20)); s.meet(full, after(99)) }, "partition 3 has stood still since 2026-01-02T03:04:15Z: " + full.Error(), true},
-		"full, for a short while":  {func(s *stall) { s.meet(away, after(0)); s.meet(full, after(60)) }, "partition 3 has stood still since 2026-01-02T03:04:05Z: " + full.Error(), false},
-		"full, and away meanwhile": {func(s *stall) { s.meet(full, after(0)); s.meet(away, after(30)); s.meet(full, after(60)) }, "partition 3 has stood still since 2026-01-02T03:04:05Z: " + full.Error(), false},
+		"the disk is full":         {func(s *stall) { s.begin(after(10)); refused(s, after(20)); refused(s, after(99)) }, "partition 3 has stood still since 2026-01-02T03:04:15Z: " + full.Error(), true},
+		"full, for a short while":  {func(s *stall) { s.meet(away, after(0)); refused(s, after(60)) }, "partition 3 has stood still since 2026-01-02T03:04:05Z: " + full.Error(), false},
+		"full, and away meanwhile": {func(s *stall) { refused(s, after(0)); s.meet(away, after(30)); refused(s, after(60)) }, "partition 3 has stood still since 2026-01-02T03:04:05Z: " + full.Error(), true},
+		"full, and then not":       {func(s *stall) { refused(s, after(0)); s.progress(); refused(s, after(60)) }, "", false},
+		"over, and not told":       {func(s *stall) { refused(s, after(0)); s.tell(3, after(70), time.Minute); s.progress() }, "partition 3 has stood still since 2026-01-02T03:04:05Z: " + full.Error(), false},
 	} {
 		var s stall
 		c.story(&s)

@@ -21,7 +21,8 @@ const defaultStallNoted = time.Minute
 type stall struct {
 	since   time.Time
 	why     string    // what was last in the way, "" if nothing but time
-	refused time.Time // since when the destination refuses what is copied, zero if it does not
+	refused time.Time // when the destination first refused what is copied, zero if it did not
+	untold  string    // what the ledger is to be told of it
 }
 
 // begin says that there is something to bring over.
@@ -35,30 +36,31 @@ func (s *stall) begin(now time.Time) {
 func (s *stall) meet(err error, since time.Time) {
 	s.begin(since)
 	s.why = err.Error()
-	switch {
-	case !isRefusal(err):
-		s.refused = time.Time{}
-	case s.refused.IsZero():
-		s.refused = since
+}
+
+// refuse says that the destination has refused what is copied.
+func (s *stall) refuse(now time.Time) {
+	if s.refused.IsZero() {
+		s.refused = now
 	}
 }
+
+// progress ends it; what the ledger was not told yet stays to be told.
+func (s *stall) progress() { *s = stall{untold: s.untold} }
 
 // tell is what the ledger is told when the copy gets on, "" for nothing: of a stall that
 // was shorter than noted, or in which nothing was in the way.
 func (s *stall) tell(partition int32, now time.Time, noted time.Duration) string {
-	if s.why == "" || now.Sub(s.since) < noted {
-		return ""
+	if s.untold == "" && s.why != "" && now.Sub(s.since) >= noted {
+		s.untold = fmt.Sprintf("partition %d has stood still since %s: %s", partition, s.since.UTC().Format(time.RFC3339), s.why)
 	}
-	return fmt.Sprintf("partition %d has stood still since %s: %s", partition, s.since.UTC().Format(time.RFC3339), s.why)
+	return s.untold
 }
 
-// refusedTooLong says that the copy is to stop, as the flow's policy is, since the
-// destination has refused for so long what is copied.
-func (s *stall) refusedTooLong(of *flow.ReplicationFlow, now time.Time) error {
-	if s.refused.IsZero() {
-		return nil
-	}
-	if p := &of.Spec.Policies; p.OnRefusal != flow.RefusalStop || now.Sub(s.refused) < p.RefusalAfter.Std() {
+// refusedTooLong says that the copy is to stop, as the flow's policy is: the destination
+// refuses what is copied, and has taken nothing since it first did so long ago.
+func (s *stall) refusedTooLong(p *flow.FlowPolicies, now time.Time) error {
+	if p.OnRefusal != flow.RefusalStop || s.refused.IsZero() || now.Sub(s.refused) < p.RefusalAfter.Std() {
 		return nil
 	}
 	return fmt.Errorf("%w since %s: %s", errRefused, s.refused.UTC().Format(time.RFC3339), s.why)
@@ -74,18 +76,25 @@ func isRefusal(err error) bool {
 			return true
 		}
 	}
-	return errors.Is(err, errRefused)
+	return false
 }
 
-// givesUp says that the copy goes no further, as the flow's policy is, after the
-// destination has refused it for too long. c.mu is held.
-func (c *copier) givesUp() bool {
-	err := c.stall.refusedTooLong(c.a.Spec, time.Now())
-	if err != nil {
-		c.fault(err)
-		c.moveTo(c.committed, c.committedEpoch)
+// hinder takes note of an error that stands in the way; what it returns is the one that
+// counts, since after some time the flow may want the copy to stop. c.mu is held.
+func (c *copier) hinder(err error, now time.Time) error {
+	c.stall.meet(err, now)
+	if !isRefusal(err) {
+		return err
 	}
-	return err != nil
+	c.stall.refuse(now)
+	return orElse(c.stall.refusedTooLong(&c.a.Spec.Spec.Policies, now), err)
+}
+
+// stallTold says that the ledger has been told of how long the copy had stood still.
+func (c *copier) stallTold() {
+	c.mu.Lock()
+	defer c.unlock()
+	c.stall.untold = ""
 }
 
 // stalled is what the ledger is to be told of how long the copy has stood still, ""
@@ -105,9 +114,9 @@ func stallEvent(cfg *Config, a *Assignment, id ledger.CopyID, text string, at ti
 	}
 }
 
-// throttle is how long a cluster has asked a client to wait (KIP-124). A broker that
-// throttles answers late, so it slows copies by itself. Its methods may be called at the
-// same time.
+// throttle is how long a cluster has asked a client to wait (KIP-124). The broker slows
+// copies by itself: since KIP-219 it answers at once, and reads nothing more until then.
+// Its methods may be called at the same time.
 type throttle struct {
 	mu    sync.Mutex
 	waits meter // milliseconds

@@ -303,6 +303,12 @@ func (r *Run) attempt(ctx context.Context, i int, c Copy) error {
 			} else if !ok {
 				return errHeld
 			}
+			// A copy that preserves offsets is ahead of the source's transactions.
+			if ok, err := cmp.source.shows(ctx, min(h.Next, p.Until)); err != nil {
+				return &endError{"source", err}
+			} else if !ok {
+				return errHeld
+			}
 			if first := writtenFrom(h, p.Next); first >= 0 && first < p.Destination {
 				// Something was taken back and copied again: cursors do not go back.
 				if cmp, err = r.comparison(ctx, c, true); err != nil {
