@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/internal/raftnode"
 	"github.com/waybillhq/waybill/test/address"
 )
@@ -88,7 +89,24 @@ func newWorld(t *testing.T, n int, us, eu *security) *world {
 	if t.Failed() {
 		t.FailNow()
 	}
+	w.votes(n)
 	return w
+}
+
+// votes waits until so many nodes have a vote: before that, those that have one cannot be
+// lost.
+func (w *world) votes(n int) {
+	w.t.Helper()
+	eventually(w.t, recovery, fmt.Sprintf("%d nodes have a vote", n), func() error {
+		var m api.Members
+		if err := w.nodes[0].get("/api/v1/fleet", &m); err != nil {
+			return err
+		}
+		if m.Voters != n || m.Tolerates != (n-1)/2 {
+			return fmt.Errorf("%d voters, %d may go", m.Voters, m.Tolerates)
+		}
+		return nil
+	})
 }
 
 // describe prints the ends of all logs, and the status.
