@@ -14,7 +14,6 @@ type controller struct {
 	fleetID string  // for a fleet that has none
 	leases  *leases
 	loads   Loads // as owners have told; those before, where the present one has not yet
-	shares  shares
 
 	queue     []*Assign // the rest of a plan
 	balancing bool      // until nothing is left to move
@@ -45,7 +44,6 @@ func newController(cfg *Config, s *State, fleetID string, now time.Time, contact
 		fleetID: fleetID,
 		leases:  newLeases(s.Members, now, grace, cfg.IncarnationTimeout),
 		loads:   make(Loads),
-		shares:  make(shares),
 		wheres:  make(wheres),
 		budget:  float64(cfg.MaxMoves),
 		filled:  now,
@@ -67,12 +65,10 @@ func (c *controller) hear(s *State, hb heartbeat, now time.Time) heartbeatAnswer
 	if c.leases.beat(hb.Node, incarnation, now) {
 		c.idle = nil // it may be given work now
 	}
-	c.shares.forget(s.Members)
-	if ended {
-		return heartbeatAnswer{Ended: true}
+	if !ended {
+		c.note(s, hb.Loads)
 	}
-	c.note(s, hb.Loads)
-	return heartbeatAnswer{Shares: c.shares.hear(hb.Node, incarnation, hb.Beat, hb.Paces, c.leases.settled(s.Members, now))}
+	return heartbeatAnswer{Ended: ended}
 }
 
 // confirmed is a state in which only those nodes may be given work that have been

@@ -43,11 +43,6 @@
 // under way and one on moves a minute, so that loads that swing move nothing. A plan
 // is proposed in commands of at most maxWorks works.
 //
-// With a heartbeat a node also tells what it would fetch of each flow that has a bandwidth
-// budget, and what it keeps to; the answer is its share from then on ([FlowPace], shares.go).
-// A share grows only by what the others are known to have given up, so that all nodes
-// together never keep to more than the budget, whoever leads.
-//
 // Owners tell the leader the loads of their copies with the heartbeats, in levels and
 // only when one has changed by a fifth (see meter): next to nothing. What their
 // work does they tell whoever asks, when he asks ([Reporter], [Node.FleetStatus]).

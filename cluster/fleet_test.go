@@ -74,7 +74,6 @@ type testNode struct {
 	holds    map[Work]Assignment
 	sessions []sessionEnd
 	current  *Session
-	pace     FlowPace // no budget: none is told of
 }
 
 type sessionEnd struct {
@@ -125,7 +124,6 @@ func (n *testNode) work() {
 		n.serve(s)
 		n.mu.Lock()
 		n.holds, n.current = nil, nil
-		n.pace.Has = 0
 		n.sessions = append(n.sessions, sessionEnd{s.Incarnation(), context.Cause(s.Context()), time.Now()})
 		n.mu.Unlock()
 		_ = s.Close(context.Background())
@@ -150,7 +148,7 @@ func (n *testNode) serve(s *Session) {
 			n.mu.Lock()
 			n.holds = holds
 			n.mu.Unlock()
-			s.Report(reported{n, status})
+			s.Report(reported(status))
 			if len(stopped) > 0 {
 				if gate := n.gate.Load(); gate != nil {
 					<-*gate
@@ -163,31 +161,11 @@ func (n *testNode) serve(s *Session) {
 	}
 }
 
-// reported is a Reporter that says what it is, and keeps to what it is told.
-type reported struct {
-	node  *testNode
-	works []WorkStatus
-}
+// reported is a Reporter that says what it is.
+type reported []WorkStatus
 
-func (r reported) Works() []WorkStatus         { return r.works }
+func (r reported) Works() []WorkStatus         { return r }
 func (r reported) Rates(_ func(Work, float64)) {}
-
-func (r reported) Paces() []FlowPace {
-	r.node.mu.Lock()
-	defer r.node.mu.Unlock()
-	if r.node.pace.Budget == 0 {
-		return nil
-	}
-	return []FlowPace{r.node.pace}
-}
-
-func (r reported) Share(_ string, bytesPerSecond int64, told bool) {
-	r.node.mu.Lock()
-	defer r.node.mu.Unlock()
-	if r.node.pace.Has = bytesPerSecond; !told {
-		r.node.pace.Has = -1
-	}
-}
 
 func (n *testNode) held() map[Work]Assignment {
 	n.mu.Lock()

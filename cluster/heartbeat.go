@@ -40,9 +40,6 @@ type heartbeat struct {
 	Incarnation uint64 `json:"incarnation,omitempty"`
 	// Loads of its copies that the leader does not know yet.
 	Loads []topicLoads `json:"loads,omitempty"`
-	// Paces are of its flows with a bandwidth budget. Beat grows with each heartbeat.
-	Paces []FlowPace `json:"paces,omitempty"`
-	Beat  uint64     `json:"beat,omitempty"`
 }
 
 // ownWorks is how the work of a node's incarnation is doing.
@@ -57,8 +54,6 @@ type heartbeatAnswer struct {
 	Ended bool `json:"ended,omitempty"`
 	// Removed: the fleet does not have the node.
 	Removed bool `json:"removed,omitempty"`
-	// Shares are what the node is to keep to of its flows' budgets from now on.
-	Shares map[string]int64 `json:"shares,omitempty"`
 }
 
 // WorkStatus is how a piece of work is doing.
@@ -135,7 +130,6 @@ func (p *pulse) lost() { p.reportedTo = "lost" }
 type beater struct {
 	pulse
 	node    *Node
-	beats   uint64
 	failing bool
 }
 
@@ -159,11 +153,6 @@ func (b *beater) beat(ctx context.Context) (removed bool, err error) {
 	if !ok {
 		return false, nil
 	}
-	b.beats++
-	hb.Beat = b.beats
-	if s != nil {
-		hb.Paces = s.paces()
-	}
 	answer, err := b.send(ctx, until, hb)
 	if err != nil {
 		b.lost()
@@ -177,7 +166,6 @@ func (b *beater) beat(ctx context.Context) (removed bool, err error) {
 		s.cancel(ErrIncarnationEnded)
 	case s != nil:
 		s.renew(sent)
-		s.share(hb.Paces, answer.Shares)
 	}
 	return false, nil
 }

@@ -40,12 +40,6 @@ type Reporter interface {
 	// Rates yields how many bytes per second each copy moves, every
 	// Config.StatusInterval.
 	Rates(yield func(w Work, bytesPerSecond float64))
-	// Paces are of the flows that have a bandwidth budget and copies on this node, with
-	// each heartbeat.
-	Paces() []FlowPace
-	// Share says what this node is to keep to of a flow's budget; told is false if the
-	// leader's version leaves that to the node.
-	Share(flow string, bytesPerSecond int64, told bool)
 }
 
 // Session begins a new incarnation of the node and returns its session. It waits
@@ -182,23 +176,6 @@ func (s *Session) loads(now time.Time, all bool) []topicLoads {
 	}
 	s.meter.look(now, r.Rates)
 	return s.meter.changes(all)
-}
-
-// paces are what a heartbeat tells of bandwidth budgets.
-func (s *Session) paces() []FlowPace {
-	if r := s.reports(); r != nil {
-		return r.Paces()
-	}
-	return nil
-}
-
-// share hands on the answer to a heartbeat that told of budgets.
-func (s *Session) share(asked []FlowPace, shares map[string]int64) {
-	r := s.reports()
-	for _, p := range asked {
-		bytesPerSecond, told := shares[p.Flow]
-		r.Share(p.Flow, bytesPerSecond, told)
-	}
 }
 
 // ownWorks is how this node's work is doing.

@@ -27,7 +27,7 @@ type Assignment struct {
 	// translates.
 	Offsets string
 	// FlowCopies is how many copies the flow has on all nodes: a node's part of the
-	// flow's bandwidth budget goes by it. 0: those of this node are all.
+	// flow's limits goes by it. 0: those of this node are all.
 	FlowCopies int
 	// Newborn: the partition came to the source while the flow looked at it, so its
 	// copy begins with its first record, wherever the flow starts.
@@ -143,11 +143,6 @@ type Config struct {
 	// until a lane has finished the one that is under way; until it has settled one
 	// that failed. What takes longer is left to be fenced.
 	StopTimeout time.Duration
-
-	// SharedBudgets: the fleet says by [Manager.Share] what this node is to keep to of
-	// its flows' bandwidth budgets, and nothing is fetched before. Otherwise a node goes
-	// by its copies.
-	SharedBudgets bool
 
 	// BufferBytes bounds what is fetched and not yet written on this node, shared
 	// evenly between flows: 128 MiB is an eighth of a second at 1 GB/s, and leaves

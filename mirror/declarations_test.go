@@ -70,34 +70,6 @@ func TestANewLimitStopsNoCopy(t *testing.T) {
 	}
 }
 
-// Where the fleet shares a flow's budget a node fetches what it is told, and nothing before.
-func TestANodeKeepsToItsShare(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.create(t, "orders", 1)
-	n := w.node("a", func(c *Config) { c.SharedBudgets = true })
-	list := w.copies(1, 1, "orders")
-	list[0].Spec.Spec.Limits.BytesPerSecond, list[0].FlowCopies = 100<<20, 4
-	w.west.produce(t, "orders", 0, 0, 10)
-	n.Assign(list)
-	eventually(t, "it wants to fetch", func() bool {
-		p := n.Paces()
-		return len(p) == 1 && p[0] == FlowPace{Flow: list[0].Flow, Budget: 100 << 20, Wants: 100 << 20, Copies: 1, FlowCopies: 4}
-	})
-	if got := n.Metrics().Fetches.Load(); got != 0 {
-		t.Errorf("%d fetches before it was told its share", got)
-	}
-	n.Share(list[0].Flow, 50<<20, true)
-	eventually(t, "caught up", func() bool { return n.caughtUp(1) })
-	if got := n.Paces(); len(got) != 1 || got[0].Has != 50<<20 {
-		t.Errorf("got %+v", got)
-	}
-	n.Share(list[0].Flow, 0, false) // a leader of an older version
-	if got := n.Paces(); len(got) != 1 || got[0].Has != 25<<20 {
-		t.Errorf("by its copies: got %+v", got)
-	}
-}
-
 // TestADestinationThatMovesInATransaction takes the destination away at each step
 // of a transaction and declares it elsewhere: the lane that cannot settle what
 // it has begun must not keep the copies, nor may anything be lost or doubled.

@@ -63,7 +63,6 @@ type flowRun struct {
 	copiers    map[flow.TopicPartition]*copier
 	population uint64 // counts the changes of copiers
 	trouble    trouble
-	bandwidth  budgeted
 }
 
 // routed is from what copiers were given to fetchers: ten thousand are not looked at
@@ -119,31 +118,9 @@ func (f *flowRun) assign(list []Assignment) {
 	}
 	f.mu.Lock()
 	f.want, f.wantNew = want, true
-	f.bandwidth.assign(list)
-	f.pace.set(f.bandwidth.limit(f.cfg.SharedBudgets))
 	f.mu.Unlock()
+	f.pace.set(paceOf(list))
 	f.poke()
-}
-
-// share says what this node is to keep to of the flow's bandwidth budget: bytes per
-// second, or its part by copies if nobody tells.
-func (f *flowRun) share(bytesPerSecond int64, told bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !told {
-		bytesPerSecond = f.bandwidth.byCopies
-	}
-	f.bandwidth.share, f.bandwidth.told = bytesPerSecond, true
-	f.pace.set(f.bandwidth.limit(f.cfg.SharedBudgets))
-}
-
-// budgetNow is what becomes of the flow's bandwidth budget; ok is false if it has none.
-func (f *flowRun) budgetNow(now time.Time) (p FlowPace, ok bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	p = f.bandwidth.FlowPace
-	p.Flow, p.Has, p.Wants = f.name, f.pace.has(), f.pace.wants(p.Budget, now)
-	return p, p.Budget > 0
 }
 
 // empty says that the flow has no copy, and is to have none.

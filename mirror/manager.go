@@ -216,30 +216,6 @@ func ofCopies(f *flow.ReplicationFlow) flow.FlowSpec {
 	return spec
 }
 
-// Paces are what becomes of the bandwidth budgets of flows that have one.
-func (m *Manager) Paces() []FlowPace {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var all []FlowPace
-	now := time.Now()
-	for _, r := range m.flows {
-		if p, ok := r.budgetNow(now); ok {
-			all = append(all, p)
-		}
-	}
-	return all
-}
-
-// Share says what this node is to keep to of a flow's bandwidth budget; told is false if
-// the fleet leaves that to the node, which goes by its copies then.
-func (m *Manager) Share(flow string, bytesPerSecond int64, told bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if r := m.flows[flow]; r != nil {
-		r.share(bytesPerSecond, told)
-	}
-}
-
 // Status is every assigned copy, by flow, source topic and partition.
 func (m *Manager) Status() []CopyStatus {
 	m.mu.Lock()

@@ -16,17 +16,10 @@ import (
 // safe for concurrent use.
 type pace struct {
 	mu      sync.Mutex
-	limit   int64     // bytes per second, 0: none; closed: nothing may be fetched yet
+	limit   int64     // bytes per second, 0: none
 	paid    time.Time // when all that was fetched is paid for
 	changed chan struct{}
-
-	spent   meter
-	waiting int       // fetches that wait
-	waited  time.Time // when one has waited last
 }
-
-// closed is the limit of a pace that waits to be told one.
-const closed = -1
 
 func newPace() *pace { return &pace{changed: make(chan struct{})} }
 
@@ -49,12 +42,10 @@ func (p *pace) set(limit int64) {
 func (p *pace) spend(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
-	p.spent.add(int64(n), now)
-	if p.limit <= 0 {
+	if p.limit == 0 {
 		return
 	}
-	if p.paid.Before(now) {
+	if now := time.Now(); p.paid.Before(now) {
 		p.paid = now
 	}
 	p.paid = p.paid.Add(time.Duration(float64(n) / float64(p.limit) * float64(time.Second)))
@@ -64,7 +55,7 @@ func (p *pace) spend(n int) {
 func (p *pace) allowance() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.limit <= 0 {
+	if p.limit == 0 {
 		return fetchBytes
 	}
 	return min(max(p.limit/4, int64(flow.MinBytesPerSecond)), fetchBytes)
@@ -75,15 +66,11 @@ func (p *pace) wait(ctx context.Context) error {
 	for {
 		p.mu.Lock()
 		owed, changed := time.Until(p.paid), p.changed
-		if p.limit == closed {
-			owed = math.MaxInt64
-		}
-		if p.limit == 0 || owed <= 0 {
-			p.mu.Unlock()
+		free := p.limit == 0 || owed <= 0
+		p.mu.Unlock()
+		if free {
 			return nil
 		}
-		p.waiting++
-		p.mu.Unlock()
 		timer := time.NewTimer(owed)
 		select {
 		case <-timer.C:
@@ -91,74 +78,10 @@ func (p *pace) wait(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 		timer.Stop()
-		p.mu.Lock()
-		p.waiting--
-		p.waited = time.Now()
-		p.mu.Unlock()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
-}
-
-// wants is how much of a flow's limit would be used: all of it if a fetch has to wait, or
-// had to just now, else a little more than is.
-func (p *pace) wants(limit int64, now time.Time) int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.waiting > 0 || now.Sub(p.waited) < waitedLately {
-		return limit
-	}
-	return min(limit, int64(1.25*p.spent.perSecond(now)))
-}
-
-// waitedLately is for how long a fetch that has waited stands for those to come.
-const waitedLately = 2 * time.Second
-
-// has is the limit that is kept.
-func (p *pace) has() int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return max(0, p.limit)
-}
-
-// FlowPace is what a node does with the bandwidth budget of a flow.
-type FlowPace struct {
-	Flow               string
-	Budget             int64 // the flow's, on all nodes together, in bytes per second as all here
-	Has, Wants         int64 // what this node keeps to, and what it would use
-	Copies, FlowCopies int   // on this node, and on all
-}
-
-// budgeted is a flow's bandwidth budget, as far as this node is concerned.
-type budgeted struct {
-	FlowPace
-	byCopies int64 // this node's part if it goes by its copies
-	told     bool  // the fleet has said what the part is
-	share    int64
-}
-
-// assign takes what copies of the flow the node has.
-func (b *budgeted) assign(list []Assignment) {
-	b.Budget, b.byCopies, b.Copies, b.FlowCopies = 0, paceOf(list), len(list), len(list)
-	if len(list) > 0 {
-		b.Budget = int64(list[0].Spec.Spec.Limits.BytesPerSecond)
-		b.FlowCopies = max(list[0].FlowCopies, len(list))
-	}
-}
-
-// limit is what the node keeps to. Where the fleet shares the budget, it is nothing before
-// the fleet has said how much: others may have what would be this node's by its copies.
-func (b *budgeted) limit(shared bool) int64 {
-	switch {
-	case b.Budget == 0:
-		return 0
-	case !shared:
-		return b.byCopies
-	case !b.told || b.share <= 0:
-		return closed
-	}
-	return min(b.share, b.Budget)
 }
 
 // paceOf is this node's part of a flow's limit: it goes by the copies.

@@ -123,7 +123,7 @@ func (w *work) live(ctx context.Context, s *cluster.Session) error {
 	conf.Fleet, conf.Node, conf.Incarnation = w.fleetName, w.fleet.Name(), s.Incarnation()
 	conf.Lanes, conf.Positions, conf.Origins = lanes{w.fleet, s}, positions{w}, w.maps
 	conf.ClientID, conf.Log = w.directory.clientID, w.log
-	conf.Released, conf.SharedBudgets = l.copyEnded, true
+	conf.Released = l.copyEnded
 	var err error
 	if l.manager, err = mirror.NewManager(conf); err != nil {
 		return err
@@ -441,19 +441,6 @@ func (l *life) Rates(yield func(cluster.Work, float64)) {
 	for _, c := range l.manager.Status() {
 		yield(workOf(c), c.BytesPerSecond)
 	}
-}
-
-// Paces implements cluster.Reporter.
-func (l *life) Paces() (all []cluster.FlowPace) {
-	for _, p := range l.manager.Paces() {
-		all = append(all, cluster.FlowPace(p))
-	}
-	return all
-}
-
-// Share implements cluster.Reporter.
-func (l *life) Share(flow string, bytesPerSecond int64, told bool) {
-	l.manager.Share(flow, bytesPerSecond, told)
 }
 
 func workOf(c mirror.CopyStatus) cluster.Work {
