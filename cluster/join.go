@@ -83,14 +83,16 @@ func (n *Node) Survey(ctx context.Context) ([]MemberStatus, error) { return n.ra
 // stay to be fenced. Without force a removal is refused after which the voters that
 // answer are no majority; that changes nothing.
 func (n *Node) Remove(ctx context.Context, name string, force bool) error {
-	before, known := n.State().Members[name]
+	_, known := n.State().Members[name]
+	drained := false
 	if known && !force {
 		// Asked before its work moves. That it is no member, a removal that was
 		// interrupted, is for the removal itself to find.
 		if err := n.raft.Removable(ctx, name); err != nil && !errors.Is(err, raftnode.ErrNotMember) {
 			return removalError(err)
 		}
-		if err := n.emptied(ctx, name); err != nil {
+		var err error
+		if drained, err = n.emptied(ctx, name); err != nil {
 			return err
 		}
 	}
@@ -101,8 +103,10 @@ func (n *Node) Remove(ctx context.Context, name string, force bool) error {
 		}
 		err = nil // a removal that was interrupted
 	}
-	if errors.Is(err, raftnode.ErrRefused) && known && !force && !before.Draining {
-		return errors.Join(removalError(err), n.Drain(ctx, name, false)) // a voter went silent meanwhile
+	if errors.Is(err, raftnode.ErrRefused) && drained { // a voter went silent meanwhile
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undrainLimit)
+		defer cancel()
+		return errors.Join(removalError(err), n.Drain(ctx, name, false))
 	}
 	if err != nil {
 		return removalError(err)
@@ -111,6 +115,10 @@ func (n *Node) Remove(ctx context.Context, name string, force bool) error {
 	return err
 }
 
+// undrainLimit is how long a refused removal takes to put right what it began, also when
+// the time for the removal is over.
+const undrainLimit = 5 * time.Second
+
 func removalError(err error) error {
 	if errors.Is(err, raftnode.ErrRefused) {
 		return fmt.Errorf("%w: %w", err, ErrConflict)
@@ -118,21 +126,22 @@ func removalError(err error) error {
 	return err
 }
 
-// emptied has a node's work moved, and returns when it owns none or is dead.
-func (n *Node) emptied(ctx context.Context, name string) error {
-	if !n.State().Members[name].Draining {
+// emptied has a node's work moved, and returns when it owns none or is dead. drained says
+// that it was not being drained before.
+func (n *Node) emptied(ctx context.Context, name string) (drained bool, err error) {
+	if drained = !n.State().Members[name].Draining; drained {
 		if err := n.Drain(ctx, name, true); err != nil {
-			return err
+			return false, err
 		}
 	}
 	for _, s := range n.Watch(ctx) {
 		m := s.Members[name]
 		if m.Incarnation == 0 || s.owned(name, m.Incarnation) == 0 {
-			return nil
+			return drained, nil
 		}
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("%s has not handed its work over: %w", name, context.Cause(ctx))
+		return drained, fmt.Errorf("%s has not handed its work over: %w", name, context.Cause(ctx))
 	}
-	return ErrStopped
+	return drained, ErrStopped
 }
