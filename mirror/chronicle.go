@@ -132,8 +132,8 @@ type happened struct {
 }
 
 // changesOf are what has happened to the destination topic of a plan since the flow last
-// knew of it as known. It goes by what is there, and not by answers to requests: these can be
-// lost, and so can the node that waits for them. at is what was there in the place of
+// knew of it as known. It goes by what is there, and by an answer only for who made a topic:
+// answers can be lost, and so can the node that waits for them. at is what was there in the place of
 // the known copy, and size how many partitions the destination topic had before, 0 if
 // that is not known.
 func changesOf(p *topicPlan, known Topic, at found, size int32) []happened {

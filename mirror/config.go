@@ -145,7 +145,7 @@ type Config struct {
 	StopTimeout time.Duration
 
 	// BufferBytes bounds what is fetched and not yet written on this node, shared
-	// evenly between flows: 128 MiB is an eighth of a second at 1 GB/s, and leaves
+	// evenly between flows, each of which has 16 MiB at least: 128 MiB is an eighth of a second at 1 GB/s, and leaves
 	// the process below 256 MiB at full speed.
 	BufferBytes int64
 	// MaxDecode bounds one decompressed batch on the record path. Honest batches
