@@ -377,4 +377,6 @@ func (p *piece) when() time.Time {
 const (
 	reasonPending = "pending" // it comes next
 	reasonUnknown = "unknown"
+	// reasonRedacted is that of a gap which the caller may not know.
+	reasonRedacted = "redacted"
 )

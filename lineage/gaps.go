@@ -22,7 +22,8 @@ type GapPage struct {
 // Gaps lists the source offsets from at.Offset to last, of a partition, that a flow
 // has no copy of and why, ordered by source offset, at most the limit for deeds, after
 // at most the limit for looks at hops of each copy; those that its ledger is silent of
-// are unknown. Flows into topics that the caller may not see are left without names.
+// are unknown. Of a flow into a topic that the caller may not see they are redacted:
+// neither names nor reasons.
 // Errors are those of Event.
 func (x *Index) Gaps(ctx context.Context, caller Caller, at Address, last int64) (*GapPage, error) {
 	v := x.viewer(ctx, caller)
@@ -71,7 +72,8 @@ func gapsBefore(gaps []Gap, end int64) []Gap {
 // gapList is gaps of one copy, in order.
 type gapList struct {
 	asked  span
-	label  Gap // what all of them have
+	label  Gap  // what all of them have
+	hidden bool // the caller may not see why
 	limit  int
 	gaps   []Gap
 	unseen int64  // where the first one beyond a limit may begin, math.MaxInt64 if there is none
@@ -83,6 +85,9 @@ func (l *gapList) add(s span, reason, why string) bool {
 	s = s.within(l.asked)
 	if s.empty() {
 		return true
+	}
+	if l.hidden { // runs of different reasons become one, so that their ends tell nothing
+		reason, why = reasonRedacted, ""
 	}
 	if n := len(l.gaps); n > 0 {
 		if p := &l.gaps[n-1]; p.Source+p.Count == s.first && p.Reason == reason && p.Why == why {
@@ -111,10 +116,9 @@ func (v *viewer) gapsOf(c *copyState, first, last int64) (list gapList, err erro
 	x.mu.RLock()
 	there := x.life(topicKey{dest.Cluster, dest.TopicID})
 	x.mu.RUnlock()
-	shown := func(why string) string { return why }
-	if v.topic(there) {
+	if list.hidden = !v.topic(there); !list.hidden {
 		list.label = Gap{Flow: c.begin.Flow, Cluster: there.clusterName, Topic: there.name}
-	} else if shown = func(string) string { return whyHidden }; list.doubt != "" {
+	} else if list.doubt != "" {
 		list.doubt = whyHidden
 	}
 	silent := func(s span) (fits bool, err error) {
@@ -122,7 +126,7 @@ func (v *viewer) gapsOf(c *copyState, first, last int64) (list gapList, err erro
 			return true, nil
 		}
 		why, err := x.silence(c, s.first)
-		return list.add(s, reasonUnknown, shown(why)), err
+		return list.add(s, reasonUnknown, why), err
 	}
 	prefix := key(c.ledger, kindHop, c.key[:])
 	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
@@ -152,7 +156,7 @@ func (v *viewer) gapsOf(c *copyState, first, last int64) (list gapList, err erro
 		for _, g := range h.Gaps {
 			reason, why := g.Reason.String(), ""
 			if doubt != "" {
-				reason, why = reasonUnknown, shown(saidToBe(reason, doubt))
+				reason, why = reasonUnknown, saidToBe(reason, doubt)
 			}
 			if !list.add(span{g.Source, g.Source + g.Count}, reason, why) {
 				return list, nil

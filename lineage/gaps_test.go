@@ -74,3 +74,16 @@ func TestALongWalkForGapsComesInPages(t *testing.T) {
 		t.Errorf("went on from %v", next)
 	}
 }
+
+// TestGapsOfAHiddenFlowAreRedacted: they are listed, as one run whatever their
+// reasons, and nothing else is told of them.
+func TestGapsOfAHiddenFlowAreRedacted(t *testing.T) {
+	x, f := open(t, Config{Authorizer: rights{"id-a/orders": true}})
+	f.page('b', begin('a', 'b', 1), hop('a', 'b', 1, 0, 10, -1,
+		ledger.Gap{Source: 0, Count: 4, Reason: ledger.Aborted}, ledger.Gap{Source: 4, Count: 6, Reason: ledger.Control}))
+	page, err := x.Gaps(t.Context(), alice, orders("id-a", 0), 1<<40)
+	want := []Gap{{Count: 10, Reason: reasonRedacted}}
+	if err != nil || !slices.Equal(page.Gaps, want) {
+		t.Errorf("got %+v %v, want %+v", page, err, want)
+	}
+}

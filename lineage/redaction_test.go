@@ -33,6 +33,8 @@ func world(x *Index, shape, secret *rand.Rand, hidden map[byte]bool) {
 		b := begin(s, d, 1)
 		h := hop(s, d, 1, 0, 100, 0, ledger.Gap{Source: 100, Count: 1 + shape.Int64N(5), Reason: ledger.Aborted})
 		if hidden[s] || hidden[d] {
+			reasons := []ledger.Reason{ledger.Aborted, ledger.Control, ledger.Compacted}
+			h.Gaps[0].Reason = reasons[secret.IntN(len(reasons))]
 			b.Flow, b.Fleet, b.Node = fmt.Sprintf("f%d", secret.IntN(1000)), fmt.Sprintf("x%d", secret.IntN(1000)), fmt.Sprintf("n%d", secret.IntN(1000))
 			h.Bytes = secret.Int64N(1 << 20)
 			h.At = t0.AddDate(0, 0, secret.IntN(1000))
