@@ -111,6 +111,8 @@ func TestWhatIsNoted(t *testing.T) {
 		{"GET", "/api/v1/lineage/gaps/us/orders/3", viewerToken, nil, "topic-gaps lineage/gaps/us/orders/3 vera 200"},
 		{"GET", "/api/v1/lineage/accesses/us/orders/3", viewerToken, nil, "topic-accesses lineage/accesses/us/orders/3 vera 200"},
 		{"GET", "/api/v1/lineage/principals/us/User:shop", viewerToken, nil, "principal-accesses lineage/principals/us/User:shop vera 200"},
+		{"GET", "/api/v1/lineage/principals/us/User:shop/export", viewerToken, nil, "export-principal lineage/principals/us/User:shop/export vera 200"},
+		{"GET", "/api/v1/lineage/search/us/orders/export?key=a", viewerToken, nil, "export-search lineage/search/us/orders/export vera 200"},
 		{"GET", "/api/v1/lineage/check/us", adminToken, nil, "check-ledger lineage/check/us ops 200"},
 		{"GET", "/api/v1/audit", adminToken, nil, "list-audit  ops 200"},
 		{"GET", "/api/v1/audit", viewerToken, nil, "list-audit  vera 403"},

@@ -50,6 +50,9 @@ type fleet struct {
 
 	gaps        []lineage.Gap // one a page
 	deedPages   int           // with one each
+	deedDoubts  []string
+	principals  *lineage.PrincipalPage
+	found       *search.Page
 	copyPages   []*lineage.RangePage
 	gapDoubts   []string
 	streamNoted int // what the trail had been told when the stream began
@@ -209,7 +212,7 @@ func (f *fleet) Gaps(_ context.Context, caller Caller, from lineage.Address, las
 
 func (f *fleet) Deeds(_ context.Context, caller Caller, q lineage.DeedQuery) (*lineage.DeedPage, error) {
 	f.caller, f.deeds = caller, q
-	page := &lineage.DeedPage{Deeds: []lineage.Deed{}}
+	page := &lineage.DeedPage{Deeds: []lineage.Deed{}, Unknown: f.deedDoubts}
 	if f.deedPages > 0 {
 		f.deedPages--
 		page.Deeds = append(page.Deeds, lineage.Deed{Kind: "fetched", Principal: "User:shop", First: int64(f.deedPages)})
@@ -222,12 +225,20 @@ func (f *fleet) Deeds(_ context.Context, caller Caller, q lineage.DeedQuery) (*l
 
 func (f *fleet) Principal(_ context.Context, caller Caller, _, _ string, _ int, _ string) (*lineage.PrincipalPage, error) {
 	f.caller = caller
-	return &lineage.PrincipalPage{Topics: []lineage.PrincipalTopic{}}, f.called("principal")
+	page := &lineage.PrincipalPage{Topics: []lineage.PrincipalTopic{}}
+	if f.principals != nil {
+		page = f.principals
+	}
+	return page, f.called("principal")
 }
 
 func (f *fleet) Search(_ context.Context, caller Caller, q search.Query) (*search.Page, error) {
 	f.caller, f.search = caller, q
-	return &search.Page{Events: []search.Event{}, Scanned: []search.Scanned{}}, f.called("search")
+	page := &search.Page{Events: []search.Event{}, Scanned: []search.Scanned{}}
+	if f.found != nil {
+		page = f.found
+	}
+	return page, f.called("search")
 }
 
 func (f *fleet) Copies(_ context.Context, caller Caller, q lineage.RangeQuery) (*lineage.RangePage, error) {

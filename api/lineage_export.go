@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -18,7 +17,8 @@ import (
 // maxExportRows bounds one answer of an export.
 const maxExportRows = 10_000
 
-// deedRow is a production or an access as a row.
+// deedRow is a production or an access as a row, or what is not known of those asked about,
+// whose last is -1 for the end.
 type deedRow struct {
 	Cluster   string    `json:"cluster"`
 	Topic     string    `json:"topic"`
@@ -35,6 +35,7 @@ type deedRow struct {
 	Group     string    `json:"group"`
 	FirstAt   time.Time `json:"firstAt"`
 	At        time.Time `json:"at"`
+	Why       string    `json:"why"`
 }
 
 // gapRow is offsets without a copy as a row, or what is not known of those asked about,
@@ -121,6 +122,7 @@ func registerExport(h huma.API, l Lineage) {
 			return &tracesOutput{Body: traces}, nil
 		})
 	registerDigests(h, l)
+	registerListExports(h, l)
 }
 
 // registerDigests is beside the exports: a POST, since a secret is no part of a URL.
@@ -162,11 +164,13 @@ func table(format string, rows any, next string) (*exportOutput, error) {
 	return &exportOutput{exportTypes[format], next, b}, nil
 }
 
-// exportDeeds reads pages until the limit is reached.
+// exportDeeds reads pages until the limit is reached. What they do not know comes on top
+// of it.
 func exportDeeds(ctx context.Context, l Lineage, in *exportInput) (*exportOutput, error) {
 	q := lineage.DeedQuery{At: in.address(), Last: in.To, Produced: in.What == "produced", Principal: in.Principal, Cursor: in.Cursor}
 	q.At.Partition, q.At.Offset = in.Partition, in.From
 	rows, limit := []deedRow{}, min(in.Limit, maxExportRows)
+	var doubts []string
 	for {
 		q.Limit = limit - len(rows)
 		page, err := l.Deeds(ctx, CallerOf(ctx), q)
@@ -175,12 +179,17 @@ func exportDeeds(ctx context.Context, l Lineage, in *exportInput) (*exportOutput
 		}
 		for _, d := range page.Deeds {
 			rows = append(rows, deedRow{
-				in.Cluster, in.Topic, d.Partition, d.First, d.Last, d.Offsets, d.Kind, d.Redacted, d.Principal, d.ClientID, d.Software, d.Address, d.Group, d.FirstAt, d.At,
+				in.Cluster, in.Topic, d.Partition, d.First, d.Last, d.Offsets, d.Kind, d.Redacted, d.Principal, d.ClientID, d.Software, d.Address, d.Group, d.FirstAt, d.At, "",
 			})
 		}
-		if q.Cursor = page.Next; q.Cursor == "" || len(rows) >= limit {
-			return table(in.Format, rows, q.Cursor)
+		doubts = append(doubts, page.Unknown...)
+		if q.Cursor = page.Next; q.Cursor != "" && len(rows) < limit {
+			continue
 		}
+		for _, why := range distinct(doubts) {
+			rows = append(rows, deedRow{Cluster: in.Cluster, Topic: in.Topic, Partition: in.Partition, First: in.From, Last: in.To, Kind: rowUnknown, Why: why})
+		}
+		return table(in.Format, rows, q.Cursor)
 	}
 }
 
@@ -218,8 +227,7 @@ func exportGaps(ctx context.Context, l Lineage, in *exportInput) (*exportOutput,
 		if page.Next > 0 {
 			next, end = strconv.FormatInt(page.Next, 10), page.Next-1
 		}
-		slices.Sort(doubts)
-		for _, why := range slices.Compact(doubts) {
+		for _, why := range distinct(doubts) {
 			rows = append(rows, gapRow{Cluster: in.Cluster, Topic: in.Topic, Partition: in.Partition, First: first, Last: end, Reason: rowUnknown, Why: why})
 		}
 		return table(in.Format, rows, next)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/waybillhq/waybill/lineage"
+	"github.com/waybillhq/waybill/lineage/search"
 )
 
 // TestExportInParts: an answer goes over pages up to its limit, and says where the next
@@ -15,8 +16,8 @@ func TestExportInParts(t *testing.T) {
 	f := newFleet(t)
 	f.deedPages = 3
 	resp := ask(t, f, http.MethodGet, path+"ndjson&from=7", viewerToken)
-	want := `{"cluster":"us","topic":"orders","partition":0,"first":2,"last":0,"offsets":0,"kind":"fetched","redacted":false,"principal":"User:shop","clientId":"","software":"","address":"","group":"","firstAt":"0001-01-01T00:00:00Z","at":"0001-01-01T00:00:00Z"}
-{"cluster":"us","topic":"orders","partition":0,"first":1,"last":0,"offsets":0,"kind":"fetched","redacted":false,"principal":"User:shop","clientId":"","software":"","address":"","group":"","firstAt":"0001-01-01T00:00:00Z","at":"0001-01-01T00:00:00Z"}
+	want := `{"cluster":"us","topic":"orders","partition":0,"first":2,"last":0,"offsets":0,"kind":"fetched","redacted":false,"principal":"User:shop","clientId":"","software":"","address":"","group":"","firstAt":"0001-01-01T00:00:00Z","at":"0001-01-01T00:00:00Z","why":""}
+{"cluster":"us","topic":"orders","partition":0,"first":1,"last":0,"offsets":0,"kind":"fetched","redacted":false,"principal":"User:shop","clientId":"","software":"","address":"","group":"","firstAt":"0001-01-01T00:00:00Z","at":"0001-01-01T00:00:00Z","why":""}
 `
 	if resp.text != want || resp.Header.Get("Waybill-Next") != "page1" || f.deeds.At.Offset != 7 || f.deeds.Limit != 1 {
 		t.Errorf("got %q %v after %+v", resp.text, resp.Header, f.deeds)
@@ -83,6 +84,45 @@ truncated,us,orders,,3,11,12,,,,0,-1,-1,0,0,,after 32 hops,,,,0,,,
 	asked := lineage.RangeQuery{At: lineage.Address{Cluster: "us", Topic: "orders", Partition: 3, Offset: 7, TopicID: "AAA"}, Last: 19, Way: lineage.Downstream, Exact: true, Limit: 1, Cursor: "page1"}
 	if f.copies != asked {
 		t.Errorf("asked for %+v, want %+v", f.copies, asked)
+	}
+}
+
+// TestExportsOfListsSayWhatTheyDoNotKnow: a list that is not known is no empty table.
+func TestExportsOfListsSayWhatTheyDoNotKnow(t *testing.T) {
+	at := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
+	f := newFleet(t)
+	f.deedDoubts = []string{"the cluster records neither"}
+	f.principals = &lineage.PrincipalPage{
+		Topics: []lineage.PrincipalTopic{
+			{Topic: "orders", TopicID: "AAA", Client: lineage.Client{Kind: "fetched", Principal: "User:shop", ClientID: "=web", Group: "g", Offsets: 7, FirstAt: at, At: at}},
+			{Redacted: true, Client: lineage.Client{Kind: "produced", Principal: "User:shop"}},
+		},
+		Next: "page1", Unknown: []string{"a page is damaged"},
+	}
+	f.found = &search.Page{
+		Events:  []search.Event{{Cluster: "us", Topic: "orders", Partition: 3, Offset: 9, Time: at}},
+		Scanned: []search.Scanned{{Partition: 3, From: 5, To: 20, Records: 14, Bytes: 800}},
+		Next:    "page2", Unknown: []string{"partition 4 has no leader"},
+	}
+	for _, c := range []struct{ path, next, want string }{
+		{"export/us/orders/3?from=7", "", `cluster,topic,partition,first,last,offsets,kind,redacted,principal,clientId,software,address,group,firstAt,at,why
+us,orders,3,7,-1,0,unknown,false,,,,,,,,the cluster records neither
+`},
+		{"principals/us/User:shop/export?limit=2", "page1", `cluster,principal,topic,topicId,earlierLife,kind,redacted,clientId,software,address,group,offsets,firstAt,at,why
+us,User:shop,orders,AAA,false,fetched,false,'=web,,,g,7,2026-11-24T08:00:00Z,2026-11-24T08:00:00Z,
+us,User:shop,,,false,produced,true,,,,,0,,,
+us,User:shop,,,false,unknown,false,,,,,0,,,a page is damaged
+`},
+		{"search/us/orders/export?key=a", "page2", `kind,cluster,topic,partition,first,last,time,records,bytes,why
+event,us,orders,3,9,9,2026-11-24T08:00:00Z,1,0,
+scanned,us,orders,3,5,19,,14,800,
+unknown,us,orders,-1,-1,-1,,0,0,partition 4 has no leader
+`},
+	} {
+		resp := ask(t, f, http.MethodGet, "/api/v1/lineage/"+c.path, viewerToken)
+		if resp.text != c.want || resp.Header.Get("Waybill-Next") != c.next {
+			t.Errorf("%s: got %v\n%s", c.path, resp.Header, resp.text)
+		}
 	}
 }
 

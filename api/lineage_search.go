@@ -11,7 +11,8 @@ import (
 	"github.com/waybillhq/waybill/lineage/search"
 )
 
-type searchInput struct {
+// SearchInput says what to look for.
+type SearchInput struct {
 	Cluster string `path:"cluster" doc:"Name of a declared cluster, or its cluster.id"`
 	Topic   string `path:"topic"`
 	PageQuery
@@ -24,7 +25,7 @@ type searchInput struct {
 	Partitioner string    `query:"partitioner" enum:"murmur2" doc:"Only the partition to which this one sends the key: that of Kafka's Java client"`
 }
 
-func (in *searchInput) query() (search.Query, error) {
+func (in *SearchInput) query() (search.Query, error) {
 	q := search.Query{
 		Cluster: in.Cluster, Topic: in.Topic, Since: in.Since, Until: in.Until,
 		Partition: in.Partition, Partitioner: in.Partitioner, Limit: in.Limit, Cursor: in.Cursor,
@@ -52,7 +53,7 @@ func registerSearch(h huma.API, l Lineage) {
 	register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/search/{cluster}/{topic}", "search-events",
 		"Events of a topic by time, by key or by W3C trace id: bounded scans that say what they looked through",
 		http.StatusForbidden, http.StatusNotFound, http.StatusConflict),
-		func(ctx context.Context, in *searchInput) (*searchOutput, error) {
+		func(ctx context.Context, in *SearchInput) (*searchOutput, error) {
 			q, err := in.query()
 			if err != nil {
 				return nil, err

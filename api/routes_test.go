@@ -65,6 +65,8 @@ var routes = []route{
 	{"GET", "/api/v1/lineage/affected/{cluster}/{topic}/{partition}", "/api/v1/lineage/affected/us/orders/3?from=5&to=9", 401, 200, 200, plain},
 	{"GET", "/api/v1/lineage/principals/{cluster}/{principal}", "/api/v1/lineage/principals/us/User:shop?limit=5", 401, 200, 200, plain},
 	{"GET", "/api/v1/lineage/search/{cluster}/{topic}", "/api/v1/lineage/search/us/orders?key=order-17&partitioner=murmur2&since=2026-11-27T08:00:00Z&until=2026-11-27T09:00:00Z&limit=5&cursor=AAA", 401, 200, 200, plain},
+	{"GET", "/api/v1/lineage/principals/{cluster}/{principal}/export", "/api/v1/lineage/principals/us/User:shop/export?limit=5&cursor=AAA", 401, 200, 200, "text/csv; charset=utf-8"},
+	{"GET", "/api/v1/lineage/search/{cluster}/{topic}/export", "/api/v1/lineage/search/us/orders/export?format=ndjson&key=order-17&limit=5&cursor=AAA", 401, 200, 200, "application/x-ndjson"},
 	{"GET", "/api/v1/lineage/stream/{cluster}", "/api/v1/lineage/stream/us?topic=orders&kind=copied&kind=fetched", 401, 200, 200, "text/event-stream"},
 	{"GET", "/api/v1/lineage/export/{cluster}/{topic}/{partition}", "/api/v1/lineage/export/us/orders/3?what=produced&from=5&to=9&principal=User:shop&limit=5", 401, 200, 200, "text/csv; charset=utf-8"},
 	{"GET", "/api/v1/lineage/openlineage/{cluster}/{topic}", "/api/v1/lineage/openlineage/us/orders", 401, 200, 200, "application/x-ndjson"},

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +23,7 @@ func lineageExport() *cobra.Command {
   replicator lineage export openlineage us/orders > events.ndjson
   replicator lineage export otlp us/orders/3/1041 > spans.json
   replicator lineage export digests us/orders/3 --key-file digest.key > digests.csv`,
-	}, exportTable(), exportOpenLineage(), exportOTLP(), exportDigests())
+	}, exportTable(), exportPrincipal(), exportSearch(), exportOpenLineage(), exportOTLP(), exportDigests())
 }
 
 func exportTable() *cobra.Command {
@@ -50,6 +52,50 @@ func exportTable() *cobra.Command {
 	f.Var(&choice{&direction, []string{"both", "up", "down"}}, "direction", "of copies: both, up or down")
 	formatFlag(cmd, &format, "csv", "ndjson")
 	lifeFlag(cmd, &topicID)
+	fleet.flags(cmd)
+	return cmd
+}
+
+func exportPrincipal() *cobra.Command {
+	var fleet server
+	var format string
+	cmd := &cobra.Command{
+		Use: "principal CLUSTER NAME", Short: "What a principal produced and read in a cluster, by topic, as CSV or NDJSON", Args: cobra.ExactArgs(2),
+		Example: "  replicator lineage export principal us User:billing",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path := "/api/v1/lineage/principals/" + url.PathEscape(args[0]) + "/" + url.PathEscape(args[1]) + "/export"
+			return fleet.exportPages(cmd, http.MethodGet, format, nil, func(next string) string {
+				return path + query("format", format, "cursor", next)
+			})
+		},
+	}
+	formatFlag(cmd, &format, "csv", "ndjson")
+	fleet.flags(cmd)
+	return cmd
+}
+
+func exportSearch() *cobra.Command {
+	var fleet server
+	var format string
+	var ask searchAsk
+	cmd := &cobra.Command{
+		Use: "search CLUSTER/TOPIC", Short: "What a search finds, and what it looked through, as CSV or NDJSON", Args: cobra.ExactArgs(1),
+		Example: "  replicator lineage export search us/orders --key order-17 --since 1h",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, err := addressPath(args[0], 2)
+			if err != nil {
+				return err
+			}
+			if err := ask.settle(time.Now()); err != nil {
+				return err
+			}
+			return fleet.exportPages(cmd, http.MethodGet, format, nil, func(next string) string {
+				return "/api/v1/lineage/search/" + path + "/export" + ask.query("format", format, "limit", strconv.Itoa(pageSize), "cursor", next)
+			})
+		},
+	}
+	ask.flags(cmd.Flags())
+	formatFlag(cmd, &format, "csv", "ndjson")
 	fleet.flags(cmd)
 	return cmd
 }

@@ -27,6 +27,8 @@ func TestExportsPage(t *testing.T) {
 	for _, args := range [][]string{
 		{"digests", "us/orders/3", "--from", "7", "--key-file", "key"},
 		{"table", "us/orders/3", "--from", "7"},
+		{"principal", "us", "User:a/b"},
+		{"search", "us/orders", "--key", "a", "--since", "2026-11-27T08:00:00Z"},
 		{"table", "us/orders/3", "--what", "copies", "--direction", "up"},
 	} {
 		asked = nil
@@ -43,6 +45,16 @@ func TestExportsPage(t *testing.T) {
 			want = []string{
 				"GET /api/v1/lineage/export/us/orders/3?direction=up&format=csv&from=0&to=-1&what=copies  ",
 				"GET /api/v1/lineage/export/us/orders/3?cursor=11&direction=up&format=csv&from=0&to=-1&what=copies  ",
+			}
+		case args[0] == "principal":
+			want = []string{
+				"GET /api/v1/lineage/principals/us/User:a%2Fb/export?format=csv  ",
+				"GET /api/v1/lineage/principals/us/User:a%2Fb/export?cursor=11&format=csv  ",
+			}
+		case args[0] == "search":
+			want = []string{
+				"GET /api/v1/lineage/search/us/orders/export?format=csv&key=a&limit=500&partition=-1&since=2026-11-27T08%3A00%3A00Z  ",
+				"GET /api/v1/lineage/search/us/orders/export?cursor=11&format=csv&key=a&limit=500&partition=-1&since=2026-11-27T08%3A00%3A00Z  ",
 			}
 		case args[0] == "table":
 			want = []string{

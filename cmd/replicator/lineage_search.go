@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/waybillhq/waybill/lineage/search"
 )
@@ -48,6 +49,17 @@ the cursor with which it goes on. What it has not looked through may hold more.`
 		},
 	}
 	f := cmd.Flags()
+	ask.flags(f)
+	f.IntVar(&ask.limit, "limit", 1000, "how many events at the most")
+	f.Int64Var(&ask.maxBytes, "max-bytes", 1<<30, "stop after so many bytes were read")
+	f.StringVar(&ask.cursor, "cursor", "", "go on where a search ended; its times must be the same, so give them as times")
+	fleet.flags(cmd)
+	out.flag(cmd)
+	return cmd
+}
+
+// flags are of what is looked for.
+func (ask *searchAsk) flags(f *pflag.FlagSet) {
 	f.StringVar(&ask.key, "key", "", "events with exactly this key")
 	f.StringVar(&ask.keyBase64, "key-base64", "", "the same, of bytes")
 	f.StringVar(&ask.trace, "trace", "", "events of this W3C trace: its id, or a whole traceparent")
@@ -55,12 +67,34 @@ the cursor with which it goes on. What it has not looked through may hold more.`
 	f.StringVar(&ask.until, "until", "", "up to the first record that is stamped then or later, likewise")
 	f.Int32Var(&ask.partition, "partition", -1, "only this one; -1: all")
 	f.StringVar(&ask.partitioner, "partitioner", "", "only the partition to which this one sends the key: murmur2, that of Kafka's Java client")
-	f.IntVar(&ask.limit, "limit", 1000, "how many events at the most")
-	f.Int64Var(&ask.maxBytes, "max-bytes", 1<<30, "stop after so many bytes were read")
-	f.StringVar(&ask.cursor, "cursor", "", "go on where a search ended; its times must be the same, so give them as times")
-	fleet.flags(cmd)
-	out.flag(cmd)
-	return cmd
+}
+
+// settle checks what is looked for and makes its times those of a query.
+func (ask *searchAsk) settle(now time.Time) error {
+	for _, t := range []struct {
+		flag string
+		text *string
+	}{{"since", &ask.since}, {"until", &ask.until}} {
+		at, err := moment(*t.text, now)
+		if err != nil {
+			return withCode(exitInvalid, fmt.Errorf("--%s %s: %w", t.flag, *t.text, err))
+		}
+		if *t.text = ""; !at.IsZero() {
+			*t.text = at.UTC().Format(time.RFC3339Nano)
+		}
+	}
+	if _, err := base64.StdEncoding.DecodeString(ask.keyBase64); err != nil {
+		return withCode(exitInvalid, fmt.Errorf("--key-base64: %w", err))
+	}
+	return nil
+}
+
+// query has what is looked for, and more, as a query of the API.
+func (ask *searchAsk) query(more ...string) string {
+	return query(append([]string{
+		"key", ask.key, "keyBase64", ask.keyBase64, "traceId", ask.trace, "since", ask.since, "until", ask.until,
+		"partition", strconv.Itoa(int(ask.partition)), "partitioner", ask.partitioner,
+	}, more...)...)
 }
 
 // searchPages reads pages up to the limits.
@@ -72,29 +106,14 @@ func searchPages(ctx context.Context, fleet *server, address string, ask searchA
 	if ask.limit < 1 || ask.maxBytes < 1 {
 		return nil, withCode(exitInvalid, fmt.Errorf("--limit %d, --max-bytes %d: at least 1", ask.limit, ask.maxBytes))
 	}
-	now := time.Now()
-	for _, t := range []struct {
-		flag string
-		text *string
-	}{{"since", &ask.since}, {"until", &ask.until}} {
-		at, err := moment(*t.text, now)
-		if err != nil {
-			return nil, withCode(exitInvalid, fmt.Errorf("--%s %s: %w", t.flag, *t.text, err))
-		}
-		if *t.text = ""; !at.IsZero() {
-			*t.text = at.UTC().Format(time.RFC3339Nano)
-		}
-	}
-	if _, err := base64.StdEncoding.DecodeString(ask.keyBase64); err != nil {
-		return nil, withCode(exitInvalid, fmt.Errorf("--key-base64: %w", err))
+	if err := ask.settle(time.Now()); err != nil {
+		return nil, err
 	}
 	all := &search.Page{Events: []search.Event{}, Scanned: []search.Scanned{}, Next: ask.cursor}
 	var read int64
 	for {
 		var page search.Page
-		q := query("key", ask.key, "keyBase64", ask.keyBase64, "traceId", ask.trace, "since", ask.since, "until", ask.until,
-			"partition", strconv.Itoa(int(ask.partition)), "partitioner", ask.partitioner,
-			"limit", strconv.Itoa(min(pageSize, ask.limit-len(all.Events))), "cursor", all.Next)
+		q := ask.query("limit", strconv.Itoa(min(pageSize, ask.limit-len(all.Events))), "cursor", all.Next)
 		if err := fleet.call(ctx, http.MethodGet, "/api/v1/lineage/search/"+path+q, nil, &page); err != nil {
 			return nil, err
 		}
