@@ -144,9 +144,10 @@ type Config struct {
 	// that failed. What takes longer is left to be fenced.
 	StopTimeout time.Duration
 
-	// BufferBytes bounds what is fetched and not yet written on this node, shared
-	// evenly between flows, each of which has 16 MiB at least: 128 MiB is an eighth of a second at 1 GB/s, and leaves
-	// the process below 256 MiB at full speed.
+	// BufferBytes bounds what is fetched and not yet written on this node, by however
+	// many flows, but for single batches that are larger than what a fetch has room for:
+	// 128 MiB is an eighth of a second at 1 GB/s, and leaves the process below 256 MiB
+	// at full speed.
 	BufferBytes int64
 	// MaxDecode bounds one decompressed batch on the record path. Honest batches
 	// of 1 MiB compress up to a hundredfold.
@@ -240,7 +241,7 @@ func (c *Config) Validate() error {
 	check(c.CommitInterval > 0 && c.CommitInterval <= c.MaxCommitInterval, "commit interval is %v, must be above 0 and at most %v", c.CommitInterval, c.MaxCommitInterval)
 	check(c.TransactionTimeout >= 10*time.Second && c.MaxCommitInterval <= c.TransactionTimeout/4, "transaction timeout is %v, must be at least 10s and four times the commit interval", c.TransactionTimeout)
 	check(c.StopTimeout > 0, "stop timeout is %v, must be above 0", c.StopTimeout)
-	check(c.BufferBytes >= minFlowBytes, "buffer is %d bytes, must be at least %d", c.BufferBytes, minFlowBytes)
+	check(c.BufferBytes >= minBufferBytes, "buffer is %d bytes, must be at least %d", c.BufferBytes, minBufferBytes)
 	check(c.MaxDecode >= 1<<20, "decode limit is %d bytes, must be at least 1 MiB", c.MaxDecode)
 	check(c.HangingAfter > 0, "hanging after is %v, must be above 0", c.HangingAfter)
 	check(c.StallNoted > 0, "stalls noted after is %v, must be above 0", c.StallNoted)
@@ -249,5 +250,5 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// minFlowBytes is what a flow gets even if there are many: two full fetches.
-const minFlowBytes = 2 * fetchBytes
+// minBufferBytes are two full fetches.
+const minBufferBytes = 2 * fetchBytes

@@ -325,7 +325,7 @@ func (c *copier) push(generation uint64, chunks []chunk, next int64, f *frame) {
 		q := queued{chunk: k}
 		switch {
 		case k.own > 0:
-			q.frame = f.budget.newFrame(int64(k.own), nil)
+			q.frame = f.budget.newFrame(int64(k.own))
 		case k.batch != nil:
 			q.frame = f.retain()
 		}

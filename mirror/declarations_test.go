@@ -226,7 +226,7 @@ func TestAFlowCommitsAsOftenAsItDeclares(t *testing.T) {
 		10 * time.Second:     {10 * time.Second, 10 * time.Second},
 	} {
 		a := Assignment{Spec: &flow.ReplicationFlow{Spec: flow.FlowSpec{Limits: flow.FlowLimits{CommitInterval: flow.Duration(declared)}}}}
-		f := newFlowRun(cfg, a, nil, nil, nil)
+		f := newFlowRun(cfg, a, nil, nil, nil, nil)
 		if got := [2]time.Duration{f.cfg.CommitInterval, f.cfg.MaxCommitInterval}; got != want {
 			t.Errorf("%v declared: commits each %v, want %v", declared, got, want)
 		}

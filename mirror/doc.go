@@ -79,9 +79,9 @@
 //     clusters and fleets, and a flow may copy only what was born at its source: where
 //     a batch is from is what the ledger of the source's cluster says ([Origins]).
 //     What is not known is waited for.
-//   - What a flow holds in memory is bounded: by its even share of [Config].BufferBytes,
-//     or by minFlowBytes where that is more, so beyond eight flows a node may hold more than
-//     BufferBytes. A slow destination slows the fetch.
+//   - What the flows of a node hold in memory is bounded by [Config].BufferBytes together,
+//     but for single batches that are larger than what a fetch has room for (budget.go). A
+//     slow destination slows the fetch, and of its own flow only.
 //
 // # Who owns what
 //

@@ -24,6 +24,8 @@ const (
 
 	// fetchBytes bounds a response, except for a single larger batch.
 	fetchBytes = 8 << 20
+	// leastFetch is asked for where nothing came the last time.
+	leastFetch = 64 << 10
 	// A partition's share of a fetch. Around 256 KiB a batch is still in the
 	// processor's cache when it is written; a lone partition gets more, so that a
 	// round trip moves enough.
@@ -63,6 +65,7 @@ type fetcher struct {
 	log      *slog.Logger
 	wait     backoff // after a fault
 	wishes   *wishes // the copies to read for put themselves there
+	next     int64   // how much the next fetch asks for
 
 	conn    *kafka.Conn
 	session fetchSession // of conn's broker
@@ -77,7 +80,7 @@ type fetcher struct {
 
 func newFetcher(f *flowRun, at reading) *fetcher {
 	return &fetcher{
-		reading: at, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, pace: f.pace, inquirer: f.inquirer, metrics: f.metrics, log: f.log,
+		reading: at, source: f.source, clientID: f.cfg.ClientID, budget: f.budget, next: leastFetch, pace: f.pace, inquirer: f.inquirer, metrics: f.metrics, log: f.log,
 		wait: f.cfg.bounded(backoff{min: 50 * time.Millisecond, max: 5 * time.Second}), wishes: newWishes(), members: map[*copier]appetite{}, resting: map[*copier]time.Time{},
 	}
 }
@@ -118,15 +121,18 @@ func (f *fetcher) close() {
 
 // once fetches what there is room for.
 func (f *fetcher) once(ctx context.Context) error {
-	if err := f.budget.wait(ctx); err != nil {
-		return err
-	}
 	if err := f.pace.wait(ctx); err != nil {
 		return err
 	}
+	fr, err := f.budget.reserve(ctx, withSlack(f.next))
+	if err != nil {
+		return err
+	}
+	defer fr.release()
 	now := time.Now()
 	f.plan(now)
 	if f.session.empty() && len(f.toCheck) == 0 {
+		fr.resize(0)
 		f.rest(ctx, now)
 		return nil
 	}
@@ -136,16 +142,14 @@ func (f *fetcher) once(ctx context.Context) error {
 	if err := f.checkHistory(ctx, now); err != nil || f.session.empty() {
 		return err
 	}
-	req := f.request(now)
-	call := f.conn.Send(ctx, req, f.session.version)
+	call := f.conn.Send(ctx, f.request(now, withoutSlack(fr.size)), f.session.version)
 	answer, err := call.Wait(ctx)
 	if err != nil {
 		return err
 	}
-	lent := call.Memory()
+	fr.fill(call.Memory())
 	f.pace.spend(call.Size())
-	fr := f.budget.newFrame(int64(len(lent)), lent)
-	defer fr.release()
+	f.next = nextFetch(call.Size())
 	resp := answer.(*kmsg.FetchResponse)
 	f.source.throttle.note(resp.ThrottleMillis)
 	if lost, err := f.session.answered(resp); lost {
@@ -197,7 +201,7 @@ func (f *fetcher) connect(ctx context.Context) (err error) {
 	if f.conn, err = kafka.Dial(ctx, f.source.cluster, addr, f.clientID); err != nil {
 		return err
 	}
-	f.conn.ReadInto(f.budget.memory.get)
+	f.conn.ReadInto(f.budget.of.memory.get)
 	return nil
 }
 
@@ -269,12 +273,19 @@ func partitionShare(n int) int32 {
 	return share
 }
 
-// request asks for all that is wanted, naming what the broker's session does not have.
-func (f *fetcher) request(now time.Time) *kmsg.FetchRequest {
+// nextFetch is how much to ask for after an answer of some bytes: a few round trips lead
+// from rest to full speed, and what is asked of idle sources keeps little memory reserved.
+func nextFetch(answer int) int64 {
+	return min(max(2*int64(answer), leastFetch), fetchBytes)
+}
+
+// request asks for all that is wanted, as far as there is room for it, naming what the
+// broker's session does not have.
+func (f *fetcher) request(now time.Time, room int64) *kmsg.FetchRequest {
 	req := kmsg.NewPtrFetchRequest()
 	req.ReplicaID = -1 // a consumer
 	allowed := f.pace.allowance()
-	req.MinBytes, req.MaxBytes = 1, int32(allowed)
+	req.MinBytes, req.MaxBytes = 1, int32(min(allowed, room))
 	if !f.uncommitted {
 		req.IsolationLevel = 1 // read_committed
 	}

@@ -114,7 +114,7 @@ func TestASessionSaysWhatIsWanted(t *testing.T) {
 				s.set(w)
 			}
 			ask := func() (lost bool) {
-				req := f.request(time.Now())
+				req := f.request(time.Now(), fetchBytes)
 				for _, topic := range req.Topics {
 					named += len(topic.Partitions)
 				}

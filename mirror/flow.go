@@ -79,7 +79,7 @@ type lives struct {
 	starts              int64
 }
 
-func newFlowRun(cfg Config, a Assignment, t *takeover, n *numbers, m *Metrics) *flowRun {
+func newFlowRun(cfg Config, a Assignment, memory *budget, t *takeover, n *numbers, m *Metrics) *flowRun {
 	if n := a.Spec.Spec.Limits.Lanes; n > 0 {
 		cfg.LanesPerFlow, cfg.MaxLanesPerFlow = n, n
 	}
@@ -88,7 +88,7 @@ func newFlowRun(cfg Config, a Assignment, t *takeover, n *numbers, m *Metrics) *
 	}
 	f := &flowRun{
 		cfg: cfg, name: a.Flow, spec: a.Spec, takeover: t, numbers: n, metrics: m, log: cfg.Log.With("flow", a.Flow),
-		budget: newBudget(cfg.BufferBytes), pace: newPace(), kick: make(chan struct{}, 1),
+		budget: memory, pace: newPace(), kick: make(chan struct{}, 1),
 		fetchers: map[reading]*fetcher{}, copiers: map[flow.TopicPartition]*copier{},
 	}
 	f.source = &peer{cluster: a.Source, poke: f.poke}

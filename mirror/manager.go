@@ -22,6 +22,7 @@ type Manager struct {
 	metrics  *Metrics
 	takeover *takeover
 	numbers  *numbers
+	buffers  *buffers
 	kick     chan struct{}
 
 	mu    sync.Mutex
@@ -53,7 +54,7 @@ func NewManager(cfg Config) (*Manager, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("mirror: %w", err)
 	}
-	m := &Manager{cfg: cfg, metrics: &Metrics{}, numbers: &numbers{}, kick: make(chan struct{}, 1), flows: map[string]*running{}, owed: map[copyName]Assignment{}}
+	m := &Manager{cfg: cfg, metrics: &Metrics{}, numbers: &numbers{}, buffers: newBuffers(cfg.BufferBytes), kick: make(chan struct{}, 1), flows: map[string]*running{}, owed: map[copyName]Assignment{}}
 	m.takeover = &takeover{cfg: cfg, metrics: m.metrics, log: cfg.Log}
 	return m, nil
 }
@@ -139,6 +140,7 @@ func (m *Manager) reconcile(ctx context.Context, g *errgroup.Group, now time.Tim
 		list := byFlow[name]
 		switch {
 		case r.ended:
+			r.budget.leave()
 			delete(m.flows, name)
 		case r.stopping:
 			// Its end pokes us; if it is wanted again it starts anew then.
@@ -170,16 +172,13 @@ func (m *Manager) reconcile(ctx context.Context, g *errgroup.Group, now time.Tim
 			released = append(released, a)
 		}
 	}
-	for _, r := range m.flows {
-		r.budget.setLimit(max(m.cfg.BufferBytes/int64(len(m.flows)), minFlowBytes))
-	}
 	return released
 }
 
 // start runs a flow. m.mu is held.
 func (m *Manager) start(ctx context.Context, g *errgroup.Group, list []Assignment) {
 	fctx, stop := context.WithCancel(ctx)
-	r := &running{flowRun: newFlowRun(m.cfg, list[0], m.takeover, m.numbers, m.metrics), stop: stop}
+	r := &running{flowRun: newFlowRun(m.cfg, list[0], m.buffers.join(), m.takeover, m.numbers, m.metrics), stop: stop}
 	r.gone = m.poke
 	r.assign(list)
 	m.flows[r.name] = r

@@ -58,7 +58,7 @@ func TestADestinationThatTakesNothingIsWaitedFor(t *testing.T) {
 			w := newWorld(t)
 			w.bundledOnly("east")
 			w.create(t, "orders", 1)
-			n := w.node("a", func(c *Config) { c.BufferBytes, c.StallNoted = minFlowBytes, time.Millisecond })
+			n := w.node("a", func(c *Config) { c.BufferBytes, c.StallNoted = minBufferBytes, time.Millisecond })
 			n.Assign(w.copies(1, 1, "orders"))
 			w.fill(t, 10)
 			eventually(t, "caught up", func() bool { return n.caughtUp(1) })
@@ -68,8 +68,8 @@ func TestADestinationThatTakesNothingIsWaitedFor(t *testing.T) {
 				s := n.only()
 				return s.State != Running && strings.Contains(s.Reason, c.reason) && s.Fix != ""
 			})
-			if held := n.held(); held > minFlowBytes+fetchBytes {
-				t.Errorf("%d bytes are held, the limit is %d", held, minFlowBytes)
+			if held := n.held(); held > minBufferBytes {
+				t.Errorf("%d bytes are held, the limit is %d", held, minBufferBytes)
 			}
 			c.end(t, w)
 			eventually(t, "caught up", func() bool { return n.caughtUp(1) && n.only().Reason == "" })
@@ -198,7 +198,7 @@ func (n *node) held() (bytes int64) {
 	n.Manager.mu.Lock()
 	defer n.Manager.mu.Unlock()
 	for _, r := range n.flows {
-		bytes += r.budget.held()
+		bytes += r.budget.holds()
 	}
 	return bytes
 }
@@ -219,15 +219,15 @@ func TestADestinationThatThrottlesSlowsTheCopy(t *testing.T) {
 		}
 	}
 	quota(kadm.AlterClientQuotaOp{Key: "producer_byte_rate", Value: 200_000})
-	n := w.node("a", func(c *Config) { c.BufferBytes = minFlowBytes })
+	n := w.node("a", func(c *Config) { c.BufferBytes = minBufferBytes })
 	n.Assign(w.copies(1, 1, "orders"))
 	w.fill(t, 300) // 3 MB, a third more than passes before the broker throttles
 	eventually(t, "it copies, and says why slowly", func() bool {
 		s := n.only()
 		return s.State == Running && strings.Contains(s.Reason, "cluster east throttles this flow") && strings.Contains(s.Fix, "producer_byte_rate")
 	})
-	if held := n.held(); held > minFlowBytes+fetchBytes {
-		t.Errorf("%d bytes are held, the limit is %d", held, minFlowBytes)
+	if held := n.held(); held > minBufferBytes {
+		t.Errorf("%d bytes are held, the limit is %d", held, minBufferBytes)
 	}
 	quota(kadm.AlterClientQuotaOp{Key: "producer_byte_rate", Remove: true})
 	eventually(t, "caught up", func() bool { return n.caughtUp(1) })

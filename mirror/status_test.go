@@ -1,10 +1,7 @@
 package mirror
 
 import (
-	"context"
-	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -68,37 +65,6 @@ func TestMeterForgetsAfterTenSeconds(t *testing.T) {
 	if got := m.perSecond(start.Add(time.Hour)); got != 0 {
 		t.Errorf("after an hour: %v", got)
 	}
-}
-
-func TestBudgetHoldsAFetchUntilThereIsRoom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBudget(100)
-		f := b.newFrame(120, nil)
-		g := f.retain()
-		passed := make(chan error, 1)
-		go func() { passed <- b.wait(t.Context()) }()
-		f.release()
-		synctest.Wait()
-		select {
-		case <-passed:
-			t.Fatal("a fetch went on while everything was held")
-		default:
-		}
-		g.release()
-		if err := <-passed; err != nil || b.held() != 0 {
-			t.Errorf("%v, %d held", err, b.held())
-		}
-		b.newFrame(100, nil)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := b.wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("full: %v", err)
-		}
-		b.setLimit(101)
-		if err := b.wait(t.Context()); err != nil {
-			t.Errorf("after a higher limit: %v", err)
-		}
-	})
 }
 
 func TestBackoffGrowsAndStays(t *testing.T) {

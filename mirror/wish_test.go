@@ -37,7 +37,7 @@ func TestAFetcherHearsOfWhatACopyWants(t *testing.T) {
 			case 0, 1, 2:
 				k := gapChunk(c.fetchNext, c.fetchNext+5, ledger.Compacted, 1)
 				k.batch = make([]byte, 1<<20)
-				c.push(generation, []chunk{k}, k.next, (&budget{freed: make(chan struct{})}).newFrame(1, nil))
+				c.push(generation, []chunk{k}, k.next, newBuffers(1).join().newFrame(1))
 			case 3, 4:
 				c.take()
 			case 5:
