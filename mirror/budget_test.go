@@ -151,10 +151,22 @@ func TestOneFlowMayHoldMostOfItsNodesMemory(t *testing.T) {
 	}
 }
 
-func TestAFetchAsksForTwiceWhatCame(t *testing.T) {
-	for answer, want := range map[int]int64{0: leastFetch, 200 << 10: 400 << 10, 3 << 20: 6 << 20, 8 << 20: fetchBytes, 100 << 20: fetchBytes} {
-		if got := nextFetch(answer); got != want {
-			t.Errorf("after %d bytes: %d, want %d", answer, got, want)
+func TestAFetchAsksForWhatMayCome(t *testing.T) {
+	for _, c := range []struct {
+		last   int64
+		answer int
+		want   int64
+	}{
+		{leastFetch, 0, leastFetch},
+		{leastFetch, 200 << 10, 400 << 10},
+		{400 << 10, 3 << 20, 6 << 20}, // one batch was larger
+		{6 << 20, 8 << 20, fetchBytes},
+		{fetchBytes, 100 << 20, fetchBytes},
+		{fetchBytes, 100, fetchBytes / 2},
+		{fetchBytes / 2, 0, fetchBytes / 4},
+	} {
+		if got := nextFetch(c.last, c.answer); got != c.want {
+			t.Errorf("after %d bytes of %d: %d, want %d", c.answer, c.last, got, c.want)
 		}
 	}
 	for n := 64 << 10; n <= 8<<20; n += 4099 {

@@ -149,7 +149,7 @@ func (f *fetcher) once(ctx context.Context) error {
 	}
 	fr.fill(call.Memory())
 	f.pace.spend(call.Size())
-	f.next = nextFetch(call.Size())
+	f.next = nextFetch(f.next, call.Size())
 	resp := answer.(*kmsg.FetchResponse)
 	f.source.throttle.note(resp.ThrottleMillis)
 	if lost, err := f.session.answered(resp); lost {
@@ -273,10 +273,11 @@ func partitionShare(n int) int32 {
 	return share
 }
 
-// nextFetch is how much to ask for after an answer of some bytes: a few round trips lead
-// from rest to full speed, and what is asked of idle sources keeps little memory reserved.
-func nextFetch(answer int) int64 {
-	return min(max(2*int64(answer), leastFetch), fetchBytes)
+// nextFetch is how much to ask for after an answer of some bytes to the last one: a few
+// round trips lead from rest to full speed, and a few from there to little memory reserved
+// for fetches that wait at idle sources.
+func nextFetch(last int64, answer int) int64 {
+	return min(max(2*int64(answer), last/2, leastFetch), fetchBytes)
 }
 
 // request asks for all that is wanted, as far as there is room for it, naming what the
