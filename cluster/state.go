@@ -124,16 +124,25 @@ type TopicSpec struct {
 	// preserve.
 	Offsets string `json:"offsets,omitempty"`
 	// Configs and GoneSince are what discovery remembers of settings and of a topic
-	// that is gone; State, Problem and Fix are its own words. Nothing here depends on
-	// them.
+	// that is gone, Made and Told of the destination topic; State, Problem and Fix are
+	// its own words. Nothing here depends on them.
 	Configs   string `json:"configs,omitempty"`
 	GoneSince string `json:"goneSince,omitempty"`
+	Made      bool   `json:"made,omitempty"`
+	Told      Told   `json:"told,omitzero"`
 	State     string `json:"state,omitempty"`
 	Problem   string `json:"problem,omitempty"`
 	Fix       string `json:"fix,omitempty"`
 	// Blocked: there is a problem that copying would make worse, so nobody may own
 	// its partitions.
 	Blocked bool `json:"blocked,omitempty"`
+}
+
+// Told is what the ledger has been told of a topic.
+type Told struct {
+	DestinationID string `json:"destinationId,omitempty"`
+	Partitions    int32  `json:"partitions,omitempty"`
+	Last          uint8  `json:"last,omitempty"` // a kind of event, see the ledger's format
 }
 
 // sameLife reports whether copies may go on from one spec to the other.

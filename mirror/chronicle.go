@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,14 +25,18 @@ type chronicle struct {
 	absent  bool // there is no ledger
 }
 
-// maxPending bounds what is kept while the ledger does not take it. What is beyond
-// it is still in the log and in the status.
+// maxPending bounds what is kept while the ledger does not take it. Of what is beyond
+// it, what becomes of topics waits until there is room, and settings are in the log
+// and in the status.
 const maxPending = 1000
 
-func (c *chronicle) add(e *ledger.Event) {
-	if len(c.pending) < maxPending {
-		c.pending = append(c.pending, e)
+// add notes events, all or none, and says whether there was room.
+func (c *chronicle) add(events ...*ledger.Event) bool {
+	if len(c.pending)+len(events) > maxPending {
+		return false
 	}
+	c.pending = append(c.pending, events...)
+	return true
 }
 
 // behind says that the ledger is to be told something before it is forgotten.
@@ -91,91 +96,111 @@ func (c *chronicle) send(ctx context.Context, cl *kgo.Client, partitions int32) 
 
 // tell notes an event of a topic.
 func (d *Discoverer) tell(p *topicPlan, what ledger.EventKind, text string) {
-	d.tellOf(p, p.DestinationID, what, text)
+	d.chronicle.add(d.event(p, happened{what, p.DestinationID, text}))
 }
 
-// tellOf is tell for one life of the destination topic.
-func (d *Discoverer) tellOf(p *topicPlan, destination ledger.TopicID, what ledger.EventKind, text string) {
-	e := &ledger.Event{
-		Source: ledger.Life{Cluster: d.from, TopicID: p.SourceID}, Destination: ledger.Life{Cluster: d.to, TopicID: destination},
-		What: what, At: time.Now().UTC().Truncate(time.Millisecond), Text: text,
+func (d *Discoverer) event(p *topicPlan, h happened) *ledger.Event {
+	return &ledger.Event{
+		Source: ledger.Life{Cluster: d.from, TopicID: p.SourceID}, Destination: ledger.Life{Cluster: d.to, TopicID: h.destination},
+		What: h.what, At: time.Now().UTC().Truncate(time.Millisecond), Text: h.text,
 		SourceTopic: p.Source, DestinationTopic: p.Destination, Flow: d.Flow.Metadata.Name, Fleet: d.Fleet,
 	}
-	d.chronicle.add(e)
 }
 
-// tellBlocked notes topics that may not be copied any more, with the first look that
-// finds it.
-func (d *Discoverer) tellBlocked(plans []topicPlan, known map[string]Topic) {
-	for i := range plans {
-		p := &plans[i]
-		k, ok := known[p.Source]
-		if what := p.blockedBy(); ok && p.Blocked && !(k.Blocked && k.blockedBy() == what) {
-			d.tell(p, what, p.Problem)
-		}
-	}
+// Told is what the ledger has been told of a topic.
+type Told struct {
+	// Destination is the life of the destination topic, and Partitions how many it had.
+	Destination ledger.TopicID
+	Partitions  int32
+	// Last is what was told to be why the topic is blocked, or that its copy is gone;
+	// 0 while it is neither.
+	Last ledger.EventKind
 }
 
-// blockedBy is what has happened to a topic that may not be copied.
-func (t *Topic) blockedBy() ledger.EventKind {
-	if t.GoneSince.IsZero() {
-		return ledger.TopicRecreated
-	}
-	return ledger.TopicGone
-}
-
-// happened is something that a look at the destination shows.
+// happened is something that a look shows.
 type happened struct {
 	what        ledger.EventKind
 	destination ledger.TopicID
 	text        string
 }
 
-// changesOf are what has happened to the destination topic of a plan since the flow last
-// knew of it as known. It goes by what is there, and by an answer only for who made a topic:
-// answers can be lost, and so can the node that waits for them. at is what was there in the place of
-// the known copy, and size how many partitions the destination topic had before, 0 if
-// that is not known.
-func changesOf(p *topicPlan, known Topic, at found, size int32) []happened {
-	var all []happened
-	replaced := p.DestinationID != known.DestinationID && p.DestinationID != (ledger.TopicID{})
-	if gone := known.DestinationID != (ledger.TopicID{}) && at.id != known.DestinationID; gone && (p.vanished || replaced) {
+// changesOf are what the ledger does not know yet of a topic that the fleet knew as
+// known, and what it knows when it has been told. They follow from what is there, and
+// from an answer only for who made a topic: answers can be lost, and so can the node that waits
+// for them. there is the destination topic of the plan, and ids are all that the
+// destination has.
+func changesOf(p *topicPlan, known Topic, told Told, there found, ids map[ledger.TopicID]bool) (all []happened, now Told) {
+	now = told
+	if p.blockedBy != 0 && told.Last != p.blockedBy && told.Last != ledger.CopyDeleted {
+		all = append(all, happened{p.blockedBy, p.DestinationID, p.Problem})
+		now.Last = p.blockedBy
+	}
+	listed := !p.Blocked && there.id == p.DestinationID && there.partitions > 0
+	other := listed && (told.Partitions == 0 || told.Destination != there.id)
+	vanished := p.vanished && told.Last != ledger.CopyDeleted
+	for _, id := range slices.Compact([]ledger.TopicID{told.Destination, known.DestinationID}) {
+		if id == (ledger.TopicID{}) || ids[id] || !other && !vanished {
+			continue
+		}
 		text := "by somebody else"
 		if !known.GoneSince.IsZero() {
 			text = "after the topic was gone from the source, since " + known.GoneSince.Format(time.RFC3339)
 		}
-		all = append(all, happened{ledger.CopyDeleted, known.DestinationID, text})
+		all = append(all, happened{ledger.CopyDeleted, id, text})
 	}
-	switch partitions := fmt.Sprintf("%d partitions", p.Partitions); {
-	case p.made:
-		all = append(all, happened{ledger.TopicCreated, p.DestinationID, partitions})
-	case replaced:
-		all = append(all, happened{ledger.TopicFound, p.DestinationID, partitions})
-	case size > 0 && at.partitions > size:
-		all = append(all, happened{ledger.TopicGrown, p.DestinationID, fmt.Sprintf("%d partitions", at.partitions)})
+	switch partitions := fmt.Sprintf("%d partitions", there.partitions); {
+	case vanished:
+		now = Told{Last: ledger.CopyDeleted}
+	case other:
+		what := ledger.TopicFound
+		if p.Made {
+			what = ledger.TopicCreated
+		}
+		all = append(all, happened{what, there.id, partitions})
+	case listed && there.partitions > told.Partitions:
+		all = append(all, happened{ledger.TopicGrown, there.id, partitions})
 	}
-	return all
+	if listed {
+		now.Destination, now.Partitions = there.id, there.partitions
+	}
+	if !p.Blocked {
+		now.Last = 0
+	}
+	return all, now
 }
 
-// tellChanges notes what has happened to destination topics. That one is gone with its
-// source is believed when it has been found so more than once.
+// tellChanges notes what the ledger does not know yet.
 func (d *Discoverer) tellChanges(plans []topicPlan, known map[string]Topic, destination map[string]found) {
-	vanished, sizes := map[string]int{}, map[ledger.TopicID]int32{}
+	ids := idsOf(destination)
+	noted := make(map[string]Told, len(plans))
 	for i := range plans {
 		p, k := &plans[i], known[plans[i].Source]
-		at := destination[k.Destination]
-		sizes[at.id] = at.partitions
-		if p.vanished {
-			if vanished[p.Source] = d.vanished[p.Source] + 1; vanished[p.Source] != maxMissed {
-				continue
-			}
+		told, ok := d.noted[p.Source]
+		if !ok {
+			told = k.Told
 		}
-		for _, h := range changesOf(p, k, at, d.sizes[p.DestinationID]) {
-			d.tellOf(p, h.destination, h.what, h.text)
+		changes, now := changesOf(p, k, told, destination[p.Destination], ids)
+		var events []*ledger.Event
+		for _, h := range changes {
+			events = append(events, d.event(p, h))
 		}
+		if d.chronicle.add(events...) {
+			told = now
+		}
+		noted[p.Source] = told
 	}
-	delete(sizes, ledger.TopicID{}) // a cluster without topic ids
-	d.vanished, d.sizes = vanished, sizes
+	d.noted = noted
+}
+
+// markTold has the fleet remember what the ledger has been told, once it has been told
+// all that was noted.
+func (d *Discoverer) markTold(plans []topicPlan) {
+	if len(d.chronicle.pending) > 0 {
+		return
+	}
+	for i := range plans {
+		plans[i].Told = d.noted[plans[i].Source]
+	}
 }
 
 // eventsTimeout bounds how long looking for topics waits for the ledger.

@@ -49,7 +49,7 @@ func (d *Discoverer) create(ctx context.Context, p *topicPlan, from described) {
 		p.Fix = createFix(err)
 		return
 	}
-	p.Configs, p.made = writtenText(follow), true
+	p.Configs, p.Made = writtenText(follow), true
 	d.Log.Info("destination topic created", "flow", d.Flow.Metadata.Name, "source", p.Source, "destination", p.Destination, "partitions", p.Partitions)
 }
 

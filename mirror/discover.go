@@ -38,11 +38,11 @@ type Discoverer struct {
 
 	planner     topicPlanner
 	follow      followed
-	from, to    string                   // cluster.id of both, once they are known
-	before      map[ledger.TopicID]bool  // topics of the source at the last look, nil before the first
-	missed      map[string]int           // known topics that the source did not list, and how often in a row
-	vanished    map[string]int           // those that the destination did not list either
-	sizes       map[ledger.TopicID]int32 // partitions of destination topics at the last look
+	from, to    string                  // cluster.id of both, once they are known
+	before      map[ledger.TopicID]bool // topics of the source at the last look, nil before the first
+	missed      map[string]int          // known topics that the source did not list, and how often in a row
+	absent      map[string]int          // those that the destination did not list either
+	noted       map[string]Told         // by source topic: what the ledger is told as soon as it takes it
 	source      *kgo.Client
 	destination *kgo.Client
 	brokers     int             // of the destination
@@ -140,19 +140,20 @@ func (d *Discoverer) pass(ctx context.Context) ([]Topic, error) {
 		return nil, err
 	}
 	plans := d.planner.plan(source, destination, known, missed, time.Now())
-	if err := d.apply(ctx, plans); err != nil {
+	d.countAbsent(plans)
+	if err := d.apply(ctx, plans, destination); err != nil {
 		return nil, err
 	}
 	if err := d.syncConfigs(ctx, plans, destination); err != nil {
 		return nil, err
 	}
-	d.tellBlocked(plans, known)
 	d.tellChanges(plans, known, destination)
 	d.writeEvents(ctx)
+	d.markTold(plans)
 	d.before = idsOf(source) // not before: a look that failed has told nobody what is new
 	topics := make([]Topic, 0, len(plans))
 	for i := range plans {
-		if p := &plans[i]; !p.vanished || d.vanished[p.Source] < maxMissed || d.chronicle.behind() {
+		if p := &plans[i]; !p.vanished || d.chronicle.behind() {
 			topics = append(topics, p.Topic)
 		}
 	}
@@ -175,6 +176,19 @@ func idsOf(topics map[string]found) map[ledger.TopicID]bool {
 		ids[t.id] = true
 	}
 	return ids
+}
+
+// countAbsent counts how often in a row topics were found on neither side. That one has
+// vanished is believed when it has been found so more than once.
+func (d *Discoverer) countAbsent(plans []topicPlan) {
+	absent := map[string]int{}
+	for i := range plans {
+		if p := &plans[i]; p.absent {
+			absent[p.Source] = d.absent[p.Source] + 1
+			p.vanished = absent[p.Source] >= maxMissed
+		}
+	}
+	d.absent = absent
 }
 
 // findMissed asks for known topics that the source has not listed, by name: one
@@ -252,7 +266,7 @@ func listTopics(ctx context.Context, cluster *flow.Cluster, cl *kgo.Client, id s
 
 // apply makes, grows and deletes destination topics. What fails is the topic's
 // problem.
-func (d *Discoverer) apply(ctx context.Context, plans []topicPlan) error {
+func (d *Discoverer) apply(ctx context.Context, plans []topicPlan, destination map[string]found) error {
 	var create []*topicPlan
 	for i := range plans {
 		p := &plans[i]
@@ -280,7 +294,7 @@ func (d *Discoverer) apply(ctx context.Context, plans []topicPlan) error {
 	for _, p := range create {
 		d.create(ctx, p, configs[p.Source])
 	}
-	return d.fillIDs(ctx, create)
+	return d.fillIDs(ctx, create, destination)
 }
 
 func (d *Discoverer) grow(ctx context.Context, p *topicPlan) {
@@ -320,14 +334,17 @@ func (d *Discoverer) remove(ctx context.Context, p *topicPlan) {
 		"destination", p.Destination, "id", p.DestinationID, "gone since", p.GoneSince)
 }
 
-// fillIDs reads the ids of topics that were just made.
-func (d *Discoverer) fillIDs(ctx context.Context, created []*topicPlan) error {
-	destination, _, err := listTopics(ctx, d.Destination, d.destination, d.to)
+// fillIDs reads the ids of topics that were just made, and adds the topics to those of
+// the destination.
+func (d *Discoverer) fillIDs(ctx context.Context, created []*topicPlan, destination map[string]found) error {
+	all, _, err := listTopics(ctx, d.Destination, d.destination, d.to)
 	if err != nil {
 		return err
 	}
 	for _, p := range created {
-		p.DestinationID = destination[p.Destination].id
+		if t, ok := all[p.Destination]; ok {
+			p.DestinationID, destination[p.Destination] = t.id, t
+		}
 	}
 	return nil
 }

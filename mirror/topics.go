@@ -33,6 +33,11 @@ type Topic struct {
 	Configs string
 	// GoneSince is when the topic was first found to be gone from the source.
 	GoneSince time.Time
+	// Made: the flow has made the destination topic, as far as it was told.
+	Made bool
+	// Told is what the ledger has been told of the topic. What is otherwise is told by
+	// whoever looks next, also where the node has died that did it or saw it.
+	Told Told
 
 	// State is Running if nothing is wrong, Waiting or Failed with a Problem and,
 	// where a person can help, a Fix.
@@ -62,12 +67,13 @@ const maxMissed = 3
 // topicPlan is a topic and what has to be done about its counterpart.
 type topicPlan struct {
 	Topic
-	create   bool
-	made     bool  // it was created
-	grow     int32 // partitions that the destination topic is to have, 0: as it has
-	remove   bool  // the destination topic, of exactly this id
-	vanished bool  // it is gone from both sides
-	replicas int16 // of the source topic
+	create    bool
+	grow      int32            // partitions that the destination topic is to have, 0: as it has
+	remove    bool             // the destination topic, of exactly this id
+	absent    bool             // this look has found it on neither side
+	vanished  bool             // it was found so often enough
+	blockedBy ledger.EventKind // what has happened to it, if that is why it is blocked
+	replicas  int16            // of the source topic
 }
 
 // topicPlanner decides what is copied.
@@ -126,7 +132,7 @@ func (l *topicPlanner) plan(source, destination map[string]found, known map[stri
 func oneToOne(plans []topicPlan, known map[string]Topic) {
 	holder := map[string]string{}
 	for _, p := range plans {
-		if p.vanished {
+		if p.absent {
 			continue
 		}
 		if _, taken := holder[p.Destination]; !taken || known[p.Source].Destination == p.Destination {
@@ -135,7 +141,7 @@ func oneToOne(plans []topicPlan, known map[string]Topic) {
 	}
 	for i := range plans {
 		p := &plans[i]
-		if other := holder[p.Destination]; !p.vanished && other != p.Source {
+		if other := holder[p.Destination]; !p.absent && other != p.Source {
 			p.create, p.grow, p.remove = false, 0, false
 			p.State, p.Blocked = Failed, true
 			p.Problem = fmt.Sprintf("topic %s is copied to %s already", other, p.Destination)
@@ -154,9 +160,9 @@ func (l *topicPlanner) gone(k Topic, now time.Time, there bool) topicPlan {
 	k.State, k.Blocked = Waiting, true
 	k.Problem = fmt.Sprintf("the topic is gone from the source, since %s", k.GoneSince.Format(time.RFC3339))
 	k.Fix = "if it is created again it is another topic: delete the destination topic to copy that one"
-	p := topicPlan{Topic: k, vanished: !there}
+	p := topicPlan{Topic: k, absent: !there, blockedBy: ledger.TopicGone}
 	switch {
-	case p.vanished:
+	case p.absent:
 		p.Problem, p.Fix = "the topic is gone from the source, and its copy from the destination", ""
 	case l.policies.OnDelete == flow.DeleteCopy:
 		at := k.GoneSince.Add(l.policies.DeleteAfter.Std())
@@ -175,8 +181,8 @@ func (l *topicPlanner) planTopic(topic string, from found, destination map[strin
 	counterpart, exists := destination[to]
 	p.DestinationID, p.Newborn = counterpart.id, newborn(from, known)
 	samePlace := exists && known.Destination == to && known.DestinationID == counterpart.id
-	if samePlace {
-		p.Configs = known.Configs
+	if p.Told = known.Told; samePlace {
+		p.Configs, p.Made = known.Configs, known.Made
 	}
 	switch {
 	case len(to) > flow.MaxTopicName:
@@ -209,12 +215,12 @@ func newborn(from found, known Topic) int32 {
 // the copy of its first life is there.
 func (l *topicPlanner) recreated(p *topicPlan, known Topic, destination map[string]found) {
 	old, from := known.Destination, p.SourceID
-	p.Blocked = true
+	p.Blocked, p.blockedBy = true, ledger.TopicRecreated
 	if l.policies.OnRecreate == flow.RecreateNewGeneration {
 		// It is made by the next look, when this one has been remembered: whoever
 		// looks then knows for certain that the topic is this one's.
 		p.Destination = nextGeneration(l.name.Destination(p.Source), old, destination)
-		p.DestinationID, p.Configs = ledger.TopicID{}, ""
+		p.DestinationID, p.Configs, p.Made = ledger.TopicID{}, "", false
 		p.State = Waiting
 		p.Problem = fmt.Sprintf("the source topic was deleted and created again: what is new goes to %s, %s stays as it is", p.Destination, old)
 		return

@@ -342,7 +342,7 @@ func TestAGoneTopicAndItsCopy(t *testing.T) {
 	for name, there := range map[string]map[string]found{"nothing is in its place": nil, "another topic is in its place": {"a": {id: id(8), partitions: 1}}} {
 		k := Topic{Source: "a", SourceID: id(1), Destination: "a", DestinationID: id(9), GoneSince: now.Add(-100 * time.Hour)}
 		l := topicPlanner{pick: pick, policies: flow.FlowPolicies{OnDelete: flow.DeleteCopy, DeleteAfter: flow.Duration(time.Hour)}}
-		if plans := l.plan(nil, there, map[string]Topic{"a": k}, map[string]int{"a": maxMissed}, now); len(plans) != 1 || plans[0].remove || !plans[0].vanished || !plans[0].Blocked {
+		if plans := l.plan(nil, there, map[string]Topic{"a": k}, map[string]int{"a": maxMissed}, now); len(plans) != 1 || plans[0].remove || !plans[0].absent || !plans[0].Blocked {
 			t.Errorf("the copy is gone, %s: got %+v", name, plans)
 		}
 	}

@@ -177,14 +177,21 @@ func topicSpec(t mirror.Topic) cluster.TopicSpec {
 	spec := cluster.TopicSpec{
 		Source: t.Source, SourceID: t.SourceID.String(), Destination: t.Destination, Partitions: t.Partitions, Newborn: t.Newborn,
 		Offsets: cmp.Or(t.Offsets, flow.OffsetsTranslate), State: string(t.State), Problem: t.Problem, Fix: t.Fix, Blocked: t.Blocked, Configs: t.Configs,
+		Made: t.Made, Told: cluster.Told{DestinationID: textOf(t.Told.Destination), Partitions: t.Told.Partitions, Last: uint8(t.Told.Last)},
+		DestinationID: textOf(t.DestinationID),
 	}
 	if !t.GoneSince.IsZero() {
 		spec.GoneSince = t.GoneSince.UTC().Format(time.RFC3339)
 	}
-	if t.DestinationID != (ledger.TopicID{}) {
-		spec.DestinationID = t.DestinationID.String()
-	}
 	return spec
+}
+
+// textOf is an id as the fleet remembers it, "" for none.
+func textOf(id ledger.TopicID) string {
+	if id == (ledger.TopicID{}) {
+		return ""
+	}
+	return id.String()
 }
 
 // knownTopics are the topics of a flow as the fleet remembers them. Ids that
@@ -200,10 +207,12 @@ func knownTopics(s *cluster.State, name string) []mirror.Topic {
 		t := mirror.Topic{
 			Source: spec.Source, Destination: spec.Destination, Partitions: spec.Partitions, Newborn: spec.Newborn, Offsets: spec.Offsets,
 			State: mirror.State(spec.State), Problem: spec.Problem, Fix: spec.Fix, Blocked: spec.Blocked, Configs: spec.Configs,
+			Made: spec.Made, Told: mirror.Told{Partitions: spec.Told.Partitions, Last: ledger.EventKind(spec.Told.Last)},
 		}
 		t.GoneSince, _ = time.Parse(time.RFC3339, spec.GoneSince) // "" is the zero time
 		t.SourceID, _ = ledger.ParseTopicID(spec.SourceID)
 		t.DestinationID, _ = ledger.ParseTopicID(spec.DestinationID)
+		t.Told.Destination, _ = ledger.ParseTopicID(spec.Told.DestinationID)
 		topics = append(topics, t)
 	}
 	return topics

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/waybillhq/waybill/cluster"
 	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/mirror"
 	"github.com/waybillhq/waybill/offsets"
 )
@@ -153,4 +155,24 @@ type noFleet struct{}
 func (noFleet) State() *cluster.State { return new(cluster.State) }
 func (noFleet) Propose(context.Context, cluster.Command) (cluster.Result, error) {
 	return cluster.Result{}, cluster.ErrStopped
+}
+
+// What discovery remembers of a topic comes back as it was, whoever looks next.
+func TestTheFleetRemembersWhatDiscoveryKnows(t *testing.T) {
+	want := mirror.Topic{
+		Source: "orders", SourceID: ledger.TopicID{1}, Destination: "us.orders", DestinationID: ledger.TopicID{2}, Partitions: 3, Newborn: 1,
+		Offsets: flow.OffsetsPreserve, Configs: `{"retention.ms":"1"}`, GoneSince: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		Made: true, Told: mirror.Told{Destination: ledger.TopicID{3}, Partitions: 2, Last: ledger.TopicGone},
+		State: mirror.Waiting, Problem: "it is gone", Fix: "nothing", Blocked: true,
+	}
+	fields := reflect.ValueOf(want)
+	for i := range fields.NumField() {
+		if fields.Field(i).IsZero() {
+			t.Errorf("%s is not tested", fields.Type().Field(i).Name)
+		}
+	}
+	state := &cluster.State{Flows: map[string]*cluster.Flow{"us-eu": {Topics: map[string]*cluster.Topic{"orders": {TopicSpec: topicSpec(want)}}}}}
+	if got := knownTopics(state, "us-eu"); len(got) != 1 || got[0] != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
 }
