@@ -4,7 +4,6 @@ package chaos
 
 import (
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -92,7 +91,8 @@ func TestFleet(t *testing.T) {
 	c.restoreFleet()
 	c.awaitNoLag()
 	c.check()
-	c.sameObjects()
+	c.registers.last(t)
+	c.sameState()
 	for _, n := range c.nodes {
 		n.process.stop(t)
 	}
@@ -207,20 +207,27 @@ func (c *fleetRun) running() []*node {
 	return all
 }
 
-// sameObjects looks whether every node has the same objects and revision.
-func (c *fleetRun) sameObjects() {
+// sameState checks that all nodes have the same state, by its hash at one revision.
+func (c *fleetRun) sameState() {
 	c.t.Helper()
-	eventually(c.t, recovery, "all nodes have the same objects", func() error {
-		var first string
-		for _, n := range c.nodes {
-			b, err := c.call(n, http.MethodGet, "/api/v1/objects?consistency=stale", "")
-			switch {
-			case err != nil:
+	eventually(c.t, recovery, "all nodes have the same state", func() error {
+		var first api.Members
+		for i, n := range c.nodes {
+			b, err := c.call(n, http.MethodGet, "/api/v1/fleet?consistency=stale", "")
+			if err != nil {
 				return err
-			case first == "":
-				first = string(b)
-			case first != string(b):
-				return errors.New(n.name + " has others")
+			}
+			var m api.Members
+			if err := json.Unmarshal(b, &m); err != nil {
+				return err
+			}
+			switch {
+			case i == 0:
+				first = m
+			case m.Revision != first.Revision:
+				return fmt.Errorf("%s is at revision %d, %s at %d", n.name, m.Revision, c.nodes[0].name, first.Revision)
+			case m.Hash != first.Hash || m.Hash == "":
+				c.t.Fatalf("at revision %d the state of %s has the hash %s, that of %s %s", m.Revision, n.name, m.Hash, c.nodes[0].name, first.Hash)
 			}
 		}
 		return nil

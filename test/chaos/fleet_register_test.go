@@ -117,6 +117,24 @@ func (r *registers) end() {
 	r.wg.Wait()
 }
 
+// last reads every register that there ever was, also those that are used no more: what
+// was acknowledged is there, after whatever has happened since.
+func (r *registers) last(t *testing.T) {
+	t.Helper()
+	for i := range r.made {
+		in := registerInput{name: fmt.Sprintf("register-%d", i+1)}
+		eventually(t, recovery, "the last value of "+in.name, func() error {
+			call := time.Since(r.began).Nanoseconds()
+			out, known := r.ask(r.f.nodes[i%len(r.f.nodes)], in)
+			if !known {
+				return fmt.Errorf("no answer: %w", out.err)
+			}
+			r.history = append(r.history, porcupine.Operation{Input: in, Call: call, Output: out, Return: time.Since(r.began).Nanoseconds()})
+			return nil
+		})
+	}
+}
+
 func (r *registers) name() string {
 	r.made++
 	return fmt.Sprintf("register-%d", r.made)
@@ -165,6 +183,7 @@ func (r *registers) ask(n *node, in registerInput) (out registerOutput, known bo
 	}
 	b, err := r.f.call(n, http.MethodGet, "/api/v1/objects/Cluster/"+in.name, "")
 	if err != nil {
+		out.err = err
 		return out, strings.Contains(err.Error(), ": 404 ")
 	}
 	var found struct {

@@ -39,6 +39,7 @@ type fold struct {
 	lateIsVoid bool
 
 	epoch  uint64
+	writer string // who has begun it
 	epochs int
 	next   int64
 	copied int64 // offsets with a copy
@@ -102,8 +103,12 @@ func (f *fold) begin(b *ledger.Begin) {
 	case b.Resume != f.next:
 		f.fault("epoch %d begins at offset %d, the last one ended at %d", b.Epoch, b.Resume, f.next)
 	}
-	if b.Epoch > f.epoch {
+	switch writer := b.Fleet + "/" + b.Node; {
+	case b.Epoch > f.epoch:
 		f.epochs++
+		f.writer = writer
+	case b.Epoch == f.epoch && writer != f.writer:
+		f.fault("epoch %d of %s is begun by %s, too", b.Epoch, f.writer, writer)
 	}
 	f.epoch = max(f.epoch, b.Epoch)
 }
