@@ -146,10 +146,13 @@ func TestFlippedBitInEntryIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	var damage *EntryError
-	if _, err := solo(g, dir, nil); !errors.As(err, &damage) || damage.Index == 0 {
+	_, err = solo(g, dir, nil)
+	if !errors.As(err, &damage) || damage.Index == 0 {
 		t.Fatalf("got %v, want an EntryError", err)
 	}
-	t.Log(damage)
+	if text := err.Error(); !strings.Contains(text, path) || !strings.Contains(text, joinAnew) {
+		t.Errorf("got %q, want the file %s and the remedy", text, path)
+	}
 }
 
 // Any single flipped bit must be found, or do no harm: the node starts with the

@@ -46,7 +46,7 @@ func (e *EntryError) Error() string {
 // Unwrap returns what is wrong with the entry.
 func (e *EntryError) Unwrap() error { return e.Err }
 
-// StoreError is damage in a store, or its failure, outside a single entry.
+// StoreError is damage in a store, which may be that of an entry, or its failure.
 type StoreError struct {
 	Path string
 	Err  error

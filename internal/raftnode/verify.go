@@ -28,8 +28,9 @@ var stableKeys = map[string]bool{
 	keyDisk: true, keyLife: true, keyGroup: true, keyLives: true,
 }
 
-// verifyLogFile reads a whole log file and returns an *EntryError or *StoreError
-// if anything in it is damaged. A file that does not exist is fine.
+// verifyLogFile reads a whole log file and returns a *StoreError if anything in it
+// is damaged, around an *EntryError if it is an entry. A file that does not exist is
+// fine.
 func verifyLogFile(path string) (r logReport, err error) {
 	r.path = path
 	info, err := os.Stat(path)
@@ -43,12 +44,14 @@ func verifyLogFile(path string) (r logReport, err error) {
 	if err == nil {
 		err = r.scan(whole)
 	}
-	var entry *EntryError
-	if err != nil && !errors.As(err, &entry) {
-		err = &StoreError{Path: path, Err: err}
+	if err != nil {
+		err = &StoreError{Path: path, Err: fmt.Errorf("%w. %s", err, joinAnew)}
 	}
 	return r, err
 }
+
+// joinAnew is the remedy for damage that a node cannot do without.
+const joinAnew = "Remove this node from the group, wipe its directory and let it join anew"
 
 // readLocked reads a file while bbolt has it locked against other processes.
 func readLocked(path string) (whole []byte, err error) {
@@ -138,5 +141,5 @@ func (r *logReport) meets(snapshots *checkedSnapshots) error {
 	for _, d := range damaged {
 		err = fmt.Errorf("%w; %w", err, d)
 	}
-	return &StoreError{Path: snapshots.dir, Err: fmt.Errorf("%w. Remove this node from the group, wipe its directory and let it join anew", err)}
+	return &StoreError{Path: snapshots.dir, Err: fmt.Errorf("%w. %s", err, joinAnew)}
 }
