@@ -56,7 +56,7 @@ hostile-broker: ## 2,000 slow, silent, greedy and deaf clients against the bundl
 apart = unshare $(if $(filter 0,$(shell id -u)),,--user --map-root-user) --net --mount
 FLEET_TIME ?= 10m
 chaos-fleet: ## a fleet of real nodes for FLEET_TIME (default 10m) and each fault once: killed, suspended, cut off in all shapes, full disks, damaged logs, clocks set, rolling restarts, 3 to 5 to 3 nodes, while it copies and is changed; needs Linux with iproute2 and root, or user namespaces (CHAOS_SEED)
-	@$(timed) $(GO) mod download && $(GO) test -tags chaos -count=1 -timeout 60m -v -exec '$(apart)' -run 'TestFleet$$' ./test/chaos -clock -fleet-time $(FLEET_TIME) -seed $(CHAOS_SEED)
+	@$(timed) $(GO) mod download && $(GO) test -tags chaos -count=1 -timeout 60m -v -exec '$(apart)' -run 'TestCheckers$$|TestFleet$$' ./test/chaos -clock -fleet-time $(FLEET_TIME) -seed $(CHAOS_SEED)
 
 SCHEDULES ?= 5000
 sim: ## the control plane in virtual time: SCHEDULES seeds (default 5000) from SEED of lost leaders, dead, slow and paused nodes, partitions, jumping clocks; SEED=n SCHEDULES=1 plays one again

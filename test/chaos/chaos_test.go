@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -24,7 +25,7 @@ import (
 var (
 	seedFlag  = flag.Uint64("seed", 0, "chooses what is done; 0 takes one from the clock")
 	timeFlag  = flag.Duration("time", 2*time.Minute, "how long things are broken")
-	clockFlag = flag.Bool("clock", false, "build the replicator with a clock that can be set, for TestFleet")
+	clockFlag = flag.Bool("clock", false, "build the replicator for TestFleet: with a clock that can be set, and frequent snapshots")
 	onlyFlag  = flag.String("only", "", "comma separated names of faults; empty is all")
 )
 
@@ -51,9 +52,9 @@ func run(m *testing.M) int {
 		replicator = filepath.Join(dir, "replicator")
 		args := []string{"build", "-o", replicator}
 		if *clockFlag {
-			overlay, err := clockOverlay(dir)
+			overlay, err := fleetOverlay(dir)
 			if err != nil {
-				fmt.Fprintln(os.Stderr, "a clock that can be set:", err)
+				fmt.Fprintln(os.Stderr, "a replicator for TestFleet:", err)
 				return 1
 			}
 			args = append(args, "-overlay", overlay)
@@ -79,7 +80,8 @@ type chaos struct {
 // declared is what the objects say at the moment.
 type declared struct {
 	user    string
-	host    string // that the bootstrap servers are called
+	host    string // that the bootstrap servers are called, "" for their own addresses
+	groups  bool   // they follow
 	label   int
 	paused  bool
 	exclude string
@@ -149,9 +151,9 @@ func (c *chaos) addTopic(name string, partitions int32, txn bool, codec kgo.Comp
 func (c *chaos) yaml() string {
 	var s strings.Builder
 	for _, b := range []*broker{c.us, c.eu} {
-		_, port, _ := strings.Cut(b.proxy.Load().address(), ":")
+		host, port, _ := strings.Cut(b.proxy.Load().address(), ":")
 		fmt.Fprintf(&s, "apiVersion: waybill/v1\nkind: Cluster\nmetadata: {name: %s, labels: {n: \"%d\"}}\nspec:\n  bootstrapServers: [\"%s:%s\"]\n  tls: {caFile: %q}\n  sasl: {mechanism: SCRAM-SHA-256, username: %s, password: %q}\n---\n",
-			b.name, c.declared.label, c.declared.host, port, b.file("ca.pem"), c.declared.user, "${file:"+b.file(c.declared.user+".password")+"}")
+			b.name, c.declared.label, cmp.Or(c.declared.host, host), port, b.file("ca.pem"), c.declared.user, "${file:"+b.file(c.declared.user+".password")+"}")
 	}
 	if c.declared.gone {
 		return s.String()
@@ -160,7 +162,11 @@ func (c *chaos) yaml() string {
 	if c.declared.exclude != "" {
 		exclude = ", exclude: [" + c.declared.exclude + "]"
 	}
-	fmt.Fprintf(&s, "apiVersion: waybill/v1\nkind: ReplicationFlow\nmetadata: {name: %s}\nspec: {source: us, destination: eu, paused: %v, topics: {include: [\"*\"]%s}}\n", flowName, c.declared.paused, exclude)
+	groups := ""
+	if c.declared.groups {
+		groups = ", groups: {include: [\"*\"]}"
+	}
+	fmt.Fprintf(&s, "apiVersion: waybill/v1\nkind: ReplicationFlow\nmetadata: {name: %s}\nspec: {source: us, destination: eu, paused: %v, topics: {include: [\"*\"]%s}%s}\n", flowName, c.declared.paused, exclude, groups)
 	return s.String()
 }
 

@@ -87,11 +87,10 @@ func (b *broker) look(topics ...string) (*side, error) {
 	return s, nil
 }
 
-// check compares both sides, and both with the ledger.
-func (c *chaos) check() {
+// check compares both sides, and both with the ledger, and returns what it has read.
+func (c *chaos) check() (us, eu *side) {
 	c.t.Helper()
 	topics := sortedTopics(c.topics)
-	var us, eu *side
 	eventually(c.t, recovery, "no transaction is open", func() (err error) {
 		if us, err = c.us.look(topics...); err == nil {
 			eu, err = c.eu.look(append(topics, ledger.Topic)...)
@@ -118,11 +117,12 @@ func (c *chaos) check() {
 	}
 	c.checkAcknowledged(us)
 	c.say("checked: %d records are copied, %d offsets are gaps, at %d epochs", records, gaps, epochs(copies))
+	return us, eu
 }
 
 func epochs(copies map[ledger.CopyKey]*fold) (n int) {
 	for _, f := range copies {
-		n += f.epochs
+		n += len(f.owners)
 	}
 	return n
 }

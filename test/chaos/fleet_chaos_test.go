@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,17 +24,13 @@ var fleetTime = flag.Duration("fleet-time", 10*time.Minute, "how long TestFleet 
 // fleetRun is a fleet whose nodes have networks and disks of their own.
 type fleetRun struct {
 	*chaos
-	hosts     map[string]*host // by name of the node
 	pauses    *pauses
 	registers *registers
+	groups    *groups
 	rows      map[string]*fleetRow
 	notes     map[string]int
-}
-
-// fleetRow is what has come of one kind of fault.
-type fleetRow struct {
-	injected, survived int
-	pause              time.Duration // the longest, of any copy
+	orphans   []string        // copies of the node that this fault has killed
+	takeovers []time.Duration // pauses of such copies, of all kills
 }
 
 // TestFleet kills, stops, cuts off and starves the nodes of a fleet, damages what
@@ -52,10 +47,12 @@ func TestFleet(t *testing.T) {
 	c := &fleetRun{
 		chaos: &chaos{
 			world: newClusters(t), rng: rand.New(rand.NewPCG(seed, 0)), load: newLoad(t), began: time.Now(),
-			declared: declared{user: users[1], host: home}, topics: map[string]*atomic.Int32{},
+			declared: declared{user: users[1], groups: true}, topics: map[string]*atomic.Int32{},
 		},
-		hosts: make(map[string]*host), rows: make(map[string]*fleetRow), notes: make(map[string]int),
+		rows: make(map[string]*fleetRow), notes: make(map[string]int),
 	}
+	faults := chosenFaults(t)
+	defer c.table(faults)
 	c.fleet = newFleet(t, filepath.Join(c.dir, "fleet"), 0)
 	for range 3 {
 		c.grow()
@@ -67,15 +64,17 @@ func TestFleet(t *testing.T) {
 	c.awaitProgress()
 	c.pauses = watchPauses(t, c.eu, sortedTopics(c.topics))
 	c.registers = c.beginRegisters(seed)
+	c.groups = beginGroups(t, c.us, c.eu, sortedTopics(c.topics))
 	whole := true
 	for end := time.Now().Add(*fleetTime); (whole || time.Now().Before(end)) && !t.Failed(); whole = false {
-		for _, i := range c.rng.Perm(len(fleetFaults)) {
-			if f := fleetFaults[i]; (whole || time.Now().Before(end)) && (*onlyFlag == "" || slices.Contains(strings.Split(*onlyFlag, ","), f.name)) {
-				c.breakFleet(f)
+		for _, i := range c.rng.Perm(len(faults)) {
+			if whole || time.Now().Before(end) {
+				c.breakFleet(faults[i])
 			}
 		}
 	}
 	c.registers.end()
+	c.groups.end()
 	c.say("all is put right")
 	for _, n := range c.nodes {
 		n.down = false
@@ -83,14 +82,14 @@ func TestFleet(t *testing.T) {
 	c.restoreFleet()
 	c.load.end()
 	c.awaitNoLag()
-	c.check()
+	c.groups.check(c.check())
 	c.say("everything is killed and started again")
 	for _, p := range c.processes() {
 		p.kill()
 	}
 	c.restoreFleet()
 	c.awaitNoLag()
-	c.check()
+	c.groups.check(c.check())
 	c.registers.last(t)
 	c.sameState()
 	for _, n := range c.nodes {
@@ -103,14 +102,13 @@ func TestFleet(t *testing.T) {
 			t.Errorf("%s has panicked:\n%s", p.name, p.panic())
 		}
 	}
-	c.table()
+	c.judge(faults)
 }
 
 // grow starts one more node, on a host and with a disk of its own.
 func (c *fleetRun) grow() *node {
 	h := newHost(c.t, len(c.nodes)+1)
 	n := c.add(h)
-	c.hosts[n.name] = h
 	n.newDisk()
 	n.setClock(0)
 	n.env = []string{clockVariable + "=" + n.clockFile()}
@@ -126,27 +124,30 @@ func (c *fleetRun) breakFleet(f fleetFault) {
 		c.rows[f.name] = row
 	}
 	c.say("%s", f.name)
+	c.orphans = nil
 	c.pauses.begin()
+	began := time.Now()
 	did := f.do(c)
+	lasted := time.Since(began)
 	c.restoreFleet()
 	if !did {
-		c.say("%s: there is nothing to do it to yet", f.name)
+		row.skipped++
+		c.say("%s: there was nothing to do it to", f.name)
 		return
 	}
 	row.injected++
 	c.awaitProgress()
-	row.survived++
-	longest := c.pauses.longest()
-	row.pause = max(row.pause, longest)
-	c.say("%s: survived, the longest pause of a copy was %.1f s", f.name, longest.Seconds())
+	eventually(c.t, recovery, "a reader of the destination sees all copies go on", c.pauses.unfinished)
+	c.takeovers = append(c.takeovers, c.pauses.of(c.orphans)...)
+	longest, bound := c.pauses.longest(), f.kind.bound(lasted)
+	row.note(longest, bound)
+	c.say("%s: the longest pause of a copy was %.1f s, %s the bound of %.1f s", f.name, longest.Seconds(), against(longest, bound), bound.Seconds())
 }
 
 // restoreFleet has every node run, undisturbed.
 func (c *fleetRun) restoreFleet() {
-	for _, h := range c.hosts {
-		h.heal()
-	}
 	for _, n := range c.nodes {
+		n.host().heal()
 		n.setClock(0)
 		c.wake(n.process)
 		if !n.process.alive() && !c.retired(n) {
@@ -186,14 +187,6 @@ func (c *fleetRun) leader() *node {
 	return found
 }
 
-func (c *fleetRun) status() (s api.Status, err error) {
-	b, err := c.anyNode(http.MethodGet, "/api/v1/status", "")
-	if err == nil {
-		err = json.Unmarshal(b, &s)
-	}
-	return s, err
-}
-
 // running are the nodes whose processes run, the leader first, the others in any
 // order.
 func (c *fleetRun) running() []*node {
@@ -213,7 +206,7 @@ func (c *fleetRun) sameState() {
 	eventually(c.t, recovery, "all nodes have the same state", func() error {
 		var first api.Members
 		for i, n := range c.nodes {
-			b, err := c.call(n, http.MethodGet, "/api/v1/fleet?consistency=stale", "")
+			b, err := c.call(n, http.MethodGet, "/api/v1/fleet", "")
 			if err != nil {
 				return err
 			}
@@ -232,29 +225,4 @@ func (c *fleetRun) sameState() {
 		}
 		return nil
 	})
-}
-
-// table prints what was done and what came of it.
-func (c *fleetRun) table() {
-	var out strings.Builder
-	fmt.Fprintf(&out, "%-34s %9s %9s %14s\n", "fault", "injected", "survived", "longest pause")
-	injected, survived := 0, 0
-	worst := make(map[string]time.Duration)
-	for _, f := range fleetFaults {
-		row := c.rows[f.name]
-		if row == nil {
-			continue
-		}
-		injected, survived = injected+row.injected, survived+row.survived
-		worst[f.kind] = max(worst[f.kind], row.pause)
-		fmt.Fprintf(&out, "%-34s %9d %9d %12.1f s\n", f.name, row.injected, row.survived, row.pause.Seconds())
-	}
-	fmt.Fprintf(&out, "%-34s %9d %9d\n", "all", injected, survived)
-	for _, kind := range []string{takeover, handover, outage} {
-		fmt.Fprintf(&out, "longest pause of a copy, %-9s %31.1f s\n", kind, worst[kind].Seconds())
-	}
-	for _, what := range sortedTopics(c.notes) {
-		fmt.Fprintf(&out, "%-34s %9d\n", what, c.notes[what])
-	}
-	fmt.Println(out.String())
 }

@@ -5,7 +5,7 @@ package chaos
 import (
 	"encoding/binary"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +14,7 @@ import (
 )
 
 // clockVariable names the file that holds by how many seconds a node's clock is
-// wrong. Only a replicator that clockOverlay has had built looks at it.
+// wrong. Only a replicator that fleetOverlay has had built looks at it.
 const clockVariable = "WAYBILL_CHAOS_CLOCK"
 
 // clockSource is a part of package time: it maps the file, so that a change shows at
@@ -45,32 +45,51 @@ func openChaosClock() *int64 {
 }
 `
 
-// clockOverlay makes the overlay with which the standard library's time.Now adds
-// what the file says to the wall clock. The monotonic clock goes on as it does when
-// somebody sets the time of a machine.
-func clockOverlay(dir string) (string, error) {
+// rewriting is one change of a file of the replicator or of the standard library.
+type rewriting struct{ file, old, with string }
+
+// fleetOverlay makes the overlay with which the standard library's time.Now adds
+// what the file says to the wall clock, and nodes take snapshots every few hundred
+// entries, not thousands, so that they have some to lose within the time of a test. The
+// monotonic clock goes on as it does when somebody sets the time of a machine.
+func fleetOverlay(dir string) (string, error) {
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
 		return "", err
 	}
 	folder := filepath.Join(strings.TrimSpace(string(root)), "src", "time")
-	source, err := os.ReadFile(filepath.Join(folder, "time.go"))
+	raftConfig, err := filepath.Abs("../../internal/raftnode/config.go")
 	if err != nil {
 		return "", err
 	}
-	const before = "\tsec, nsec, mono := runtimeNow()\n"
-	changed := strings.Replace(string(source), "func Now() Time {\n"+before, "func Now() Time {\n"+before+"\tif chaosClock != nil {\n\t\tsec += *chaosClock\n\t}\n", 1)
-	if changed == string(source) {
-		return "", errors.New("time.Now of this Go is not the one that this test knows how to change")
+	const now = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
+	files := map[string]string{filepath.Join(folder, "chaos_clock.go"): clockSource}
+	for _, r := range []rewriting{
+		{filepath.Join(folder, "time.go"), now, now + "\tif chaosClock != nil {\n\t\tsec += *chaosClock\n\t}\n"},
+		{raftConfig, "SnapshotThreshold: 2048,", "SnapshotThreshold: 256,"},
+		{raftConfig, "TrailingLogs:      4096,", "TrailingLogs:      256,"},
+		{raftConfig, "SnapshotInterval:  30 * time.Second,", "SnapshotInterval:  2 * time.Second,"},
+	} {
+		if files[r.file] == "" {
+			source, err := os.ReadFile(r.file)
+			if err != nil {
+				return "", err
+			}
+			files[r.file] = string(source)
+		}
+		changed := strings.Replace(files[r.file], r.old, r.with, 1)
+		if changed == files[r.file] {
+			return "", fmt.Errorf("%s has no %q, which this test knows how to change", r.file, r.old)
+		}
+		files[r.file] = changed
 	}
-	files := map[string]string{"time.go": changed, "chaos_clock.go": clockSource}
 	replace := make(map[string]string)
-	for name, content := range files {
-		file := filepath.Join(dir, "overlay-"+name)
+	for path, content := range files {
+		file := filepath.Join(dir, "overlay-"+filepath.Base(path))
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			return "", err
 		}
-		replace[filepath.Join(folder, name)] = file
+		replace[path] = file
 	}
 	b, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {

@@ -3,35 +3,31 @@
 package chaos
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// The kinds of fault: others take the work over, it is handed over, or nobody can
-// do it for a while.
-const (
-	takeover = "takeover"
-	handover = "handover"
-	outage   = "outage"
-)
-
 // fleetFault is something that is done to the fleet. do leaves it to restoreFleet
 // to put right what it has broken, and says whether it did anything.
 type fleetFault struct {
-	name, kind string
-	do         func(*fleetRun) bool
+	name string
+	kind faultKind
+	do   func(*fleetRun) bool
 }
 
-var fleetFaults = []fleetFault{
-	{"leader killed", takeover, func(c *fleetRun) bool { return c.kill(c.running()[0]) }},
-	{"follower killed", takeover, func(c *fleetRun) bool { return c.kill(c.running()[1]) }},
+// fleetFaults is all of them.
+var fleetFaults = slices.Concat(nodeFaults, clusterFaults(), damageFaults())
+
+var nodeFaults = []fleetFault{
+	{"leader killed", takeover, func(c *fleetRun) bool { return c.kill(leads) }},
+	{"follower killed", takeover, func(c *fleetRun) bool { return c.kill(follows) }},
 	{"leader and follower killed", outage, func(c *fleetRun) bool {
 		all := c.running()
 		all[0].process.kill()
@@ -74,15 +70,15 @@ var fleetFaults = []fleetFault{
 	}},
 	{"bridge: one follower sees both", takeover, func(c *fleetRun) bool {
 		all := c.running()
-		c.hosts[all[0].name].mute(c.hosts[all[1].name])
-		c.hosts[all[1].name].mute(c.hosts[all[0].name])
+		c.mute(all[0], all[1])
+		c.mute(all[1], all[0])
 		c.pause(4000, 8000)
 		return true
 	}},
 	{"bridge: the leader sees both", takeover, func(c *fleetRun) bool {
 		all := c.running()
-		c.hosts[all[1].name].mute(c.hosts[all[2].name])
-		c.hosts[all[2].name].mute(c.hosts[all[1].name])
+		c.mute(all[1], all[2])
+		c.mute(all[2], all[1])
 		c.pause(4000, 8000)
 		return true
 	}},
@@ -91,45 +87,17 @@ var fleetFaults = []fleetFault{
 		for range 12 {
 			from, to := all[c.rng.IntN(len(all))], all[c.rng.IntN(len(all))]
 			if from != to {
-				c.hosts[from.name].mute(c.hosts[to.name])
+				c.mute(from, to)
 			}
 			c.pause(100, 900)
 			if c.rng.IntN(2) == 0 {
-				c.hosts[from.name].heal()
+				from.host().heal()
 			}
 		}
 		return true
 	}},
 	{"disk of the leader full", takeover, func(c *fleetRun) bool { return c.fullDisk(c.running()[0]) }},
 	{"disk of a follower full", takeover, func(c *fleetRun) bool { return c.fullDisk(c.running()[1]) }},
-	{"raft log: a bit flipped", takeover, func(c *fleetRun) bool {
-		return c.damage("raft.db", func(b []byte) []byte {
-			b[c.rng.IntN(len(b))] ^= 1 << c.rng.IntN(8)
-			return b
-		})
-	}},
-	{"raft log: an entry altered", takeover, func(c *fleetRun) bool {
-		n := c.running()[1]
-		n.process.kill()
-		entry := n.someEntry(c.rng)
-		return c.damageOf(n, "raft.db", func(b []byte) []byte {
-			altered := bytes.Clone(entry)
-			altered[len(altered)/2] ^= 1
-			return bytes.ReplaceAll(b, entry, altered) // also where it was before
-		})
-	}},
-	{"raft log: truncated", takeover, func(c *fleetRun) bool {
-		return c.damage("raft.db", func(b []byte) []byte { return b[:c.rng.IntN(len(b)/2)] })
-	}},
-	{"snapshot: a bit flipped", takeover, func(c *fleetRun) bool {
-		return c.damage("state.bin", func(b []byte) []byte {
-			b[c.rng.IntN(len(b))] ^= 1 << c.rng.IntN(8)
-			return b
-		})
-	}},
-	{"snapshot: truncated", takeover, func(c *fleetRun) bool {
-		return c.damage("state.bin", func(b []byte) []byte { return b[:c.rng.IntN(len(b))] })
-	}},
 	{"clocks set", takeover, func(c *fleetRun) bool {
 		for _, n := range c.running() {
 			n.setClock([]time.Duration{30 * time.Minute, -50 * time.Minute, 12 * time.Hour, time.Minute}[c.rng.IntN(4)])
@@ -156,6 +124,7 @@ var fleetFaults = []fleetFault{
 	}},
 	{"drained and restarted in turn", handover, func(c *fleetRun) bool {
 		for _, n := range c.running() {
+			c.say("%s is drained", n.name)
 			c.drain(n, true)
 			n.process.stop(c.t)
 			n.start()
@@ -193,11 +162,34 @@ var fleetFaults = []fleetFault{
 	}},
 }
 
-func (c *fleetRun) kill(n *node) bool {
-	c.say("%s is killed", n.name)
+// kill kills a node that owns copies. How long each of them pauses is noted.
+func (c *fleetRun) kill(who role) bool {
+	n := c.running()[who]
+	c.awaitCopies(n)
+	c.orphans = c.copiesOf(n)
+	c.say("%s, %s, is killed and leaves %d copies", n.name, who, len(c.orphans))
 	n.process.kill()
+	c.pauses.begin()
 	c.pause(4000, 7000) // others have its work before it comes back
-	return true
+	return len(c.orphans) > 0
+}
+
+// copiesOf are the partitions that a node copies.
+func (c *fleetRun) copiesOf(n *node) (parts []string) {
+	c.t.Helper()
+	eventually(c.t, recovery, "the owners of copies", func() error {
+		f, err := c.flow()
+		parts = nil
+		for _, topic := range f.Topics {
+			for _, p := range topic.Partitions {
+				if p.Node == n.name {
+					parts = append(parts, partName(topic.DestinationTopic, p.Partition))
+				}
+			}
+		}
+		return err
+	})
+	return parts
 }
 
 func (c *fleetRun) suspend(n *node) bool {
@@ -207,12 +199,21 @@ func (c *fleetRun) suspend(n *node) bool {
 	return true
 }
 
+// mute has nothing pass from one node to another.
+func (c *fleetRun) mute(from, to *node) {
+	c.t.Helper()
+	from.host().mute(to.host().addr)
+	if from.host().reaches(to.peer) {
+		c.t.Errorf("%s is to be cut off from %s, and is not", from.name, to.name)
+	}
+}
+
 // isolate has nothing pass between a node and the others.
 func (c *fleetRun) isolate(n *node) {
-	for name, h := range c.hosts {
-		if name != n.name {
-			c.hosts[n.name].mute(h)
-			h.mute(c.hosts[n.name])
+	for _, other := range c.nodes {
+		if other != n {
+			c.mute(n, other)
+			c.mute(other, n)
 		}
 	}
 }
@@ -230,7 +231,7 @@ func (c *fleetRun) cutOff(nodes []*node) bool {
 func (c *fleetRun) oneWay(from, to []*node) bool {
 	for _, f := range from {
 		for _, n := range to {
-			c.hosts[f.name].mute(c.hosts[n.name])
+			c.mute(f, n)
 		}
 	}
 	c.pause(4000, 9000)
@@ -276,99 +277,6 @@ func (c *fleetRun) fullDisk(n *node) bool {
 	}
 	must(c.t, os.Remove(file))
 	return true
-}
-
-// damage kills a node, damages a file of it and starts it: it says what is damaged
-// and ends, and gets back what it had; or it is not harmed, and goes on with what it
-// has. To put back then what was there before would be another fault: it has
-// answered others since, and refuses a disk that does not know of it.
-func (c *fleetRun) damage(name string, how func([]byte) []byte) bool {
-	n := c.running()[1]
-	n.process.kill()
-	return c.damageOf(n, name, how)
-}
-
-func (c *fleetRun) damageOf(n *node, name string, how func([]byte) []byte) bool {
-	files := n.files(name)
-	if len(files) == 0 {
-		return false
-	}
-	file := files[len(files)-1]
-	whole, err := os.ReadFile(file)
-	must(c.t, err)
-	damaged := how(bytes.Clone(whole))
-	if bytes.Equal(damaged, whole) {
-		return false
-	}
-	must(c.t, os.WriteFile(file, damaged, 0o600))
-	began, err := os.Stat(n.process.log)
-	must(c.t, err)
-	if n.tryStart() {
-		c.notes[name+": harmless damage"]++
-		return true
-	}
-	c.notes[name+": damage found"]++
-	log, err := os.ReadFile(n.process.log)
-	must(c.t, err)
-	said := string(log[began.Size():])
-	if !strings.Contains(said, name) && !strings.Contains(said, "entry") && !strings.Contains(said, "snapshot") {
-		c.t.Errorf("%s does not start with a damaged %s, and does not say why:\n%s", n.name, name, said)
-	}
-	must(c.t, os.WriteFile(file, whole, 0o600))
-	return true
-}
-
-// tryStart starts a node and reports whether it is ready, and not ended, after a
-// while.
-func (n *node) tryStart() bool {
-	file, addr := filepath.Join(n.dir, "node.yaml"), filepath.Join(n.dir, "address")
-	_ = os.Remove(addr)
-	n.process = startCommand(n.t, n.dir, "node "+n.name, n.env, append(n.site.enter(), replicator, "serve", "--config", file, "--address-file", addr))
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-n.process.exited:
-			return false
-		case <-deadline:
-			return true
-		case <-tick.C:
-			if resp, err := n.client.Get(n.api + "/readyz"); err == nil {
-				_ = resp.Body.Close()
-				if resp.StatusCode == http.StatusOK {
-					return true
-				}
-			}
-		}
-	}
-}
-
-// drain has a node's work moved and waits until it has none, or lets it have work
-// again.
-func (c *fleetRun) drain(n *node, on bool) {
-	c.t.Helper()
-	verb := map[bool]string{true: "drain", false: "undrain"}[on]
-	c.say("%s: %s", n.name, verb)
-	eventually(c.t, recovery, verb+" "+n.name, func() error {
-		_, err := c.anyNode(http.MethodPost, "/api/v1/fleet/nodes/"+n.name+"/"+verb, "")
-		return err
-	})
-	if !on {
-		return
-	}
-	eventually(c.t, recovery, n.name+" has no work", func() error {
-		s, err := c.status()
-		if err != nil {
-			return err
-		}
-		for _, of := range s.Fleet.Nodes {
-			if of.Name == n.name && (of.Works > 0 || !of.Draining) {
-				return fmt.Errorf("it has %d works, draining: %v", of.Works, of.Draining)
-			}
-		}
-		return nil
-	})
 }
 
 // remove takes a node out of the fleet for good and wipes its disk: started again, it

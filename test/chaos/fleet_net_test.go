@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,7 @@ type host struct {
 	addr   string
 	holder *exec.Cmd
 	hold   io.Closer
+	deafTo []string // brokers' addresses
 }
 
 // newBridge makes the network of this process's namespace, which must be one that
@@ -37,10 +39,11 @@ func newBridge(t *testing.T) {
 			t.Fatalf("there is an interface %s: this test changes the network and wants one of its own, as make chaos-fleet gives it", i.Name)
 		}
 	}
-	home = "10.77.0.1"
+	home, homes["eu"] = "10.77.0.1", "10.77.0.2"
 	ip(t, "link", "set", "lo", "up")
 	ip(t, "link", "add", "br0", "type", "bridge")
 	ip(t, "addr", "add", home+"/24", "dev", "br0")
+	ip(t, "addr", "add", homes["eu"]+"/24", "dev", "br0")
 	ip(t, "link", "set", "br0", "up")
 }
 
@@ -76,6 +79,9 @@ func newHost(t *testing.T, n int) *host {
 
 func (h *host) address() string { return h.addr }
 
+// host is where a node of TestFleet runs.
+func (n *node) host() *host { return n.site.(*host) }
+
 // enter is the command that runs another one on the host.
 func (h *host) enter() []string {
 	return []string{"nsenter", "-t", fmt.Sprint(h.holder.Process.Pid), "-n", "--"}
@@ -89,12 +95,41 @@ func (h *host) ip(args ...string) {
 	}
 }
 
-// mute has nothing pass that the host sends to another. What that one sends goes
-// on arriving, but for answers no connection lives long.
-func (h *host) mute(to *host) { h.ip("route", "replace", "blackhole", to.addr+"/32") }
+// mute has nothing pass that the host sends to an address. What that one sends goes
+// on arriving, but without answers no connection lives long.
+func (h *host) mute(to string) { h.ip("route", "replace", "blackhole", to+"/32") }
 
-// heal has everything pass again that the host sends.
-func (h *host) heal() { h.ip("route", "flush", "type", "blackhole") }
+// deafen has nothing pass that a broker sends to the host.
+func (h *host) deafen(from string) {
+	h.t.Helper()
+	ip(h.t, h.silence("add", from)...)
+	h.deafTo = append(h.deafTo, from)
+}
+
+func (h *host) silence(verb, from string) []string {
+	return []string{"rule", verb, "from", from, "to", h.addr, "blackhole"}
+}
+
+// heal has everything pass again that the host sends, and that brokers send to it.
+func (h *host) heal() {
+	h.t.Helper()
+	h.ip("route", "flush", "type", "blackhole")
+	for _, from := range h.deafTo {
+		ip(h.t, h.silence("del", from)...)
+	}
+	h.deafTo = nil
+}
+
+// reaches says whether a connection from the host to an address comes about.
+func (h *host) reaches(addr string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	conn, err := h.dial(ctx, "tcp", addr)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err == nil
+}
 
 // dial connects to an address on the host, also to its loopback.
 func (h *host) dial(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -3,7 +3,9 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -18,13 +20,14 @@ import (
 type pauses struct {
 	mu    sync.Mutex
 	parts map[string]*pauseOf
-	err   error
+	err   error // of the last look
 }
 
 // pauseOf is one partition.
 type pauseOf struct {
 	end   int64
 	since time.Time // when it last grew, or was begun to be measured
+	grown bool      // since then
 	worst time.Duration
 }
 
@@ -67,7 +70,7 @@ func (p *pauses) note(listed kadm.ListedOffsets, err error, now time.Time) {
 		if o.Err != nil {
 			return
 		}
-		key := fmt.Sprintf("%s/%d", o.Topic, o.Partition)
+		key := partName(o.Topic, o.Partition)
 		part := p.parts[key]
 		if part == nil {
 			part = &pauseOf{since: now}
@@ -75,7 +78,7 @@ func (p *pauses) note(listed kadm.ListedOffsets, err error, now time.Time) {
 		}
 		if o.Offset > part.end {
 			part.worst = max(part.worst, now.Sub(part.since))
-			part.end, part.since = o.Offset, now
+			part.end, part.since, part.grown = o.Offset, now, true
 		}
 	})
 }
@@ -86,8 +89,21 @@ func (p *pauses) begin() {
 	defer p.mu.Unlock()
 	now := time.Now()
 	for _, part := range p.parts {
-		part.since, part.worst = now, 0
+		part.since, part.grown, part.worst = now, false, 0
 	}
+}
+
+// unfinished says which partition has had nothing new since begin: how long it pauses
+// is not known yet.
+func (p *pauses) unfinished() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, part := range p.parts {
+		if !part.grown {
+			return fmt.Errorf("nothing new in %s: %w", name, cmp.Or(p.err, errors.New("its end is the same")))
+		}
+	}
+	return nil
 }
 
 // longest is the longest pause of any partition since begin.
@@ -99,3 +115,17 @@ func (p *pauses) longest() (worst time.Duration) {
 	}
 	return worst
 }
+
+// of is the longest pause since begin of each of some partitions.
+func (p *pauses) of(parts []string) (worst []time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, name := range parts {
+		if part := p.parts[name]; part != nil {
+			worst = append(worst, part.worst)
+		}
+	}
+	return worst
+}
+
+func partName(topic string, partition int32) string { return fmt.Sprintf("%s/%d", topic, partition) }

@@ -32,7 +32,8 @@ type registers struct {
 	value atomic.Int64
 
 	mu      sync.Mutex
-	names   []string // of the registers in use
+	names   []string        // of the registers in use
+	seen    map[string]held // what somebody read last in each
 	made    int
 	history []porcupine.Operation
 	unclear int
@@ -43,17 +44,31 @@ const (
 	registersInUse  = 3
 )
 
-// registerInput is a request: a value to write, or "" to read.
-type registerInput struct{ name, write string }
+// held is a value and the revision that the object had with it; "" and 0 are no object.
+type held struct {
+	value    string
+	revision uint64
+}
 
-// registerOutput is what was read, or that nobody knows whether it was written.
+// registerInput is a request: a value to write, or "" to read. A write may be on
+// condition that nobody has been faster: that the object is at the revision that it had
+// with another value.
+type registerInput struct {
+	name, write string
+	only        *held
+}
+
+// registerOutput is what was read, that a condition did not hold, or that nobody knows
+// whether something was written.
 type registerOutput struct {
-	value   string
+	held
+	refused bool
 	unclear bool
 	err     error // of a request that has no answer
 }
 
-// registerModel is a register by name.
+// registerModel is a register by name. Its state is the value: no value is written
+// twice, so a revision stands for the value that it was read with.
 var registerModel = porcupine.Model{
 	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
 		by := make(map[string][]porcupine.Operation)
@@ -69,23 +84,36 @@ var registerModel = porcupine.Model{
 	},
 	Init: func() any { return "" },
 	Step: func(state, input, output any) (bool, any) {
-		in, out := input.(registerInput), output.(registerOutput)
-		if in.write != "" {
+		in, out, now := input.(registerInput), output.(registerOutput), state.(string)
+		holds := in.only == nil || in.only.value == now
+		switch {
+		case in.write == "":
+			return out.value == now, now
+		case out.unclear && !holds:
+			return true, now // refused, if it was carried out
+		case out.unclear:
 			return true, in.write
+		case holds:
+			return !out.refused, in.write
+		default:
+			return out.refused, now
 		}
-		return out.value == state.(string), state
 	},
 	DescribeOperation: func(input, output any) string {
 		in, out := input.(registerInput), output.(registerOutput)
+		condition := ""
+		if in.only != nil {
+			condition = fmt.Sprintf(" if it is still %q", in.only.value)
+		}
 		if in.write != "" {
-			return fmt.Sprintf("%s := %s (unclear: %v)", in.name, in.write, out.unclear)
+			return fmt.Sprintf("%s := %s%s (refused: %v, unclear: %v)", in.name, in.write, condition, out.refused, out.unclear)
 		}
 		return fmt.Sprintf("%s is %q", in.name, out.value)
 	},
 }
 
 func (f *fleet) beginRegisters(seed uint64) *registers {
-	r := &registers{f: f, began: time.Now(), stop: make(chan struct{})}
+	r := &registers{f: f, began: time.Now(), stop: make(chan struct{}), seen: make(map[string]held)}
 	r.listen()
 	for range registersInUse {
 		r.names = append(r.names, r.name())
@@ -147,9 +175,13 @@ func (r *registers) one(client int, rng *rand.Rand) {
 	r.mu.Lock()
 	slot := rng.IntN(len(r.names))
 	in := registerInput{name: r.names[slot]}
+	last := r.seen[in.name]
 	r.mu.Unlock()
-	if rng.IntN(2) == 0 {
+	switch rng.IntN(4) {
+	case 0:
 		in.write = fmt.Sprintf("v%d", r.value.Add(1))
+	case 1: // others may have been faster
+		in.write, in.only = fmt.Sprintf("v%d", r.value.Add(1)), &last
 	}
 	call := time.Since(r.began).Nanoseconds()
 	out, known := r.ask(n, in)
@@ -170,24 +202,37 @@ func (r *registers) one(client int, rng *rand.Rand) {
 			r.names[slot] = r.name()
 		}
 	}
+	if in.write == "" {
+		r.seen[in.name] = out.held
+	}
 	r.history = append(r.history, porcupine.Operation{ClientId: client, Input: in, Call: call, Output: out, Return: back})
 }
 
 // ask carries a request out; known says that it was, or for a read, what there is.
 func (r *registers) ask(n *node, in registerInput) (out registerOutput, known bool) {
+	path := "/api/v1/objects/Cluster/" + in.name
 	if in.write != "" {
 		yaml := fmt.Sprintf("apiVersion: waybill/v1\nkind: Cluster\nmetadata: {name: %s, labels: {value: %s}}\nspec: {bootstrapServers: [\"%s:9\"]}\n", in.name, in.write, home)
-		_, err := r.f.call(n, http.MethodPost, "/api/v1/apply", yaml)
-		out.err = err
-		return out, err == nil
+		if in.only == nil {
+			_, out.err = r.f.call(n, http.MethodPost, "/api/v1/apply", yaml)
+			return out, out.err == nil
+		}
+		condition := []string{"If-Match", fmt.Sprintf("%q", fmt.Sprint(in.only.revision))}
+		if in.only.value == "" {
+			condition = []string{"If-None-Match", "*"}
+		}
+		_, out.err = r.f.call(n, http.MethodPut, path, yaml, condition...)
+		out.refused = hasStatus(out.err, http.StatusPreconditionFailed)
+		return out, out.err == nil || out.refused
 	}
-	b, err := r.f.call(n, http.MethodGet, "/api/v1/objects/Cluster/"+in.name, "")
+	b, err := r.f.call(n, http.MethodGet, path, "")
 	if err != nil {
 		out.err = err
-		return out, strings.Contains(err.Error(), ": 404 ")
+		return out, hasStatus(err, http.StatusNotFound)
 	}
 	var found struct {
-		Object struct {
+		Revision uint64
+		Object   struct {
 			Metadata struct{ Labels map[string]string }
 		}
 	}
@@ -195,8 +240,13 @@ func (r *registers) ask(n *node, in registerInput) (out registerOutput, known bo
 		out.err = fmt.Errorf("an object without a value: %s: %w", b, err)
 		return out, false
 	}
-	out.value = found.Object.Metadata.Labels["value"]
+	out.held = held{found.Object.Metadata.Labels["value"], found.Revision}
 	return out, true
+}
+
+// hasStatus says that an error is an answer of a status.
+func hasStatus(err error, status int) bool {
+	return err != nil && strings.Contains(err.Error(), fmt.Sprintf(": %d ", status))
 }
 
 // check says whether the history is linearizable. A client has one request after
@@ -208,21 +258,57 @@ func (r *registers) check(t *testing.T) {
 			r.history[i].ClientId = registerClients + i
 		}
 	}
-	reads := 0
+	var reads, writes, accepted, refused int
 	for _, op := range r.history {
-		if op.Input.(registerInput).write == "" {
+		switch in, out := op.Input.(registerInput), op.Output.(registerOutput); {
+		case in.write == "":
 			reads++
+		case in.only == nil || out.unclear:
+			writes++
+		case out.refused:
+			refused++
+		default:
+			accepted++
 		}
 	}
-	if reads < 100 || len(r.history)-reads < 100 {
-		t.Errorf("there were only %d reads and %d writes", reads, len(r.history)-reads)
+	t.Logf("the API's history: %d reads and %d writes of %d registers, %d writes unclear; of those on condition %d were accepted and %d refused",
+		reads, writes, r.made, r.unclear, accepted, refused)
+	if reads < 100 || writes < 50 || accepted < 20 || refused < 20 {
+		t.Error("that is too little to show anything")
 	}
-	t.Logf("the API's history: %d reads and %d writes of %d registers, %d writes unclear", reads, len(r.history)-reads, r.made, r.unclear)
+	for _, fault := range twoAtOneRevision(r.history) {
+		t.Error(fault)
+	}
 	for _, part := range registerModel.Partition(r.history) {
 		if result := porcupine.CheckOperationsTimeout(registerModel, part, time.Minute); result != porcupine.Ok {
 			t.Errorf("the history of a register is not linearizable: %s\n%s", result, describeHistory(part))
 		}
 	}
+}
+
+// twoAtOneRevision finds objects that were read with two values at one revision, or one
+// value at two.
+func twoAtOneRevision(history []porcupine.Operation) (faults []string) {
+	type at struct {
+		name     string
+		revision uint64
+	}
+	values, revisions := make(map[at]string), make(map[string]uint64)
+	for _, op := range history {
+		in, out := op.Input.(registerInput), op.Output.(registerOutput)
+		if in.write != "" || out.value == "" {
+			continue
+		}
+		place := at{in.name, out.revision}
+		if other, ok := values[place]; ok && other != out.value {
+			faults = append(faults, fmt.Sprintf("%s is %s and %s at revision %d", in.name, other, out.value, out.revision))
+		}
+		if other, ok := revisions[out.value]; ok && other != out.revision {
+			faults = append(faults, fmt.Sprintf("%s is %s at revisions %d and %d", in.name, out.value, other, out.revision))
+		}
+		values[place], revisions[out.value] = out.value, out.revision
+	}
+	return faults
 }
 
 // describeHistory is a history in the order in which requests were sent.

@@ -10,7 +10,10 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -18,18 +21,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// files returns what is called so below a node's folder, in order.
-func (n *node) files(name string) (found []string) {
-	n.t.Helper()
-	err := filepath.WalkDir(filepath.Join(n.dir, "data"), func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && d.Name() == name {
-			found = append(found, path)
-		}
-		return err
-	})
-	must(n.t, err)
-	return found
-}
+// logFile is the file of a node's raft log.
+func (n *node) logFile() string { return filepath.Join(n.dir, "data", "raft", "raft.db") }
 
 // compareLogs reads the raft logs of nodes that have stopped, without the product,
 // and looks whether they are one log: equal entries at equal indexes, all of them
@@ -43,12 +36,7 @@ func compareLogs(t *testing.T, nodes []*node) (entries int) {
 	all := make(map[uint64]entry)
 	var last []uint64
 	for _, n := range nodes {
-		files := n.files("raft.db")
-		if len(files) != 1 {
-			t.Errorf("%s has %d raft logs", n.name, len(files))
-			continue
-		}
-		store, err := raftboltdb.New(raftboltdb.Options{Path: files[0], BoltOptions: &bbolt.Options{ReadOnly: true}})
+		store, err := raftboltdb.New(raftboltdb.Options{Path: n.logFile(), BoltOptions: &bbolt.Options{ReadOnly: true}})
 		if err != nil {
 			t.Errorf("open the log of %s: %v", n.name, err)
 			continue
@@ -58,7 +46,7 @@ func compareLogs(t *testing.T, nodes []*node) (entries int) {
 		to, err := store.LastIndex()
 		must(t, err)
 		last = append(last, to)
-		snapshot := n.newestSnapshot()
+		_, snapshot := n.newestSnapshot()
 		for index := from; index <= to && index > 0; index++ {
 			var l raft.Log
 			err := store.GetLog(index, &l)
@@ -94,7 +82,7 @@ func compareLogs(t *testing.T, nodes []*node) (entries int) {
 // none of the last.
 func (n *node) someEntry(rng *rand.Rand) []byte {
 	n.t.Helper()
-	store, err := raftboltdb.New(raftboltdb.Options{Path: n.files("raft.db")[0], BoltOptions: &bbolt.Options{ReadOnly: true}})
+	store, err := raftboltdb.New(raftboltdb.Options{Path: n.logFile(), BoltOptions: &bbolt.Options{ReadOnly: true}})
 	must(n.t, err)
 	defer store.Close()
 	first, err := store.FirstIndex()
@@ -109,17 +97,27 @@ func (n *node) someEntry(rng *rand.Rand) []byte {
 	}
 }
 
-// newestSnapshot is the last entry that is in the newest snapshot of a node, by its
-// name: TERM-INDEX-TIME.
-func (n *node) newestSnapshot() (newest uint64) {
-	for _, file := range n.files("state.bin") {
-		var term, index, at uint64
-		if _, err := fmt.Sscanf(filepath.Base(filepath.Dir(file)), "%d-%d-%d", &term, &index, &at); err != nil {
-			n.t.Errorf("the name of snapshot %s: %v", file, err)
-		}
-		newest = max(newest, index)
+// newestSnapshot is the state in the newest complete snapshot of a node, "" if it has
+// none, and the last entry that is in it: a snapshot is called TERM-INDEX-TIME, and one
+// that is being written has more to its name.
+func (n *node) newestSnapshot() (state string, newest uint64) {
+	n.t.Helper()
+	dirs, err := os.ReadDir(filepath.Join(n.dir, "data", "raft", "snapshots"))
+	if !errors.Is(err, fs.ErrNotExist) {
+		must(n.t, err)
 	}
-	return newest
+	for _, d := range dirs {
+		parts := strings.Split(d.Name(), "-")
+		if len(parts) != 3 || strings.Contains(d.Name(), ".") {
+			continue
+		}
+		index, err := strconv.ParseUint(parts[1], 10, 64)
+		must(n.t, err)
+		if index >= newest {
+			state, newest = filepath.Join(n.dir, "data", "raft", "snapshots", d.Name(), "state.bin"), index
+		}
+	}
+	return state, newest
 }
 
 // wholeEntry checks the checksum of a stored entry as its format has it: version,

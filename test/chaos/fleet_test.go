@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -117,6 +118,17 @@ func (f *fleet) describe() {
 // start starts the node, or starts it again at the addresses that it had.
 func (n *node) start() {
 	n.t.Helper()
+	addresses := n.launch()
+	n.peer = n.process.address(n.t, addresses, "peer")
+	if api := "http://" + n.process.address(n.t, addresses, "api"); api != n.api {
+		n.api = api // clients read it meanwhile: it is the same after the first start
+	}
+}
+
+// launch starts the node's process, which writes its addresses to a file once it
+// listens.
+func (n *node) launch() (addresses string) {
+	n.t.Helper()
 	fleet := filepath.Dir(n.dir)
 	conf := fmt.Sprintf(`name: %s
 fleet: chaos
@@ -133,16 +145,18 @@ api: {address: %q, users: [{name: ops, role: admin, token: %q, principals: {us: 
 		command = append(n.site.enter(), command...)
 	}
 	n.process = startCommand(n.t, n.dir, "node "+n.name, n.env, command)
-	n.peer = n.process.address(n.t, addr, "peer")
-	if api := "http://" + n.process.address(n.t, addr, "api"); api != n.api {
-		n.api = api // clients read it meanwhile: it is the same after the first start
-	}
+	return addr
 }
 
-func (f *fleet) call(n *node, method, path, body string) ([]byte, error) {
+// call asks a node, with headers beyond those that every call has: names and values in
+// turn.
+func (f *fleet) call(n *node, method, path, body string, headers ...string) ([]byte, error) {
 	req, err := http.NewRequest(method, n.api+path, bytes.NewReader([]byte(body)))
 	if err != nil {
 		return nil, err
+	}
+	for h := range slices.Chunk(headers, 2) {
+		req.Header.Set(h[0], h[1])
 	}
 	req.Header.Set("Authorization", "Bearer "+f.token)
 	if body != "" {
@@ -175,14 +189,44 @@ func (f *fleet) anyNode(method, path, body string) (answer []byte, err error) {
 	return nil, errors.Join(append(errs, errors.New("no node answers"))...)
 }
 
+func (f *fleet) status() (s api.Status, err error) {
+	b, err := f.anyNode(http.MethodGet, "/api/v1/status", "")
+	if err == nil {
+		err = json.Unmarshal(b, &s)
+	}
+	return s, err
+}
+
+// drain has a node's work moved and waits until it has none, or lets it have work
+// again.
+func (f *fleet) drain(n *node, on bool) {
+	f.t.Helper()
+	verb := map[bool]string{true: "drain", false: "undrain"}[on]
+	eventually(f.t, recovery, verb+" "+n.name, func() error {
+		_, err := f.anyNode(http.MethodPost, "/api/v1/fleet/nodes/"+n.name+"/"+verb, "")
+		return err
+	})
+	if !on {
+		return
+	}
+	eventually(f.t, recovery, n.name+" has no work", func() error {
+		s, err := f.status()
+		if err != nil {
+			return err
+		}
+		for _, of := range s.Fleet.Nodes {
+			if of.Name == n.name && (of.Works > 0 || !of.Draining) {
+				return fmt.Errorf("it has %d works, draining: %v", of.Works, of.Draining)
+			}
+		}
+		return nil
+	})
+}
+
 // flow is the status of the flow.
 func (f *fleet) flow() (api.FlowStatus, error) {
-	b, err := f.anyNode(http.MethodGet, "/api/v1/status", "")
+	s, err := f.status()
 	if err != nil {
-		return api.FlowStatus{}, err
-	}
-	var s api.Status
-	if err := json.Unmarshal(b, &s); err != nil {
 		return api.FlowStatus{}, err
 	}
 	for _, f := range s.Flows {

@@ -39,8 +39,7 @@ type fold struct {
 	lateIsVoid bool
 
 	epoch  uint64
-	writer string // who has begun it
-	epochs int
+	owners map[uint64]string // who has begun an epoch
 	next   int64
 	copied int64 // offsets with a copy
 	left   int64 // offsets that are gaps
@@ -70,7 +69,11 @@ func foldLedger(t *testing.T, pages map[int32][]*kgo.Record, lateIsVoid bool) ma
 		return copies[key]
 	}
 	for partition, records := range pages {
+		chains := make(chains)
 		for _, r := range records {
+			if err := chains.follow(r.Value, lateIsVoid); err != nil {
+				t.Errorf("ledger partition %d, offset %d: %v", partition, r.Offset, err)
+			}
 			page, err := ledger.Decode(r.Value)
 			if err != nil {
 				t.Errorf("ledger partition %d, offset %d: %v", partition, r.Offset, err)
@@ -92,6 +95,7 @@ func foldLedger(t *testing.T, pages map[int32][]*kgo.Record, lateIsVoid bool) ma
 }
 
 func (f *fold) begin(b *ledger.Begin) {
+	f.own(b)
 	if f.lateIsVoid && b.Epoch < f.epoch {
 		return
 	}
@@ -103,14 +107,20 @@ func (f *fold) begin(b *ledger.Begin) {
 	case b.Resume != f.next:
 		f.fault("epoch %d begins at offset %d, the last one ended at %d", b.Epoch, b.Resume, f.next)
 	}
-	switch writer := b.Fleet + "/" + b.Node; {
-	case b.Epoch > f.epoch:
-		f.epochs++
-		f.writer = writer
-	case b.Epoch == f.epoch && writer != f.writer:
-		f.fault("epoch %d of %s is begun by %s, too", b.Epoch, f.writer, writer)
-	}
 	f.epoch = max(f.epoch, b.Epoch)
+}
+
+// own notes who has begun an epoch, which is one node and no other, late or not.
+func (f *fold) own(b *ledger.Begin) {
+	owner := b.Fleet + "/" + b.Node
+	if first, ok := f.owners[b.Epoch]; ok && first != owner {
+		f.fault("epoch %d of %s is begun by %s, too", b.Epoch, first, owner)
+		return
+	}
+	if f.owners == nil {
+		f.owners = make(map[uint64]string)
+	}
+	f.owners[b.Epoch] = owner
 }
 
 // forget takes back what is said of source offsets from x on.

@@ -4,7 +4,6 @@ package chaos
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"net/http"
@@ -16,7 +15,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/flow"
 )
 
@@ -132,37 +130,38 @@ func TestHandover(t *testing.T) {
 	})
 
 	const window = 8 * time.Second
-	row := func(what string, do func()) {
+	row := func(what string, how faultKind, do func()) {
 		began := time.Now()
 		do()
 		for time.Since(began) < window {
 			<-time.After(100 * time.Millisecond) // the window is what is measured
 		}
-		fmt.Printf("%-34s %8s\n", what, got.silence(began, began.Add(window)).Round(time.Millisecond))
+		silence, bound := got.silence(began, began.Add(window)).Round(time.Millisecond), how.bound(0)
+		fmt.Printf("%-34s %8s %8s  %s\n", what, silence, bound, against(silence, bound))
 	}
-	fmt.Printf("%-34s %8s\n", "", "silence")
-	row("nothing happens", func() {})
+	fmt.Printf("%-34s %8s %8s\n", "", "silence", "bound")
+	row("nothing happens", handover, func() {})
 	for range *roundsFlag {
 		leader, owner := w.roles()
-		row("drain an owner that follows", func() { w.drain(owner, "drain") })
-		row("undrain it", func() { w.drain(owner, "undrain") })
-		row("drain the leader", func() { w.drain(leader, "drain") })
-		row("undrain it", func() { w.drain(leader, "undrain") })
-		row("SIGTERM to an owner that follows", func() { owner.process.stop(t) })
+		row("drain an owner that follows", handover, func() { w.drain(owner, true) })
+		row("undrain it", handover, func() { w.drain(owner, false) })
+		row("drain the leader", handover, func() { w.drain(leader, true) })
+		row("undrain it", handover, func() { w.drain(leader, false) })
+		row("SIGTERM to an owner that follows", handover, func() { owner.process.stop(t) })
 		owner.start()
-		row("start it again", func() {})
+		row("start it again", handover, func() {})
 		leader, owner = w.roles()
-		row("SIGTERM to the leader", func() { leader.process.stop(t) })
+		row("SIGTERM to the leader", handover, func() { leader.process.stop(t) })
 		leader.start()
-		row("start it again", func() {})
+		row("start it again", handover, func() {})
 		_, owner = w.roles()
-		row("kill -9 of an owner that follows", owner.process.kill)
+		row("kill -9 of an owner that follows", takeover, owner.process.kill)
 		owner.start()
-		row("start it again", func() {})
+		row("start it again", handover, func() {})
 		leader, _ = w.roles()
-		row("kill -9 of the leader", leader.process.kill)
+		row("kill -9 of the leader", takeover, leader.process.kill)
 		leader.start()
-		row("start it again", func() {})
+		row("start it again", handover, func() {})
 	}
 
 	stop()
@@ -199,12 +198,8 @@ func TestHandover(t *testing.T) {
 func (w *world) roles() (leader, owner *node) {
 	w.t.Helper()
 	eventually(w.t, 60*time.Second, "three nodes with copies", func() error {
-		b, err := w.anyNode(http.MethodGet, "/api/v1/status", "")
+		s, err := w.status()
 		if err != nil {
-			return err
-		}
-		var s api.Status
-		if err := json.Unmarshal(b, &s); err != nil {
 			return err
 		}
 		leader, owner = nil, nil
@@ -229,32 +224,4 @@ func (w *world) roles() (leader, owner *node) {
 		return nil
 	})
 	return leader, owner
-}
-
-// drain drains or undrains a node, and waits until a drained one owns nothing.
-func (w *world) drain(n *node, verb string) {
-	w.t.Helper()
-	eventually(w.t, 20*time.Second, verb, func() error {
-		_, err := w.anyNode(http.MethodPost, "/api/v1/fleet/nodes/"+n.name+"/"+verb, "")
-		return err
-	})
-	if verb == "undrain" {
-		return
-	}
-	eventually(w.t, 20*time.Second, n.name+" to own nothing", func() error {
-		b, err := w.anyNode(http.MethodGet, "/api/v1/status", "")
-		if err != nil {
-			return err
-		}
-		var s api.Status
-		if err := json.Unmarshal(b, &s); err != nil {
-			return err
-		}
-		for _, seen := range s.Fleet.Nodes {
-			if seen.Name == n.name && seen.Works > 0 {
-				return fmt.Errorf("it owns %d pieces of work", seen.Works)
-			}
-		}
-		return nil
-	})
 }

@@ -420,7 +420,7 @@ func (m *mirrorRun) checkLedger() {
 			if f == nil {
 				continue
 			}
-			m.row.epochs += f.epochs
+			m.row.epochs += len(f.owners)
 			for range 3 {
 				at := m.rng.Int64N(max(1, f.next))
 				if want, ok := f.image(at); ok {

@@ -79,7 +79,7 @@ func startCluster(t *testing.T, dir, name string, of kind, properties ...map[str
 	}
 	dir = filepath.Join(dir, name)
 	must(t, os.MkdirAll(dir, 0o700))
-	far, file := freeAddress(t), filepath.Join(dir, "address")
+	far, file := freeAddress(t, home), filepath.Join(dir, "address")
 	conf := fmt.Sprintf("dataDir: %q\nautoCreateTopics: false\nprovenance: {off: true}\nlisteners:\n  - {name: direct, address: \"127.0.0.1:0\", protocol: PLAINTEXT}\n  - {name: far, address: %q, advertised: %q, protocol: PLAINTEXT}\n",
 		filepath.Join(dir, "data"), far, behind(far))
 	must(t, os.WriteFile(filepath.Join(dir, "broker.yaml"), []byte(conf), 0o600))

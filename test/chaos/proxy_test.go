@@ -28,7 +28,9 @@ func newProxy(t *testing.T, target string) *proxy { return startProxy(t, target,
 
 func startProxy(t *testing.T, target string, tapped *tap) *proxy {
 	t.Helper()
-	l, err := net.Listen("tcp", home+":0")
+	host, _, err := net.SplitHostPort(target)
+	must(t, err)
+	l, err := net.Listen("tcp", host+":0")
 	must(t, err)
 	p := &proxy{listener: l, target: target, tap: tapped, conns: map[net.Conn]bool{}, open: make(chan struct{})}
 	close(p.open)

@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"cmp"
 	"crypto/rand"
 	"fmt"
 	"net"
@@ -27,8 +28,15 @@ const flowName = "us-eu"
 // from one to the other.
 var users = []string{"admin", "replicator-a", "replicator-b"}
 
-// home is the address of this process and of the brokers.
-var home = "127.0.0.1"
+// home is the address of this process and of the brokers, but for those that have one
+// of their own.
+var (
+	home  = "127.0.0.1"
+	homes = map[string]string{}
+)
+
+// homeOf is the address of a broker.
+func homeOf(name string) string { return cmp.Or(homes[name], home) }
 
 // world is everything that runs.
 type world struct {
@@ -85,12 +93,12 @@ func (w *world) describe() {
 
 func (w *world) newBroker(name string) *broker {
 	w.t.Helper()
-	b := &broker{t: w.t, name: name, dir: filepath.Join(w.dir, name), address: freeAddress(w.t)}
+	b := &broker{t: w.t, name: name, dir: filepath.Join(w.dir, name), address: freeAddress(w.t, homeOf(name))}
 	b.proxy.Store(newProxy(w.t, b.address))
 	must(w.t, os.MkdirAll(b.dir, 0o700))
 	ca, err := raftnode.GenerateCA("chaos "+name, 24*time.Hour)
 	must(w.t, err)
-	cert, key, err := ca.Issue("broker", 24*time.Hour, "localhost", home)
+	cert, key, err := ca.Issue("broker", 24*time.Hour, "localhost", homeOf(name))
 	must(w.t, err)
 	for file, content := range map[string][]byte{"ca.pem": ca.CertPEM, "broker.pem": cert, "broker-key.pem": key} {
 		must(w.t, os.WriteFile(b.file(file), content, 0o600))
@@ -104,10 +112,10 @@ func (w *world) newBroker(name string) *broker {
 
 func (b *broker) file(name string) string { return filepath.Join(b.dir, name) }
 
-// freeAddress is one that nobody listens on now.
-func freeAddress(t *testing.T) string {
+// freeAddress is one of a host that nobody listens on now.
+func freeAddress(t *testing.T, host string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", home+":0")
+	l, err := net.Listen("tcp", host+":0")
 	must(t, err)
 	defer l.Close()
 	return l.Addr().String()

@@ -1,0 +1,166 @@
+//go:build chaos && linux
+
+package chaos
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+// TestCheckers gives the checkers of TestFleet what they must not pass.
+func TestCheckers(t *testing.T) {
+	t.Run("one writer an epoch", ownersAreChecked)
+	t.Run("chains of pages", chainsAreChecked)
+	t.Run("linearizable registers", registersAreChecked)
+	t.Run("revisions", revisionsAreChecked)
+	t.Run("faults that show nothing", rowsAreChecked)
+}
+
+func ownersAreChecked(t *testing.T) {
+	begin := func(epoch uint64, node string) *ledger.Begin {
+		return &ledger.Begin{Epoch: epoch, Fleet: "chaos", Node: node}
+	}
+	for _, c := range []struct {
+		begins []*ledger.Begin
+		late   bool // is void
+		want   string
+	}{
+		{[]*ledger.Begin{begin(1, "r1"), begin(2, "r2"), begin(3, "r1")}, false, ""},
+		{[]*ledger.Begin{begin(1, "r1"), begin(1, "r1")}, false, ""},
+		{[]*ledger.Begin{begin(1, "r1"), begin(1, "r2")}, false, "epoch 1 of chaos/r1 is begun by chaos/r2, too"},
+		{[]*ledger.Begin{begin(1, "r1"), begin(2, "r2"), begin(1, "r3")}, true, "epoch 1 of chaos/r1 is begun by chaos/r3, too"},
+		{[]*ledger.Begin{begin(2, "r2"), begin(1, "r1")}, false, "epoch 1 begins after epoch 2: its owner was not fenced"},
+	} {
+		f := &fold{lateIsVoid: c.late}
+		for _, b := range c.begins {
+			f.begin(b)
+		}
+		if got := strings.Join(f.faults, "; "); got != c.want {
+			t.Errorf("%d begins: got %q, want %q", len(c.begins), got, c.want)
+		}
+	}
+}
+
+func chainsAreChecked(t *testing.T) {
+	writer := ledger.NewChain(ledger.WriterID{1})
+	var pages [][]byte
+	for i := range 4 {
+		pages = append(pages, writer.Encode([]ledger.Entry{&ledger.Hop{From: int64(i), Next: int64(i)}}))
+	}
+	other := ledger.NewChain(ledger.WriterID{1})
+	other.Encode(nil)
+	forged := other.Encode([]ledger.Entry{&ledger.Hop{From: 1, Next: 1}})
+	for name, c := range map[string]struct {
+		pages     [][]byte
+		mayRepeat bool
+		whole     bool
+	}{
+		"whole":           {pages, false, true},
+		"first missing":   {pages[1:], false, false},
+		"one missing":     {[][]byte{pages[0], pages[2]}, false, false},
+		"twice":           {[][]byte{pages[0], pages[0]}, false, false},
+		"sent again":      {[][]byte{pages[0], pages[0], pages[1]}, true, true},
+		"an older one":    {[][]byte{pages[0], pages[1], pages[0]}, true, false},
+		"exchanged":       {[][]byte{pages[0], forged, pages[2]}, false, false},
+		"cut off":         {[][]byte{pages[0][:20]}, false, false},
+		"no page at all":  {[][]byte{[]byte("{}")}, false, false},
+		"another version": {[][]byte{append([]byte("WL\x02"), pages[0][3:]...)}, false, false},
+	} {
+		followed := make(chains)
+		var err error
+		for _, p := range c.pages {
+			if err == nil {
+				err = followed.follow(p, c.mayRepeat)
+			}
+		}
+		if (err == nil) != c.whole {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+func registersAreChecked(t *testing.T) {
+	write := registerInput{name: "a", write: "v1"}
+	onlyNew := registerInput{name: "a", write: "v2", only: &held{}}
+	onlyV1 := registerInput{name: "a", write: "v3", only: &held{"v1", 7}}
+	read := registerInput{name: "a"}
+	done, refused := registerOutput{}, registerOutput{refused: true}
+	is := func(value string) registerOutput { return registerOutput{held: held{value: value}} }
+	type step struct {
+		in  registerInput
+		out registerOutput
+	}
+	for name, c := range map[string]struct {
+		steps []step
+		legal bool
+	}{
+		"written and read":                  {[]step{{write, done}, {read, is("v1")}}, true},
+		"an acknowledged write is gone":     {[]step{{write, done}, {read, is("")}}, false},
+		"the current revision is accepted":  {[]step{{write, done}, {onlyV1, done}, {read, is("v3")}}, true},
+		"the current revision is refused":   {[]step{{write, done}, {onlyV1, refused}}, false},
+		"a stale revision is refused":       {[]step{{write, done}, {onlyV1, done}, {onlyV1, refused}}, true},
+		"a stale revision is accepted":      {[]step{{write, done}, {onlyNew, done}}, false},
+		"a refused write is there":          {[]step{{write, done}, {onlyNew, refused}, {read, is("v2")}}, false},
+		"an unclear one may have been done": {[]step{{write, done}, {onlyV1, registerOutput{unclear: true}}, {read, is("v3")}}, true},
+		"an unclear one cannot have been":   {[]step{{write, done}, {onlyNew, registerOutput{unclear: true}}, {read, is("v2")}}, false},
+	} {
+		var history []porcupine.Operation
+		for i, s := range c.steps {
+			history = append(history, porcupine.Operation{Input: s.in, Call: int64(2 * i), Output: s.out, Return: int64(2*i + 1)})
+		}
+		if got := porcupine.CheckOperations(registerModel, history); got != c.legal {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+}
+
+func revisionsAreChecked(t *testing.T) {
+	read := func(value string, revision uint64) porcupine.Operation {
+		return porcupine.Operation{Input: registerInput{name: "a"}, Output: registerOutput{held: held{value, revision}}}
+	}
+	for name, c := range map[string]struct {
+		history []porcupine.Operation
+		faults  int
+	}{
+		"each its own":              {[]porcupine.Operation{read("v1", 1), read("v2", 2), read("v1", 1)}, 0},
+		"two values at one":         {[]porcupine.Operation{read("v1", 1), read("v2", 1)}, 1},
+		"one value at two":          {[]porcupine.Operation{read("v1", 1), read("v1", 2)}, 1},
+		"no object has no revision": {[]porcupine.Operation{read("", 0), read("v1", 1), read("", 0)}, 0},
+	} {
+		if got := twoAtOneRevision(c.history); len(got) != c.faults {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+}
+
+func rowsAreChecked(t *testing.T) {
+	row := func(pauses ...time.Duration) *fleetRow {
+		r := &fleetRow{injected: len(pauses)}
+		for _, p := range pauses {
+			r.note(p, takeover.bound(0))
+		}
+		return r
+	}
+	for name, c := range map[string]struct {
+		row  *fleetRow
+		want bool
+	}{
+		"done and survived":             {row(2*time.Second, 7*time.Second), true},
+		"never begun":                   {nil, false},
+		"skipped each time":             {&fleetRow{skipped: 3}, false},
+		"not awaited":                   {&fleetRow{injected: 1}, false},
+		"a pause of many times a bound": {row(2*time.Second, time.Minute), false},
+	} {
+		if got := c.row.wrong(); (got == "") != c.want {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+	if got := row(2*time.Second, 7*time.Second, 3*time.Second); got.pause != 7*time.Second || against(got.pause, got.bound) != "beyond" {
+		t.Errorf("got %s, %s: want the longest pause, which is beyond its bound", got.pause, against(got.pause, got.bound))
+	}
+}
