@@ -42,6 +42,7 @@ type fleet struct {
 	address  lineage.Address
 	deeds    lineage.DeedQuery
 	copies   lineage.RangeQuery
+	headers  lineage.Headers
 	pace     lineage.PaceQuery
 	affected lineage.AffectedQuery
 	search   search.Query
@@ -188,8 +189,8 @@ func (f *fleet) StopVerification(context.Context, string) (*verify.Report, error
 	return &verify.Report{}, f.called("stop verification")
 }
 
-func (f *fleet) Event(_ context.Context, caller Caller, at lineage.Address) (*lineage.Answer, error) {
-	f.caller, f.address = caller, at
+func (f *fleet) Event(_ context.Context, caller Caller, at lineage.Address, headers lineage.Headers) (*lineage.Answer, error) {
+	f.caller, f.address, f.headers = caller, at, headers
 	return &lineage.Answer{Nodes: []lineage.Node{{Cluster: at.Cluster, Topic: at.Topic}}, Edges: []lineage.Edge{}}, f.called("event")
 }
 

@@ -16,7 +16,7 @@ import (
 // them, as far as the caller may see it.
 type Lineage interface {
 	LineageGraph
-	Event(ctx context.Context, caller Caller, at lineage.Address) (*lineage.Answer, error)
+	Event(ctx context.Context, caller Caller, at lineage.Address, headers lineage.Headers) (*lineage.Answer, error)
 	Topic(ctx context.Context, caller Caller, at lineage.Address, q lineage.PaceQuery) (*lineage.Graph, error)
 	// Gaps lists those between two source offsets, last inclusive.
 	Gaps(ctx context.Context, caller Caller, from lineage.Address, last int64) (*lineage.GapPage, error)
@@ -50,9 +50,11 @@ func registerLineage(h huma.API, l Lineage) {
 		func(ctx context.Context, in *struct {
 			PositionPath
 			LifeQuery
+			Headers lineage.Headers `query:"headers" enum:"auto,keys,values,none" default:"auto" doc:"Of the record where the event was asked about and where it was produced: its headers' keys, or values too, and what its batch and producer say; needs Read on the topic. auto: keys, where the cluster does not record who produced; none: no record is read"`
 		},
 		) (*eventOutput, error) {
-			a, err := l.Event(ctx, CallerOf(ctx), lineage.Address{Cluster: in.Cluster, Topic: in.Topic, Partition: in.Partition, Offset: in.Offset, TopicID: in.TopicID})
+			at := lineage.Address{Cluster: in.Cluster, Topic: in.Topic, Partition: in.Partition, Offset: in.Offset, TopicID: in.TopicID}
+			a, err := l.Event(ctx, CallerOf(ctx), at, in.Headers)
 			if err != nil {
 				return nil, err
 			}

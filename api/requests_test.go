@@ -22,6 +22,12 @@ func TestPathsAreUnescaped(t *testing.T) {
 	if want := (lineage.Address{Cluster: "us", Topic: "a/b c%", Offset: math.MaxInt64, TopicID: "x/y"}); f.address != want {
 		t.Errorf("event: got %+v, want %+v", f.address, want)
 	}
+	if f.headers != lineage.HeadersAuto {
+		t.Errorf("headers: got %q", f.headers)
+	}
+	if ask(t, f, http.MethodGet, "/api/v1/lineage/events/us/a/0/1?headers=values", viewerToken); f.headers != lineage.HeadersValues {
+		t.Errorf("headers: got %q", f.headers)
+	}
 	ask(t, f, http.MethodGet, "/api/v1/offsets/a%2Fb/t/2147483647/0?to=e%26u", viewerToken)
 	if want := (offsets.Where{Cluster: "a/b", Topic: "t", Partition: math.MaxInt32}); f.from != want || f.to != "e&u" {
 		t.Errorf("position: got %+v to %q, want %+v to e&u", f.from, f.to, want)

@@ -55,11 +55,16 @@ func (x *Index) viewer(ctx context.Context, caller Caller) *viewer {
 	return &viewer{x: x, ctx: ctx, caller: caller, rights: map[string]bool{}}
 }
 
+// allowed says whether the caller may Describe something.
 func (v *viewer) allowed(cluster string, rt acl.ResourceType, name string) bool {
-	k := rt.String() + "\x00" + cluster + "\x00" + name
+	return v.may(acl.Describe, cluster, rt, name)
+}
+
+func (v *viewer) may(op acl.Operation, cluster string, rt acl.ResourceType, name string) bool {
+	k := op.String() + "\x00" + rt.String() + "\x00" + cluster + "\x00" + name
 	ok, asked := v.rights[k]
 	if !asked {
-		ok = v.x.cfg.Authorizer.Allowed(v.ctx, v.caller, cluster, acl.Describe, rt, name)
+		ok = v.x.cfg.Authorizer.Allowed(v.ctx, v.caller, cluster, op, rt, name)
 		v.rights[k] = ok
 	}
 	return ok

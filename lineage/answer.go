@@ -43,6 +43,7 @@ type Node struct {
 	Accesses  []Deed      `json:"accesses,omitempty"` // in order of time
 	More      bool        `json:"more,omitempty"`     // than the limit of the two above
 	NotCopied []NotCopied `json:"notCopied,omitempty"`
+	Stored    *Stored     `json:"stored,omitempty" doc:"What the record itself says, if it was read: headers says where it is"`
 	// Unknown lists what cannot be said, and why.
 	Unknown []string `json:"unknown,omitempty"`
 }

@@ -46,6 +46,9 @@
 // they were read, and finds what was removed, altered or moved; an [Anchor] of an
 // earlier check covers the ends of the chains, for which nothing else vouches.
 //
+// What the record of an event says itself ([Index.Stored]) is read from its cluster, with
+// one fetch, for those who may read the topic.
+//
 // What is not in a ledger, times, keys and trace ids of records, package search finds
 // in the records.
 //

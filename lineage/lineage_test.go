@@ -17,19 +17,25 @@ import (
 )
 
 // rights are what may be described: "cluster.id/topic", or "cluster.id" for the
-// cluster; everything if nil.
+// cluster; and what may be read: "read cluster.id/topic". Everything if nil.
 type rights map[string]bool
 
 func (r rights) Allowed(_ context.Context, _ Caller, cluster string, op acl.Operation, rt acl.ResourceType, name string) bool {
-	if op != acl.Describe {
-		panic("only Describe is ever asked for")
-	}
 	k := cluster
 	switch rt {
 	case acl.Topic:
 		k += "/" + name
 	case acl.Group:
 		k += "/group/" + name
+	case acl.TransactionalID:
+		k += "/transactional/" + name
+	}
+	switch op {
+	case acl.Describe:
+	case acl.Read:
+		k = "read " + k
+	default:
+		panic("nothing else is ever asked for")
 	}
 	return r == nil || r[k]
 }

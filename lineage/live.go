@@ -11,7 +11,8 @@ import (
 // Live says what no ledger does: how clusters stand now, and what is declared.
 // Clusters are named by cluster.id; an error is why something is not known. It bounds
 // how long it takes, and may be asked from several goroutines at once. Whatever it
-// tells is shown to those only who may see the topics.
+// tells is shown to those only who may see the topics, and what is in records to those
+// who may read them.
 type Live interface {
 	// Behind is why the index may not have the newest of a cluster's ledger, "" if it has.
 	Behind(cluster string) string
@@ -24,6 +25,9 @@ type Live interface {
 	// Waits are for how long the oldest record missing has been at the source, as the
 	// owners of copies measure it.
 	Waits(ctx context.Context) (map[CopyName]time.Duration, error)
+	// Record is the committed record at an offset, read with one bounded fetch; an error is
+	// why there is none to be seen.
+	Record(ctx context.Context, at At) (*Found, error)
 	// Declared are the flows of the fleet.
 	Declared() []DeclaredFlow
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +26,19 @@ type live struct {
 	groups   map[string][]GroupPosition // by cluster.id
 	more     string
 	declared []DeclaredFlow
+	records  map[string]*Found // by cluster.id
+	mu       sync.Mutex
+	read     []At
+}
+
+func (l *live) Record(_ context.Context, at At) (*Found, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.read = append(l.read, at)
+	if f := l.records[at.Cluster]; f != nil {
+		return f, nil
+	}
+	return nil, errors.New("no record there")
 }
 
 func (l *live) Behind(cluster string) string { return l.behind[cluster] }

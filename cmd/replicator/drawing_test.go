@@ -54,6 +54,20 @@ func TestLineageForPeople(t *testing.T) {
 	fleetThat(t, event)
 	golden(t, "event.txt", replicator(t, "", "lineage", "event", "us/orders/3/1041").stdout)
 
+	batch := lineage.StoredBatch{First: 1040, Last: 1049, ProducerID: 4000, ProducerEpoch: 2, BaseSequence: 17, Transactional: true, TimestampType: "CreateTime", Compression: "lz4", LeaderEpoch: 5}
+	plain, from, value := batch, int64(1051), "acme\x1b[2J"
+	plain.ProducerID = -1
+	fleetThat(t, lineage.Answer{Nodes: []lineage.Node{
+		{Cluster: "us", Topic: "orders", Partition: 3, Offset: 1041, Stored: &lineage.Stored{
+			Time: &at, Batch: &batch, Producer: &lineage.ProducerState{Basis: "producer-state", ProducerEpoch: 3, CoordinatorEpoch: 9, LastAt: &at, OpenFrom: &from}, TransactionalID: "till-1",
+			Headers: []lineage.StoredHeader{{Key: "trace\x07", Bytes: 1}, {Key: "tenant", Bytes: 8, Value: &value, Cut: true}, {Key: "raw", Bytes: 2, ValueBytes: []byte{0xff, 1}}, {Key: "null", Bytes: -1}},
+			More:    1,
+		}},
+		{Cluster: "eu", Topic: "orders", Partition: 3, Offset: 7, Stored: &lineage.Stored{Time: &at, Batch: &plain, Unknown: []string{"the producer: the batch has no producer id"}}},
+		{Cluster: "ap", Topic: "orders", Partition: 3, Offset: 9, Stored: &lineage.Stored{NotShown: "Read on the topic is needed to see what is in records"}},
+	}})
+	golden(t, "event-stored.txt", replicator(t, "", "lineage", "event", "us/orders/3/1041", "--headers", "values").stdout)
+
 	fleetThat(t, lineage.Graph{
 		Topics: []lineage.TopicNode{{Cluster: "us", Topic: "orders"}, {Cluster: "eu", Topic: "us.orders"}, {Redacted: true}},
 		Copies: []lineage.TopicCopy{

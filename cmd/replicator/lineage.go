@@ -67,7 +67,7 @@ func query(values ...string) string {
 func lineageEvent() *cobra.Command {
 	var fleet server
 	var out output
-	var topicID string
+	var topicID, headers string
 	cmd := &cobra.Command{
 		Use: "event CLUSTER/TOPIC/PARTITION/OFFSET", Short: "One event", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -76,13 +76,16 @@ func lineageEvent() *cobra.Command {
 				return err
 			}
 			var a lineage.Answer
-			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/lineage/events/"+path+query("topicId", topicID), nil, &a); err != nil {
+			if err := fleet.call(cmd.Context(), http.MethodGet, "/api/v1/lineage/events/"+path+query("topicId", topicID, "headers", headers), nil, &a); err != nil {
 				return err
 			}
 			return out.print(cmd.OutOrStdout(), a, func(t *table) { drawEvent(t, &a) })
 		},
 	}
 	lifeFlag(cmd, &topicID)
+	headers = string(lineage.HeadersAuto)
+	cmd.Flags().Var(&choice{&headers, []string{headers, string(lineage.HeadersKeys), string(lineage.HeadersValues), string(lineage.HeadersNone)}}, "headers",
+		"of the record, and what its batch and producer say; auto: keys, in clusters that do not record who produced")
 	fleet.flags(cmd)
 	out.flag(cmd)
 	return cmd
@@ -98,6 +101,9 @@ func drawEvent(t *table, a *lineage.Answer) {
 		}
 		for _, d := range n.Produced {
 			t.line("  " + deed(d))
+		}
+		if n.Stored != nil {
+			drawStored(t, n.Stored)
 		}
 		for _, d := range n.Accesses {
 			t.line("  " + deed(d))

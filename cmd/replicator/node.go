@@ -99,7 +99,7 @@ func newNode(ctx context.Context, p nodeProcess) (_ *node, err error) {
 	n.directory = newDirectory("waybill-"+f.Name, log)
 	n.maps = offsets.NewMaps()
 	if n.index, err = lineage.Open(lineage.Config{
-		Dir: filepath.Join(f.DataDir, "lineage"), Authorizer: rights{n.directory}, Directory: names{n.directory}, Live: live{n}, Log: log,
+		Dir: filepath.Join(f.DataDir, "lineage"), Authorizer: rights{n.directory}, Directory: names{n.directory}, Live: newLive(n), Log: log,
 	}); err != nil {
 		return nil, err
 	}

@@ -29,10 +29,14 @@ type eventLineage struct {
 
 var _ api.Lineage = (*eventLineage)(nil)
 
-func (l *eventLineage) Event(ctx context.Context, caller api.Caller, at lineage.Address) (*lineage.Answer, error) {
+func (l *eventLineage) Event(ctx context.Context, caller api.Caller, at lineage.Address, headers lineage.Headers) (*lineage.Answer, error) {
 	l.fresh(ctx)
 	a, err := l.index.Event(ctx, asking(caller), at)
-	return a, lineageError(err)
+	if err != nil {
+		return nil, lineageError(err)
+	}
+	l.index.Stored(ctx, asking(caller), a, headers)
+	return a, nil
 }
 
 func (l *eventLineage) Topic(ctx context.Context, caller api.Caller, at lineage.Address, q lineage.PaceQuery) (*lineage.Graph, error) {

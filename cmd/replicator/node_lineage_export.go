@@ -36,7 +36,7 @@ func (d *directory) server(id string) string {
 // Spans answers api.Lineage. What the record itself says is left out where the caller
 // may not read it, or nobody can any more.
 func (l *eventLineage) Spans(ctx context.Context, caller api.Caller, at lineage.Address) (*export.Traces, error) {
-	a, err := l.Event(ctx, caller, at)
+	a, err := l.Event(ctx, caller, at, lineage.HeadersNone)
 	if err != nil {
 		return nil, err
 	}

@@ -29,8 +29,11 @@ const (
 
 // live tells lineage what no ledger does, as this node knows it.
 type live struct {
-	node *node
+	node  *node
+	reads chan struct{} // one for each record that is being read
 }
+
+func newLive(n *node) live { return live{n, make(chan struct{}, recordReads)} }
 
 var _ lineage.Live = live{}
 

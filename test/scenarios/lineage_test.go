@@ -90,6 +90,10 @@ func TestLineageOverTwoHops(t *testing.T) {
 		t.Errorf("got %+v", g)
 	}
 
+	// None of the clusters records who produced: what the record itself says is told.
+	if out := n.cli("lineage", "event", "ap/orders/0/10"); strings.Count(out, "  stored at ") != 2 || !strings.Contains(out, "by producer id ") || !strings.Contains(out, "(producer-state)") {
+		t.Errorf("of an event without provenance:\n%s", out)
+	}
 	affected(t, n)
 	redacted(t, n)
 	var trail api.AuditPage
