@@ -58,7 +58,9 @@ type Edge struct {
 	ReplicaNode string     `json:"node,omitempty"` // of the fleet, that copied it
 	Epoch       uint64     `json:"epoch,omitempty"`
 	At          *time.Time `json:"at,omitempty"`
-	Path        string     `json:"path,omitempty"` // raw, re-encoded or altered
+	// Since is given where hops were folded: it was copied at some time from then to At.
+	Since *time.Time `json:"since,omitempty"`
+	Path  string     `json:"path,omitempty"` // raw, re-encoded or altered; not known where hops were folded
 	// Uncertain is why the ledger may have taken the copying back.
 	Uncertain string `json:"uncertain,omitempty"`
 }

@@ -75,6 +75,8 @@ type page struct {
 	dirty  map[ledger.CopyKey]*copyState
 
 	notices []notice // for streams, once it is stored
+	folded  bool     // what it says happened long ago
+	proof   int64    // the last offset of the ledger of which the page is the word
 }
 
 func (x *Index) apply(pos tail.Position, p *ledger.Page) error {
@@ -87,36 +89,51 @@ func (x *Index) apply(pos tail.Position, p *ledger.Page) error {
 	}
 	// Hops of one copy may follow each other in a page and undo each other, so
 	// the batch is read as well.
-	pg := &page{Index: x, l: l, pos: pos, batch: x.db.NewIndexedBatch(), dirty: map[ledger.CopyKey]*copyState{}}
+	pg := &page{Index: x, l: l, pos: pos, batch: x.db.NewIndexedBatch(), dirty: map[ledger.CopyKey]*copyState{}, proof: pos.Offset}
 	defer pg.batch.Close()
 	counts, err := pg.follow(p)
 	if err != nil {
 		return err
 	}
-	for i, e := range p.Entries {
-		if !counts {
-			break
-		}
-		pg.entry = i
-		if err := pg.add(e); err != nil {
+	if counts {
+		err = pg.addAll(p.Entries)
+	}
+	if err == nil {
+		err = pg.store(pos.Offset + 1)
+	}
+	if err != nil {
+		return err
+	}
+	x.feed.put(pg.notices)
+	return x.flush()
+}
+
+func (p *page) addAll(entries []ledger.Entry) error {
+	for i, e := range entries {
+		p.entry = i
+		if err := p.add(e); err != nil {
 			return err
 		}
 	}
-	for k, c := range pg.dirty {
-		if err := pg.batch.Set(key(l.no, kindCopy, k[:]), c.encode(), nil); err != nil {
+	return nil
+}
+
+// store stores what the page has come to, with where the ledger is to be read on.
+func (p *page) store(next int64) error {
+	for k, c := range p.dirty {
+		if err := p.batch.Set(key(p.l.no, kindCopy, k[:]), c.encode(), nil); err != nil {
 			return err
 		}
 	}
-	if err := pg.batch.Set(key(l.no, kindNext, u32(pos.Partition)), u64(pos.Offset+1), nil); err != nil {
+	if err := p.batch.Set(key(p.l.no, kindNext, u32(p.pos.Partition)), u64(next), nil); err != nil {
 		return err
 	}
 	// Not synchronised: what a crash takes is read from the ledger again.
-	if err := pg.batch.Commit(pebble.NoSync); err != nil {
+	if err := p.batch.Commit(pebble.NoSync); err != nil {
 		return err
 	}
-	l.next[pos.Partition] = pos.Offset + 1
-	x.feed.put(pg.notices)
-	return x.flush()
+	p.l.next[p.pos.Partition] = next
+	return nil
 }
 
 func (p *page) add(e ledger.Entry) error {
@@ -133,6 +150,8 @@ func (p *page) add(e ledger.Entry) error {
 		return p.quarantine(e)
 	case *ledger.Writer:
 		return p.batch.Set(key(p.l.no, kindWriter, u64(e.ProducerID)), ledger.AppendEntry(nil, e), nil)
+	case *ledger.Tails:
+		return p.tails(e)
 	case *ledger.Production:
 		if err := p.client(0, &e.Place, &e.Client, "", e.FirstAt, e.At); err != nil {
 			return err
@@ -184,7 +203,7 @@ func (p *page) begin(b *ledger.Begin) error {
 	}
 	switch {
 	case c.start < 0:
-		c.start, c.next, c.proved, c.writer = b.Resume, b.Resume, p.pos.Offset, p.writer
+		c.start, c.next, c.proved, c.writer = b.Resume, b.Resume, p.proof, p.writer
 	case b.Resume != c.next:
 		if err := p.resume(c, b); err != nil {
 			return err
@@ -235,6 +254,9 @@ func (p *page) hop(h *ledger.Hop) error {
 		why = fmt.Sprintf("the begin of epoch %d is missing", h.Epoch)
 	}
 	c.epoch = h.Epoch
+	if h.Fold != nil && h.Fold.Lost {
+		return p.keepLost(c, []*ledger.Hop{h})
+	}
 	from := c.next
 	switch {
 	case h.From > from:
@@ -254,7 +276,7 @@ func (p *page) hop(h *ledger.Hop) error {
 			c.shake(from, why)
 			return nil
 		}
-		h = clip(h, from, h.Next)
+		h = h.Clip(from, h.Next)
 	}
 	p.prove(c, h, why)
 	c.next, c.lastAt = h.Next, h.At.UnixMilli()
@@ -270,8 +292,8 @@ func (p *page) hop(h *ledger.Hop) error {
 }
 
 func (p *page) putHop(c *copyState, h *ledger.Hop) error {
-	if n := len(h.Runs); n > 0 {
-		c.destNext = h.Runs[n-1].Destination + h.Runs[n-1].Count
+	if len(h.Runs) > 0 {
+		c.destNext = h.DestinationNext()
 		if err := p.batch.Set(key(p.l.no, kindByDest, c.key[:], u64(h.Runs[0].Destination)), u64(h.From), nil); err != nil {
 			return err
 		}
@@ -359,13 +381,13 @@ func (p *page) cut(c *copyState, x int64) (gone []*ledger.Hop, err error) {
 			}
 		}
 		if h.From < x {
-			kept := clip(h, h.From, x)
+			kept := h.Clip(h.From, x)
 			c.count(kept, 1)
 			if err := p.putHop(c, kept); err != nil {
 				return nil, err
 			}
 		}
-		gone = append(gone, clip(h, max(h.From, x), h.Next))
+		gone = append(gone, h.Clip(max(h.From, x), h.Next))
 	}
 	c.next = min(c.next, x)
 	c.start = min(c.start, x)
@@ -414,8 +436,7 @@ func (p *page) keepLost(c *copyState, gone []*ledger.Hop) error {
 func (p *page) cutLost(c *copyState, destination int64) error {
 	prefix := key(p.l.no, kindLost, c.key[:])
 	hops, err := p.last(prefix, func(h *ledger.Hop) bool {
-		last := h.Runs[len(h.Runs)-1]
-		return last.Destination+last.Count > destination
+		return h.DestinationNext() > destination
 	})
 	if err != nil {
 		return err
@@ -425,16 +446,11 @@ func (p *page) cutLost(c *copyState, destination int64) error {
 		if err := p.batch.Delete(k, nil); err != nil {
 			return err
 		}
-		end := h.From
-		for _, r := range h.Runs {
-			if r.Destination < destination {
-				end = r.Source + min(r.Count, destination-r.Destination)
-			}
-		}
+		end := h.SourceBelow(destination)
 		if end == h.From {
 			continue
 		}
-		if err := p.batch.Set(k, ledger.AppendEntry(nil, clip(h, h.From, end)), nil); err != nil {
+		if err := p.batch.Set(k, ledger.AppendEntry(nil, h.Clip(h.From, end)), nil); err != nil {
 			return err
 		}
 	}
@@ -463,32 +479,8 @@ func (p *page) findDestNext(c *copyState) error {
 	if err != nil {
 		return err
 	}
-	last := h.Runs[len(h.Runs)-1]
-	c.destNext = last.Destination + last.Count
+	c.destNext = h.DestinationNext()
 	return nil
-}
-
-// clip is the part of a hop from source offset x to y, which lie within it.
-func clip(h *ledger.Hop, x, y int64) *ledger.Hop {
-	kept := *h
-	kept.Runs, kept.Gaps, kept.From, kept.Next = nil, nil, x, y
-	for _, r := range h.Runs {
-		from, to := max(r.Source, x), min(r.Source+r.Count, y)
-		if from >= to {
-			continue
-		}
-		if to-from < r.Count {
-			r.Digest = 0 // it was of all of them
-		}
-		r.Source, r.Destination, r.Count = from, r.Destination+from-r.Source, to-from
-		kept.Runs = append(kept.Runs, r)
-	}
-	for _, g := range h.Gaps {
-		if from, to := max(g.Source, x), min(g.Source+g.Count, y); from < to {
-			kept.Gaps = append(kept.Gaps, ledger.Gap{Source: from, Count: to - from, Reason: g.Reason})
-		}
-	}
-	return &kept
 }
 
 // run stores a production or an access, and that its topic was spoken of.

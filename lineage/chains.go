@@ -111,7 +111,7 @@ func (p *page) prove(c *copyState, h *ledger.Hop, why string) {
 	if why != "" {
 		c.shake(h.From, why)
 	}
-	c.proved, c.writer = p.pos.Offset, p.writer
+	c.proved, c.writer = p.proof, p.writer
 }
 
 // shake leaves in doubt what was said of source offsets below x.

@@ -94,7 +94,7 @@ func (p *page) blur(c *copyState, x, y int64, why string) error {
 		if h.Next <= y {
 			continue
 		}
-		kept := clip(h, max(h.From, y), h.Next)
+		kept := h.Clip(max(h.From, y), h.Next)
 		c.count(kept, 1)
 		if err := p.putHop(c, kept); err != nil {
 			return err

@@ -268,17 +268,27 @@ func (x *Index) noteTopic(k topicKey, name string, at int64) {
 	t.seen = max(t.seen, at)
 }
 
-// Resume is where a ledger partition is to be read on from. A ledger that is not
-// the one that the store knows takes everything with it that came from the old.
-func (x *Index) Resume(cluster string, id ledger.TopicID, partition int32) int64 {
+// Resume is from where ledger partitions are to be read on. A ledger that is not the one
+// that the store knows takes everything with it that came from the old; so does one that
+// begins behind what was read of it, or of which a fold was read by half.
+func (x *Index) Resume(cluster string, id ledger.TopicID, starts map[int32]int64) map[int32]int64 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	from := map[int32]int64{}
 	l, err := x.ledgerOf(cluster, id)
+	for n, start := range starts {
+		if err == nil && (l.next[n] < 0 || 0 < l.next[n] && l.next[n] < start) {
+			l, err = x.anew(l, cluster, id)
+		}
+	}
 	if err != nil {
 		x.fail(err)
-		return 0
+		return from
 	}
-	return l.next[partition]
+	for n := range starts {
+		from[n] = l.next[n]
+	}
+	return from
 }
 
 // ledgerOf finds or makes a ledger's number. mu is held.
@@ -287,6 +297,12 @@ func (x *Index) ledgerOf(cluster string, id ledger.TopicID) (*ledgerState, error
 	if old != nil && old.topicID == id {
 		return old, nil
 	}
+	return x.anew(old, cluster, id)
+}
+
+// anew begins with a ledger, and takes away what came from the one before it, if there
+// was one. mu is held.
+func (x *Index) anew(old *ledgerState, cluster string, id ledger.TopicID) (*ledgerState, error) {
 	no := ledgerNo(1)
 	for x.byNo[no] != nil {
 		no++
@@ -302,7 +318,7 @@ func (x *Index) ledgerOf(cluster string, id ledger.TopicID) (*ledgerState, error
 		if err := b.DeleteRange(lo, hi, nil); err != nil {
 			return nil, fmt.Errorf("remove old ledger: %w", err)
 		}
-		x.cfg.Log.Warn("lineage: the ledger is another one, built anew", "cluster", cluster, "was", old.topicID.String(), "is", id.String())
+		x.cfg.Log.Warn("lineage: what came from a ledger is built anew", "cluster", cluster, "was", old.topicID.String(), "is", id.String())
 	}
 	if err := b.Commit(pebble.NoSync); err != nil {
 		return nil, fmt.Errorf("store ledger id: %w", err)

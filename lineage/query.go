@@ -224,7 +224,7 @@ func (w *walk) edge(from, to int, c *copyState, h *ledger.Hop, source int64) err
 	if err != nil {
 		return err
 	}
-	e := Edge{From: from, To: to, Flow: b.Flow, Fleet: b.Fleet, ReplicaNode: b.Node, Epoch: h.Epoch, Uncertain: w.x.claim(c, source)}
+	e := Edge{From: from, To: to, Flow: b.Flow, Fleet: b.Fleet, ReplicaNode: b.Node, Epoch: h.Epoch, Since: since(h), Uncertain: w.x.claim(c, source)}
 	if !h.At.IsZero() {
 		e.At = new(time.Time)
 		*e.At = h.At
@@ -240,6 +240,8 @@ func (w *walk) edge(from, to int, c *copyState, h *ledger.Hop, source int64) err
 
 func pathName(p ledger.Path) string {
 	switch p {
+	case 0:
+		return "" // it was folded
 	case ledger.Raw:
 		return "raw"
 	case ledger.Reencoded:

@@ -56,6 +56,7 @@ type RangeRow struct {
 	ReplicaNode string     `json:"node,omitempty" doc:"Of the fleet, that copied it"`
 	Epoch       uint64     `json:"epoch,omitempty"`
 	Path        string     `json:"path,omitempty" doc:"raw, re-encoded or altered"`
+	Folded      bool       `json:"folded,omitempty" doc:"Hops were folded: it was copied at some time from firstAt to at"`
 	FirstAt     *time.Time `json:"firstAt,omitempty"`
 	At          *time.Time `json:"at,omitempty" doc:"When the last of it was copied"`
 }
@@ -263,7 +264,7 @@ func rowLength(pieces []piece, exact bool) int {
 		switch {
 		case a.next != b.first || (a.hop == nil) != (b.hop == nil):
 			return i
-		case a.hop != nil && (a.hop.Epoch != b.hop.Epoch || path != 0 && b.path != 0 && path != b.path):
+		case a.hop != nil && (a.hop.Epoch != b.hop.Epoch || (a.hop.Fold == nil) != (b.hop.Fold == nil) || path != 0 && b.path != 0 && path != b.path):
 			return i
 		case (a.hop == nil || exact) && a.reason != b.reason:
 			return i
@@ -293,8 +294,9 @@ func (x *Index) rangeRow(l *link, pieces []piece, from, to *relative) (RangeRow,
 			row.Why = p.why
 		}
 		if at := p.when(); !at.IsZero() {
-			if row.FirstAt == nil || at.Before(*row.FirstAt) {
-				row.FirstAt = &at
+			first := cmp.Or(since(p.hop), &at)
+			if row.FirstAt == nil || first.Before(*row.FirstAt) {
+				row.FirstAt = first
 			}
 			if row.At == nil || at.After(*row.At) {
 				row.At = &at
@@ -308,7 +310,7 @@ func (x *Index) rangeRow(l *link, pieces []piece, from, to *relative) (RangeRow,
 		if b, err = x.beginOf(&l.copyState, h.Epoch); err != nil {
 			return row, err
 		}
-		row.ReplicaNode, row.Epoch = b.Node, h.Epoch
+		row.ReplicaNode, row.Epoch, row.Folded = b.Node, h.Epoch, h.Fold != nil
 	}
 	row.Flow, row.Fleet = b.Flow, b.Fleet
 	return row, nil

@@ -261,7 +261,7 @@ func (p *pacer) arrived(at ledger.End, offset int64) (time.Time, string, error) 
 		if err != nil {
 			return time.Time{}, "", err
 		}
-		if h != nil && !h.At.IsZero() {
+		if h != nil && !h.At.IsZero() && h.Fold == nil {
 			return h.At, basisCopied, nil
 		}
 	}
@@ -288,7 +288,7 @@ func (x *Index) recent(c *copyState, since time.Time, limit int) (records, bytes
 			_ = it.Close() // what cannot be read is the error
 			return 0, 0, since, err
 		}
-		if !h.At.After(since) {
+		if !h.At.After(since) || h.Fold != nil { // what is folded may be of long ago
 			break
 		}
 		if limit--; limit < 0 {

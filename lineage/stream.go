@@ -256,8 +256,8 @@ func (p *page) tellRetraction(c *copyState, r *ledger.Retraction) {
 }
 
 func (p *page) tell(c *copyState, n notice) {
-	if c.begin == nil {
-		return // nobody knows between which topics
+	if c.begin == nil || p.folded {
+		return // nobody knows between which topics; or it is no news
 	}
 	n.begin, n.epoch = c.begin, c.epoch
 	p.notices = append(p.notices, n)
@@ -265,6 +265,9 @@ func (p *page) tell(c *copyState, n notice) {
 
 // tellDeed notes what streams say of a production or an access.
 func (p *page) tellDeed(e ledger.Entry, at ledger.Place) {
+	if p.folded {
+		return
+	}
 	d, _, _ := deed(e, at.First, at.Last)
 	p.notices = append(p.notices, notice{kind: d.Kind, at: d.At, topic: topicKey{p.l.cluster, at.TopicID}, deed: d})
 }

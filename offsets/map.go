@@ -182,6 +182,9 @@ func (m *Map) applyHop(h *ledger.Hop) bool {
 		m.fault(h.From, h.From, "its first entry is not a begin")
 	case h.Epoch > m.epoch:
 		m.fault(h.From, h.From, fmt.Sprintf("epoch %d has no begin", h.Epoch))
+	case h.Fold != nil && h.Fold.Lost:
+		m.keepLost(h)
+		return true
 	}
 	m.epoch = h.Epoch
 	m.sourceEpoch = h.SourceLeaderEpoch
@@ -190,6 +193,9 @@ func (m *Map) applyHop(h *ledger.Hop) bool {
 		m.marked = m.begin != nil && m.begin.Lane != "" && !m.begin.Plain()
 		m.unmarked = m.unmarked || !m.marked || m.broken(h)
 		m.ranAt = h.At
+		if h.Fold != nil {
+			m.ranAt = h.Fold.RanAt
+		}
 	}
 	m.learnEpoch(h)
 	from := m.Next()
@@ -220,17 +226,22 @@ func (m *Map) applyHop(h *ledger.Hop) bool {
 // broken says that records which others wrote lie within a hop's transaction. Hops of
 // one transaction are of one time.
 func (m *Map) broken(h *ledger.Hop) bool {
-	end := m.DestinationNext()
+	if h.Fold != nil {
+		return h.Fold.Unmarked
+	}
 	if !h.At.Equal(m.ranAt) {
-		end = -1
+		return h.Broken(-1)
 	}
+	return h.Broken(m.DestinationNext())
+}
+
+// keepLost takes a fold of what the source has lost since.
+func (m *Map) keepLost(h *ledger.Hop) {
+	m.unmarked = m.unmarked || h.Fold.Unmarked
 	for _, r := range h.Runs {
-		if end >= 0 && r.Destination != end {
-			return true
-		}
-		end = r.Destination + r.Count
+		m.routes.note(r.Destination, h, r)
+		m.routes.orphans = append(m.routes.orphans, orphan{r.Destination, r.Destination + r.Count})
 	}
-	return false
 }
 
 // hopTiles yields a hop's runs and gaps in the order of their source offsets, each

@@ -124,19 +124,29 @@ func (ms *Maps) Attach(cluster string, l Ledger) {
 	ms.ledgers[cluster] = l
 }
 
-// Resume is where a ledger partition is to be read on from: a cluster's reader may
-// be replaced by another. If the ledger is not the one that it was, what came from
-// the old one is forgotten first.
-func (ms *Maps) Resume(cluster string, id ledger.TopicID, partition int32) int64 {
+// Resume is from where ledger partitions are to be read on: a cluster's reader may be
+// replaced by another. If the ledger is not the one that it was, or begins behind what was
+// read of it, what came from it is forgotten first.
+func (ms *Maps) Resume(cluster string, id ledger.TopicID, starts map[int32]int64) map[int32]int64 {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	if was, ok := ms.topics[cluster]; ok && was != id {
+	was, known := ms.topics[cluster]
+	stale := known && was != id
+	for n, start := range starts {
+		next := ms.next[place{cluster, n}]
+		stale = stale || 0 < next && next < start
+	}
+	if stale {
 		ms.forget(cluster)
 	}
 	ms.topics[cluster] = id
-	at := place{cluster, partition}
-	ms.chained[at] = ms.next[at] // a new reader takes chains as it finds them
-	return ms.next[at]
+	from := map[int32]int64{}
+	for n := range starts {
+		at := place{cluster, n}
+		ms.chained[at] = ms.next[at] // a new reader takes chains as it finds them
+		from[n] = ms.next[at]
+	}
+	return from
 }
 
 // forget drops what came from a cluster's ledger. ms.mu is held.
@@ -171,6 +181,20 @@ func (ms *Maps) Apply(pos tail.Position, p *ledger.Page) {
 		return
 	}
 	ms.next[at] = pos.Offset + 1
+	ms.take(pos, p)
+}
+
+// Fold takes a page of what stands for all below next.
+func (ms *Maps) Fold(pos tail.Position, next int64, p *ledger.Page) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	ms.next[place{pos.Cluster, pos.Partition}] = next
+	pos.Offset = next - 1 // damage behind it is not healed by it
+	ms.take(pos, p)
+}
+
+// take takes a page's entries in. ms.mu is held.
+func (ms *Maps) take(pos tail.Position, p *ledger.Page) {
 	for _, e := range p.Entries {
 		switch e := e.(type) {
 		case *ledger.Begin:

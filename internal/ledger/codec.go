@@ -19,16 +19,25 @@ const (
 	kindEvent      kind = 7
 	kindRules      kind = 8
 	kindQuarantine kind = 9
+	kindFold       kind = 10
+	kindTails      kind = 11
+	kindCut        kind = 12
 )
 
 func (*Begin) kind() kind      { return kindBegin }
-func (*Hop) kind() kind        { return kindHop }
 func (*Retraction) kind() kind { return kindRetraction }
 func (*Writer) kind() kind     { return kindWriter }
 func (*Production) kind() kind { return kindProduction }
 func (*Access) kind() kind     { return kindAccess }
 func (*Rules) kind() kind      { return kindRules }
 func (*Quarantine) kind() kind { return kindQuarantine }
+
+func (e *Hop) kind() kind {
+	if e.Fold != nil {
+		return kindFold
+	}
+	return kindHop
+}
 
 func (e *Begin) append(b []byte) []byte {
 	b = appendEnd(appendEnd(b, e.Copy.Source), e.Copy.Destination)
@@ -51,13 +60,36 @@ func (e *Begin) read(r *reader) {
 // a tag (0: run, else the gap's reason), and a run's destination as the
 // difference to where the previous run ended.
 func (e *Hop) append(b []byte) []byte {
+	if e.Fold != nil {
+		return e.appendFold(b)
+	}
+	return e.appendTiles(e.appendHead(b))
+}
+
+func (e *Hop) appendHead(b []byte) []byte {
 	b = append(b, e.Copy[:]...)
 	b = binary.AppendUvarint(b, e.Epoch)
 	b = binary.AppendVarint(b, e.From)
 	b = appendTime(b, e.At)
 	b = binary.AppendVarint(b, int64(e.SourceLeaderEpoch))
 	b = binary.AppendVarint(b, int64(e.DestinationLeaderEpoch))
-	b = binary.AppendVarint(b, e.Bytes)
+	return binary.AppendVarint(b, e.Bytes)
+}
+
+// Tags of tiles. Others are reasons of gaps.
+const (
+	tagRun     = 0
+	tagAltered = 255 // in folds: a run that is not to be equal to its source
+)
+
+func (e *Hop) runTag(r Run) byte {
+	if e.Fold != nil && r.Path == Altered {
+		return tagAltered
+	}
+	return tagRun
+}
+
+func (e *Hop) appendTiles(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(e.Runs)+len(e.Gaps)))
 	var dest int64
 	runs, gaps := e.Runs, e.Gaps
@@ -65,10 +97,11 @@ func (e *Hop) append(b []byte) []byte {
 		if len(gaps) == 0 || (len(runs) > 0 && runs[0].Source < gaps[0].Source) {
 			run := runs[0]
 			runs = runs[1:]
-			b = binary.AppendUvarint(append(b, 0), uint64(run.Count))
+			b = binary.AppendUvarint(append(b, e.runTag(run)), uint64(run.Count))
 			b = binary.AppendVarint(b, run.Destination-dest)
-			b = append(b, byte(run.Path))
-			b = binary.BigEndian.AppendUint32(b, run.Digest)
+			if e.Fold == nil {
+				b = binary.BigEndian.AppendUint32(append(b, byte(run.Path)), run.Digest)
+			}
 			dest = run.Destination + run.Count
 			continue
 		}
@@ -135,6 +168,11 @@ func (e *Hop) readRoutes(r *reader) {
 }
 
 func (e *Hop) read(r *reader) {
+	e.readHead(r)
+	e.readTiles(r)
+}
+
+func (e *Hop) readHead(r *reader) {
 	copy(e.Copy[:], r.take(len(e.Copy)))
 	e.Epoch = r.uvarint()
 	e.From = r.offset()
@@ -142,6 +180,9 @@ func (e *Hop) read(r *reader) {
 	e.SourceLeaderEpoch = r.int32()
 	e.DestinationLeaderEpoch = r.int32()
 	e.Bytes = r.varint()
+}
+
+func (e *Hop) readTiles(r *reader) {
 	e.Next = e.From
 	var dest int64
 	for n := r.count(2); n > 0 && r.bad == ""; n-- {
@@ -151,8 +192,14 @@ func (e *Hop) read(r *reader) {
 			r.fail("run or gap of %d offsets", count)
 			return
 		}
-		if tag == 0 {
-			run := Run{Source: e.Next, Count: count, Destination: dest + r.varint(), Path: Path(r.byte()), Digest: r.uint32()}
+		if tag == tagRun || tag == tagAltered && e.Fold != nil {
+			run := Run{Source: e.Next, Count: count, Destination: dest + r.varint()}
+			switch {
+			case e.Fold == nil:
+				run.Path, run.Digest = Path(r.byte()), r.uint32()
+			case tag == tagAltered:
+				run.Path = Altered
+			}
 			if run.Destination < dest || run.Destination > math.MaxInt64-count {
 				r.fail("destination offset %d after %d", run.Destination, dest)
 				return

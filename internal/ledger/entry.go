@@ -115,6 +115,10 @@ type Hop struct {
 	Routes []Route
 	// Untraced says that the hop was written by a version that kept no routes.
 	Untraced bool
+
+	// Fold is not nil if the hop stands for several that were folded. Its runs have no
+	// digests then, and no paths but Altered.
+	Fold *Fold
 }
 
 // Life is one life of a topic: a topic that is created again is another one.

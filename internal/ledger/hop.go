@@ -53,6 +53,64 @@ func (e *Hop) Records() int64 {
 	return n
 }
 
+// Clip is the part of the hop from source offset x to y, which lie within it. A run that
+// is cut has no digest any more: it was of the whole.
+func (e *Hop) Clip(x, y int64) *Hop {
+	kept := *e
+	kept.Runs, kept.Gaps, kept.From, kept.Next = nil, nil, x, y
+	for _, r := range e.Runs {
+		from, to := max(r.Source, x), min(r.Source+r.Count, y)
+		if from >= to {
+			continue
+		}
+		if to-from < r.Count {
+			r.Digest = 0
+		}
+		r.Source, r.Destination, r.Count = from, r.Destination+from-r.Source, to-from
+		kept.Runs = append(kept.Runs, r)
+	}
+	for _, g := range e.Gaps {
+		if from, to := max(g.Source, x), min(g.Source+g.Count, y); from < to {
+			kept.Gaps = append(kept.Gaps, Gap{Source: from, Count: to - from, Reason: g.Reason})
+		}
+	}
+	return &kept
+}
+
+// SourceBelow is the source offset behind the last of the hop's records that lie below a
+// destination offset; From if none does.
+func (e *Hop) SourceBelow(destination int64) int64 {
+	end := e.From
+	for _, r := range e.Runs {
+		if r.Destination < destination {
+			end = r.Source + min(r.Count, destination-r.Destination)
+		}
+	}
+	return end
+}
+
+// DestinationNext is the offset after the last record that the hop wrote, -1 if it wrote
+// none.
+func (e *Hop) DestinationNext() int64 {
+	if len(e.Runs) == 0 {
+		return -1
+	}
+	last := e.Runs[len(e.Runs)-1]
+	return last.Destination + last.Count
+}
+
+// Broken says that records which others wrote lie within the hop's transaction. Up to end
+// reaches what the transaction wrote before, -1 if it wrote nothing.
+func (e *Hop) Broken(end int64) bool {
+	for _, r := range e.Runs {
+		if end >= 0 && r.Destination != end {
+			return true
+		}
+		end = r.Destination + r.Count
+	}
+	return false
+}
+
 // RouteOf is how a run's records had come to the source.
 func (e *Hop) RouteOf(r Run) Route {
 	if r.Route == 0 {

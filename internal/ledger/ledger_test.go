@@ -56,6 +56,37 @@ func entries() []Entry {
 	}
 }
 
+// foldEntries is one of each kind that only a fold has, every field set.
+func foldEntries() []Entry {
+	return []Entry{
+		&Hop{
+			Copy: copyID.Key(), Epoch: 7, From: 42, Next: 160,
+			Runs:              []Run{{Source: 42, Count: 58, Destination: 1000}, {Source: 103, Count: 57, Destination: 1060, Path: Altered, Route: 1}},
+			Gaps:              []Gap{{Source: 100, Count: 3, Reason: Filtered}},
+			SourceLeaderEpoch: 4, DestinationLeaderEpoch: 9, At: at, Bytes: 12345, Routes: []Route{{{"north", TopicID{5}}}},
+			Fold: &Fold{Since: at.Add(-time.Hour), RanAt: at.Add(-time.Second), Unmarked: true, Lost: true},
+		},
+		&Tails{Of: []WriterTail{{WriterID{1}, Tail{Next: 5, Hash: [32]byte{6}}}, {WriterID{2}, Tail{Next: 700, Hash: [32]byte{7}}}}},
+		&Cut{Next: 1 << 40, Sum: [32]byte{1, 2}, Pages: 1 << 33, Rule: 1, Fleet: "prod", Node: "n1", At: at},
+	}
+}
+
+func TestFoldRoundTrip(t *testing.T) {
+	want := append(entries(), foldEntries()...)
+	got := decode(t, NewFoldChain(WriterID{1}).Encode(want))
+	if !got.Fold || !reflect.DeepEqual(got.Entries, want) {
+		t.Errorf("got %+v", got)
+	}
+	for _, e := range foldEntries() {
+		if got, err := ReadEntry(AppendEntry(nil, e)); err != nil || !reflect.DeepEqual(got, e) {
+			t.Errorf("got %+v %v, want %+v", got, err, e)
+		}
+	}
+	if p := decode(t, NewChain(WriterID{1}).Encode(entries())); p.Fold {
+		t.Error("a page of facts is taken for one of a fold")
+	}
+}
+
 func decode(t *testing.T, b []byte) *Page {
 	t.Helper()
 	p, err := Decode(b)
@@ -120,7 +151,7 @@ func TestDecodeOfBadBytes(t *testing.T) {
 	flipped := append([]byte{}, good...)
 	flipped[len(flipped)/2] ^= 1
 	newer := append([]byte{}, good...)
-	newer[2] = Version + 1
+	newer[2] = FoldVersion + 1
 	hop := func(count, dest int64, tail ...byte) []byte {
 		b := (&Hop{From: 5, Next: 5, Untraced: true}).append(nil)
 		b = append(b[:len(b)-1], 1, 0)
@@ -141,7 +172,9 @@ func TestDecodeOfBadBytes(t *testing.T) {
 		{"short", good[:20], "corrupt ledger page: 20 bytes, a page has 57 or more"},
 		{"cut", good[:len(good)-1], "corrupt ledger page: checksum does not match"},
 		{"flipped", flipped, "corrupt ledger page: checksum does not match"},
-		{"newer", newer, "ledger page of a newer version: 2, this program knows 1"},
+		{"newer", newer, "ledger page of a newer version: 3, this program knows 2"},
+		{"a fold outside a fold", NewChain(WriterID{1}).Encode(foldEntries()[:1]), "corrupt ledger page: entry of kind 10 outside a fold"},
+		{"a cut outside a fold", NewChain(WriterID{1}).Encode(foldEntries()[2:]), "corrupt ledger page: entry of kind 12 outside a fold"},
 		{"too few entries", seal(1, nil), "corrupt ledger page: 1 elements in 0 bytes"},
 		{"bytes behind", seal(0, []byte{1}), "corrupt ledger page: 1 bytes after the last entry"},
 		{"entry past the page", seal(1, []byte{2, 9, 0}), "corrupt ledger page: 9 elements in 1 bytes"},
@@ -286,6 +319,7 @@ func TestCopyKeyAndPartition(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add(NewChain(WriterID{1}).Encode(entries()))
+	f.Add(NewFoldChain(WriterID{1}).Encode(append(entries(), foldEntries()...)))
 	f.Add(sealEntry(99, []byte("x")))
 	f.Add([]byte("WL"))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -311,7 +345,7 @@ func check(t *testing.T, b []byte) {
 			}
 		}
 	}
-	again, err := Decode((&Chain{next: p.Link}).Encode(p.Entries))
+	again, err := Decode((&Chain{next: p.Link, fold: p.Fold}).Encode(p.Entries))
 	if err != nil {
 		t.Fatalf("decode again: %v", err)
 	}

@@ -10,8 +10,12 @@ import (
 	"math"
 )
 
-// Version is the page format that this package writes.
-const Version = 1
+// Versions of the page format that this package writes: pages of a fold have one of
+// their own, so that programs which know of none leave them alone.
+const (
+	Version     = 1
+	FoldVersion = 2
+)
 
 var magic = []byte("WL")
 
@@ -45,6 +49,9 @@ type Link struct {
 type Page struct {
 	Link
 	Entries []Entry
+	// Fold says that the page is part of a fold: it repeats what pages before it say, for
+	// those who come when these are gone. Who has read them passes over it.
+	Fold bool
 	// Unknown counts entries of kinds that this version does not know.
 	Unknown int
 	// Hash is the SHA-256 of the page's bytes, set by Decode.
@@ -58,10 +65,14 @@ type Page struct {
 // transaction aborts starts a new one, under a new WriterID.
 type Chain struct {
 	next Link
+	fold bool
 }
 
 // NewChain starts a chain.
 func NewChain(w WriterID) *Chain { return &Chain{next: Link{Writer: w}} }
+
+// NewFoldChain starts the chain of a fold's pages.
+func NewFoldChain(w WriterID) *Chain { return &Chain{next: Link{Writer: w}, fold: true} }
 
 // ChainAt goes on with a chain from a place in it, such as one that a page had.
 func ChainAt(l Link) *Chain { return &Chain{next: l} }
@@ -88,7 +99,11 @@ func (c *Chain) EncodeUpTo(entries []Entry, limit int) (page []byte, rest []Entr
 		rest = rest[1:]
 	}
 	b := append([]byte{}, magic...)
-	b = append(b, Version)
+	version := byte(Version)
+	if c.fold {
+		version = FoldVersion
+	}
+	b = append(b, version)
 	b = append(b, c.next.Writer[:]...)
 	b = binary.AppendUvarint(b, c.next.Sequence)
 	b = append(b, c.next.Previous[:]...)
@@ -110,20 +125,23 @@ func Decode(b []byte) (*Page, error) {
 	if len(b) < minPage {
 		return nil, &CorruptError{Reason: fmt.Sprintf("%d bytes, a page has %d or more", len(b), minPage)}
 	}
-	if v := b[2]; v != Version {
-		return nil, fmt.Errorf("%w: %d, this program knows %d", ErrVersion, v, Version)
+	if v := b[2]; v != Version && v != FoldVersion {
+		return nil, fmt.Errorf("%w: %d, this program knows %d", ErrVersion, v, FoldVersion)
 	}
 	body, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
 	if crc32.Checksum(body, castagnoli) != sum {
 		return nil, &CorruptError{Reason: "checksum does not match"}
 	}
-	p := &Page{Hash: sha256.Sum256(b)}
+	p := &Page{Hash: sha256.Sum256(b), Fold: b[2] == FoldVersion}
 	r := &reader{buf: body[3:]}
 	copy(p.Writer[:], r.take(len(p.Writer)))
 	p.Sequence = r.uvarint()
 	copy(p.Previous[:], r.take(len(p.Previous)))
 	for n := r.count(2); n > 0 && r.bad == ""; n-- {
 		k := kind(r.byte())
+		if k.ofFold() && !p.Fold {
+			r.fail("entry of kind %d outside a fold", k)
+		}
 		entry := &reader{buf: r.take(r.count(1))}
 		entry.bad = r.bad
 		e := readEntry(k, entry)
@@ -143,6 +161,11 @@ func Decode(b []byte) (*Page, error) {
 		return nil, &CorruptError{Reason: r.bad}
 	}
 	return p, nil
+}
+
+// isFold says that bytes claim to be a page of a fold.
+func isFold(b []byte) bool {
+	return bytes.HasPrefix(b, append(magic[:len(magic):len(magic)], FoldVersion))
 }
 
 // readEntry returns nil for a kind that this version does not know. Bytes after
@@ -171,6 +194,14 @@ func readEntry(k kind, r *reader) Entry {
 		e = new(Rules)
 	case kindQuarantine:
 		e = new(Quarantine)
+	case kindFold:
+		h := new(Hop)
+		h.readFold(r)
+		return h
+	case kindTails:
+		e = new(Tails)
+	case kindCut:
+		e = new(Cut)
 	default:
 		return nil
 	}

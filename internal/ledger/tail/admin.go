@@ -134,22 +134,27 @@ func (t *Tail) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var fresh []int32
+	var fresh, outside []int32
 	t.mu.Lock()
 	t.cluster = l.cluster
 	if t.status = Absent; l.exists {
 		t.status, t.topicID = Reading, l.topicID
 	}
 	for _, n := range l.partitions {
-		if t.parts[n] == nil {
+		if p := t.parts[n]; p == nil {
 			fresh = append(fresh, n)
+		} else if p.outside {
+			outside = append(outside, n)
 		}
 	}
-	if len(fresh) == 0 {
+	if len(fresh)+len(outside) == 0 {
 		t.err = nil
 	}
 	t.wake()
 	t.mu.Unlock()
+	if len(outside) > 0 {
+		return t.outside(ctx, outside)
+	}
 	if len(fresh) == 0 {
 		return nil
 	}
@@ -158,14 +163,17 @@ func (t *Tail) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	from := map[int32]kgo.Offset{}
-	for _, n := range fresh {
-		p := t.begin(l.cluster, l.topicID, n, starts[n])
-		from[n] = kgo.NewOffset().At(p.next)
-		t.mu.Lock()
-		t.parts[n] = p
-		t.mu.Unlock()
+	ends, err := t.adm.offsets(ctx, fresh, atEnd)
+	if err != nil {
+		return err
 	}
+	from := map[int32]kgo.Offset{}
+	parts := t.begin(l.cluster, l.topicID, starts, ends)
+	t.mu.Lock()
+	for n, p := range parts {
+		t.parts[n], from[n] = p, kgo.NewOffset().At(p.read)
+	}
+	t.mu.Unlock()
 	if t.cl != nil {
 		t.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{ledger.Topic: from})
 	}
@@ -174,6 +182,23 @@ func (t *Tail) refresh(ctx context.Context) error {
 	t.wake()
 	t.mu.Unlock()
 	return nil
+}
+
+// outside is why partitions could not be read on from where their reading was: their
+// beginnings have gone meanwhile, or their ends.
+func (t *Tail) outside(ctx context.Context, partitions []int32) error {
+	starts, err := t.adm.offsets(ctx, partitions, atStart)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range partitions {
+		if next := t.parts[n].next; next < starts[n] {
+			return fmt.Errorf("read ledger partition %d at offset %d, it begins at %d: %w", n, next, starts[n], ErrOvertaken)
+		}
+	}
+	return fmt.Errorf("read ledger partition %d: %w: %w", partitions[0], ErrTruncated, kerr.OffsetOutOfRange)
 }
 
 // CatchUp returns when everything that was in the ledger at the call has been

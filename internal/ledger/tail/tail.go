@@ -19,6 +19,9 @@ var (
 	ErrRecreated    = errors.New("the ledger is another topic than before")
 	ErrTruncated    = errors.New("the ledger lost what it had")
 	ErrWrongCluster = errors.New("another cluster answers")
+	// ErrOvertaken says that pages went before they were read: a new Tail finds what stands
+	// for them.
+	ErrOvertaken = errors.New("the ledger was folded before it was read")
 )
 
 // Errors of CatchUp that end nothing for good.
@@ -50,6 +53,11 @@ type Sink interface {
 	// Apply takes a page. The sink may keep it and must not change it.
 	Apply(pos Position, p *ledger.Page)
 
+	// Fold takes a page of what stands for all that is not in the ledger any more, up to
+	// next, from where Apply goes on. They come in order, the last one has the Cut; the sink
+	// has nothing of the partition (see [Resumer]).
+	Fold(pos Position, next int64, p *ledger.Page)
+
 	// Corrupt says that there is something wrong at pos:
 	//
 	//   - a *ledger.CorruptError or ledger.ErrVersion: the record cannot be read,
@@ -61,11 +69,12 @@ type Sink interface {
 	Corrupt(pos Position, err error)
 }
 
-// A Resumer is a Sink that remembers. Resume is the offset of the first page that
-// it wants of a partition, 0 for all. It is called before the first page of the
-// partition.
+// A Resumer is a Sink that remembers. Resume gets where partitions start and returns the
+// offset of the first page that it wants of each, 0 for all. Where that is below the start
+// it gets a fold from the beginning, so that it has to forget what it has first. It is
+// called before the first page of the partitions.
 type Resumer interface {
-	Resume(cluster string, id ledger.TopicID, partition int32) int64
+	Resume(cluster string, id ledger.TopicID, starts map[int32]int64) map[int32]int64
 }
 
 // GapError says that a ledger partition begins later than it should.
@@ -269,7 +278,7 @@ func (t *Tail) State() State {
 
 // report keeps an error for all to see; one that ends the reading stays.
 func (t *Tail) report(err error) {
-	final := errors.Is(err, ErrRecreated) || errors.Is(err, ErrTruncated) || errors.Is(err, ErrWrongCluster)
+	final := errors.Is(err, ErrOvertaken) || errors.Is(err, ErrRecreated) || errors.Is(err, ErrTruncated) || errors.Is(err, ErrWrongCluster)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.status == Stopped {
