@@ -408,10 +408,10 @@ func TestRestartGoesOn(t *testing.T) {
 	if got, _ := json.Marshal(again); err != nil || string(got) != string(want) {
 		t.Errorf("got  %s %v\nwant %s", got, err, want)
 	}
-	if got := x.Resume("id-c", ledger.TopicID{'L', 'c'}, 0); got != 2 {
+	if got := x.Resume("id-c", ledger.TopicID{'L', 'c'}, map[int32]int64{0: 0})[0]; got != 2 {
 		t.Errorf("resume: got %d, want 2", got)
 	}
-	if got := x.Resume("id-c", ledger.TopicID{'L', 'c'}, 1); got != 0 {
+	if got := x.Resume("id-c", ledger.TopicID{'L', 'c'}, map[int32]int64{1: 0})[1]; got != 0 {
 		t.Errorf("resume of a new partition: got %d, want 0", got)
 	}
 	// Going on where it stood.
@@ -422,7 +422,7 @@ func TestRestartGoesOn(t *testing.T) {
 		t.Errorf("got %q %v", story(a), err)
 	}
 	// The ledger of b is another one now.
-	if got := x.Resume("id-b", ledger.TopicID{'L', 'b', 2}, 0); got != 0 {
+	if got := x.Resume("id-b", ledger.TopicID{'L', 'b', 2}, map[int32]int64{0: 0})[0]; got != 0 {
 		t.Errorf("resume of a recreated ledger: got %d, want 0", got)
 	}
 	a, err = x.Event(t.Context(), alice, orders("a", 70))

@@ -115,7 +115,7 @@ func (r *modelReader) read() {
 		left = false
 		for _, at := range order {
 			b, id := r.w.books[at], ledger.TopicID{'L', at.cluster[1]}
-			from := r.x.Resume(at.cluster, id, at.partition)
+			from := r.x.Resume(at.cluster, id, map[int32]int64{at.partition: 0})[at.partition]
 			to := min(int64(len(b.pages)), from+1+r.w.rng.Int64N(8))
 			for o := max(0, from-r.w.rng.Int64N(3)); o < to; o++ { // some again
 				p, err := ledger.Decode(b.pages[o])

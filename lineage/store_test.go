@@ -42,14 +42,14 @@ func TestAFullDisk(t *testing.T) {
 	}
 	next := f.next["id-a"]
 	f.page('a', production('a', "User:shop", 1010, 1019))
-	if got := x.Resume("id-a", ledger.TopicID{'L', 'a'}, 0); got > next {
+	if got := x.Resume("id-a", ledger.TopicID{'L', 'a'}, map[int32]int64{0: 0})[0]; got > next {
 		t.Errorf("a page was taken: it goes on at %d", got)
 	}
 	_ = x.Close() // the disk is full still
 
 	full.Store(false)
 	x, f = openHere(t, conf)
-	if got := x.Resume("id-a", ledger.TopicID{'L', 'a'}, 0); got > next {
+	if got := x.Resume("id-a", ledger.TopicID{'L', 'a'}, map[int32]int64{0: 0})[0]; got > next {
 		t.Errorf("it goes on at %d, past what was not written", got)
 	}
 	chain(f)
@@ -150,7 +150,7 @@ func TestAStoreOfAnotherVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	x, f = openHere(t, conf)
-	if got := x.Resume("id-a", ledger.TopicID{'L', 'a'}, 0); got != 0 {
+	if got := x.Resume("id-a", ledger.TopicID{'L', 'a'}, map[int32]int64{0: 0})[0]; got != 0 {
 		t.Errorf("it goes on at %d", got)
 	}
 	chain(f)
@@ -161,7 +161,7 @@ func TestAStoreOfAnotherVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	x, _ = openHere(t, conf)
-	if got := x.Resume("id-a", ledger.TopicID{'L', 'a'}, 0); got != 1 {
+	if got := x.Resume("id-a", ledger.TopicID{'L', 'a'}, map[int32]int64{0: 0})[0]; got != 1 {
 		t.Errorf("a store of this version goes on at %d", got)
 	}
 	if err := x.Close(); err != nil {

@@ -220,7 +220,7 @@ func TestOldPositionsAreTranslatedAfterARestart(t *testing.T) {
 		return all
 	}
 	read := func(ms *Maps, to int) {
-		for from := ms.Resume("dst", id, 0); from < int64(to); from++ {
+		for from := ms.Resume("dst", id, map[int32]int64{0: 0})[0]; from < int64(to); from++ {
 			feed(ms, from, book[from])
 		}
 	}

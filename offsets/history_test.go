@@ -67,8 +67,9 @@ type modelCopy struct {
 }
 
 type writtenPage struct {
-	at   tail.Position
-	page *ledger.Page
+	at    tail.Position
+	page  *ledger.Page
+	value []byte
 }
 
 // modelShape is which copies there are: pairs of sites.
@@ -119,13 +120,14 @@ func (h *history) say(c *modelCopy, entries ...ledger.Entry) {
 		chain = ledger.NewChain(ledger.WriterID{byte(c.to)})
 		h.chains[s.end.Cluster] = chain
 	}
-	page, err := ledger.Decode(chain.Encode(entries))
+	value := chain.Encode(entries)
+	page, err := ledger.Decode(value)
 	if err != nil {
 		h.t.Fatalf("%s: %v", h.name, err)
 	}
 	at := tail.Position{Cluster: s.end.Cluster, Offset: s.next}
 	s.next++
-	h.pages = append(h.pages, writtenPage{at, page})
+	h.pages = append(h.pages, writtenPage{at, page, value})
 	h.ms.Apply(at, page)
 }
 

@@ -240,7 +240,7 @@ func (m *Map) keepLost(h *ledger.Hop) {
 	m.unmarked = m.unmarked || h.Fold.Unmarked
 	for _, r := range h.Runs {
 		m.routes.note(r.Destination, h, r)
-		m.routes.orphans = append(m.routes.orphans, orphan{r.Destination, r.Destination + r.Count})
+		m.routes.orphan(r.Destination, r.Destination+r.Count)
 	}
 }
 

@@ -214,7 +214,7 @@ func TestAHopAfterDamageProvesNotAll(t *testing.T) {
 		{"a page of its writer, of which nothing else is left", func(ms *Maps) { bad(ms, 3, chain(1)); page(ms, 3, 1, hop(1, 5, 5, 105)) }, false},
 		{"before another writer", func(ms *Maps) { bad(ms, 2, corrupt); page(ms, 3, 2, begin(2, 5), hop(2, 5, 5, 105)) }, false},
 		{"before another reader", func(ms *Maps) {
-			ms.Resume("dst", ledger.TopicID{}, 0)
+			ms.Resume("dst", ledger.TopicID{}, map[int32]int64{0: 0})
 			bad(ms, 2, corrupt)
 			page(ms, 3, 1, hop(1, 5, 5, 105))
 		}, false},
@@ -282,18 +282,18 @@ func TestLast(t *testing.T) {
 func TestReadersMayBeReplaced(t *testing.T) {
 	ms := NewMaps()
 	id := ledger.TopicID{7}
-	if got := ms.Resume("dst", id, 0); got != 0 {
+	if got := ms.Resume("dst", id, map[int32]int64{0: 0})[0]; got != 0 {
 		t.Errorf("got %d, want 0", got)
 	}
 	feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0))
-	if got := ms.Resume("dst", id, 0); got != 2 {
+	if got := ms.Resume("dst", id, map[int32]int64{0: 0})[0]; got != 2 {
 		t.Errorf("another reader: got %d, want 2", got)
 	}
 	feed(ms, 0, begin(1, 0), hop(1, 0, 5, 0), hop(1, 5, 5, 5)) // which gives more than it was asked for
 	if m := ms.Copy(testCopy); m.Next() != 10 || len(m.Faults()) != 0 {
 		t.Errorf("got next %d, faults %v", m.Next(), m.Faults())
 	}
-	if got := ms.Resume("dst", ledger.TopicID{8}, 0); got != 0 {
+	if got := ms.Resume("dst", ledger.TopicID{8}, map[int32]int64{0: 0})[0]; got != 0 {
 		t.Errorf("another ledger: got %d, want 0", got)
 	}
 	if ms.Copy(testCopy) != nil || len(ms.Copies()) != 0 || ms.Translate(Where{"east", "orders", 0, 3}, "", nil) != nil {
@@ -425,8 +425,8 @@ func TestChainsAreComposedOnce(t *testing.T) {
 	if mended := back(); mended == damaged || mended.doubt != "" {
 		t.Errorf("after a hop that missed nothing: %q", mended.doubt)
 	}
-	ms.Resume(ends[0].Cluster, ledger.TopicID{1}, 0)
-	ms.Resume(ends[0].Cluster, ledger.TopicID{2}, 0) // another ledger
+	ms.Resume(ends[0].Cluster, ledger.TopicID{1}, map[int32]int64{0: 0})
+	ms.Resume(ends[0].Cluster, ledger.TopicID{2}, map[int32]int64{0: 0}) // another ledger
 	if got := back(); got != nil || len(ms.chains) != 0 {
 		t.Errorf("a ledger that is gone: got %+v of %d", got, len(ms.chains))
 	}

@@ -278,7 +278,9 @@ func takeBack(h *ledger.Hop, r *ledger.Retraction) (left []*ledger.Hop, below bo
 	}
 	below = h.Next <= r.Source
 	if !below {
-		h = h.Clip(h.From, r.Source)
+		if h = h.Clip(h.From, r.Source); len(h.Runs) == 0 {
+			h.Fold = &ledger.Fold{Since: h.Fold.Since, Unmarked: h.Fold.Unmarked}
+		}
 	}
 	if atDestination && h.DestinationNext() > r.Destination {
 		return nil, false, fmt.Errorf("a destination lost what it has from offset %d on, and source offsets below %d went there", r.Destination, r.Source)

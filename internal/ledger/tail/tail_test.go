@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/ledger/fold"
 )
 
 // fakeCluster answers Metadata and ListOffsets.
@@ -89,7 +90,17 @@ func (m *memory) Corrupt(pos Position, err error) {
 	m.notes = append(m.notes, fmt.Sprintf("%d/%d %v", pos.Partition, pos.Offset, err))
 }
 
-func (m *memory) Resume(string, ledger.TopicID, int32) int64 { return m.resume }
+func (m *memory) Fold(pos Position, next int64, p *ledger.Page) {
+	m.notes = append(m.notes, fmt.Sprintf("%d/%d page %d of what is below %d", pos.Partition, pos.Offset, p.Sequence, next))
+}
+
+func (m *memory) Resume(_ string, _ ledger.TopicID, starts map[int32]int64) map[int32]int64 {
+	from := map[int32]int64{}
+	for n := range starts {
+		from[n] = m.resume
+	}
+	return from
+}
 
 func newFake(t *testing.T, c *fakeCluster, sinks ...Sink) *Tail {
 	t.Helper()
@@ -152,7 +163,7 @@ func TestDeliver(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			sink := &memory{resume: c.resume}
-			tl := newFake(t, &fakeCluster{id: "c", topicID: ledger.TopicID{1}, starts: []int64{c.start}, ends: []int64{10}}, sink)
+			tl := newFake(t, &fakeCluster{id: "c", topicID: ledger.TopicID{1}, starts: []int64{c.start}, ends: []int64{8}}, sink)
 			if err := tl.refresh(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -287,7 +298,15 @@ func TestLedgerThatIsNotWhatItWas(t *testing.T) {
 		{"recreated", func(c *fakeCluster, _ *Tail) { c.topicID[0]++ }, ErrRecreated},
 		{"another cluster", func(c *fakeCluster, _ *Tail) { c.id = "d" }, ErrWrongCluster},
 		{"fewer partitions", func(c *fakeCluster, _ *Tail) { c.ends = c.ends[:1] }, ErrTruncated},
-		{"out of range", func(_ *fakeCluster, tl *Tail) { tl.deliver(fetched(0, kerr.OffsetOutOfRange)) }, ErrTruncated},
+		{"out of range", func(_ *fakeCluster, tl *Tail) {
+			tl.deliver(fetched(0, kerr.OffsetOutOfRange))
+			tl.report(tl.refresh(t.Context()))
+		}, ErrTruncated},
+		{"its beginning went", func(c *fakeCluster, tl *Tail) {
+			c.starts[0] = 1
+			tl.deliver(fetched(0, kerr.OffsetOutOfRange))
+			tl.report(tl.refresh(t.Context()))
+		}, ErrOvertaken},
 		{"data loss", func(_ *fakeCluster, tl *Tail) { tl.deliver(fetched(0, &kgo.ErrDataLoss{})) }, ErrTruncated},
 	}
 	for _, c := range cases {
@@ -369,5 +388,61 @@ func TestPinnedLedger(t *testing.T) {
 	tl.adm = admin{&fakeCluster{id: "c"}}
 	if err := tl.refresh(t.Context()); !errors.Is(err, ErrMissing) {
 		t.Errorf("got %v, want %v", err, ErrMissing)
+	}
+}
+
+// TestFoldComesFirst begins at a log start above 0: what stands for the pages that are
+// gone is given before those that came while it was written.
+func TestFoldComesFirst(t *testing.T) {
+	ps := pages(4)
+	f := fold.New("c")
+	for i, p := range ps[:2] {
+		if err := f.Record(int64(i), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var folded []byte
+	for b := range f.Pages(fold.Author{Writer: ledger.WriterID{9}}, time.UnixMilli(1)) {
+		folded = b
+	}
+	cases := []struct {
+		name    string
+		records []*kgo.Record
+		end     int64
+		want    []string
+	}{
+		{
+			"a fold", []*kgo.Record{rec(2, ps[2]), rec(3, folded), rec(4, ps[3])}, 5,
+			[]string{"0/3 page 0 of what is below 2", "0/2 page 2", "0/3 page 0", "0/4 page 3"},
+		},
+		{
+			"a page is missing behind it", []*kgo.Record{rec(3, folded), rec(4, ps[3])}, 5,
+			[]string{
+				"0/3 page 0 of what is below 2", "0/3 page 0",
+				"0/4 broken ledger chain of writer 01000000000000000000000000000000 at page 3: 1 pages before it are missing", "0/4 page 3",
+			},
+		},
+		{
+			"none", []*kgo.Record{rec(2, ps[2]), rec(3, ps[3])}, 4,
+			[]string{"0/0 ledger records below offset 2 do not exist", "0/2 page 2", "0/3 page 3"},
+		},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			sink := &memory{}
+			tl := newFake(t, &fakeCluster{id: "c", topicID: ledger.TopicID{1}, starts: []int64{2}, ends: []int64{c.end}}, sink)
+			if err := tl.refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range c.records {
+				tl.deliver(fetched(0, nil, r))
+			}
+			if !slices.Equal(sink.notes, c.want) {
+				t.Errorf("got %q, want %q", sink.notes, c.want)
+			}
+			if got := tl.State().Partitions[0].Next; got != c.end {
+				t.Errorf("read to %d, want %d", got, c.end)
+			}
+		})
 	}
 }
