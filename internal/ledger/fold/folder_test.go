@@ -1,0 +1,160 @@
+package fold
+
+import (
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+var (
+	copyID = ledger.CopyID{Source: ledger.End{Cluster: "a", TopicID: ledger.TopicID{1}}, Destination: ledger.End{Cluster: "b", TopicID: ledger.TopicID{2}}}
+	noon   = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+)
+
+func folded(t testing.TB, entries ...ledger.Entry) []ledger.Entry {
+	t.Helper()
+	f := New("b")
+	chain := ledger.NewChain(ledger.WriterID{1})
+	for i, e := range entries {
+		if err := f.Record(int64(i), chain.Encode([]ledger.Entry{e})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return slices.Collect(f.Entries())
+}
+
+// TestDeeds: what a client did on a day is one entry, whatever the order.
+func TestDeeds(t *testing.T) {
+	access := func(at time.Time, first, last int64, parts ...ledger.Stretch) *ledger.Access {
+		return &ledger.Access{
+			Place:  ledger.Place{TopicID: ledger.TopicID{3}, Topic: "orders", First: first, Last: last, Parts: parts},
+			Client: ledger.Client{Principal: "User:app"}, Kind: ledger.Fetched, FirstAt: at, At: at,
+		}
+	}
+	got := folded(t,
+		access(noon, 20, 29), access(noon.Add(time.Hour), 10, 14), access(noon.Add(-time.Hour), 15, 19),
+		access(noon, 40, 60, ledger.Stretch{First: 40, Last: 44}, ledger.Stretch{First: 50, Last: 60}), access(noon, 41, 48), access(noon.Add(24*time.Hour), 10, 11))
+	one := access(noon, 10, 60, ledger.Stretch{First: 10, Last: 29}, ledger.Stretch{First: 40, Last: 48}, ledger.Stretch{First: 50, Last: 60})
+	one.FirstAt, one.At = noon.Add(-time.Hour), noon.Add(time.Hour)
+	if want := []ledger.Entry{one, access(noon.Add(24*time.Hour), 10, 11)}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestRefused: a ledger that is damaged, or not understood, is not folded.
+func TestRefused(t *testing.T) {
+	begin := &ledger.Begin{Copy: copyID, Epoch: 1, Lane: "lane"}
+	hop := func(epoch uint64, from, next int64) *ledger.Hop {
+		return &ledger.Hop{Copy: copyID.Key(), Epoch: epoch, From: from, Next: next, Runs: []ledger.Run{{Source: from, Count: next - from, Destination: from}}}
+	}
+	elsewhere := copyID
+	elsewhere.Destination.Cluster = "c"
+	cases := []struct {
+		name    string
+		entries []ledger.Entry
+		want    string
+	}{
+		{"a hop without a begin", []ledger.Entry{hop(1, 0, 5)}, "epoch 1 of a copy has no begin"},
+		{"an epoch without a begin", []ledger.Entry{begin, hop(2, 0, 5)}, "epoch 2 of a copy has no begin"},
+		{"hops that are missing", []ledger.Entry{begin, hop(1, 0, 5), hop(1, 7, 9)}, "begins at source offset 7, the copy stood at 5"},
+		{"hops that contradict each other", []ledger.Entry{begin, hop(1, 0, 5), hop(1, 4, 9)}, "begins at source offset 4, the copy stood at 5"},
+		{"an epoch that begins elsewhere", []ledger.Entry{begin, &ledger.Begin{Copy: copyID, Epoch: 2, Resume: 3, Lane: "lane"}}, "begins at source offset 3, it stood at 0"},
+		{"a page of another ledger", []ledger.Entry{&ledger.Begin{Copy: elsewhere}}, "another cluster"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			f := New("b")
+			chain := ledger.NewChain(ledger.WriterID{1})
+			var err error
+			for i, e := range c.entries {
+				err = f.Record(int64(i), chain.Encode([]ledger.Entry{e}))
+			}
+			refused, ok := errors.AsType[*RefusedError](err)
+			if !ok || !strings.Contains(refused.Why, c.want) || refused.Offset != int64(len(c.entries)-1) {
+				t.Errorf("got %v, want %s", err, c.want)
+			}
+			if err := f.Record(99, chain.Encode(nil)); !errors.Is(err, refused) {
+				t.Errorf("it goes on: %v", err)
+			}
+		})
+	}
+	f := New("b")
+	chain := ledger.NewChain(ledger.WriterID{1})
+	chain.Encode(nil)
+	if err := f.Record(0, []byte("nobody's")); err != nil {
+		t.Errorf("a foreign record: %v", err)
+	}
+	if err := f.Record(1, chain.Encode(nil)); err == nil {
+		t.Error("a page is missing, and it was folded")
+	}
+}
+
+// TestATamperedFoldIsNotProved alters one run of a fold, with all sums right.
+func TestATamperedFoldIsNotProved(t *testing.T) {
+	write := func(destination int64) *Folder {
+		f := New("b")
+		chain := ledger.NewChain(ledger.WriterID{1})
+		for i, e := range []ledger.Entry{
+			&ledger.Begin{Copy: copyID, Epoch: 1, Lane: "lane"},
+			&ledger.Hop{Copy: copyID.Key(), Epoch: 1, Next: 5, Runs: []ledger.Run{{Count: 5, Destination: destination}}, At: noon},
+		} {
+			if err := f.Record(int64(i), chain.Encode([]ledger.Entry{e})); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return f
+	}
+	digest := func(f *Folder) Digest {
+		opening := ledger.NewOpening(2)
+		var opened *ledger.Opened
+		at := int64(2)
+		for b := range f.Pages(Author{Writer: ledger.WriterID{9}}, noon) {
+			opened = opening.Take(ledger.Stored{Offset: at, Value: b})
+			at++
+		}
+		return DigestOf(opened)
+	}
+	if ok, err := write(10).Proves(digest(write(10))); !ok || err != nil {
+		t.Errorf("the fold itself is not proved: %v", err)
+	}
+	tampered := digest(write(11))
+	tampered.Cut = digest(write(10)).Cut
+	if ok, _ := write(10).Proves(tampered); ok {
+		t.Error("a tampered fold is proved")
+	}
+}
+
+// BenchmarkFold folds hops as a copy into plain Kafka writes them, ten transactions a
+// second, each with a marker, and says what a hop takes before and after.
+func BenchmarkFold(b *testing.B) {
+	const hops = 100_000
+	chain := ledger.NewChain(ledger.WriterID{1})
+	pages := [][]byte{chain.Encode([]ledger.Entry{&ledger.Begin{Copy: copyID, Epoch: 1, Lane: "lane"}})}
+	var before, after int
+	for i := range int64(hops) {
+		pages = append(pages, chain.Encode([]ledger.Entry{&ledger.Hop{
+			Copy: copyID.Key(), Epoch: 1, From: 500 * i, Next: 500 * (i + 1), Bytes: 1 << 16, At: noon.Add(time.Duration(i) * 100 * time.Millisecond),
+			Runs: []ledger.Run{{Source: 500 * i, Count: 500, Destination: 501 * i, Path: ledger.Raw, Digest: uint32(i)}},
+		}}))
+		before += len(pages[len(pages)-1])
+	}
+	for b.Loop() {
+		f := New("b")
+		for i, p := range pages {
+			if err := f.Record(int64(i), p); err != nil {
+				b.Fatal(err)
+			}
+		}
+		after = 0
+		for p := range f.Pages(Author{}, noon) {
+			after += len(p)
+		}
+	}
+	b.ReportMetric(float64(before)/hops, "B/hop-before")
+	b.ReportMetric(float64(after)/hops, "B/hop-after")
+}
