@@ -31,6 +31,7 @@ const (
 	FoundExpired       FindingKind = "expired"       // the ledger does not begin at offset 0
 	FoundCut           FindingKind = "cut"           // the ledger ends before an anchor
 	FoundRewritten     FindingKind = "rewritten"     // it is not the one that an anchor was taken of
+	FoundFolded        FindingKind = "folded"        // an anchor is of pages that were folded and are gone
 )
 
 // Finding is one thing that is not as a ledger should be.
@@ -65,6 +66,18 @@ type CheckedPartition struct {
 	Bytes     int64  `json:"bytes"`
 	Writers   int    `json:"writers"`
 	Anchor    string `json:"anchor"`
+	// Folded is what stands for the records below Start, if they were folded.
+	Folded *FoldedPart `json:"folded,omitempty"`
+}
+
+// FoldedPart is what a fold says of itself: that it stands for all pages that were below
+// an offset.
+type FoldedPart struct {
+	Next  int64     `json:"next"`
+	Pages uint64    `json:"pages"`
+	Sum   string    `json:"sum"` // of all of them, as an archive of the ledger comes to it
+	At    time.Time `json:"at"`
+	Node  string    `json:"node,omitempty"`
 }
 
 // maxFindings bounds what a broken ledger can make a report hold.
@@ -119,6 +132,9 @@ type checked struct {
 	CheckedPartition
 	chains ledger.Chains
 	adopt  bool // it was not read from its beginning
+	// opening has what was read of a partition that begins above 0, until it is known what
+	// stands for the rest.
+	opening *ledger.Opening
 }
 
 type checkedCopy struct {
@@ -144,7 +160,7 @@ func (c *Checker) Begin(partition int32, start int64) {
 		CheckedPartition: CheckedPartition{Partition: partition, Start: start, End: start}, chains: ledger.Chains{}, adopt: start > 0,
 	}
 	if start > 0 {
-		c.found(Finding{Partition: partition, Offset: 0, Kind: FoundExpired, Reason: fmt.Sprintf("records below offset %d do not exist", start)})
+		c.partitions[partition].opening = ledger.NewOpening(start)
 	}
 }
 
@@ -159,8 +175,55 @@ func (c *Checker) found(f Finding) {
 // Record takes the next record of a partition.
 func (c *Checker) Record(partition int32, offset int64, at time.Time, value []byte) {
 	p := c.partitions[partition]
+	if p.opening == nil {
+		c.record(p, ledger.Stored{Offset: offset, At: at, Value: value})
+		return
+	}
+	if opened := p.opening.Take(ledger.Stored{Offset: offset, At: at, Value: value}); opened != nil {
+		c.open(p, opened)
+	}
+}
+
+// open begins with a fold: there chains and copies go on.
+func (c *Checker) open(p *checked, o *ledger.Opened) {
+	p.opening, p.adopt, p.End = nil, false, o.Cut.Next
+	p.Folded = &FoldedPart{Next: o.Cut.Next, Pages: o.Cut.Pages, Sum: hex.EncodeToString(o.Cut.Sum[:]), At: o.Cut.At, Node: o.Cut.Node}
+	for as := c.anchors[p.Partition]; len(as) > 0 && as[0].Offset < o.Cut.Next; as = as[1:] {
+		c.anchors[p.Partition] = as[1:]
+		c.found(Finding{
+			Partition: p.Partition, Offset: as[0].Offset, Kind: FoundFolded,
+			Reason: fmt.Sprintf("the records below offset %d are folded and gone: what was there when the anchor was taken cannot be compared any more", o.Cut.Next),
+		})
+	}
+	for r, page := range o.Pages() {
+		p.chains.Follow(page)
+		for _, e := range page.Entries {
+			c.entry(Finding{Partition: p.Partition, Offset: r.Offset}, e)
+		}
+	}
+	for _, r := range o.Rest {
+		c.record(p, r)
+	}
+}
+
+// giveUp is for a partition that begins above 0 without anything that stands for what was
+// before.
+func (c *Checker) giveUp(p *checked) {
+	held := p.opening.Held()
+	p.opening = nil
+	c.found(Finding{Partition: p.Partition, Offset: 0, Kind: FoundExpired, Reason: fmt.Sprintf("records below offset %d do not exist", p.Start)})
+	end := p.End
+	for _, r := range held {
+		c.record(p, r)
+	}
+	c.Passed(p.Partition, end)
+}
+
+// record is for the next record of which all before it is known.
+func (c *Checker) record(p *checked, r ledger.Stored) {
+	partition, offset, at, value := p.Partition, r.Offset, r.At, r.Value
 	c.Passed(partition, offset)
-	p.End = offset + 1
+	p.End = max(p.End, offset+1)
 	p.Pages++
 	p.Bytes += int64(len(value))
 	f := Finding{Partition: partition, Offset: offset}
@@ -192,6 +255,9 @@ func (c *Checker) Record(partition int32, offset int64, at time.Time, value []by
 		if broken.Old() {
 			return
 		}
+	}
+	if page.Fold {
+		return // it repeats what was checked
 	}
 	for _, e := range page.Entries {
 		if cluster := ofCluster(e); c.Cluster != "" && cluster != "" && cluster != c.Cluster {
@@ -235,6 +301,9 @@ func (c *Checker) entry(f Finding, e ledger.Entry) {
 			s.epoch, s.next = e.Epoch, min(s.next, e.Source)
 		}
 	case *ledger.Hop:
+		if e.Fold != nil && e.Fold.Lost {
+			return
+		}
 		s := c.copies[e.Copy]
 		if s == nil {
 			c.copies[e.Copy] = &checkedCopy{e.Epoch, e.Next}
@@ -255,6 +324,10 @@ func (c *Checker) entry(f Finding, e ledger.Entry) {
 // Passed says that all of a partition below an offset was read.
 func (c *Checker) Passed(partition int32, offset int64) {
 	p := c.partitions[partition]
+	p.End = max(p.End, offset)
+	if p.opening != nil {
+		return
+	}
 	for as := c.anchors[partition]; len(as) > 0 && as[0].Offset <= offset; as = as[1:] {
 		c.anchors[partition] = as[1:]
 		if got := p.anchor(); got.Sum != as[0].Sum {
@@ -264,7 +337,6 @@ func (c *Checker) Passed(partition int32, offset int64) {
 			})
 		}
 	}
-	p.End = max(p.End, offset)
 }
 
 // anchor is what the chains have come to.
@@ -285,6 +357,11 @@ func (p *checked) anchor() Anchor {
 // Report ends the check.
 func (c *Checker) Report() *CheckReport {
 	r := &CheckReport{Partitions: []CheckedPartition{}}
+	for _, p := range c.partitions {
+		if p.opening != nil {
+			c.giveUp(p)
+		}
+	}
 	for n, as := range c.anchors {
 		for _, a := range as {
 			end := int64(0)

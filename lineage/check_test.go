@@ -123,7 +123,7 @@ func TestCheckNamesWhatItFound(t *testing.T) {
 	flipped := slices.Clone(whole[4])
 	flipped[len(flipped)-6] ^= 1
 	newer := slices.Clone(whole[4])
-	newer[2]++
+	newer[2] = ledger.FoldVersion + 1
 	alter := func(i int, p []byte) [][]byte { c := slices.Clone(whole); c[i] = p; return c }
 	swapped := slices.Clone(whole)
 	swapped[4], swapped[6] = swapped[6], swapped[4]

@@ -195,7 +195,7 @@ func flipped(b []byte) []byte {
 
 func newer(b []byte) []byte {
 	b = slices.Clone(b)
-	b[2] = ledger.Version + 1
+	b[2] = ledger.FoldVersion + 1
 	return b
 }
 
@@ -264,7 +264,7 @@ func TestDamagedLedger(t *testing.T) {
 		missing = "b/5 the ledger of b: pages may be missing (partition 0, offset 3): "
 		damaged = " is damaged (partition 0, offset 3): "
 		corrupt = "corrupt ledger page: checksum does not match"
-		future  = "ledger page of a newer version: 2, this program knows 1"
+		future  = "ledger page of a newer version: 3, this program knows 2"
 		aborted = "25+5 aborted"
 		unsaid  = "20+10 unknown " + resumed + "; doubts"
 		quiet   = ": it is silent of some of what a copy brought here, or contradicts itself"

@@ -96,13 +96,14 @@ func (l *ledgers) reconcile(ctx context.Context, g *errgroup.Group) error {
 	return errors.Join(errs...)
 }
 
-// leaving takes the readers off that are not those of what is known.
+// leaving takes the readers off that are not those of what is known, and those that a
+// folding of their ledger has overtaken: others begin with the fold.
 func (l *ledgers) leaving(known map[string]*flow.Cluster) map[string]*runningTail {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	gone := map[string]*runningTail{}
 	for id, r := range l.tails {
-		if known[id] != r.declared {
+		if known[id] != r.declared || errors.Is(r.tail.State().Err, tail.ErrOvertaken) {
 			gone[id] = r
 			delete(l.tails, id)
 		}

@@ -23,6 +23,11 @@
 //     not show for now) is retried for ever and shows in State.
 //   - No CatchUp outlives Run.
 //
+// A partition that begins above offset 0 is read from the fold that stands for what is
+// gone ([ledger.Opening]), which comes before the pages that lie before it; without one
+// the sinks are told of a gap. Pages that go while they are still to be read end the
+// reading ([ErrOvertaken]): another Tail begins with what stands for them.
+//
 // Sinks that keep what they learn say where to go on ([Resumer]); pages below are
 // not given to them again. The chains of a partition that is read from its middle
 // are followed from there.
