@@ -46,7 +46,7 @@ func readAs(pages [][]byte, again ...int) *Maps {
 	for i, b := range pages {
 		pos := tail.Position{Cluster: "dst", Offset: int64(i)}
 		if slices.Contains(again, i) {
-			ms.Resume("dst", ledger.TopicID{}, 0)
+			ms.Resume("dst", ledger.TopicID{}, map[int32]int64{0: 0})
 			chains, whole = ledger.Chains{}, false
 		}
 		page, err := ledger.Decode(b)
