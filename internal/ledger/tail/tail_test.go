@@ -412,18 +412,24 @@ func TestFoldComesFirst(t *testing.T) {
 		want    []string
 	}{
 		{
-			"a fold", []*kgo.Record{rec(2, ps[2]), rec(3, folded), rec(4, ps[3])}, 5,
+			"a fold",
+			[]*kgo.Record{rec(2, ps[2]), rec(3, folded), rec(4, ps[3])},
+			5,
 			[]string{"0/3 page 0 of what is below 2", "0/2 page 2", "0/3 page 0", "0/4 page 3"},
 		},
 		{
-			"a page is missing behind it", []*kgo.Record{rec(3, folded), rec(4, ps[3])}, 5,
+			"a page is missing behind it",
+			[]*kgo.Record{rec(3, folded), rec(4, ps[3])},
+			5,
 			[]string{
 				"0/3 page 0 of what is below 2", "0/3 page 0",
 				"0/4 broken ledger chain of writer 01000000000000000000000000000000 at page 3: 1 pages before it are missing", "0/4 page 3",
 			},
 		},
 		{
-			"none", []*kgo.Record{rec(2, ps[2]), rec(3, ps[3])}, 4,
+			"none",
+			[]*kgo.Record{rec(2, ps[2]), rec(3, ps[3])},
+			4,
 			[]string{"0/0 ledger records below offset 2 do not exist", "0/2 page 2", "0/3 page 3"},
 		},
 	}
