@@ -188,7 +188,8 @@ func (ms *Maps) Apply(pos tail.Position, p *ledger.Page) {
 func (ms *Maps) Fold(pos tail.Position, next int64, p *ledger.Page) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	ms.next[place{pos.Cluster, pos.Partition}] = next
+	at := place{pos.Cluster, pos.Partition}
+	ms.next[at], ms.chained[at] = next, next
 	pos.Offset = next - 1 // damage behind it is not healed by it
 	ms.take(pos, p)
 }

@@ -218,6 +218,11 @@ func TestAHopAfterDamageProvesNotAll(t *testing.T) {
 			bad(ms, 2, corrupt)
 			page(ms, 3, 1, hop(1, 5, 5, 105))
 		}, false},
+		{"before a fold", func(ms *Maps) {
+			ms.Fold(tail.Position{Cluster: "dst"}, 2, &ledger.Page{Fold: true})
+			bad(ms, 2, corrupt)
+			page(ms, 3, 1, hop(1, 5, 5, 105))
+		}, false},
 		{"a hole in the log", func(ms *Maps) { bad(ms, 2, &tail.GapError{Next: 7}); page(ms, 7, 1, hop(1, 5, 5, 105)) }, false},
 		{"which is waived", func(ms *Maps) { bad(ms, 3, chain(1)); page(ms, 3, 1, hop(1, 5, 5, 105)); ms.Waive("dst", 0, 3) }, true},
 		{"before it was taken back", func(ms *Maps) {
