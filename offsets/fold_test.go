@@ -1,6 +1,8 @@
 package offsets
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -83,11 +85,59 @@ func TestFoldedHistories(t *testing.T) {
 	}
 }
 
+// TestFoldedHistoriesToldAgain: what is told again, and what lies at the destination of
+// what was told before, is the same with a fold as without.
+func TestFoldedHistoriesToldAgain(t *testing.T) {
+	for seed := range uint64(100) {
+		h := newHistory(t, modelShapes[int(seed)%len(modelShapes)], seed)
+		h.runAndTellAgain(seed%2 == 0)
+		before := h.answers()
+		h.rebuildFolded()
+		if after := h.answers(); !slices.Equal(before, after) {
+			for i := range before {
+				if before[i] != after[i] {
+					t.Fatalf("%s: got %s, want %s", h.name, after[i], before[i])
+				}
+			}
+		}
+	}
+}
+
+// runAndTellAgain plays a random history in which copies are told again.
+func (h *history) runAndTellAgain(harm bool) {
+	for range 6 {
+		h.run(10, harm)
+		h.tellAgain(h.copies[h.rng.IntN(len(h.copies))])
+	}
+	h.run(h.rng.IntN(10), harm)
+}
+
+// answers is what the maps say of every offset of every copy, both ways.
+func (h *history) answers() (all []string) {
+	for _, c := range h.copies {
+		there, back, m := h.ms.Route(c.id.Source, c.id.Destination), h.ms.Route(c.id.Destination, c.id.Source), h.ms.Copy(c.id)
+		all = append(all, fmt.Sprintf("%d to %d: next %d, at the destination %d", c.from, c.to, m.Next(), m.DestinationNext()))
+		for x := range int64(len(h.sites[c.from].log)) {
+			r := there.Translate(x, AnyBounds)
+			all = append(all, fmt.Sprintf("%d to %d: %d is at %d, exact %v, %v", c.from, c.to, x, r.Offset, r.Exact, r.Why))
+		}
+		for y := range int64(len(h.sites[c.to].log)) {
+			r := back.Translate(y, AnyBounds)
+			o, copied := m.origin(y)
+			all = append(all, fmt.Sprintf("%d to %d: %d is from %d, exact %v, %v, copied %v by %v", c.from, c.to, y, r.Offset, r.Exact, r.Why, copied, o.Route))
+		}
+	}
+	return all
+}
+
 // TestFoldOfAFold: folding a fold and what came behind it is folding all.
 func TestFoldOfAFold(t *testing.T) {
 	for seed := range uint64(200) {
 		h := newHistory(t, modelShapes[int(seed)%len(modelShapes)], seed)
 		h.run(60, seed%2 == 0)
+		if seed%4 < 2 {
+			h.runAndTellAgain(seed%2 == 0)
+		}
 		for _, s := range h.sites {
 			if s.next < 2 {
 				continue

@@ -1,6 +1,7 @@
 package offsets
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -135,6 +136,30 @@ func (h *history) begin(c *modelCopy) {
 	c.id = ledger.CopyID{Source: h.sites[c.from].end, Destination: h.sites[c.to].end}
 	c.epoch++
 	h.say(c, &ledger.Begin{Copy: c.id, Epoch: c.epoch, Resume: int64(c.next), Flow: fmt.Sprintf("%d-%d", c.from, c.to), Lane: "lane"})
+}
+
+// tellAgain has the next owner of a copy, who had not read all that was told, tell again
+// from the data what it finds from some offset on, in two parts. Then it has transactions.
+func (h *history) tellAgain(c *modelCopy) {
+	from := h.rng.IntN(c.next + 1)
+	middle := from + h.rng.IntN(c.next-from+1)
+	c.epoch++
+	h.say(c, &ledger.Begin{Copy: c.id, Epoch: c.epoch, Resume: int64(from), Flow: fmt.Sprintf("%d-%d", c.from, c.to), Lane: ledger.PlainLane("lane")})
+	for _, part := range [][2]int{{from, middle}, {middle, c.next}} {
+		if part[0] == part[1] {
+			continue
+		}
+		hop := &ledger.Hop{Copy: c.id.Key(), Epoch: c.epoch, From: int64(part[0]), Next: int64(part[1]), At: time.UnixMilli(int64(len(h.pages)))}
+		for x := part[0]; x < part[1]; x++ {
+			if d, copied := c.image[x]; copied {
+				hop.Runs = append(hop.Runs, ledger.Run{Source: int64(x), Count: 1, Destination: int64(d), Path: ledger.Reencoded})
+			} else {
+				hop.Gaps = append(hop.Gaps, ledger.Gap{Source: int64(x), Count: 1, Reason: cmp.Or(h.reason(c, h.sites[c.from].log[x]), ledger.Compacted)})
+			}
+		}
+		h.say(c, hop)
+	}
+	h.begin(c)
 }
 
 // write appends a transaction or plain records, which are born there.

@@ -141,6 +141,7 @@ func (m *Map) applyBegin(b *ledger.Begin) bool {
 		return false
 	}
 	m.id, m.begin, m.epoch = b.Copy, b, b.Epoch
+	m.marked = m.marked && !b.Restates() // what its last run was may be told otherwise
 	if m.start < 0 {
 		m.start, m.tiles = b.Resume, newTiles(b.Resume)
 		return true
@@ -159,6 +160,7 @@ func (m *Map) applyBegin(b *ledger.Begin) bool {
 func (m *Map) supersede(x int64) {
 	m.orphan(x)
 	m.tiles.cut(x)
+	m.start = min(m.start, x)
 	m.sourceEpoch = m.forgetEpochs(x)
 }
 

@@ -90,6 +90,9 @@ func TestWhatCameTooLateIsToldAgain(t *testing.T) {
 			t.Errorf("%s: orphans %v, want %v", name, m.routes.orphans, want)
 		}
 	}
+	if m := fold(begin(1, 5), hop(1, 5, 5, 105), plainBegin(2, 3), hop(2, 3, 7, 103)); m.Start() != 3 || m.Next() != 10 {
+		t.Errorf("told again from before it began: from %d to %d", m.Start(), m.Next())
+	}
 	if m := fold(begin(1, 0), hop(1, 0, 10, 100), hop(1, 10, 10, 110), begin(2, 10)); len(m.Faults()) != 1 {
 		t.Errorf("in transactions, where no hop can be late: %v", m.Faults())
 	}

@@ -14,8 +14,9 @@ type Fold struct {
 	// Unmarked says that a hole of one offset between runs need not be the marker of
 	// a transaction.
 	Unmarked bool
-	// Lost says that the source has lost all of it since: the hop is no part of what the
-	// copy consists of, and its records are at the destination still.
+	// Lost says that all of it is void: the source has lost it since, or a later epoch tells
+	// of it again (see [Begin.Restates]). The hop is no part of what the copy consists of,
+	// and its records are at the destination still.
 	Lost bool
 }
 

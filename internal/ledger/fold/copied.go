@@ -43,6 +43,11 @@ func (c *copied) begin(b *ledger.Begin) error {
 		return nil // void
 	case c.next < 0:
 		c.start, c.next = b.Resume, b.Resume
+	case b.Resume < c.next && b.Restates():
+		// What was told is void, and its records are copies all the same.
+		if err := c.takeBack(&ledger.Retraction{Source: b.Resume, Lost: ledger.LostAtSource}); err != nil {
+			return err
+		}
 	case b.Resume != c.next:
 		return fmt.Errorf("epoch %d of a copy begins at source offset %d, it stood at %d", b.Epoch, b.Resume, c.next)
 	}
@@ -229,9 +234,20 @@ func (c *copied) retraction(r *ledger.Retraction) error {
 	case r.Source > c.next:
 		return fmt.Errorf("a retraction goes on from source offset %d, the copy stood at %d", r.Source, c.next)
 	}
+	if err := c.takeBack(r); err != nil {
+		return err
+	}
+	if r.Lost == ledger.LostAtDestination {
+		c.unmarked, c.lastRetraction = true, r
+	}
+	return nil
+}
+
+// takeBack takes back what the copy has said of source offsets from the retraction's on.
+func (c *copied) takeBack(r *ledger.Retraction) error {
 	var stay []*ledger.Hop // the last first
 	for h := c.last(); h != nil; h = c.last() {
-		left, below, err := takeBack(h, r)
+		left, below, err := leftOf(h, r)
 		if err != nil {
 			return err
 		}
@@ -246,18 +262,32 @@ func (c *copied) retraction(r *ledger.Retraction) error {
 	}
 	c.next, c.start = r.Source, min(c.start, r.Source)
 	c.findDestNext()
-	if r.Lost == ledger.LostAtDestination {
-		c.unmarked, c.lastRetraction = true, r
-	}
 	for _, b := range c.begun {
-		b.quarantines = slices.DeleteFunc(b.quarantines, func(q *ledger.Quarantine) bool { return q.From >= r.Source })
+		b.quarantines = cutAside(b.quarantines, r.Source)
 	}
 	return nil
 }
 
-// takeBack is what is left of a hop after a retraction, the last first. Nothing before a
+// cutAside is what stays of what was said of records put aside: of an entry that begins
+// before source offset x the first part, though what it says of its records covers more.
+func cutAside(all []*ledger.Quarantine, x int64) (stay []*ledger.Quarantine) {
+	for _, q := range all {
+		if q.From >= x {
+			continue
+		}
+		if q.Next > x {
+			first := *q
+			first.Next = x
+			q = &first
+		}
+		stay = append(stay, q)
+	}
+	return stay
+}
+
+// leftOf is what is left of a hop after a retraction, the last first. Nothing before a
 // hop that lies below it is concerned.
-func takeBack(h *ledger.Hop, r *ledger.Retraction) (left []*ledger.Hop, below bool, err error) {
+func leftOf(h *ledger.Hop, r *ledger.Retraction) (left []*ledger.Hop, below bool, err error) {
 	atDestination := r.Lost == ledger.LostAtDestination
 	if h.Fold.Lost {
 		if x := h.SourceBelow(r.Destination); atDestination && x < h.Next {
@@ -288,7 +318,7 @@ func takeBack(h *ledger.Hop, r *ledger.Retraction) (left []*ledger.Hop, below bo
 	return append(left, h), below, nil
 }
 
-// asLost is a hop that the source has lost.
+// asLost is a hop that is void and whose records are at the destination still.
 func asLost(h *ledger.Hop) *ledger.Hop {
 	lost, fold := h.Clip(h.From, h.Next), *h.Fold
 	fold.Lost = true

@@ -2,6 +2,7 @@ package fold
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -63,6 +64,8 @@ func TestRefused(t *testing.T) {
 		{"an epoch without a begin", []ledger.Entry{begin, hop(2, 0, 5)}, "epoch 2 of a copy has no begin"},
 		{"hops that are missing", []ledger.Entry{begin, hop(1, 0, 5), hop(1, 7, 9)}, "begins at source offset 7, the copy stood at 5"},
 		{"hops that contradict each other", []ledger.Entry{begin, hop(1, 0, 5), hop(1, 4, 9)}, "begins at source offset 4, the copy stood at 5"},
+		{"an epoch that tells again of what was never told", []ledger.Entry{begin, &ledger.Begin{Copy: copyID, Epoch: 2, Resume: 3}}, "begins at source offset 3, it stood at 0"},
+		{"an epoch in transactions that tells again", []ledger.Entry{begin, hop(1, 0, 5), &ledger.Begin{Copy: copyID, Epoch: 2, Resume: 3, Lane: "lane"}}, "begins at source offset 3, it stood at 5"},
 		{"an epoch that begins elsewhere", []ledger.Entry{begin, &ledger.Begin{Copy: copyID, Epoch: 2, Resume: 3, Lane: "lane"}}, "begins at source offset 3, it stood at 0"},
 		{"a page of another ledger", []ledger.Entry{&ledger.Begin{Copy: elsewhere}}, "another cluster"},
 	}
@@ -91,6 +94,34 @@ func TestRefused(t *testing.T) {
 	}
 	if err := f.Record(1, chain.Encode(nil)); err == nil {
 		t.Error("a page is missing, and it was folded")
+	}
+}
+
+// TestToldAgain: what came too late for the next writer to read is void from where it
+// begins, with what was put aside of it; its records lie at the destination still.
+func TestToldAgain(t *testing.T) {
+	hop := func(epoch uint64, from, next, to int64) *ledger.Hop {
+		return &ledger.Hop{Copy: copyID.Key(), Epoch: epoch, From: from, Next: next, Runs: []ledger.Run{{Source: from, Count: next - from, Destination: to}}, At: noon}
+	}
+	aside := func(from, next int64) *ledger.Quarantine {
+		return &ledger.Quarantine{Copy: copyID.Key(), Epoch: 1, From: from, Next: next}
+	}
+	var got []string
+	for _, e := range folded(t,
+		&ledger.Begin{Copy: copyID, Epoch: 1}, hop(1, 0, 10, 100), aside(4, 8), aside(8, 9),
+		&ledger.Begin{Copy: copyID, Epoch: 2, Resume: 6}, hop(2, 6, 12, 106)) {
+		switch e := e.(type) {
+		case *ledger.Begin:
+			got = append(got, fmt.Sprintf("epoch %d from %d", e.Epoch, e.Resume))
+		case *ledger.Quarantine:
+			got = append(got, fmt.Sprintf("aside %d to %d", e.From, e.Next))
+		case *ledger.Hop:
+			got = append(got, fmt.Sprintf("%d to %d at %d, lost %v", e.From, e.Next, e.Runs[0].Destination, e.Fold.Lost))
+		}
+	}
+	want := []string{"epoch 1 from 0", "aside 4 to 6", "0 to 6 at 100, lost false", "6 to 10 at 106, lost true", "epoch 2 from 6", "6 to 12 at 106, lost false"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
