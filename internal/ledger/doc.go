@@ -28,7 +28,7 @@
 //
 // # Planned: folding old hops
 //
-// Nothing folds yet, though readers know folds and package fold makes them: a ledger
+// No command folds yet, though readers know folds and package fold writes them: a ledger
 // keeps each hop, some 70 bytes and 12 for each run, of which translation needs the
 // counts and differences, some five bytes a run. They cannot be merged further without
 // losing exactness, because each transaction's marker takes a destination offset. A

@@ -3,8 +3,9 @@
 //
 // The one path: a [Folder] takes the records of a ledger partition in order; what it has
 // come to at some offset are [Folder.Entries], which a [ledger.Cut] seals; who reads them
-// in place of the pages below translates every offset as if he had read those. Then the
-// pages may be deleted.
+// in place of the pages below translates every offset as if he had read those. [Write]
+// writes them behind what they stand for, proves that nothing is lost, and then may delete
+// the pages.
 //
 // What it promises:
 //

@@ -1,0 +1,227 @@
+package fold
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+)
+
+var errDied = errors.New("died")
+
+// world is a ledger partition, and a copy that may go on while it is folded.
+type world struct {
+	t       *testing.T
+	all     [][]byte // also what was deleted
+	start   int64
+	chain   *ledger.Chain
+	copied  int64
+	writers byte
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, chain: ledger.NewChain(ledger.WriterID{1})}
+	w.all = append(w.all, w.chain.Encode([]ledger.Entry{&ledger.Begin{Copy: copyID, Epoch: 1, Lane: "lane"}}))
+	for range 5 {
+		w.goOn()
+	}
+	return w
+}
+
+func (w *world) goOn() {
+	x := w.copied
+	w.copied += 10
+	w.all = append(w.all, w.chain.Encode([]ledger.Entry{&ledger.Hop{
+		Copy: copyID.Key(), Epoch: 1, From: x, Next: x + 10, At: noon, Runs: []ledger.Run{{Source: x, Count: 10, Destination: x * 2, Path: ledger.Raw}},
+	}}))
+}
+
+// fold folds the world; before is called before each step of it, and after behind it.
+func (w *world) fold(remove bool, before, after func(step int) error) (Written, error) {
+	w.writers++
+	return Write(w.t.Context(), &steps{world: w, before: before, after: after}, Order{Cluster: "b", By: Author{Writer: ledger.WriterID{9, w.writers}}, At: noon, Delete: remove})
+}
+
+// check holds what a reader finds now against all that was ever written.
+func (w *world) check(what string) {
+	w.t.Helper()
+	f, _, err := read(w.t.Context(), &steps{world: w}, "b", w.start, int64(len(w.all)))
+	if err != nil {
+		w.t.Fatalf("%s: %v", what, err)
+	}
+	whole := New("b")
+	for i, p := range w.all {
+		if err := whole.Record(int64(i), p); err != nil {
+			w.t.Fatalf("%s: %v", what, err)
+		}
+	}
+	if !bytes.Equal(said(f), said(whole)) {
+		w.t.Errorf("%s: the ledger from offset %d on says something else than all of it", what, w.start)
+	}
+}
+
+func said(f *Folder) (b []byte) {
+	for e := range f.Entries() {
+		b = ledger.AppendEntry(b, e)
+	}
+	return b
+}
+
+// steps is a world as one who folds sees it.
+type steps struct {
+	*world
+	before, after func(step int) error
+	taken         int
+}
+
+func (s *steps) step(do func() error) error {
+	n := s.taken
+	s.taken++
+	if s.before != nil {
+		if err := s.before(n); err != nil {
+			return err
+		}
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	if s.after != nil {
+		return s.after(n)
+	}
+	return nil
+}
+
+func (s *steps) Extent(context.Context) (start, stable int64, err error) {
+	err = s.step(func() error { start, stable = s.start, int64(len(s.all)); return nil })
+	return start, stable, err
+}
+
+func (s *steps) Read(_ context.Context, from, to int64, each func(ledger.Stored) error) error {
+	return s.step(func() error {
+		if from < s.start {
+			return fmt.Errorf("offset %d, the log begins at %d", from, s.start)
+		}
+		for i := from; i < to; i++ {
+			if err := each(ledger.Stored{Offset: i, Value: s.all[i]}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *steps) Append(_ context.Context, page []byte) error {
+	return s.step(func() error { s.all = append(s.all, page); return nil })
+}
+
+func (s *steps) Delete(_ context.Context, below int64) error {
+	return s.step(func() error { s.start = max(s.start, below); return nil })
+}
+
+// allSteps is how many steps a fold in one page takes: the extent, a reading, the page, a
+// reading again, the extent, the fold, and the deletion.
+const allSteps = 7
+
+func at(step int, do func() error) func(int) error {
+	return func(n int) error {
+		if n == step {
+			return do()
+		}
+		return nil
+	}
+}
+
+// TestWriteDies: whoever folds may die at every step, before it is done or behind it, and
+// no reader misses anything; the next one gets through.
+func TestWriteDies(t *testing.T) {
+	for step := range allSteps {
+		for _, behind := range []bool{false, true} {
+			name := fmt.Sprintf("step %d, done %v", step, behind)
+			w := newWorld(t)
+			before, after := at(step, func() error { return errDied }), at(-1, nil)
+			if behind {
+				before, after = after, before
+			}
+			if _, err := w.fold(true, before, after); !errors.Is(err, errDied) {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if deleted := w.start > 0; deleted != (step == allSteps-1 && behind) {
+				t.Errorf("%s: the log begins at %d", name, w.start)
+			}
+			w.check(name)
+			w.goOn()
+			if done, err := w.fold(true, nil, nil); err != nil || !done.Deleted || w.start != done.Next {
+				t.Errorf("%s: again: %+v, %v", name, done, err)
+			}
+			w.check(name + ", again")
+		}
+	}
+}
+
+// TestWriteWhileOthersDo: a copy goes on, or another fold is written and deletes, before
+// each step of a fold.
+func TestWriteWhileOthersDo(t *testing.T) {
+	for step := range allSteps {
+		w := newWorld(t)
+		if done, err := w.fold(true, func(int) error { w.goOn(); return nil }, nil); err != nil || !done.Deleted {
+			t.Errorf("a copy goes on: %+v, %v", done, err)
+		}
+		w.check("a copy goes on")
+		w.goOn()
+		_, err := w.fold(true, at(step, func() error {
+			w.goOn()
+			_, err := w.fold(true, nil, nil)
+			return err
+		}), nil)
+		w.check(fmt.Sprintf("another fold before step %d: %v", step, err))
+		w.goOn()
+		if done, err := w.fold(true, nil, nil); err != nil || !done.Deleted {
+			t.Errorf("another fold before step %d, then: %+v, %v", step, done, err)
+		}
+		w.check("then")
+	}
+}
+
+// TestWriteOnlyWhatIsNew: without being told to it deletes nothing, and a fold with nothing
+// behind it is not folded again.
+func TestWriteOnlyWhatIsNew(t *testing.T) {
+	w := newWorld(t)
+	if done, err := w.fold(false, nil, nil); err != nil || done.Deleted || w.start != 0 || done.Next != 6 || done.Pages != 1 {
+		t.Errorf("got %+v, %v, the log begins at %d", done, err, w.start)
+	}
+	if _, err := w.fold(true, nil, nil); err != nil || w.start != 7 {
+		t.Errorf("%v, the log begins at %d", err, w.start)
+	}
+	if done, err := w.fold(true, nil, nil); err != nil || done.Pages != 0 || done.Next != done.Start || len(w.all) != 8 {
+		t.Errorf("got %+v, %v", done, err)
+	}
+	w.check("at last")
+}
+
+// TestWriteProvesBeforeItDeletes: a fold that is not as it was written, or pages that are
+// not as they were read, and nothing is deleted.
+func TestWriteProvesBeforeItDeletes(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.fold(true, at(5, func() error {
+		w.all[len(w.all)-1] = bytes.Clone(w.all[0])
+		return nil
+	}), nil); !errors.Is(err, ErrNotProved) || w.start != 0 {
+		t.Errorf("the fold is not there: %v", err)
+	}
+	w = newWorld(t)
+	if _, err := w.fold(true, at(3, func() error {
+		w.all[3] = []byte("nobody's")
+		return nil
+	}), nil); err == nil || w.start != 0 {
+		t.Errorf("a page is not there: %v", err)
+	}
+	w = newWorld(t)
+	w.start = 2
+	refused := (*RefusedError)(nil)
+	if _, err := w.fold(true, nil, nil); !errors.As(err, &refused) || w.start != 2 {
+		t.Errorf("pages are gone: %v", err)
+	}
+}
