@@ -141,7 +141,7 @@ func (r Route) Translate(x int64, there Bounds) Result {
 	if res.Offset < 0 {
 		return res
 	}
-	if m := r.There; m != nil && res.Why == AtEnd && m.marked && len(r.Others) == 0 && there.Floor == res.Offset+1 {
+	if m := r.There; m != nil && res.Why == AtEnd && m.marked && len(r.Others) == 0 && res.Offset == m.DestinationNext() && there.Floor == res.Offset+1 {
 		// One offset lies between the last copy and the last stable offset: the marker
 		// of its transaction. Nothing is skipped with it, and no lag remains.
 		res.Offset = there.Floor

@@ -110,6 +110,8 @@ func TestTranslate(t *testing.T) {
 	holed := fold(begin(1, 0), hop(1, 0, 5, 0), hop(1, 8, 5, 9))
 	empty := fold(begin(1, 0))
 	onlyGaps := fold(begin(1, 0), hop(1, 0, 4, gapAborted, 1, gapControl))
+	gapReturned := -int64(ledger.Returned)
+	born := fold(begin(1, 100), hop(1, 100, 10, gapReturned, 1, gapControl, 10, gapReturned, 1, gapControl, 1, 20)) // behind the copies of plain
 	there := func(m *Map) Route { return Route{There: m} }
 	back := func(m *Map) Route { return Route{Back: m} }
 	cases := []struct {
@@ -123,6 +125,7 @@ func TestTranslate(t *testing.T) {
 		{"in the second run", there(plain), 12, AnyBounds, Result{113, true, 0, 0, Copied, ""}},
 		{"at the end", there(plain), 20, AnyBounds, Result{121, true, 0, 0, AtEnd, ""}},
 		{"at the end, behind our marker", there(plain), 20, Bounds{0, 122, 122}, Result{122, true, 0, 0, AtEnd, ""}},
+		{"at the end, before what was born there", Route{There: plain, Back: born}, 20, Bounds{0, 123, 123}, Result{122, true, 0, 0, AtEnd, ""}},
 		{"at the end, others have written", there(plain), 20, Bounds{0, 125, 125}, Result{121, true, 0, 0, AtEnd, ""}},
 		{"at the end, without transactions", there(fold(plainBegin(1, 0), hop(1, 0, 10, 100))), 10, Bounds{0, 111, 111}, Result{110, true, 0, 0, AtEnd, ""}},
 		{"ahead", there(plain), 21, AnyBounds, Result{-1, false, 0, 0, Ahead, "copied up to offset 20"}},
