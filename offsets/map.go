@@ -184,8 +184,8 @@ func (m *Map) applyHop(h *ledger.Hop) bool {
 		m.fault(h.From, h.From, "its first entry is not a begin")
 	case h.Epoch > m.epoch:
 		m.fault(h.From, h.From, fmt.Sprintf("epoch %d has no begin", h.Epoch))
-	case h.Fold != nil && h.Fold.Lost:
-		m.keepLost(h)
+	case h.Fold != nil && h.Fold.Void:
+		m.keepVoid(h)
 		return true
 	}
 	m.epoch = h.Epoch
@@ -237,8 +237,8 @@ func (m *Map) broken(h *ledger.Hop) bool {
 	return h.Broken(m.DestinationNext())
 }
 
-// keepLost takes a fold of what the source has lost since.
-func (m *Map) keepLost(h *ledger.Hop) {
+// keepVoid takes a fold of what was taken back and lies at the destination still.
+func (m *Map) keepVoid(h *ledger.Hop) {
 	m.unmarked = m.unmarked || h.Fold.Unmarked
 	for _, r := range h.Runs {
 		m.routes.note(r.Destination, h, r)
@@ -278,6 +278,7 @@ func (m *Map) applyRetraction(r *ledger.Retraction) bool {
 	}
 	if r.Lost == ledger.LostAtDestination {
 		m.marked, m.unmarked = false, true // a marker may be lost, too
+		m.routes.lose(r.Destination)
 	} else {
 		m.orphan(r.Source)
 	}

@@ -38,6 +38,17 @@ func (rs *routes) orphan(from, next int64) {
 	rs.orphans = slices.Concat(rs.orphans[:i], []orphan{{from, next}}, rs.orphans[j:])
 }
 
+// lose forgets what lay at destination offsets from one on: they are lost, and what comes
+// there next is something else.
+func (rs *routes) lose(from int64) {
+	n := sort.Search(len(rs.orphans), func(i int) bool { return rs.orphans[i].next > from })
+	kept := rs.orphans[:n:n]
+	if n < len(rs.orphans) && rs.orphans[n].from < from {
+		kept = append(kept, orphan{rs.orphans[n].from, from})
+	}
+	rs.orphans = kept
+}
+
 // way is a route as a hop has it.
 type way struct {
 	route    ledger.Route

@@ -90,6 +90,10 @@ func TestWhatCameTooLateIsToldAgain(t *testing.T) {
 			t.Errorf("%s: orphans %v, want %v", name, m.routes.orphans, want)
 		}
 	}
+	lost := &ledger.Retraction{Copy: testCopy.Key(), Epoch: 3, Source: 4, Destination: 107, Lost: ledger.LostAtDestination}
+	if m := fold(begin(1, 0), hop(1, 0, 10, 100), plainBegin(3, 4), lost); !slices.Equal(m.routes.orphans, []orphan{{104, 107}}) {
+		t.Errorf("the destination lost it, too: orphans %v", m.routes.orphans)
+	}
 	if m := fold(begin(1, 5), hop(1, 5, 5, 105), plainBegin(2, 3), hop(2, 3, 7, 103)); m.Start() != 3 || m.Next() != 10 {
 		t.Errorf("told again from before it began: from %d to %d", m.Start(), m.Next())
 	}
