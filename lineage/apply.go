@@ -254,7 +254,10 @@ func (p *page) hop(h *ledger.Hop) error {
 		why = fmt.Sprintf("the begin of epoch %d is missing", h.Epoch)
 	}
 	c.epoch = h.Epoch
-	if h.Fold != nil && h.Fold.Lost {
+	switch {
+	case h.Fold != nil && h.Fold.Restated:
+		return nil // what is told again counts
+	case h.Fold != nil && h.Fold.Void:
 		return p.keepLost(c, []*ledger.Hop{h})
 	}
 	from := c.next

@@ -301,7 +301,7 @@ func (c *Checker) entry(f Finding, e ledger.Entry) {
 			s.epoch, s.next = e.Epoch, min(s.next, e.Source)
 		}
 	case *ledger.Hop:
-		if e.Fold != nil && e.Fold.Lost {
+		if e.Fold != nil && e.Fold.Void {
 			return
 		}
 		s := c.copies[e.Copy]

@@ -14,15 +14,16 @@ type Fold struct {
 	// Unmarked says that a hole of one offset between runs need not be the marker of
 	// a transaction.
 	Unmarked bool
-	// Lost says that all of it is void: the source has lost it since, or a later epoch tells
-	// of it again (see [Begin.Restates]). The hop is no part of what the copy consists of,
-	// and its records are at the destination still.
-	Lost bool
+	// Void says that all of it was taken back: the source has lost it since, or, if it is
+	// Restated, a later epoch tells of it again (see [Begin.Restates]). The hop is no part of
+	// what the copy consists of, and its records are at the destination still.
+	Void, Restated bool
 }
 
 const (
 	foldUnmarked = 1 << 0
-	foldLost     = 1 << 1
+	foldVoid     = 1 << 1
+	foldRestated = 1 << 2
 )
 
 // A fold is written as a hop without digests, and with one bit of the paths.
@@ -32,8 +33,11 @@ func (e *Hop) appendFold(b []byte) []byte {
 	if e.Fold.Unmarked {
 		flags |= foldUnmarked
 	}
-	if e.Fold.Lost {
-		flags |= foldLost
+	if e.Fold.Void {
+		flags |= foldVoid
+	}
+	if e.Fold.Restated {
+		flags |= foldRestated
 	}
 	return e.appendTiles(append(b, flags))
 }
@@ -42,8 +46,12 @@ func (e *Hop) readFold(r *reader) {
 	e.readHead(r)
 	e.Fold = &Fold{Since: r.time(), RanAt: r.time()}
 	flags := r.byte()
-	e.Fold.Unmarked, e.Fold.Lost = flags&foldUnmarked != 0, flags&foldLost != 0
+	e.Fold.Unmarked = flags&foldUnmarked != 0
+	e.Fold.Void, e.Fold.Restated = flags&foldVoid != 0, flags&foldRestated != 0
 	e.readTiles(r)
+	if e.Fold.Void && len(e.Runs) == 0 || e.Fold.Restated && !e.Fold.Void {
+		r.fail("void without records, or restated and not void")
+	}
 }
 
 // Tails are ends of writers' chains, as they were below a [Cut].

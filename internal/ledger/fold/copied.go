@@ -45,7 +45,7 @@ func (c *copied) begin(b *ledger.Begin) error {
 		c.start, c.next = b.Resume, b.Resume
 	case b.Resume < c.next && b.Restates():
 		// What was told is void, and its records are copies all the same.
-		if err := c.takeBack(&ledger.Retraction{Source: b.Resume, Lost: ledger.LostAtSource}); err != nil {
+		if err := c.takeBack(&ledger.Retraction{Source: b.Resume, Lost: ledger.LostAtSource}, true); err != nil {
 			return err
 		}
 	case b.Resume != c.next:
@@ -78,9 +78,9 @@ func (c *copied) hop(h *ledger.Hop) error {
 		return nil // void
 	case c.begun[h.Epoch] == nil:
 		return fmt.Errorf("epoch %d of a copy has no begin", h.Epoch)
-	case h.Fold != nil && h.Fold.Lost:
+	case h.Fold != nil && h.Fold.Void:
 		c.unmarked = c.unmarked || h.Fold.Unmarked
-		c.add(asLost(h))
+		c.add(h)
 		return nil
 	case h.From != c.next:
 		return fmt.Errorf("a hop begins at source offset %d, the copy stood at %d", h.From, c.next)
@@ -176,9 +176,9 @@ func (c *copied) seal() {
 func join(to, h *ledger.Hop) bool {
 	switch {
 	case h.Epoch != to.Epoch, h.SourceLeaderEpoch != to.SourceLeaderEpoch, h.Untraced != to.Untraced,
-		h.Fold.Lost != to.Fold.Lost, h.Fold.Lost && h.From != to.Next,
+		h.Fold.Void != to.Fold.Void, h.Fold.Restated != to.Fold.Restated, h.Fold.Void && !follows(to, h),
 		len(to.Runs)+len(to.Gaps)+len(h.Runs)+len(h.Gaps) > maxTiles, len(to.Routes)+len(h.Routes) > maxRoutes,
-		h.At.Sub(to.Fold.Since) > maxSpan:
+		h.Fold.Since.Sub(to.Fold.Since) > maxSpan:
 		return false
 	}
 	appendTiles(to, h, func(route int) int {
@@ -234,7 +234,7 @@ func (c *copied) retraction(r *ledger.Retraction) error {
 	case r.Source > c.next:
 		return fmt.Errorf("a retraction goes on from source offset %d, the copy stood at %d", r.Source, c.next)
 	}
-	if err := c.takeBack(r); err != nil {
+	if err := c.takeBack(r, false); err != nil {
 		return err
 	}
 	if r.Lost == ledger.LostAtDestination {
@@ -243,11 +243,12 @@ func (c *copied) retraction(r *ledger.Retraction) error {
 	return nil
 }
 
-// takeBack takes back what the copy has said of source offsets from the retraction's on.
-func (c *copied) takeBack(r *ledger.Retraction) error {
+// takeBack takes back what the copy has said of source offsets from the retraction's on;
+// it may be about to be restated.
+func (c *copied) takeBack(r *ledger.Retraction, restated bool) error {
 	var stay []*ledger.Hop // the last first
 	for h := c.last(); h != nil; h = c.last() {
-		left, below, err := leftOf(h, r)
+		left, below, err := leftOf(h, r, restated)
 		if err != nil {
 			return err
 		}
@@ -286,11 +287,13 @@ func cutAside(all []*ledger.Quarantine, x int64) (stay []*ledger.Quarantine) {
 }
 
 // leftOf is what is left of a hop after a retraction, the last first. Nothing before a
-// hop that lies below it is concerned.
-func leftOf(h *ledger.Hop, r *ledger.Retraction) (left []*ledger.Hop, below bool, err error) {
+// hop that lies below it is concerned, but for what is void, of which the destination may
+// lose anything.
+func leftOf(h *ledger.Hop, r *ledger.Retraction, restated bool) (left []*ledger.Hop, below bool, err error) {
 	atDestination := r.Lost == ledger.LostAtDestination
-	if h.Fold.Lost {
-		if x := h.SourceBelow(r.Destination); atDestination && x < h.Next {
+	if h.Fold.Void {
+		if atDestination && h.DestinationNext() > r.Destination {
+			x := h.SourceBelow(r.Destination)
 			if x == h.From {
 				return nil, false, nil
 			}
@@ -300,14 +303,14 @@ func leftOf(h *ledger.Hop, r *ledger.Retraction) (left []*ledger.Hop, below bool
 	}
 	if !atDestination && h.Next > r.Source && len(h.Runs) > 0 {
 		if lost := h.Clip(max(h.From, r.Source), h.Next); len(lost.Runs) > 0 {
-			left = append(left, asLost(lost))
+			left = append(left, voided(lost, restated))
 		}
 	}
 	if h.From >= r.Source {
 		return left, false, nil
 	}
-	below = h.Next <= r.Source
-	if !below {
+	below = h.Next <= r.Source && !atDestination
+	if h.Next > r.Source {
 		if h = h.Clip(h.From, r.Source); len(h.Runs) == 0 {
 			h.Fold = &ledger.Fold{Since: h.Fold.Since, Unmarked: h.Fold.Unmarked}
 		}
@@ -318,23 +321,28 @@ func leftOf(h *ledger.Hop, r *ledger.Retraction) (left []*ledger.Hop, below bool
 	return append(left, h), below, nil
 }
 
-// asLost is a hop that is void and whose records are at the destination still.
-func asLost(h *ledger.Hop) *ledger.Hop {
-	lost, fold := h.Clip(h.From, h.Next), *h.Fold
-	fold.Lost = true
-	lost.Fold = &fold
-	return lost
+// voided is a hop that is void and whose records are at the destination still.
+func voided(h *ledger.Hop, restated bool) *ledger.Hop {
+	void, fold := *h, *h.Fold
+	fold.Void, fold.Restated = true, restated
+	void.Fold = &fold
+	return &void
+}
+
+// follows says that a void hop can be put behind another.
+func follows(a, b *ledger.Hop) bool {
+	return a.Next == b.From && a.DestinationNext() <= b.Runs[0].Destination
 }
 
 // findDestNext looks for the last record that counts.
 func (c *copied) findDestNext() {
 	c.destNext = -1
-	if c.open != nil && !c.open.Fold.Lost && len(c.open.Runs) > 0 {
+	if c.open != nil && !c.open.Fold.Void && len(c.open.Runs) > 0 {
 		c.destNext = c.open.DestinationNext()
 		return
 	}
 	for _, b := range slices.Backward(c.sealed) {
-		if h := unpack(b); !h.Fold.Lost && len(h.Runs) > 0 {
+		if h := unpack(b); !h.Fold.Void && len(h.Runs) > 0 {
 			c.destNext = h.DestinationNext()
 			return
 		}
@@ -368,7 +376,7 @@ func (c *copied) entries() iter.Seq[ledger.Entry] {
 			if (!any || h.Epoch != epoch) && !begin(h.Epoch) || !yield(h) {
 				return
 			}
-			if !h.Fold.Lost {
+			if !h.Fold.Void {
 				next = h.Next
 			}
 		}

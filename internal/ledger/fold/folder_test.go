@@ -116,10 +116,10 @@ func TestToldAgain(t *testing.T) {
 		case *ledger.Quarantine:
 			got = append(got, fmt.Sprintf("aside %d to %d", e.From, e.Next))
 		case *ledger.Hop:
-			got = append(got, fmt.Sprintf("%d to %d at %d, lost %v", e.From, e.Next, e.Runs[0].Destination, e.Fold.Lost))
+			got = append(got, fmt.Sprintf("%d to %d at %d, void %v, restated %v", e.From, e.Next, e.Runs[0].Destination, e.Fold.Void, e.Fold.Restated))
 		}
 	}
-	want := []string{"epoch 1 from 0", "aside 4 to 6", "0 to 6 at 100, lost false", "6 to 10 at 106, lost true", "epoch 2 from 6", "6 to 12 at 106, lost false"}
+	want := []string{"epoch 1 from 0", "aside 4 to 6", "0 to 6 at 100, void false, restated false", "6 to 10 at 106, void true, restated true", "epoch 2 from 6", "6 to 12 at 106, void false, restated false"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -167,6 +167,13 @@ func (t *Tail) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if begun := len(fresh) < len(l.partitions); begun {
+		for n, start := range starts {
+			if start > 0 { // what sinks have of the others may have to go, too
+				return fmt.Errorf("ledger partition %d came later and begins at offset %d: %w", n, start, ErrOvertaken)
+			}
+		}
+	}
 	from := map[int32]kgo.Offset{}
 	parts := t.begin(l.cluster, l.topicID, starts, ends)
 	t.mu.Lock()

@@ -307,6 +307,10 @@ func TestLedgerThatIsNotWhatItWas(t *testing.T) {
 			tl.deliver(fetched(0, kerr.OffsetOutOfRange))
 			tl.report(tl.refresh(t.Context()))
 		}, ErrOvertaken},
+		{"a partition came later, and its beginning went", func(c *fakeCluster, tl *Tail) {
+			c.starts, c.ends = append(c.starts, 3), append(c.ends, 5)
+			tl.report(tl.refresh(t.Context()))
+		}, ErrOvertaken},
 		{"data loss", func(_ *fakeCluster, tl *Tail) { tl.deliver(fetched(0, &kgo.ErrDataLoss{})) }, ErrTruncated},
 	}
 	for _, c := range cases {
