@@ -65,6 +65,8 @@ func (w *modelWorld) run(steps int) {
 			w.compact(s)
 		case n < 54:
 			w.recreate(s.modelTopic)
+		case n < 55:
+			w.tellAgain(c)
 		case s.cluster != w.tells: // whose ledger would tell of what was cut
 			w.truncate(s)
 		}
@@ -107,10 +109,7 @@ func (r *modelReader) restart() {
 
 // read gives the index all that the ledgers have, some pages of each in turn.
 func (r *modelReader) read() {
-	order := slices.SortedFunc(maps.Keys(r.w.books), func(a, b bookAt) int {
-		return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
-	})
-	restarts := 0
+	order, restarts := r.w.shelf(), 0
 	for left := true; left; {
 		left = false
 		for _, at := range order {
@@ -135,6 +134,13 @@ func (r *modelReader) read() {
 	if err := r.x.Err(); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// shelf is the books in order.
+func (w *modelWorld) shelf() []bookAt {
+	return slices.SortedFunc(maps.Keys(w.books), func(a, b bookAt) int {
+		return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
+	})
 }
 
 // modelPlace is an offset of a log.

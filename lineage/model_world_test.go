@@ -222,12 +222,39 @@ func (b *book) end() {
 	}
 }
 
-func (w *modelWorld) begin(c *modelCopy) {
+func (w *modelWorld) begin(c *modelCopy) { w.beginAt(c, c.next, "lane") }
+
+func (w *modelWorld) beginAt(c *modelCopy, resume int, lane string) {
 	c.epoch++
 	w.say(c, &ledger.Begin{
-		Copy: c.id, Epoch: c.epoch, Resume: int64(c.next), At: w.tick(), Flow: c.link.flow(), Lane: "lane", Fleet: "f",
+		Copy: c.id, Epoch: c.epoch, Resume: int64(resume), At: w.tick(), Flow: c.link.flow(), Lane: lane, Fleet: "f",
 		SourceCluster: c.from.end.Cluster, DestinationCluster: c.to.end.Cluster, SourceTopic: c.from.name, DestinationTopic: c.to.name,
 	})
+}
+
+// tellAgain has the next owner of a copy, who had not read all that was said, say again
+// from the data what it finds from some offset on.
+func (w *modelWorld) tellAgain(c *modelCopy) {
+	if c.from.dead || c.to.dead {
+		return
+	}
+	from := c.start + w.rng.IntN(c.next-c.start+1)
+	w.beginAt(c, from, ledger.PlainLane("lane"))
+	h := &ledger.Hop{Copy: c.id.Key(), Epoch: c.epoch, From: int64(from), Next: int64(c.next), At: w.tick()}
+	for x := from; x < c.next; x++ {
+		word := c.said[x]
+		word.epoch = c.epoch
+		c.said[x] = word
+		if word.reason != 0 {
+			h.Gaps = append(h.Gaps, ledger.Gap{Source: int64(x), Count: 1, Reason: word.reason})
+		} else {
+			h.Runs = append(h.Runs, ledger.Run{Source: int64(x), Count: 1, Destination: int64(word.dest), Path: ledger.Reencoded})
+		}
+	}
+	if from < c.next {
+		w.say(c, h)
+	}
+	w.begin(c)
 }
 
 // produce appends records, in a transaction or not, which are born there.
