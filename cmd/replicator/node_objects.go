@@ -90,14 +90,25 @@ func (o *objects) Put(ctx context.Context, kind, name string, yaml []byte, revis
 		return api.Object{}, api.Errorf(http.StatusUnprocessableEntity, "the body is not %s alone", key).
 			WithHint("several objects go to /api/v1/apply")
 	}
-	if _, err := o.commit(ctx, declared, expectObject(key, revision)); err != nil {
+	applied, err := o.commit(ctx, declared, expectObject(key, revision))
+	if err != nil {
 		return api.Object{}, err
 	}
-	stored, ok := o.fleet.State().Objects[key]
-	if !ok {
-		return api.Object{}, conflict(o.fleet.State(), key, 0) // somebody has deleted it since
+	spec, err := flow.Encode(declared[0])
+	if err != nil {
+		return api.Object{}, err
 	}
-	return objectOf(key, stored), nil
+	return asPut(key, cluster.Object{Revision: applied.Revision, Spec: spec}, o.fleet.State()), nil
+}
+
+// asPut is an object as a caller has put it, at its revision or a later one of the list.
+// If somebody has changed or deleted it since, he is not told of that: with the revision of
+// what he has not written he could overwrite it.
+func asPut(key string, put cluster.Object, now *cluster.State) api.Object {
+	if stored, ok := now.Objects[key]; ok && stored.Revision <= put.Revision {
+		return objectOf(key, stored)
+	}
+	return objectOf(key, put)
 }
 
 // expectObject refuses what would overwrite another object than was seen.

@@ -103,6 +103,7 @@ func registersAreChecked(t *testing.T) {
 		"an acknowledged write is gone":     {[]step{{write, done}, {read, is("")}}, false},
 		"the current revision is accepted":  {[]step{{write, done}, {onlyV1, done}, {read, is("v3")}}, true},
 		"the current revision is refused":   {[]step{{write, done}, {onlyV1, refused}}, false},
+		"a put is answered with another":    {[]step{{write, done}, {onlyV1, is("v4")}}, false},
 		"a stale revision is refused":       {[]step{{write, done}, {onlyV1, done}, {onlyV1, refused}}, true},
 		"a stale revision is accepted":      {[]step{{write, done}, {onlyNew, done}}, false},
 		"a refused write is there":          {[]step{{write, done}, {onlyNew, refused}, {read, is("v2")}}, false},

@@ -93,8 +93,8 @@ var registerModel = porcupine.Model{
 			return true, now // refused, if it was carried out
 		case out.unclear:
 			return true, in.write
-		case holds:
-			return !out.refused, in.write
+		case holds: // who has put something is told of that, and of nobody's change since
+			return !out.refused && (out.value == "" || out.value == in.write), in.write
 		default:
 			return out.refused, now
 		}
@@ -202,7 +202,7 @@ func (r *registers) one(client int, rng *rand.Rand) {
 			r.names[slot] = r.name()
 		}
 	}
-	if in.write == "" {
+	if in.write == "" || out.value != "" {
 		r.seen[in.name] = out.held
 	}
 	r.history = append(r.history, porcupine.Operation{ClientId: client, Input: in, Call: call, Output: out, Return: back})
@@ -221,27 +221,35 @@ func (r *registers) ask(n *node, in registerInput) (out registerOutput, known bo
 		if in.only.value == "" {
 			condition = []string{"If-None-Match", "*"}
 		}
-		_, out.err = r.f.call(n, http.MethodPut, path, yaml, condition...)
-		out.refused = hasStatus(out.err, http.StatusPreconditionFailed)
-		return out, out.err == nil || out.refused
+		b, err := r.f.call(n, http.MethodPut, path, yaml, condition...)
+		if err == nil {
+			out.held, out.err = heldIn(b)
+			return out, true
+		}
+		out.err, out.refused = err, hasStatus(err, http.StatusPreconditionFailed)
+		return out, out.refused
 	}
 	b, err := r.f.call(n, http.MethodGet, path, "")
 	if err != nil {
 		out.err = err
 		return out, hasStatus(err, http.StatusNotFound)
 	}
+	out.held, out.err = heldIn(b)
+	return out, out.err == nil
+}
+
+// heldIn is what an answer says of an object.
+func heldIn(answer []byte) (held, error) {
 	var found struct {
 		Revision uint64
 		Object   struct {
 			Metadata struct{ Labels map[string]string }
 		}
 	}
-	if err := json.Unmarshal(b, &found); err != nil || found.Object.Metadata.Labels["value"] == "" {
-		out.err = fmt.Errorf("an object without a value: %s: %w", b, err)
-		return out, false
+	if err := json.Unmarshal(answer, &found); err != nil || found.Object.Metadata.Labels["value"] == "" {
+		return held{}, fmt.Errorf("an object without a value: %s: %w", answer, err)
 	}
-	out.held = held{found.Object.Metadata.Labels["value"], found.Revision}
-	return out, true
+	return held{found.Object.Metadata.Labels["value"], found.Revision}, nil
 }
 
 // hasStatus says that an error is an answer of a status.
@@ -286,8 +294,8 @@ func (r *registers) check(t *testing.T) {
 	}
 }
 
-// twoAtOneRevision finds objects that were read with two values at one revision, or one
-// value at two.
+// twoAtOneRevision finds objects that were answered with two values at one revision, or
+// one value at two.
 func twoAtOneRevision(history []porcupine.Operation) (faults []string) {
 	type at struct {
 		name     string
@@ -296,7 +304,7 @@ func twoAtOneRevision(history []porcupine.Operation) (faults []string) {
 	values, revisions := make(map[at]string), make(map[string]uint64)
 	for _, op := range history {
 		in, out := op.Input.(registerInput), op.Output.(registerOutput)
-		if in.write != "" || out.value == "" {
+		if out.value == "" {
 			continue
 		}
 		place := at{in.name, out.revision}
