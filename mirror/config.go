@@ -129,9 +129,8 @@ type Config struct {
 	// at most that to the latency of a record, and makes 50 commits a second with
 	// three small requests each: some percent of a broker's request rate.
 	CommitInterval time.Duration
-	// MaxCommitInterval bounds it where commits are slow: a transaction collects
-	// for twice as long as the last commit took, so that commits take at most a
-	// third of the time.
+	// MaxCommitInterval bounds it where the coordinator is slow, whose time is spent on
+	// at most half of a transaction, and a fifth where copies are behind.
 	MaxCommitInterval time.Duration
 	// TransactionTimeout is after what time a broker aborts a transaction of a
 	// node that does not answer. A takeover does not wait for it: it fences. A

@@ -262,3 +262,23 @@ func TestTransactionsOfASlowDestinationBecomeSmaller(t *testing.T) {
 		t.Errorf("another fault made the limit %d", limit)
 	}
 }
+
+func TestCommitsOfASlowCoordinatorBecomeRarer(t *testing.T) {
+	const least, most = 20 * time.Millisecond, 500 * time.Millisecond
+	for _, c := range []struct {
+		cost   time.Duration
+		behind bool
+		want   time.Duration
+	}{
+		{3 * time.Millisecond, false, least},
+		{3 * time.Millisecond, true, least},
+		{40 * time.Millisecond, false, 40 * time.Millisecond},
+		{40 * time.Millisecond, true, 160 * time.Millisecond},
+		{200 * time.Millisecond, true, most},
+		{time.Minute, false, most},
+	} {
+		if got := nextInterval(c.cost, c.behind, least, most); got != c.want {
+			t.Errorf("after a commit that took %v, behind %v: %v, want %v", c.cost, c.behind, got, c.want)
+		}
+	}
+}

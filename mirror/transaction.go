@@ -37,7 +37,12 @@ type transaction struct {
 	l    *lane
 	view *view // of the destination, one for the whole transaction
 
-	began   time.Time
+	began time.Time
+	// admission is how long the coordinator took to add the first partitions: before that
+	// it writes the markers of the transaction before.
+	admission time.Duration
+	behind    bool // more was ready all the time than got through
+
 	parts   []*part
 	of      map[*copier]*part
 	added   map[flow.TopicPartition]bool
@@ -95,20 +100,27 @@ func newTransaction(l *lane) *transaction {
 	}
 }
 
-// run collects what is ready until the commit interval is over, or the lane is
-// asked to stop, and commits. After an error the transaction is not committed,
-// except that it may be if unclear is set; its parts are the lane's to settle.
+// run collects what is ready until the commit interval is over, which begins when the
+// coordinator has let it begin, or until the lane is asked to stop, and commits. After an
+// error the transaction is not committed, except that it may be if unclear is set; its
+// parts are the lane's to settle.
 func (t *transaction) run(ctx, hard context.Context) error {
 	deadline := time.NewTimer(t.l.interval)
 	defer deadline.Stop()
 	ready := t.l.takeReady()
+	var idle time.Duration
 	for {
 		var err error
+		admitted := t.admission > 0
 		if ready, err = t.round(hard, ready); err != nil {
 			return t.abandon(hard, err)
 		}
+		if !admitted && t.admission > 0 {
+			deadline.Reset(t.l.interval)
+		}
 		over := t.bytes >= t.l.limit || ctx.Err() != nil || len(t.parts) == 0
 		if len(ready) == 0 && !over {
+			began := time.Now()
 			select {
 			case <-t.l.wake:
 			case <-deadline.C:
@@ -116,6 +128,7 @@ func (t *transaction) run(ctx, hard context.Context) error {
 			case <-ctx.Done():
 				over = true
 			}
+			idle += time.Since(began)
 		} else {
 			select {
 			case <-deadline.C:
@@ -128,6 +141,7 @@ func (t *transaction) run(ctx, hard context.Context) error {
 		}
 		ready = once(ready, t.l.takeReady())
 	}
+	t.behind = len(ready) > 0 && idle < time.Since(t.began)/10
 	for _, c := range ready {
 		t.l.ready(c)
 	}
@@ -253,7 +267,11 @@ func (t *transaction) found(p *part, pieces []placed) {
 
 func (t *transaction) add(ctx context.Context, tps []flow.TopicPartition) error {
 	t.l.open = true
+	began := time.Now()
 	err := t.l.session.add(ctx, t.l.pid, t.l.epoch, tps)
+	if t.admission == 0 {
+		t.admission = time.Since(began)
+	}
 	var faults partitionErrors
 	if errors.As(err, &faults) {
 		for _, p := range t.parts {
@@ -540,9 +558,18 @@ func (t *transaction) committed(drained time.Time) {
 		}
 		p.c.commit(p, now)
 	}
-	// The time that a commit costs is spent at most every third time over, and
-	// never for less than CommitInterval of data.
-	t.l.interval = min(max(t.l.CommitInterval, 2*now.Sub(drained)), t.l.MaxCommitInterval)
+	t.l.interval = nextInterval(t.admission+now.Sub(drained), t.behind, t.l.CommitInterval, t.l.MaxCommitInterval)
+}
+
+// nextInterval is how long the next transaction collects data, after one that the
+// coordinator took this long to begin and to commit: up to half of the time goes into that, and
+// a fifth where more is to be copied than gets through. Who waits for a record then waits
+// for all those before it, and they come sooner the fewer commits there are.
+func nextInterval(cost time.Duration, behind bool, least, most time.Duration) time.Duration {
+	if behind {
+		cost *= 4
+	}
+	return min(max(least, cost), most)
 }
 
 // requestBuilder packs one batch of each of some partitions into a request.
