@@ -48,7 +48,7 @@ type Entries interface {
 	Origin(at ledger.End, offset int64) (o ledger.Origin, ok bool)
 	Stray(at ledger.End, offset int64) bool
 	// ReadLedger returns when all that is in a cluster's ledger at the call is known;
-	// exists is false if the cluster shows none.
+	// exists is false if the cluster shows none. It may take as long as ctx does.
 	ReadLedger(ctx context.Context, cluster string) (exists bool, err error)
 }
 
@@ -56,6 +56,7 @@ type Entries interface {
 type comparison struct {
 	copy                 Copy
 	entries              Entries
+	local                *localLedger
 	source, destination  *cursor
 	aside                func(*ledger.Quarantine) *cursor
 	filters              map[uint64]*filter.Filter // by epoch, nil where the ledger does not tell

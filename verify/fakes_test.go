@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"hash/crc32"
 	"slices"
 	"sync"
@@ -159,16 +160,18 @@ func transactional(b record.Batch, producer int64) record.Batch {
 
 // entries is what a ledger says.
 type entries struct {
-	hops    []*ledger.Hop
-	doubt   string
-	writers []int64
-	copied  []int64
-	lost    []int64
-	rules   map[uint64]string // by epoch
-	aside   []*ledger.Quarantine
-	origins map[int64]ledger.Origin // by source offset
-	strays  []int64
-	silent  bool // the source's cluster has no ledger
+	hops     []*ledger.Hop
+	doubt    string
+	writers  []int64
+	copied   []int64
+	lost     []int64
+	rules    map[uint64]string // by epoch
+	aside    []*ledger.Quarantine
+	origins  map[int64]ledger.Origin // by source offset
+	strays   []int64
+	silent   bool  // the source's cluster has no ledger
+	denied   error // it cannot be read, however long one waits
+	readings int
 }
 
 func (e *entries) Extent(ledger.CopyKey) (start, next int64, doubt string, ok bool) {
@@ -221,7 +224,14 @@ func (e *entries) Origin(_ ledger.End, offset int64) (ledger.Origin, bool) {
 
 func (e *entries) Stray(_ ledger.End, offset int64) bool { return slices.Contains(e.strays, offset) }
 
-func (e *entries) ReadLedger(context.Context, string) (bool, error) { return !e.silent, nil }
+func (e *entries) ReadLedger(ctx context.Context, _ string) (bool, error) {
+	e.readings++
+	if e.denied != nil {
+		<-ctx.Done()
+		return false, errors.Join(ctx.Err(), e.denied)
+	}
+	return !e.silent, nil
+}
 
 // rawRun is the run of batches that travelled as bytes to a destination offset.
 func rawRun(dest int64, batches ...record.Batch) ledger.Run {

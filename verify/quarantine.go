@@ -30,7 +30,7 @@ type aside struct {
 func (c *comparison) inQuarantine(ctx context.Context, h head, left int64) (opinion, error) {
 	q, err := c.entries.Aside(c.copy.ID.Key(), h.offset)
 	if err != nil || q == nil {
-		return unknowable(1), err
+		return unknowable(1, Unchecked{Why: QuarantineUnknown}), err
 	}
 	if c.held == nil || *c.held.entry != *q {
 		if c.held, err = c.lookUp(ctx, q); err != nil {
@@ -38,7 +38,7 @@ func (c *comparison) inQuarantine(ctx context.Context, h head, left int64) (opin
 		}
 	}
 	if c.held.gone {
-		return unknowable(1), nil
+		return unknowable(1, Unchecked{Why: QuarantineGone}), nil
 	}
 	if a, ok := c.held.sums[h.BaseOffset()]; ok && a.content == record.ContentBatch {
 		n := max(1, min(h.next-h.offset, left))

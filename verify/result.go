@@ -2,6 +2,7 @@ package verify
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/waybillhq/waybill/internal/ledger"
 )
@@ -63,12 +64,35 @@ const (
 	AlteredByTheFlow       = "altered by the flow, held against the ledger's digest alone"
 )
 
+// Why the reason of a gap is not checked.
+const (
+	DeletedAtSource    = "the source has deleted what lay there"
+	TooLargeToJudge    = "its batch decompresses to more than the limit"
+	FilterUnknown      = "the ledger does not have the filter by which it was left out, or one that this version does not take"
+	QuarantineUnknown  = "the ledger does not say where in quarantine it is"
+	QuarantineGone     = "the quarantine topic does not have it any more, or may not be read"
+	WayUnknown         = "the ledger of the source's cluster does not know all of the way that it came"
+	BroughtWithoutHop  = "a replicator or a mirror has brought it to the source, and no hop says from where"
+	NoSourceLedger     = "the source's cluster has no ledger that tells where it is from"
+	SourceLedgerUnread = "the ledger of the source's cluster, which tells where it is from, cannot be read"
+)
+
+// Unchecked are offsets in gaps whose reason is not checked.
+type Unchecked struct {
+	Why     string `json:"why"`
+	Count   int64  `json:"count"`
+	Ledger  string `json:"ledger,omitempty" doc:"The ledger that would have to be asked, as cluster/topic"`
+	Problem string `json:"problem,omitempty" doc:"Why that cannot be read"`
+	Fix     string `json:"fix,omitempty"`
+}
+
 // Tally is what a comparison has counted.
 type Tally struct {
 	Records       int64            `json:"records" doc:"Read on both sides and compared"`
 	Bytes         int64            `json:"bytes" doc:"Of the source's batches with these records"`
 	Gaps          map[string]int64 `json:"gaps,omitempty" doc:"Source offsets without a copy, by reason"`
-	GapsUnchecked int64            `json:"gapsUnchecked,omitempty" doc:"Offsets of those whose reason cannot be checked: the source has deleted what lay there, or nothing tells any more by what rule it was left out"`
+	GapsUnchecked int64            `json:"gapsUnchecked,omitempty" doc:"Offsets of those whose reason is not checked"`
+	Unchecked     []Unchecked      `json:"unchecked,omitempty" doc:"Those, by why"`
 	NotComparable map[string]int64 `json:"notComparable,omitempty" doc:"Records that were copied and that one side does not have any more, by reason"`
 	Foreign       int64            `json:"foreign,omitempty" doc:"Records of others among those of the copy at the destination"`
 	TakenBack     int64            `json:"takenBack,omitempty" doc:"Copies of records that the source has lost since, as the ledger says"`
@@ -86,6 +110,25 @@ func (t *Tally) gap(r ledger.Reason, n int64) {
 	t.Gaps[r.String()] += n
 }
 
+// unchecked counts n offsets of gaps that are not checked. What is said of a problem is
+// the last that was found.
+func (t *Tally) unchecked(why Unchecked, n int64) {
+	if n <= 0 {
+		return
+	}
+	t.GapsUnchecked += n
+	for i := range t.Unchecked {
+		if u := &t.Unchecked[i]; u.Why == why.Why && u.Ledger == why.Ledger {
+			why.Count = u.Count + n
+			t.Unchecked = slices.Clone(t.Unchecked) // what was saved before shares it
+			t.Unchecked[i] = why
+			return
+		}
+	}
+	why.Count = n
+	t.Unchecked = append(t.Unchecked[:len(t.Unchecked):len(t.Unchecked)], why)
+}
+
 func (t *Tally) notComparable(why string, n int64) {
 	if t.NotComparable == nil {
 		t.NotComparable = map[string]int64{}
@@ -98,7 +141,9 @@ func (t *Tally) add(u *Tally, most int) {
 	t.Records += u.Records
 	t.Bytes += u.Bytes
 	t.Gaps = sum(t.Gaps, u.Gaps)
-	t.GapsUnchecked += u.GapsUnchecked
+	for _, why := range u.Unchecked {
+		t.unchecked(why, why.Count)
+	}
 	t.NotComparable = sum(t.NotComparable, u.NotComparable)
 	t.Foreign += u.Foreign
 	t.TakenBack += u.TakenBack

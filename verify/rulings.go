@@ -1,26 +1,30 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
+	"time"
 
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/filter"
+	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
 // opinion is what is found of a record that a gap has ruled out.
 type opinion struct {
-	count   int64  // offsets in a row of which it is, 0 to ask again
-	unknown bool   // nothing tells any more whether the reason holds
-	kind    Kind   // if it does not hold
-	wrong   string // why, "" if it holds
+	count   int64     // offsets in a row of which it is
+	unknown Unchecked // why nothing tells whether the reason holds, zero if something does
+	kind    Kind      // if it does not hold
+	wrong   string    // why, "" if it holds
 }
 
 // holds, unknowable and refuted are opinions of a number of records.
-func holds(n int64) opinion      { return opinion{count: n} }
-func unknowable(n int64) opinion { return opinion{count: n, unknown: true} }
+func holds(n int64) opinion                     { return opinion{count: n} }
+func unknowable(n int64, why Unchecked) opinion { return opinion{count: n, unknown: why} }
 func refuted(n int64, kind Kind, format string, args ...any) opinion {
 	return opinion{count: n, kind: kind, wrong: fmt.Sprintf(format, args...)}
 }
@@ -54,7 +58,7 @@ func (c *comparison) gap(ctx context.Context, epoch uint64, g ledger.Gap) error 
 			return &endError{"source", err}
 		}
 		if at == g.Source && g.Reason != ledger.Expired {
-			c.tally.GapsUnchecked += max(0, min(c.source.start, end)-g.Source)
+			c.tally.unchecked(Unchecked{Why: DeletedAtSource}, min(c.source.start, end)-g.Source)
 		}
 		if !ok || h.offset >= end {
 			return nil
@@ -69,8 +73,8 @@ func (c *comparison) gap(ctx context.Context, epoch uint64, g ledger.Gap) error 
 		switch {
 		case err != nil:
 			return err
-		case o.unknown:
-			c.tally.GapsUnchecked += o.count
+		case o.unknown != (Unchecked{}):
+			c.tally.unchecked(o.unknown, o.count)
 		case o.wrong != "":
 			c.differ(Difference{Kind: o.kind, Source: h.offset, Destination: -1, Count: o.count, What: o.wrong})
 		}
@@ -83,7 +87,7 @@ func (c *comparison) gap(ctx context.Context, epoch uint64, g ledger.Gap) error 
 func (c *comparison) filtered(epoch uint64, h head) (opinion, error) {
 	f, err := c.filterOf(epoch)
 	if err != nil || f == nil {
-		return unknowable(1), err
+		return unknowable(1, Unchecked{Why: FilterUnknown}), err
 	}
 	if h = c.source.open(h); h.record == nil {
 		return c.closed(h), nil
@@ -104,7 +108,7 @@ func (c *comparison) closed(h head) opinion {
 		return refuted(1, Damaged, "source: %v", h.damage)
 	}
 	c.tooLarge = true
-	return unknowable(1)
+	return unknowable(1, Unchecked{Why: TooLargeToJudge})
 }
 
 // filterOf is the filter that an epoch had, nil if that is not known.
@@ -131,38 +135,95 @@ func (c *comparison) filterOf(epoch uint64) (*filter.Filter, error) {
 // foreign asks the ledger of the source's cluster about records that are said to be
 // copies themselves.
 func (c *comparison) foreign(ctx context.Context, h head, reason ledger.Reason, left int64) (opinion, error) {
-	at := c.copy.ID.Source
-	o, told := c.entries.Origin(at, h.offset)
-	if told {
-		n := max(1, min(o.Next-h.offset, c.source.stretch(h), left))
-		switch {
-		case reason == ledger.Doubled:
-			return refuted(n, Missing, "the ledger says it was written twice, and that of the source's cluster says where it is from"), nil
-		case reason == ledger.NotLocal, o.Route.Through(c.copy.ID.Destination.Life()):
-			return holds(n), nil
-		case o.Untraced:
-			return unknowable(n), nil
-		}
-		return refuted(n, Missing, "the ledger says it came from the destination, and that of the source's cluster says that it was never there"), nil
+	if o, told := c.told(h, reason, left); told {
+		return o, nil
 	}
-	if reason == ledger.Doubled && c.entries.Stray(at, h.offset) {
-		return holds(1), nil
-	}
-	// What a mirror took over needs no hop to be foreign, and of a replicator's record two
-	// may claim to have written it.
-	replicator, err := c.entries.Writer(at.Cluster, h.ProducerID())
-	if err != nil {
-		return opinion{}, fmt.Errorf("read the ledger: %w", err)
-	}
-	if c.sourceMirrors || replicator {
-		return unknowable(1), nil
+	if c.sourceMirrors { // what a mirror took over needs no hop to be foreign
+		return unknowable(1, Unchecked{Why: BroughtWithoutHop}), nil
 	}
 	if !c.sourceRead {
-		if exists, err := c.entries.ReadLedger(ctx, at.Cluster); err != nil || !exists {
-			return unknowable(left), ctx.Err()
+		unread, err := c.local.read(ctx, c.copy.ID.Source.Cluster)
+		if err != nil || unread != (Unchecked{}) {
+			return unknowable(left, unread), err
 		}
 		c.sourceRead = true
-		return opinion{}, nil // it may tell by now
+		if o, told := c.told(h, reason, left); told {
+			return o, nil
+		}
+	}
+	replicator, err := c.entries.Writer(c.copy.ID.Source.Cluster, h.ProducerID())
+	switch {
+	case err != nil:
+		return opinion{}, fmt.Errorf("read the ledger: %w", err)
+	case replicator: // two may claim to have written it
+		return unknowable(1, Unchecked{Why: BroughtWithoutHop}), nil
 	}
 	return refuted(1, Missing, "the ledger says it is %v, and that of the source's cluster does not say that it was copied there", reason), nil
+}
+
+// told is what follows from what is known of the source's ledger, if it tells of a record.
+func (c *comparison) told(h head, reason ledger.Reason, left int64) (o opinion, ok bool) {
+	at := c.copy.ID.Source
+	from, ok := c.entries.Origin(at, h.offset)
+	n := max(1, min(from.Next-h.offset, c.source.stretch(h), left))
+	switch {
+	case !ok:
+		return holds(1), reason == ledger.Doubled && c.entries.Stray(at, h.offset)
+	case reason == ledger.Doubled:
+		return refuted(n, Missing, "the ledger says it was written twice, and that of the source's cluster says where it is from"), true
+	case reason == ledger.NotLocal, from.Route.Through(c.copy.ID.Destination.Life()):
+		return holds(n), true
+	case from.Untraced:
+		return unknowable(n, Unchecked{Why: WayUnknown}), true
+	}
+	return refuted(n, Missing, "the ledger says it came from the destination, and that of the source's cluster says that it was never there"), true
+}
+
+// localLedger is the ledger of the source's cluster, which the comparisons of a run
+// read one after the other. One that could not be read is not waited for by each gap
+// anew.
+type localLedger struct {
+	cluster string
+	entries Entries
+
+	mu     sync.Mutex
+	unread Unchecked // why it could not be read
+	again  time.Time // when that is tried again
+}
+
+const (
+	// ledgerPatience is how long one reading may take: rights that are missing are asked
+	// for until somebody gives them.
+	ledgerPatience = 10 * time.Second
+	// ledgerAgain is between attempts.
+	ledgerAgain = time.Minute
+)
+
+// read brings what is known of the ledger up to now, or says why that is not possible. An
+// error says that ctx has ended.
+func (l *localLedger) read(ctx context.Context, cluster string) (Unchecked, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.unread != (Unchecked{}) && time.Now().Before(l.again) {
+		return l.unread, ctx.Err()
+	}
+	patient, cancel := context.WithTimeout(ctx, ledgerPatience)
+	defer cancel()
+	exists, err := l.entries.ReadLedger(patient, cluster)
+	name := cmp.Or(l.cluster, cluster)
+	switch where := name + "/" + ledger.Topic; {
+	case ctx.Err() != nil:
+		return Unchecked{}, ctx.Err()
+	case err != nil:
+		l.unread = Unchecked{
+			Why: SourceLedgerUnread, Ledger: where, Problem: err.Error(),
+			Fix: cmp.Or(kafka.Advice(err), fmt.Sprintf("'replicator lineage check %s' says what is wrong with it", name)) + "; then verify again",
+		}
+	case !exists:
+		l.unread = Unchecked{Why: NoSourceLedger, Ledger: where, Problem: "there is none", Fix: "restore it if it was deleted, then verify again"}
+	default:
+		l.unread = Unchecked{}
+	}
+	l.again = time.Now().Add(ledgerAgain)
+	return l.unread, nil
 }

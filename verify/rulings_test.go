@@ -2,8 +2,14 @@ package verify
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/record"
@@ -61,6 +67,7 @@ func TestWhatWasLeftOutIsLookedInto(t *testing.T) {
 		c.say(source, e)
 		got := compare(t, theCopy, source, dest, e)
 		var wrong []int64
+		var unchecked int64
 		for _, d := range got.First {
 			if d.Kind != Missing || d.Destination != -1 {
 				t.Errorf("%s: found %+v", name, d)
@@ -69,9 +76,70 @@ func TestWhatWasLeftOutIsLookedInto(t *testing.T) {
 				wrong = append(wrong, d.Source+i)
 			}
 		}
-		if fmt.Sprint(wrong) != fmt.Sprint(c.wrong) || got.Different != int64(len(c.wrong)) || got.GapsUnchecked != c.unchecked || got.Records != 2 || got.Problem != "" {
+		for _, u := range got.Unchecked {
+			unchecked += u.Count
+			if u.Why == "" || (u.Why == NoSourceLedger) != (name == "no ledger") || (u.Ledger == "") == (name == "no ledger") {
+				t.Errorf("%s: not checked: %+v", name, u)
+			}
+		}
+		if fmt.Sprint(wrong) != fmt.Sprint(c.wrong) || unchecked != c.unchecked || got.Different != int64(len(c.wrong)) || got.GapsUnchecked != c.unchecked || got.Records != 2 || got.Problem != "" {
 			t.Errorf("%s: missing %v, want %v, of %+v", name, wrong, c.wrong, got)
 		}
+	}
+}
+
+// A ledger of the source's cluster that would have to be asked and cannot be read is named,
+// with what to do about it; it is waited for once, not by each gap.
+func TestALedgerThatCannotBeReadIsNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source, dest, e := ruled(t, ledger.NotLocal)
+		first := *e.hops[0]
+		first.Next, first.Runs, first.Gaps = 12, nil, []ledger.Gap{{Source: 10, Count: 2, Reason: ledger.NotLocal}}
+		rest := *e.hops[0]
+		rest.From, rest.Gaps = 12, []ledger.Gap{{Source: 12, Count: 1, Reason: ledger.NotLocal}}
+		e.hops = []*ledger.Hop{&first, &rest}
+		e.denied = kerr.TopicAuthorizationFailed
+		r := NewRun(Config{Source: source, Destination: dest, SourceName: "america", Entries: e, Save: saved(nil)})
+		all, err := r.Do(t.Context(), []Copy{theCopy}, []Progress{Begin("run", theCopy, 0, e)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := all[0]
+		if len(got.Unchecked) != 1 || got.GapsUnchecked != 3 || !got.Done || got.Problem != "" || new(Report).summed(got) != EqualWhereComparable {
+			t.Fatalf("got %+v", got)
+		}
+		u := got.Unchecked[0]
+		if u.Why != SourceLedgerUnread || u.Count != 3 || u.Ledger != "america/__waybill.ledger" ||
+			!strings.Contains(u.Problem, "TOPIC_AUTHORIZATION_FAILED") || !strings.Contains(u.Fix, "allow Read and Describe on the topic") {
+			t.Errorf("not checked: %+v", u)
+		}
+		if e.readings != 1 {
+			t.Errorf("the ledger was asked %d times", e.readings)
+		}
+
+		e.denied = nil
+		time.Sleep(ledgerAgain)
+		all, err = r.Do(t.Context(), []Copy{theCopy}, []Progress{Begin("again", theCopy, 0, e)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := all[0]; e.readings < 2 || got.GapsUnchecked != 0 || got.Different != 3 {
+			t.Errorf("a ledger that can be read by now, after %d readings: %+v", e.readings, got)
+		}
+	})
+}
+
+func TestUncheckedIsCountedByWhy(t *testing.T) {
+	var saved, sum Tally
+	sum.unchecked(Unchecked{Why: FilterUnknown}, 2)
+	saved = sum
+	sum.unchecked(Unchecked{Why: FilterUnknown}, 3)
+	sum.unchecked(Unchecked{Why: SourceLedgerUnread, Ledger: "us/l", Problem: "no answer"}, 1)
+	sum.add(&Tally{Unchecked: []Unchecked{{Why: SourceLedgerUnread, Count: 4, Ledger: "us/l", Problem: "denied"}}}, 0)
+	sum.unchecked(Unchecked{Why: DeletedAtSource}, 0)
+	want := []Unchecked{{Why: FilterUnknown, Count: 5}, {Why: SourceLedgerUnread, Count: 5, Ledger: "us/l", Problem: "denied"}}
+	if !slices.Equal(sum.Unchecked, want) || sum.GapsUnchecked != 10 || saved.Unchecked[0].Count != 2 {
+		t.Errorf("got %+v, and before %+v", sum, saved)
 	}
 }
 

@@ -31,7 +31,9 @@ type Settings struct {
 // Config is what a Run needs.
 type Config struct {
 	Source, Destination Cluster
-	Entries             Entries
+	// SourceName is what the source is called where it is declared.
+	SourceName string
+	Entries    Entries
 	// BytesPerSecond bounds what is read of both sides together, 0 for no limit. It
 	// is asked again for each response. nil: no limit.
 	BytesPerSecond func() int64
@@ -73,6 +75,7 @@ type Run struct {
 	cfg   Config
 	pace  *pace
 	large chan struct{} // holds a token while a copy opens a large batch
+	local *localLedger
 
 	mu       sync.Mutex
 	progress []Progress
@@ -83,7 +86,7 @@ type Run struct {
 // NewRun returns a Run.
 func NewRun(cfg Config) *Run {
 	cfg = cfg.withDefaults()
-	return &Run{cfg: cfg, pace: &pace{rate: cfg.BytesPerSecond}, large: make(chan struct{}, 1), changed: map[int]bool{}}
+	return &Run{cfg: cfg, pace: &pace{rate: cfg.BytesPerSecond}, large: make(chan struct{}, 1), changed: map[int]bool{}, local: &localLedger{cluster: cfg.SourceName, entries: cfg.Entries}}
 }
 
 // Do compares copies, each from where its progress says, until all are done or ctx
@@ -243,7 +246,7 @@ func (r *Run) gone(i int, c Copy) error {
 			for _, g := range h.Gaps {
 				if n := g.Source + g.Count - max(g.Source, p.Next); n > 0 {
 					t.gap(g.Reason, n)
-					t.GapsUnchecked += n
+					t.unchecked(Unchecked{Why: DeletedAtSource}, n)
 				}
 			}
 		}
@@ -412,7 +415,7 @@ func (r *Run) comparison(ctx context.Context, c Copy, small bool) (*comparison, 
 	}
 	cmp := &comparison{
 		small: small,
-		copy:  c, entries: r.cfg.Entries, sourceCompacts: source.Compacts, destinationCompacts: destination.Compacts, sourceMirrors: source.Mirror,
+		copy:  c, entries: r.cfg.Entries, local: r.local, sourceCompacts: source.Compacts, destinationCompacts: destination.Compacts, sourceMirrors: source.Mirror,
 		source:      cursorOf(r.cfg.Source, c.SourceTopic, c.ID.Source),
 		destination: cursorOf(r.cfg.Destination, c.DestinationTopic, c.ID.Destination),
 		aside: func(q *ledger.Quarantine) *cursor {

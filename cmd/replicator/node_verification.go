@@ -121,7 +121,7 @@ func (j *verification) carryOut(ctx context.Context, stored *cluster.Verificatio
 	copies, progress := match(copies, before, j.id)
 	j.log.Info("verification is carried out by this node", "flow", j.flow.Metadata.Name, "id", j.id, "partitions", len(copies))
 	run := verify.NewRun(verify.Config{
-		Source: verify.KafkaCluster(ends.source), Destination: verify.KafkaCluster(ends.destination), Entries: j.entries,
+		Source: verify.KafkaCluster(ends.source), Destination: verify.KafkaCluster(ends.destination), SourceName: j.flow.Spec.Source, Entries: j.entries,
 		BytesPerSecond: func() int64 { return req.BytesPerSecond },
 		Save: func(ctx context.Context, changed []verify.Progress) error {
 			return j.put(ctx, changed, nil, &cluster.PutVerification{})

@@ -188,13 +188,13 @@ func drawVerification(t *table, r *verify.Report) {
 			t.row(why, count(list.counts[why]))
 		}
 	}
+	drawUnchecked(t, r.Unchecked)
 	t.line("")
 	t.line(fmt.Sprintf("%s of %s of the ledger are on both sides as their digests say", count(r.RunsConfirmed), several(int(r.Runs), "run")))
 	for _, fact := range []struct {
 		n    int64
 		text string
 	}{
-		{r.GapsUnchecked, "offsets lie in gaps whose reason cannot be checked any more: the source has deleted what lay there"},
 		{r.Foreign, "records of others lie among the copies"},
 		{r.TakenBack, "records lie there that the source has lost since: the ledger has taken them back"},
 		{r.OwnTimes, "records have timestamps that the destination has set itself"},
@@ -211,6 +211,18 @@ func drawVerification(t *table, r *verify.Report) {
 		}
 	}
 	drawVerifiedPartitions(t, r)
+}
+
+// drawUnchecked lists gaps whose reasons nothing could confirm, with what to do about it.
+func drawUnchecked(t *table, all []verify.Unchecked) {
+	if len(all) == 0 {
+		return
+	}
+	t.line("")
+	t.row("GAPS NOT CHECKED", "OFFSETS", "LEDGER", "PROBLEM", "TO DO")
+	for _, u := range all {
+		t.row(u.Why, count(u.Count), or(u.Ledger), or(u.Problem), or(u.Fix))
+	}
 }
 
 func drawVerifiedPartitions(t *table, r *verify.Report) {

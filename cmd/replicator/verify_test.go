@@ -23,6 +23,10 @@ func found() verify.Report {
 				Copy: "k0", SourceTopic: "orders", DestinationTopic: "us.orders", From: 0, Next: 15_000, Until: 15_000, Done: true,
 				Tally: verify.Tally{
 					Records: 14_000, Bytes: 3_000_000, Gaps: map[string]int64{"control": 40, "expired": 900}, GapsUnchecked: 40,
+					Unchecked: []verify.Unchecked{
+						{Why: verify.DeletedAtSource, Count: 39},
+						{Why: verify.SourceLedgerUnread, Count: 1, Ledger: "us/__waybill.ledger", Problem: "no right", Fix: "give it"},
+					},
 					NotComparable: map[string]int64{verify.ExpiredAtSource: 60}, Foreign: 3, OwnTimes: 7, Runs: 41, RunsConfirmed: 39, Different: 4,
 					First: []verify.Difference{
 						{Kind: verify.Different, SourceTopic: "orders", DestinationTopic: "us.orders", Source: 1041, Destination: 1050, Count: 1, What: "value: null at the source, empty at the destination", Changed: verify.ChangedDestination},
