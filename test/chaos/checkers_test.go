@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
@@ -18,6 +20,8 @@ func TestCheckers(t *testing.T) {
 	t.Run("chains of pages", chainsAreChecked)
 	t.Run("linearizable registers", registersAreChecked)
 	t.Run("revisions", revisionsAreChecked)
+	t.Run("states", statesAreChecked)
+	t.Run("groups", groupsAreChecked)
 	t.Run("faults that show nothing", rowsAreChecked)
 }
 
@@ -135,6 +139,45 @@ func revisionsAreChecked(t *testing.T) {
 	} {
 		if got := twoAtOneRevision(c.history); len(got) != c.faults {
 			t.Errorf("%s: got %q", name, got)
+		}
+	}
+}
+
+func statesAreChecked(t *testing.T) {
+	at := func(revision uint64, hash string) api.Members { return api.Members{Revision: revision, Hash: hash} }
+	for name, c := range map[string]struct {
+		all          []api.Members
+		same, differ bool
+	}{
+		"equal":         {[]api.Members{at(3, "a"), at(3, "a"), at(3, "a")}, true, false},
+		"one is behind": {[]api.Members{at(3, "a"), at(2, "b"), at(3, "a")}, false, false},
+		"one differs":   {[]api.Members{at(3, "a"), at(3, "a"), at(3, "b")}, false, true},
+		"no hashes":     {[]api.Members{at(3, ""), at(3, "")}, false, true},
+	} {
+		differ, err := compareStates(c.all)
+		if (differ == "" && err == nil) != c.same || (differ != "") != c.differ {
+			t.Errorf("%s: got %q, %v", name, differ, err)
+		}
+	}
+}
+
+func groupsAreChecked(t *testing.T) {
+	records := func(offsets ...int64) (all []*kgo.Record) {
+		for _, o := range offsets {
+			all = append(all, &kgo.Record{Offset: o})
+		}
+		return all
+	}
+	from, to := records(0, 1, 3, 4), records(10, 11, 12, 14)
+	for _, c := range []struct {
+		at, moved    int64
+		again, skips int
+	}{
+		{0, 0, 0, 0}, {0, 10, 0, 0}, {3, 12, 0, 0}, {2, 12, 0, 0}, {5, 15, 0, 0}, {5, 16, 0, 0},
+		{3, 11, 1, 0}, {5, 0, 4, 0}, {1, 12, 0, 1}, {0, 15, 0, 4},
+	} {
+		if again, skips := apart(from, c.at, to, c.moved); again != c.again || skips != c.skips {
+			t.Errorf("from %d to %d: reads %d again and skips %d, want %d and %d", c.at, c.moved, again, skips, c.again, c.skips)
 		}
 	}
 }

@@ -204,25 +204,34 @@ func (c *fleetRun) running() []*node {
 func (c *fleetRun) sameState() {
 	c.t.Helper()
 	eventually(c.t, recovery, "all nodes have the same state", func() error {
-		var first api.Members
+		all := make([]api.Members, len(c.nodes))
 		for i, n := range c.nodes {
 			b, err := c.call(n, http.MethodGet, "/api/v1/fleet", "")
+			if err == nil {
+				err = json.Unmarshal(b, &all[i])
+			}
 			if err != nil {
 				return err
 			}
-			var m api.Members
-			if err := json.Unmarshal(b, &m); err != nil {
-				return err
-			}
-			switch {
-			case i == 0:
-				first = m
-			case m.Revision != first.Revision:
-				return fmt.Errorf("%s is at revision %d, %s at %d", n.name, m.Revision, c.nodes[0].name, first.Revision)
-			case m.Hash != first.Hash || m.Hash == "":
-				c.t.Fatalf("at revision %d the state of %s has the hash %s, that of %s %s", m.Revision, n.name, m.Hash, c.nodes[0].name, first.Hash)
-			}
 		}
-		return nil
+		differ, err := compareStates(all)
+		if differ != "" {
+			c.t.Error(differ)
+		}
+		return err
 	})
+}
+
+// compareStates says which node has another state than the first one at its revision. An
+// error is that they are not at one revision.
+func compareStates(all []api.Members) (differ string, err error) {
+	for i, m := range all {
+		switch {
+		case m.Revision != all[0].Revision:
+			return "", fmt.Errorf("node %d is at revision %d, node 1 at %d", i+1, m.Revision, all[0].Revision)
+		case m.Hash != all[0].Hash || m.Hash == "":
+			return fmt.Sprintf("at revision %d the state of node %d has the hash %q, that of node 1 %q", m.Revision, i+1, m.Hash, all[0].Hash), nil
+		}
+	}
+	return "", nil
 }

@@ -100,7 +100,7 @@ var nodeFaults = []fleetFault{
 	{"disk of a follower full", takeover, func(c *fleetRun) bool { return c.fullDisk(c.running()[1]) }},
 	{"clocks set", takeover, func(c *fleetRun) bool {
 		for _, n := range c.running() {
-			n.setClock([]time.Duration{30 * time.Minute, -50 * time.Minute, 12 * time.Hour, time.Minute}[c.rng.IntN(4)])
+			c.wrongClock(n, []time.Duration{30 * time.Minute, -50 * time.Minute, 12 * time.Hour, time.Minute}[c.rng.IntN(4)])
 			c.pause(500, 2000)
 		}
 		c.pause(2000, 4000)
@@ -109,7 +109,7 @@ var nodeFaults = []fleetFault{
 	{"clock of the leader set in leaps", takeover, func(c *fleetRun) bool {
 		n := c.running()[0]
 		for range 10 {
-			n.setClock(time.Duration(c.rng.IntN(7200)-3000) * time.Second)
+			c.wrongClock(n, time.Duration(c.rng.IntN(7200)-3000)*time.Second)
 			c.pause(100, 700)
 		}
 		return true
@@ -236,6 +236,25 @@ func (c *fleetRun) oneWay(from, to []*node) bool {
 	}
 	c.pause(4000, 9000)
 	return true
+}
+
+// wrongClock has a node's clock be wrong by so much, and sees by the node's answers that
+// it is.
+func (c *fleetRun) wrongClock(n *node, by time.Duration) {
+	c.t.Helper()
+	n.setClock(by)
+	eventually(c.t, recovery, n.name+" has a wrong clock", func() error {
+		resp, err := n.client.Get(n.api + "/readyz")
+		if err != nil {
+			return err
+		}
+		_ = resp.Body.Close()
+		date, err := http.ParseTime(resp.Header.Get("Date"))
+		if wrong := time.Until(date); err == nil && (wrong-by).Abs() > 20*time.Second {
+			err = fmt.Errorf("it is wrong by %s, not by %s", wrong, by)
+		}
+		return err
+	})
 }
 
 // diskSize is that of a node's disk.

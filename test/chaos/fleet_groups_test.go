@@ -135,12 +135,12 @@ func (g *groups) compare(name string, from, to *side) (positions int, err error)
 			if !ok {
 				return positions, fmt.Errorf("%s has no position at the destination", partName(topic, p))
 			}
-			had, has := below(from.records[topic][p], at.At), below(to.records[topic][p], moved.At)
+			again, skips := apart(from.records[topic][p], at.At, to.records[topic][p], moved.At)
 			switch {
-			case has > had:
-				g.t.Errorf("group %s at %d of %s has read %d records; at %d of the copy it skips %d", name, at.At, partName(topic, p), had, moved.At, has-had)
-			case has < had:
-				return positions, fmt.Errorf("at %d of %s it has read %d records; at %d of the copy it reads %d again", at.At, partName(topic, p), had, moved.At, had-has)
+			case skips > 0:
+				g.t.Errorf("group %s is at %d of %s; at %d of the copy it skips %d records", name, at.At, partName(topic, p), moved.At, skips)
+			case again > 0:
+				return positions, fmt.Errorf("it is at %d of %s; at %d of the copy it reads %d records again", at.At, partName(topic, p), moved.At, again)
 			}
 			positions++
 		}
@@ -158,6 +158,13 @@ func (g *groups) positions(b *broker, name string) (kadm.OffsetResponses, error)
 	defer cl.Close()
 	at, err := kadm.NewClient(cl).FetchOffsets(ctx, name)
 	return at, errors.Join(err, at.Error())
+}
+
+// apart is how many records a group reads again that moves from a position to one in the
+// copy, which has the same records in the same order, and how many it skips.
+func apart(from []*kgo.Record, at int64, to []*kgo.Record, moved int64) (again, skips int) {
+	had, has := below(from, at), below(to, moved)
+	return max(0, had-has), max(0, has-had)
 }
 
 // below is how many records lie below an offset.

@@ -68,9 +68,6 @@ func (c *fleetRun) judge(faults []fleetFault) {
 // table prints what was done and what came of it.
 func (c *fleetRun) table(faults []fleetFault) {
 	var out strings.Builder
-	line := func(name string, r fleetRow) {
-		fmt.Fprintf(&out, "%-42s %8d %7d %8d %8.1f s %6.1f s  %s\n", name, r.injected, r.skipped, r.survived, r.pause.Seconds(), r.bound.Seconds(), against(r.pause, r.bound))
-	}
 	fmt.Fprintf(&out, "%-42s %8s %7s %8s %10s %8s\n", "fault", "injected", "skipped", "survived", "longest", "bound")
 	var all fleetRow
 	for _, f := range faults {
@@ -79,7 +76,11 @@ func (c *fleetRun) table(faults []fleetFault) {
 			continue // the run was cut short before it
 		}
 		all.injected, all.skipped, all.survived = all.injected+row.injected, all.skipped+row.skipped, all.survived+row.survived
-		line(f.name, *row)
+		came := against(row.pause, row.bound)
+		if row.wrong() != "" {
+			came = "NOT SHOWN"
+		}
+		fmt.Fprintf(&out, "%-42s %8d %7d %8d %8.1f s %6.1f s  %s\n", f.name, row.injected, row.skipped, row.survived, row.pause.Seconds(), row.bound.Seconds(), came)
 	}
 	fmt.Fprintf(&out, "%-42s %8d %7d %8d\n", "all", all.injected, all.skipped, all.survived)
 	if len(c.takeovers) > 0 {
