@@ -173,8 +173,16 @@ func groupsAreChecked(t *testing.T) {
 		at, moved    int64
 		again, skips int
 	}{
-		{0, 0, 0, 0}, {0, 10, 0, 0}, {3, 12, 0, 0}, {2, 12, 0, 0}, {5, 15, 0, 0}, {5, 16, 0, 0},
-		{3, 11, 1, 0}, {5, 0, 4, 0}, {1, 12, 0, 1}, {0, 15, 0, 4},
+		{0, 0, 0, 0},
+		{0, 10, 0, 0},
+		{3, 12, 0, 0},
+		{2, 12, 0, 0},
+		{5, 15, 0, 0},
+		{5, 16, 0, 0},
+		{3, 11, 1, 0},
+		{5, 0, 4, 0},
+		{1, 12, 0, 1},
+		{0, 15, 0, 4},
 	} {
 		if again, skips := apart(from, c.at, to, c.moved); again != c.again || skips != c.skips {
 			t.Errorf("from %d to %d: reads %d again and skips %d, want %d and %d", c.at, c.moved, again, skips, c.again, c.skips)

@@ -67,7 +67,7 @@ func fleetOverlay(dir string) (string, error) {
 	for _, r := range []rewriting{
 		{filepath.Join(folder, "time.go"), now, now + "\tif chaosClock != nil {\n\t\tsec += *chaosClock\n\t}\n"},
 		{raftConfig, "SnapshotThreshold: 2048,", "SnapshotThreshold: 256,"},
-		{raftConfig, "TrailingLogs:      4096,", "TrailingLogs:      256,"},
+		{raftConfig, "TrailingLogs:      4096,", "TrailingLogs:      400,"},
 		{raftConfig, "SnapshotInterval:  30 * time.Second,", "SnapshotInterval:  2 * time.Second,"},
 	} {
 		if files[r.file] == "" {
