@@ -513,15 +513,16 @@ func (c *copier) fault(err error) {
 // holdRetry is how often a failed copy looks whether it has been helped.
 const holdRetry = 2 * time.Second
 
-// stop makes the copier take nothing more; idle tells when its last transaction
-// is decided.
-func (c *copier) stop() {
+// stop makes the copier take nothing more, and says whether its last transaction is
+// decided: then it holds nothing.
+func (c *copier) stop() (idle bool) {
 	c.mu.Lock()
 	defer c.unlock()
 	c.stopping = true
-	if !c.inTxn && !c.preparing {
+	if idle = !c.inTxn && !c.preparing; idle {
 		c.moveTo(c.committed, c.committedEpoch)
 	}
+	return idle
 }
 
 // hasFailed says that something has gone wrong since the last commit.
@@ -536,12 +537,6 @@ func (c *copier) doomed() bool {
 	c.mu.Lock()
 	defer c.unlock()
 	return c.final
-}
-
-func (c *copier) idle() bool {
-	c.mu.Lock()
-	defer c.unlock()
-	return !c.inTxn && !c.preparing
 }
 
 func (c *copier) status(now time.Time) CopyStatus {

@@ -123,3 +123,60 @@ func TestACopyThatHasToWaitCostsNothing(t *testing.T) {
 		t.Error("the copy does not wait for its turn")
 	}
 }
+
+// A copy that preserves offsets is fetched a batch that nobody can read behind one that
+// somebody can: that one is written, and the copy is tried again.
+func TestWhatWasFetchedBeforeABadBatchIsWritten(t *testing.T) {
+	c := runningCopier(t, "orders")
+	c.whole.on = true
+	c.push(c.currentGeneration(), []chunk{gapChunk(0, 10, ledger.Compacted, 1)}, 10, nil)
+	c.fail(c.currentGeneration(), errCorrupt)
+	s, ok := c.enterStretch()
+	if !ok || s.end != 0 {
+		t.Fatalf("it does not go on with what it has: %+v", s)
+	}
+	if q, ok, more := c.take(); !ok || more || q.next != 10 {
+		t.Errorf("took %+v, %v, %v", q, ok, more)
+	}
+	c.leaveStretch(nil)
+	if !c.prepare(time.Now().Add(time.Hour)) {
+		t.Error("it is not tried again")
+	}
+}
+
+// What a copy that stops has fetched is let go, whenever its transaction ends.
+func TestACopyThatStopsHoldsNothing(t *testing.T) {
+	for _, inTxn := range []bool{false, true} {
+		b := newBuffers(16 * mib).join()
+		c := runningCopier(t, "orders")
+		k := gapChunk(0, 10, ledger.Compacted, 1)
+		k.batch = make([]byte, 100)
+		f := b.newFrame(100)
+		c.push(c.currentGeneration(), []chunk{k}, 10, f)
+		f.release()
+		if c.inTxn = inTxn; inTxn {
+			if c.stop() || b.holds() != 100 {
+				t.Errorf("it stops in its transaction: %d are held", b.holds())
+			}
+			c.inTxn = false // which is committed
+		}
+		if !c.stop() || b.holds() != 0 {
+			t.Errorf("in a transaction %v: it has stopped, and %d are held", inTxn, b.holds())
+		}
+	}
+}
+
+// A flow that ends while its destination is away leaves nothing behind that counts.
+func TestAFlowThatHasEndedHoldsNothing(t *testing.T) {
+	m := newBuffers(16 * mib)
+	one, other := m.join(), m.join()
+	f := one.newFrame(5 * mib)
+	one.leave()
+	if other.room() != 12*mib || m.own() != 8*mib {
+		t.Errorf("%d bytes are free for the one that is left, its part is %d", other.room(), m.own())
+	}
+	f.release()
+	if m.beyond != 0 || len(m.flows) != 1 || other.holds() != 0 {
+		t.Errorf("after its frame came back: %+v", m)
+	}
+}

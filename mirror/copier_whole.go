@@ -83,7 +83,8 @@ func (c *copier) noteStart() bool {
 func (c *copier) enterStretch() (s *stretch, ok bool) {
 	c.mu.Lock()
 	defer c.unlock()
-	if c.stopping || c.state != Running || len(c.queue) == 0 && !c.whole.startDue {
+	// What was fetched before something that stops the copy is written.
+	if c.stopping || len(c.queue) == 0 && !(c.whole.startDue && c.state == Running) {
 		return nil, false
 	}
 	c.inTxn, c.beginDue = true, false

@@ -99,6 +99,7 @@ func (f *fetcher) run(ctx context.Context) error {
 		}
 		f.log.Warn("fetch from source broker", "broker", f.broker, "err", err)
 		f.close()
+		f.next = leastFetch // one that does not answer keeps no memory
 		f.source.wantRefresh()
 		f.toCheck = nil
 		for c := range f.members { // each of which is looked at again after that
@@ -124,15 +125,9 @@ func (f *fetcher) once(ctx context.Context) error {
 	if err := f.pace.wait(ctx); err != nil {
 		return err
 	}
-	fr, err := f.budget.reserve(ctx, withSlack(f.next))
-	if err != nil {
-		return err
-	}
-	defer fr.release()
 	now := time.Now()
 	f.plan(now)
 	if f.session.empty() && len(f.toCheck) == 0 {
-		fr.resize(0)
 		f.rest(ctx, now)
 		return nil
 	}
@@ -142,15 +137,24 @@ func (f *fetcher) once(ctx context.Context) error {
 	if err := f.checkHistory(ctx, now); err != nil || f.session.empty() {
 		return err
 	}
-	call := f.conn.Send(ctx, f.request(now, withoutSlack(fr.size)), f.session.version)
+	fr, err := f.budget.reserve(ctx, min(f.next, f.pace.allowance()))
+	if err != nil {
+		return err
+	}
+	defer fr.release()
+	now = time.Now()
+	if f.plan(now); f.session.empty() { // who was fetched for may have left meanwhile
+		return nil
+	}
+	call := f.conn.Send(ctx, f.request(now, fr.asks()), f.session.version)
 	answer, err := call.Wait(ctx)
 	if err != nil {
 		return err
 	}
 	fr.fill(call.Memory())
 	f.pace.spend(call.Size())
-	f.next = nextFetch(f.next, call.Size())
 	resp := answer.(*kmsg.FetchResponse)
+	f.next = nextFetch(f.next, recordBytes(resp))
 	f.source.throttle.note(resp.ThrottleMillis)
 	if lost, err := f.session.answered(resp); lost {
 		return nil // such as after a restart of the broker: ask anew
@@ -276,17 +280,26 @@ func partitionShare(n int) int32 {
 // nextFetch is how much to ask for after an answer of some bytes to the last one: a few
 // round trips lead from rest to full speed, and a few from there to little memory reserved
 // for fetches that wait at idle sources.
-func nextFetch(last int64, answer int) int64 {
-	return min(max(2*int64(answer), last/2, leastFetch), fetchBytes)
+func nextFetch(last, answer int64) int64 {
+	return min(max(4*answer, last/2, leastFetch), fetchBytes)
+}
+
+func recordBytes(resp *kmsg.FetchResponse) (n int64) {
+	for i := range resp.Topics {
+		for j := range resp.Topics[i].Partitions {
+			n += int64(len(resp.Topics[i].Partitions[j].RecordBatches))
+		}
+	}
+	return n
 }
 
 // request asks for all that is wanted, as far as there is room for it, naming what the
 // broker's session does not have.
-func (f *fetcher) request(now time.Time, room int64) *kmsg.FetchRequest {
+func (f *fetcher) request(now time.Time, room int32) *kmsg.FetchRequest {
 	req := kmsg.NewPtrFetchRequest()
 	req.ReplicaID = -1 // a consumer
 	allowed := f.pace.allowance()
-	req.MinBytes, req.MaxBytes = 1, int32(min(allowed, room))
+	req.MinBytes, req.MaxBytes = 1, int32(min(allowed, int64(room)))
 	if !f.uncommitted {
 		req.IsolationLevel = 1 // read_committed
 	}

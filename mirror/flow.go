@@ -289,8 +289,7 @@ func (f *flowRun) reconcile() (joined bool) {
 		if a, ok := f.want[tp]; ok && a.Epoch == c.a.Epoch && a.DestinationTopic == c.a.DestinationTopic {
 			continue
 		}
-		c.stop()
-		if !c.idle() {
+		if !c.stop() {
 			f.leaving++
 		} else {
 			delete(f.copiers, tp)

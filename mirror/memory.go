@@ -19,10 +19,15 @@ type memory struct {
 // ones are rare.
 var memorySizes = [...]int{64 << 10, 96 << 10, 128 << 10, 192 << 10, 256 << 10, 384 << 10, 512 << 10, 768 << 10, 1 << 20, 3 << 19, 2 << 20, 3 << 20, 4 << 20, 6 << 20, 8 << 20, 12 << 20, 16 << 20}
 
-// withSlack is the most that is lent for n bytes; withoutSlack is for how many bytes no more
-// than n are lent.
-func withSlack(n int64) int64    { return n + n/2 }
-func withoutSlack(n int64) int64 { return max(1, n*2/3) }
+// lendable is the largest size of what is lent that is not above n, and the least size at
+// least.
+func lendable(n int64) int64 {
+	i, exactly := slices.BinarySearch(memorySizes[:], int(n))
+	if !exactly {
+		i = max(0, i-1)
+	}
+	return int64(memorySizes[i])
+}
 
 // class is the index of the least size that holds n bytes; ok is false if none is
 // kept for it.
