@@ -52,8 +52,6 @@ func (c *fleetRun) cutCluster(n *node, b *broker, mute, deaf bool) bool {
 
 // someOwner is a node that owns copies.
 func (c *fleetRun) someOwner() *node {
-	running := c.running()
-	n := running[c.rng.IntN(len(running))]
-	c.awaitCopies(n)
-	return n
+	who := role(c.rng.IntN(2))
+	return c.owning(who)[who]
 }

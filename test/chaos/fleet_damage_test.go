@@ -82,7 +82,7 @@ func alterEntry(c *fleetRun, n *node, b []byte) []byte {
 func (c *fleetRun) damage(who role, of stored, how func(*fleetRun, *node, []byte) []byte) bool {
 	var n *node
 	eventually(c.t, recovery, fmt.Sprintf("%s has a file %s", who, of.name), func() error {
-		if n = c.running()[who]; of.newest(n) == "" {
+		if n = c.owning(who)[who]; of.newest(n) == "" {
 			return errors.New("it has none")
 		}
 		return nil

@@ -41,10 +41,10 @@ var nodeFaults = []fleetFault{
 		}
 		return true
 	}},
-	{"leader suspended", takeover, func(c *fleetRun) bool { return c.suspend(c.running()[0]) }},
-	{"follower suspended", takeover, func(c *fleetRun) bool { return c.suspend(c.running()[1]) }},
-	{"leader cut off", takeover, func(c *fleetRun) bool { return c.cutOff(c.running()[:1]) }},
-	{"follower cut off", takeover, func(c *fleetRun) bool { return c.cutOff(c.running()[1:2]) }},
+	{"leader suspended", takeover, func(c *fleetRun) bool { return c.suspend(leads) }},
+	{"follower suspended", takeover, func(c *fleetRun) bool { return c.suspend(follows) }},
+	{"leader cut off", takeover, func(c *fleetRun) bool { return c.cutOff(leads) }},
+	{"follower cut off", takeover, func(c *fleetRun) bool { return c.cutOff(follows) }},
 	{"all cut off from each other", outage, func(c *fleetRun) bool {
 		for _, n := range c.running() {
 			c.isolate(n)
@@ -53,19 +53,19 @@ var nodeFaults = []fleetFault{
 		return true
 	}},
 	{"leader hears and is not heard", takeover, func(c *fleetRun) bool {
-		all := c.running()
+		all := c.owning(leads)
 		return c.oneWay(all[:1], all[1:])
 	}},
 	{"leader is heard and hears not", takeover, func(c *fleetRun) bool {
-		all := c.running()
+		all := c.owning(leads)
 		return c.oneWay(all[1:], all[:1])
 	}},
 	{"follower hears and is not heard", takeover, func(c *fleetRun) bool {
-		all := c.running()
+		all := c.owning(follows)
 		return c.oneWay(all[1:2], append(all[2:], all[0]))
 	}},
 	{"follower is heard and hears not", takeover, func(c *fleetRun) bool {
-		all := c.running()
+		all := c.owning(follows)
 		return c.oneWay(append(all[2:], all[0]), all[1:2])
 	}},
 	{"bridge: one follower sees both", takeover, func(c *fleetRun) bool {
@@ -164,8 +164,7 @@ var nodeFaults = []fleetFault{
 
 // kill kills a node that owns copies. How long each of them pauses is noted.
 func (c *fleetRun) kill(who role) bool {
-	n := c.running()[who]
-	c.awaitCopies(n)
+	n := c.owning(who)[who]
 	c.orphans = c.copiesOf(n)
 	c.say("%s, %s, is killed and leaves %d copies", n.name, who, len(c.orphans))
 	n.process.kill()
@@ -192,7 +191,8 @@ func (c *fleetRun) copiesOf(n *node) (parts []string) {
 	return parts
 }
 
-func (c *fleetRun) suspend(n *node) bool {
+func (c *fleetRun) suspend(who role) bool {
+	n := c.owning(who)[who]
 	c.say("%s sleeps", n.name)
 	n.process.suspend(c.t)
 	c.pause(3000, 8000)
@@ -218,11 +218,10 @@ func (c *fleetRun) isolate(n *node) {
 	}
 }
 
-func (c *fleetRun) cutOff(nodes []*node) bool {
-	for _, n := range nodes {
-		c.say("%s is cut off", n.name)
-		c.isolate(n)
-	}
+func (c *fleetRun) cutOff(who role) bool {
+	n := c.owning(who)[who]
+	c.say("%s is cut off", n.name)
+	c.isolate(n)
 	c.pause(4000, 9000)
 	return true
 }
@@ -330,19 +329,32 @@ func (c *fleetRun) remove(n *node) {
 	n.first = "join: [" + strings.Join(others, ", ") + "]"
 }
 
-// awaitCopies waits until a node has its share again, and all copies run.
+// awaitCopies waits until a node has copies, its share of them after a start.
 func (c *fleetRun) awaitCopies(n *node) {
 	c.t.Helper()
-	eventually(c.t, recovery, n.name+" has copies", func() error {
-		s, err := c.status()
-		if err != nil {
-			return err
+	eventually(c.t, recovery, n.name+" has copies", func() error { return c.hasCopies(n) })
+}
+
+func (c *fleetRun) hasCopies(n *node) error {
+	s, err := c.status()
+	if err != nil {
+		return err
+	}
+	for _, of := range s.Fleet.Nodes {
+		if of.Name == n.name && of.Copies > 0 {
+			return nil
 		}
-		for _, of := range s.Fleet.Nodes {
-			if of.Name == n.name && of.Copies > 0 {
-				return nil
-			}
-		}
-		return errors.New("it has none")
+	}
+	return errors.New("it has none")
+}
+
+// owning are the running nodes as soon as the one in a role has copies, so that what is
+// done to it is felt.
+func (c *fleetRun) owning(who role) (all []*node) {
+	c.t.Helper()
+	eventually(c.t, recovery, fmt.Sprintf("%s has copies", who), func() error {
+		all = c.running()
+		return c.hasCopies(all[who])
 	})
+	return all
 }
