@@ -5,6 +5,7 @@ package scenarios
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -102,6 +103,52 @@ func TestLineageOverTwoHops(t *testing.T) {
 		if !slices.ContainsFunc(trail.Entries, func(e api.AuditEntry) bool { return e.Operation == want }) {
 			t.Errorf("that the auditor asked for %s is not in the trail: %+v", want, trail.Entries)
 		}
+	}
+	w.nobodyDied()
+}
+
+// Two fleets that do not know each other copy one hop each. Each answers for the whole way
+// of an event between the clusters that are declared to it, since that is in their ledgers, and
+// names the other's flow as another fleet's.
+func TestLineageOverTwoFleets(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, nil, nil)
+	ap := w.newBroker("ap", nil)
+	ap.start()
+	one, two := w.nodes[0], w.newFleet("second", "s", 1)
+	w.us.createTopic("orders", 1)
+	w.us.produce("orders", 1, 100)
+	one.apply(w.us.yaml() + w.eu.yaml() + strings.Replace(flowYAML("orders"), "  topics:", "  offsets: translate\n  topics:", 1))
+	two.apply(w.us.yaml() + w.eu.yaml() + ap.yaml() + "---\napiVersion: waybill/v1\nkind: ReplicationFlow\nmetadata: {name: eu-ap}\nspec:\n  source: eu\n  destination: ap\n  offsets: translate\n  topics: {include: [orders]}\n")
+	for _, n := range []*node{one, two} {
+		want := map[string]int64{"us>eu": 100}
+		if n == two {
+			want["eu>ap"] = 100
+		}
+		eventually(t, recovery, "every hop between the clusters of fleet "+n.fleet, func() error {
+			if found, err := copiedOver(n, adminToken, "us/orders/0"); err != nil || !maps.Equal(found, want) {
+				return fmt.Errorf("copied so far: %v %w", found, err)
+			}
+			return nil
+		})
+	}
+	for _, at := range []string{"us/orders/0/10", "eu/orders/0/10", "ap/orders/0/10"} {
+		var event lineage.Answer
+		must(t, two.get("/api/v1/lineage/events/"+at, &event))
+		var flows []string
+		for _, e := range event.Edges {
+			flows = append(flows, e.Fleet+"/"+e.Flow)
+		}
+		slices.Sort(flows)
+		if !slices.Equal(flows, []string{"scenario/us-eu", "second/eu-ap"}) {
+			t.Errorf("%s went by %q", at, flows)
+		}
+	}
+	// Nobody has declared ap to the first fleet, so nobody may see there what is in it.
+	a, err := one.call(http.MethodGet, "/api/v1/lineage/events/ap/orders/0/10", adminToken, "")
+	must(t, err)
+	if a.status != http.StatusForbidden || !strings.Contains(string(a.body), "ap") {
+		t.Errorf("an event of a cluster that is not declared: %s", a)
 	}
 	w.nobodyDied()
 }

@@ -63,6 +63,7 @@ type broker struct {
 type node struct {
 	t       *testing.T
 	name    string
+	fleet   string
 	dir     string
 	peer    string
 	api     string // URL
@@ -84,7 +85,7 @@ func newWorld(t *testing.T, n int, us, eu *security) *world {
 	var wg sync.WaitGroup
 	wg.Go(w.us.start)
 	wg.Go(w.eu.start)
-	w.newFleet(n)
+	w.newFleet("scenario", "r", n)
 	wg.Wait()
 	if t.Failed() {
 		t.FailNow()
@@ -185,10 +186,11 @@ func (b *broker) start() {
 	b.address = b.process.address(b.t, b.file("address"), "client")
 }
 
-// newFleet starts n nodes: the first makes the fleet, the others join it.
-func (w *world) newFleet(n int) {
+// newFleet starts n nodes, which are numbered: the first makes the fleet, the others join
+// it. It returns the first.
+func (w *world) newFleet(name, prefix string, n int) *node {
 	w.t.Helper()
-	dir := filepath.Join(w.dir, "fleet")
+	dir := filepath.Join(w.dir, name)
 	must(w.t, os.MkdirAll(dir, 0o700))
 	ca, err := raftnode.GenerateCA("scenario fleet", 24*time.Hour)
 	must(w.t, err)
@@ -196,20 +198,24 @@ func (w *world) newFleet(n int) {
 	must(w.t, os.WriteFile(filepath.Join(dir, "admin.token"), []byte(adminToken), 0o600))
 	must(w.t, os.WriteFile(filepath.Join(dir, "viewer.token"), []byte(viewerToken), 0o600))
 	must(w.t, os.WriteFile(filepath.Join(dir, "auditor.token"), []byte(auditorToken), 0o600))
+	var first *node
 	for i := range n {
-		r := &node{t: w.t, name: fmt.Sprintf("r%d", i+1), peer: address.Reserve(w.t), api: address.Reserve(w.t), first: "bootstrap: true"}
+		r := &node{t: w.t, name: fmt.Sprintf("%s%d", prefix, i+1), fleet: name, peer: address.Reserve(w.t), api: address.Reserve(w.t), first: "bootstrap: true"}
 		r.dir = filepath.Join(dir, r.name)
 		must(w.t, os.MkdirAll(r.dir, 0o700))
 		cert, key, err := ca.Issue(r.name, 24*time.Hour, "localhost", "127.0.0.1")
 		must(w.t, err)
 		must(w.t, os.WriteFile(filepath.Join(r.dir, "cert.pem"), cert, 0o600))
 		must(w.t, os.WriteFile(filepath.Join(r.dir, "key.pem"), key, 0o600))
-		if i > 0 {
-			r.first = fmt.Sprintf("join: [%q]", w.nodes[0].peer)
+		if first == nil {
+			first = r
+		} else {
+			r.first = fmt.Sprintf("join: [%q]", first.peer)
 		}
 		w.nodes = append(w.nodes, r)
 		r.start()
 	}
+	return first
 }
 
 // start starts the node, or starts it again at the addresses that it had.
@@ -217,7 +223,7 @@ func (n *node) start() {
 	n.t.Helper()
 	certs := filepath.Dir(n.dir)
 	conf := fmt.Sprintf(`name: %s
-fleet: scenario
+fleet: %s
 dataDir: %q
 peer: {address: %q, caFile: %q, certFile: %q, keyFile: %q, %s}
 api:
@@ -226,7 +232,7 @@ api:
     - {name: ops, role: admin, token: %q, principals: {us: "User:admin", eu: "User:admin", ap: "User:admin"}}
     - {name: guest, role: viewer, token: %q}
     - {name: auditor, role: viewer, token: %q, principals: {us: "User:admin", ap: "User:admin"}}
-`, n.name, n.data(), n.peer, filepath.Join(certs, "ca.pem"), filepath.Join(n.dir, "cert.pem"), filepath.Join(n.dir, "key.pem"), n.first,
+`, n.name, n.fleet, n.data(), n.peer, filepath.Join(certs, "ca.pem"), filepath.Join(n.dir, "cert.pem"), filepath.Join(n.dir, "key.pem"), n.first,
 		strings.TrimPrefix(n.api, "http://"), "${file:"+filepath.Join(certs, "admin.token")+"}", "${file:"+filepath.Join(certs, "viewer.token")+"}",
 		"${file:"+filepath.Join(certs, "auditor.token")+"}")
 	file, addr := filepath.Join(n.dir, "node.yaml"), filepath.Join(n.dir, "address")
