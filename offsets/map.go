@@ -199,6 +199,7 @@ func (m *Map) applyHop(h *ledger.Hop) bool {
 			m.ranAt = h.Fold.RanAt
 		}
 	}
+	m.notLocal = m.notLocal || h.Fold != nil && h.Fold.NotLocal
 	m.learnEpoch(h)
 	from := m.Next()
 	switch {
@@ -239,7 +240,7 @@ func (m *Map) broken(h *ledger.Hop) bool {
 
 // keepVoid takes a fold of what was taken back and lies at the destination still.
 func (m *Map) keepVoid(h *ledger.Hop) {
-	m.unmarked = m.unmarked || h.Fold.Unmarked
+	m.unmarked, m.notLocal = m.unmarked || h.Fold.Unmarked, m.notLocal || h.Fold.NotLocal
 	for _, r := range h.Runs {
 		m.routes.note(r.Destination, h, r)
 		m.routes.orphan(r.Destination, r.Destination+r.Count)

@@ -14,6 +14,9 @@ type Fold struct {
 	// Unmarked says that a hole of one offset between runs need not be the marker of
 	// a transaction.
 	Unmarked bool
+	// NotLocal says that records were left out because they were not born at the source,
+	// be it of what was taken back since.
+	NotLocal bool
 	// Void says that all of it was taken back: the source has lost it since, or, if it is
 	// Restated, a later epoch tells of it again (see [Begin.Restates]). The hop is no part of
 	// what the copy consists of, and its records are at the destination still.
@@ -24,6 +27,7 @@ const (
 	foldUnmarked = 1 << 0
 	foldVoid     = 1 << 1
 	foldRestated = 1 << 2
+	foldNotLocal = 1 << 3
 )
 
 // A fold is written as a hop without digests, and with one bit of the paths.
@@ -32,6 +36,9 @@ func (e *Hop) appendFold(b []byte) []byte {
 	var flags byte
 	if e.Fold.Unmarked {
 		flags |= foldUnmarked
+	}
+	if e.Fold.NotLocal {
+		flags |= foldNotLocal
 	}
 	if e.Fold.Void {
 		flags |= foldVoid
@@ -46,7 +53,7 @@ func (e *Hop) readFold(r *reader) {
 	e.readHead(r)
 	e.Fold = &Fold{Since: r.time(), RanAt: r.time()}
 	flags := r.byte()
-	e.Fold.Unmarked = flags&foldUnmarked != 0
+	e.Fold.Unmarked, e.Fold.NotLocal = flags&foldUnmarked != 0, flags&foldNotLocal != 0
 	e.Fold.Void, e.Fold.Restated = flags&foldVoid != 0, flags&foldRestated != 0
 	e.readTiles(r)
 	if e.Fold.Void && len(e.Runs) == 0 || e.Fold.Restated && !e.Fold.Void {

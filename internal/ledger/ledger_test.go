@@ -64,7 +64,7 @@ func foldEntries() []Entry {
 			Runs:              []Run{{Source: 42, Count: 58, Destination: 1000}, {Source: 103, Count: 57, Destination: 1060, Path: Altered, Route: 1}},
 			Gaps:              []Gap{{Source: 100, Count: 3, Reason: Filtered}},
 			SourceLeaderEpoch: 4, DestinationLeaderEpoch: 9, At: at, Bytes: 12345, Routes: []Route{{{"north", TopicID{5}}}},
-			Fold: &Fold{Since: at.Add(-time.Hour), RanAt: at.Add(-time.Second), Unmarked: true, Void: true, Restated: true},
+			Fold: &Fold{Since: at.Add(-time.Hour), RanAt: at.Add(-time.Second), Unmarked: true, NotLocal: true, Void: true, Restated: true},
 		},
 		&Tails{Of: []WriterTail{{WriterID{1}, Tail{Next: 5, Hash: [32]byte{6}}}, {WriterID{2}, Tail{Next: 700, Hash: [32]byte{7}}}}},
 		&Cut{Next: 1 << 40, Sum: [32]byte{1, 2}, Pages: 1 << 33, Rule: 1, Fleet: "prod", Node: "n1", At: at},

@@ -27,6 +27,7 @@ type copied struct {
 	open           *ledger.Hop // the last; it may still grow
 	ranAt          time.Time   // of the last hop that had runs
 	unmarked       bool
+	notLocal       bool               // records were left out because they were not born at the source
 	lastRetraction *ledger.Retraction // of what the destination has lost; nil once it has records again
 }
 
@@ -79,7 +80,7 @@ func (c *copied) hop(h *ledger.Hop) error {
 	case c.begun[h.Epoch] == nil:
 		return fmt.Errorf("epoch %d of a copy has no begin", h.Epoch)
 	case h.Fold != nil && h.Fold.Void:
-		c.unmarked = c.unmarked || h.Fold.Unmarked
+		c.unmarked, c.notLocal = c.unmarked || h.Fold.Unmarked, c.notLocal || h.Fold.NotLocal
 		c.add(h)
 		return nil
 	case h.From != c.next:
@@ -98,7 +99,7 @@ func (c *copied) hop(h *ledger.Hop) error {
 // alone is a fold of one hop.
 func (c *copied) alone(h *ledger.Hop) *ledger.Hop {
 	if h.Fold != nil {
-		c.unmarked = c.unmarked || h.Fold.Unmarked
+		c.unmarked, c.notLocal = c.unmarked || h.Fold.Unmarked, c.notLocal || h.Fold.NotLocal
 		if len(h.Runs) > 0 {
 			c.ranAt = h.Fold.RanAt
 		}
@@ -111,9 +112,10 @@ func (c *copied) alone(h *ledger.Hop) *ledger.Hop {
 		c.unmarked = c.unmarked || lane.Lane == "" || lane.Plain() || h.Broken(end)
 		c.ranAt = h.At
 	}
+	c.notLocal = c.notLocal || slices.ContainsFunc(h.Gaps, func(g ledger.Gap) bool { return g.Reason == ledger.NotLocal })
 	one := *h
 	one.Runs, one.Gaps = nil, nil
-	one.Fold = &ledger.Fold{Since: h.At, Unmarked: c.unmarked}
+	one.Fold = &ledger.Fold{Since: h.At, Unmarked: c.unmarked, NotLocal: c.notLocal}
 	if h.Fold != nil {
 		one.Fold.Since = h.Fold.Since
 	}
@@ -197,7 +199,7 @@ func join(to, h *ledger.Hop) bool {
 		to.DestinationLeaderEpoch, to.Fold.RanAt = h.DestinationLeaderEpoch, h.Fold.RanAt
 	}
 	to.Next, to.At, to.Bytes = h.Next, h.At, to.Bytes+h.Bytes
-	to.Fold.Unmarked = h.Fold.Unmarked
+	to.Fold.Unmarked, to.Fold.NotLocal = h.Fold.Unmarked, h.Fold.NotLocal
 	return true
 }
 
@@ -312,7 +314,7 @@ func leftOf(h *ledger.Hop, r *ledger.Retraction, restated bool) (left []*ledger.
 	below = h.Next <= r.Source && !atDestination
 	if h.Next > r.Source {
 		if h = h.Clip(h.From, r.Source); len(h.Runs) == 0 {
-			h.Fold = &ledger.Fold{Since: h.Fold.Since, Unmarked: h.Fold.Unmarked}
+			h.Fold = &ledger.Fold{Since: h.Fold.Since, Unmarked: h.Fold.Unmarked, NotLocal: h.Fold.NotLocal}
 		}
 	}
 	if atDestination && h.DestinationNext() > r.Destination {
