@@ -3,6 +3,7 @@ package offsets
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 // folded is what stands for the pages of a ledger below an offset, as it is read where
 // they are gone: behind those that came while it was written.
 func (h *history) folded(s *site, cut int64) (*ledger.Opened, *ledgerfold.Folder) {
-	f := ledgerfold.New(s.end.Cluster)
+	f, w := ledgerfold.New(s.end.Cluster), NewWitness(s.end.Cluster, 0)
 	opening := ledger.NewOpening(cut)
 	for _, p := range h.pages {
 		if p.at.Cluster != s.end.Cluster {
@@ -23,6 +24,8 @@ func (h *history) folded(s *site, cut int64) (*ledger.Opened, *ledgerfold.Folder
 			opening.Take(ledger.Stored{Offset: p.at.Offset, Value: p.value})
 		} else if err := f.Record(p.at.Offset, p.value); err != nil {
 			h.t.Fatalf("%s: %v", h.name, err)
+		} else {
+			w.Page(p.at.Offset, p.page)
 		}
 	}
 	f.Passed(cut)
@@ -37,6 +40,9 @@ func (h *history) folded(s *site, cut int64) (*ledger.Opened, *ledgerfold.Folder
 	}
 	if opened == nil {
 		h.t.Fatalf("%s: a fold was not found", h.name)
+	}
+	if err := w.Same(opened); err != nil {
+		h.t.Fatalf("%s: folded at %d: %v", h.name, cut, err)
 	}
 	return opened, f
 }
@@ -161,5 +167,73 @@ func TestFoldOfAFold(t *testing.T) {
 				t.Fatalf("%s: folded at %d and %d is not folded at %d: %v", h.name, first, second, second, err)
 			}
 		}
+	}
+}
+
+// TestWitnessFindsWhatAFoldTellsOtherwise alters one thing of a fold at a time.
+func TestWitnessFindsWhatAFoldTellsOtherwise(t *testing.T) {
+	told := []ledger.Entry{
+		begin(1, 0), hop(1, 0, 10, 100, 2, gapFiltered), hop(1, 12, 8, 111), &ledger.Retraction{Copy: testCopy.Key(), Epoch: 1, Source: 16, Destination: 115},
+		&ledger.Writer{Cluster: "dst", ProducerID: 7, Lane: "lane"},
+	}
+	fold := func(alter func(ledger.Entry) bool) (w *Witness, o *ledger.Opened) {
+		f := ledgerfold.New("dst")
+		w = NewWitness("dst", 0)
+		chain := ledger.NewChain(ledger.WriterID{1})
+		for i, e := range told {
+			b := chain.Encode([]ledger.Entry{e})
+			p, err := ledger.Decode(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if w.Page(int64(i), p); f.Record(int64(i), b) != nil {
+				t.Fatal("refused")
+			}
+		}
+		var entries []ledger.Entry
+		for e := range f.Entries() {
+			if alter(e) {
+				entries = append(entries, e)
+			}
+		}
+		next := int64(len(told))
+		return w, ledger.NewOpening(next).Take(ledger.Stored{Offset: next, Value: ledger.NewFoldChain(ledger.WriterID{9}).Encode(append(entries, &ledger.Cut{Next: next}))})
+	}
+	hops := func(change func(*ledger.Hop)) func(ledger.Entry) bool {
+		return func(e ledger.Entry) bool {
+			if h, ok := e.(*ledger.Hop); ok && !h.Fold.Void {
+				change(h)
+			}
+			return true
+		}
+	}
+	cases := []struct {
+		name, want string
+		alter      func(ledger.Entry) bool
+	}{
+		{"nothing", "", func(ledger.Entry) bool { return true }},
+		{"a run lies elsewhere", "a contradiction", hops(func(h *ledger.Hop) { h.Runs[1].Destination++ })},
+		{"a run within", "where source offsets went", hops(func(h *ledger.Hop) { h.Runs[0].Destination-- })},
+		{"a gap of another reason", "where source offsets went", hops(func(h *ledger.Hop) { h.Gaps[0].Reason = ledger.Aborted })},
+		{"another way", "where records came from", hops(func(h *ledger.Hop) { h.Untraced = true })},
+		{"something was left out", "what lies between copies", hops(func(h *ledger.Hop) { h.Fold.NotLocal = true })},
+		{"another leader", "leader epochs", hops(func(h *ledger.Hop) { h.SourceLeaderEpoch = 9 })},
+		{"no hops", "a contradiction", func(e ledger.Entry) bool { _, hop := e.(*ledger.Hop); return !hop }},
+		{"another flow", "who copies what", func(e ledger.Entry) bool {
+			if b, ok := e.(*ledger.Begin); ok {
+				b.Flow = "g"
+			}
+			return true
+		}},
+		{"no copy", "the pages tell of 1 copies, the fold of 0", func(e ledger.Entry) bool { _, writer := e.(*ledger.Writer); return writer }},
+		{"no producer", "other producers", func(e ledger.Entry) bool { _, writer := e.(*ledger.Writer); return !writer }},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w, o := fold(c.alter)
+			if err := w.Same(o); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %s", err, c.want)
+			}
+		})
 	}
 }

@@ -47,8 +47,8 @@
 //     not be one transaction, which would hold up every reader of the ledger while it lasts.
 //   - It is a function of the pages that it stands for. So nobody need be fenced: two that
 //     fold at once write the same twice, and a late DeleteRecords deletes what some Cut
-//     covers. A fold is proved by folding again; that is done before anything is deleted,
-//     and by a check while the pages are there.
+//     covers. A fold is proved by folding again, and by one who knows nothing of folding
+//     and reads both as translation does; that is done before anything is deleted.
 //   - A fold stands for everything up to where its writing began, not for what is old, and
 //     the pages are deleted when the fold is (one policy: fold every so many days, and
 //     delete what the last fold covers just before). So the fold is the first thing behind

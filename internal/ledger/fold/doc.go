@@ -5,12 +5,13 @@
 // come to at some offset are [Folder.Entries], which a [ledger.Cut] seals; who reads them
 // in place of the pages below translates every offset as if he had read those. [Write]
 // writes them behind what they stand for, proves that nothing is lost, and then may delete
-// the pages.
+// the pages. [Weigh] says what that would save.
 //
 // What it promises:
 //
 //   - It is a function: from the same pages come the same entries, whoever folds. So two
 //     who fold at once do no harm, and a fold is proved by folding again ([Folder.Proves]).
+//     A fault of this package would vouch for itself there: so a [Witness] is asked, too.
 //   - Folding a fold and what came behind it is folding all.
 //   - A ledger in which anything is missing, altered or contradictory is not folded: the
 //     error says where ([RefusedError]). So is one with entries that it does not know.

@@ -40,15 +40,19 @@ func (w *world) goOn() {
 }
 
 // fold folds the world; before is called before each step of it, and after behind it.
-func (w *world) fold(remove bool, before, after func(step int) error) (Written, error) {
+func (w *world) fold(before, after func(step int) error) (done Weight, deleted bool, err error) {
+	return Write(w.t.Context(), &steps{world: w, before: before, after: after}, w.order())
+}
+
+func (w *world) order() Order {
 	w.writers++
-	return Write(w.t.Context(), &steps{world: w, before: before, after: after}, Order{Cluster: "b", By: Author{Writer: ledger.WriterID{9, w.writers}}, At: noon, Delete: remove})
+	return Order{Cluster: "b", By: Author{Writer: ledger.WriterID{9, w.writers}}, At: noon}
 }
 
 // check holds what a reader finds now against all that was ever written.
 func (w *world) check(what string) {
 	w.t.Helper()
-	f, _, err := read(w.t.Context(), &steps{world: w}, "b", w.start, int64(len(w.all)))
+	r, err := read(w.t.Context(), &steps{world: w}, "b", w.start, int64(len(w.all)), nil)
 	if err != nil {
 		w.t.Fatalf("%s: %v", what, err)
 	}
@@ -58,7 +62,7 @@ func (w *world) check(what string) {
 			w.t.Fatalf("%s: %v", what, err)
 		}
 	}
-	if !bytes.Equal(said(f), said(whole)) {
+	if !bytes.Equal(said(r.folder), said(whole)) {
 		w.t.Errorf("%s: the ledger from offset %d on says something else than all of it", what, w.start)
 	}
 }
@@ -145,15 +149,15 @@ func TestWriteDies(t *testing.T) {
 			if behind {
 				before, after = after, before
 			}
-			if _, err := w.fold(true, before, after); !errors.Is(err, errDied) {
+			if _, _, err := w.fold(before, after); !errors.Is(err, errDied) {
 				t.Fatalf("%s: %v", name, err)
 			}
-			if deleted := w.start > 0; deleted != (step == allSteps-1 && behind) {
+			if gone := w.start > 0; gone != (step == allSteps-1 && behind) {
 				t.Errorf("%s: the log begins at %d", name, w.start)
 			}
 			w.check(name)
 			w.goOn()
-			if done, err := w.fold(true, nil, nil); err != nil || !done.Deleted || w.start != done.Next {
+			if done, deleted, err := w.fold(nil, nil); err != nil || !deleted || w.start != done.Next {
 				t.Errorf("%s: again: %+v, %v", name, done, err)
 			}
 			w.check(name + ", again")
@@ -166,36 +170,38 @@ func TestWriteDies(t *testing.T) {
 func TestWriteWhileOthersDo(t *testing.T) {
 	for step := range allSteps {
 		w := newWorld(t)
-		if done, err := w.fold(true, func(int) error { w.goOn(); return nil }, nil); err != nil || !done.Deleted {
+		if done, deleted, err := w.fold(func(int) error { w.goOn(); return nil }, nil); err != nil || !deleted {
 			t.Errorf("a copy goes on: %+v, %v", done, err)
 		}
 		w.check("a copy goes on")
 		w.goOn()
-		_, err := w.fold(true, at(step, func() error {
+		_, _, err := w.fold(at(step, func() error {
 			w.goOn()
-			_, err := w.fold(true, nil, nil)
+			_, _, err := w.fold(nil, nil)
 			return err
 		}), nil)
 		w.check(fmt.Sprintf("another fold before step %d: %v", step, err))
 		w.goOn()
-		if done, err := w.fold(true, nil, nil); err != nil || !done.Deleted {
+		if done, deleted, err := w.fold(nil, nil); err != nil || !deleted {
 			t.Errorf("another fold before step %d, then: %+v, %v", step, done, err)
 		}
 		w.check("then")
 	}
 }
 
-// TestWriteOnlyWhatIsNew: without being told to it deletes nothing, and a fold with nothing
-// behind it is not folded again.
+// TestWriteOnlyWhatIsNew: weighing writes nothing and says what is then written, and a fold
+// with nothing behind it is not folded again.
 func TestWriteOnlyWhatIsNew(t *testing.T) {
 	w := newWorld(t)
-	if done, err := w.fold(false, nil, nil); err != nil || done.Deleted || w.start != 0 || done.Next != 6 || done.Pages != 1 {
+	weight, err := Weigh(t.Context(), &steps{world: w}, w.order())
+	if err != nil || weight.Start != 0 || weight.Next != 6 || weight.Pages != 6 || weight.FoldPages != 1 || len(w.all) != 6 {
+		t.Errorf("got %+v, %v, %d pages", weight, err, len(w.all))
+	}
+	done, deleted, err := w.fold(nil, nil)
+	if err != nil || !deleted || done != weight || w.start != 6 || int64(len(w.all[6])) != done.FoldBytes {
 		t.Errorf("got %+v, %v, the log begins at %d", done, err, w.start)
 	}
-	if _, err := w.fold(true, nil, nil); err != nil || w.start != 7 {
-		t.Errorf("%v, the log begins at %d", err, w.start)
-	}
-	if done, err := w.fold(true, nil, nil); err != nil || done.Pages != 0 || done.Next != done.Start || len(w.all) != 8 {
+	if done, deleted, err := w.fold(nil, nil); err != nil || deleted || done.FoldPages != 0 || done.Next != done.Start || len(w.all) != 7 {
 		t.Errorf("got %+v, %v", done, err)
 	}
 	w.check("at last")
@@ -205,14 +211,14 @@ func TestWriteOnlyWhatIsNew(t *testing.T) {
 // not as they were read, and nothing is deleted.
 func TestWriteProvesBeforeItDeletes(t *testing.T) {
 	w := newWorld(t)
-	if _, err := w.fold(true, at(5, func() error {
+	if _, _, err := w.fold(at(5, func() error {
 		w.all[len(w.all)-1] = bytes.Clone(w.all[0])
 		return nil
 	}), nil); !errors.Is(err, ErrNotProved) || w.start != 0 {
 		t.Errorf("the fold is not there: %v", err)
 	}
 	w = newWorld(t)
-	if _, err := w.fold(true, at(3, func() error {
+	if _, _, err := w.fold(at(3, func() error {
 		w.all[3] = []byte("nobody's")
 		return nil
 	}), nil); err == nil || w.start != 0 {
@@ -221,7 +227,35 @@ func TestWriteProvesBeforeItDeletes(t *testing.T) {
 	w = newWorld(t)
 	w.start = 2
 	refused := (*RefusedError)(nil)
-	if _, err := w.fold(true, nil, nil); !errors.As(err, &refused) || w.start != 2 {
+	if _, _, err := w.fold(nil, nil); !errors.As(err, &refused) || w.start != 2 {
 		t.Errorf("pages are gone: %v", err)
+	}
+}
+
+// deaf is a witness who finds fault with every fold, and counts what he was shown.
+type deaf struct{ pages, folds int }
+
+var errFault = errors.New("a record lies elsewhere")
+
+func (d *deaf) Fold(int64, int64, *ledger.Page) { d.folds++ }
+func (d *deaf) Page(int64, *ledger.Page)        { d.pages++ }
+func (d *deaf) Same(*ledger.Opened) error       { return errFault }
+
+// TestWriteAsksTheWitness: he sees everything that the fold stands for, and if he is not
+// satisfied nothing is deleted.
+func TestWriteAsksTheWitness(t *testing.T) {
+	w := newWorld(t)
+	for _, want := range []deaf{{pages: 6}, {pages: 1, folds: 1}} {
+		d := &deaf{}
+		o := w.order()
+		o.Witness = d
+		before := w.start
+		if _, deleted, err := Write(t.Context(), &steps{world: w}, o); !errors.Is(err, errFault) || !errors.Is(err, ErrNotProved) || deleted || w.start != before || *d != want {
+			t.Errorf("got %v, deleted %v, he has seen %+v", err, deleted, *d)
+		}
+		if _, _, err := w.fold(nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.goOn()
 	}
 }
