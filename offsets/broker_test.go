@@ -26,11 +26,14 @@ type side struct {
 	adm *kadm.Client
 }
 
-func startSide(t *testing.T) *side {
+func startSide(t *testing.T, also ...func(*broker.Config)) *side {
 	t.Helper()
 	cfg := broker.DefaultConfig()
 	cfg.Dir, cfg.FS, cfg.GroupInitialRebalanceDelay = "/data", vfs.NewMem(), 0
 	cfg.Listeners = []broker.Listener{{Name: "client", Addr: "127.0.0.1:0", Protocol: broker.Plaintext}}
+	for _, change := range also {
+		change(&cfg)
+	}
 	b, err := broker.New(cfg)
 	if err != nil {
 		t.Fatal(err)

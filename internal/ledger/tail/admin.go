@@ -57,23 +57,29 @@ func (a admin) layout(ctx context.Context) (layout, error) {
 	return l, nil
 }
 
-const (
-	atStart int64 = -2
-	atEnd   int64 = -1
+// mark is a place in a log that its leader knows, as ListOffsets asks for it.
+type mark struct {
+	timestamp int64
+	isolation int8
+}
+
+var (
+	atStart  = mark{-2, 0}
+	atEnd    = mark{-1, 0} // the high watermark
+	atStable = mark{-1, 1} // the last stable offset
 )
 
-// offsets asks the leaders for log starts or log ends (high watermarks). A
-// leader that is too new to know its end answers with an error here (KIP-207)
-// and not with a lower one.
-func (a admin) offsets(ctx context.Context, partitions []int32, which int64) (map[int32]int64, error) {
+// offsets asks the leaders where logs have a mark. A leader that is too new to know its
+// end answers with an error here (KIP-207) and not with a lower one.
+func (a admin) offsets(ctx context.Context, partitions []int32, which mark) (map[int32]int64, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
-	req.IsolationLevel = 0 // read_uncommitted
+	req.IsolationLevel = which.isolation
 	topic := kmsg.NewListOffsetsRequestTopic()
 	topic.Topic = ledger.Topic
 	for _, n := range partitions {
 		p := kmsg.NewListOffsetsRequestTopicPartition()
-		p.Partition, p.Timestamp = n, which
+		p.Partition, p.Timestamp = n, which.timestamp
 		topic.Partitions = append(topic.Partitions, p)
 	}
 	req.Topics = append(req.Topics, topic)

@@ -32,6 +32,8 @@
 // not given to them again. The chains of a partition that is read from its middle
 // are followed from there.
 //
+// Who folds a ledger partition ([Log]) reads, writes and shortens it by itself.
+//
 // Goroutines: Run owns all of them and blocks until its context ends.
 //
 // What is left out: the ledger's log start is compared with where reading begins,

@@ -65,7 +65,7 @@ func (c *fakeCluster) Request(_ context.Context, req kmsg.Request) (kmsg.Respons
 		for _, rp := range req.Topics[0].Partitions {
 			p := kmsg.NewListOffsetsResponseTopicPartition()
 			p.Partition, p.ErrorCode = rp.Partition, c.code
-			if p.Offset = c.ends[rp.Partition]; rp.Timestamp == atStart {
+			if p.Offset = c.ends[rp.Partition]; rp.Timestamp == atStart.timestamp {
 				p.Offset = c.starts[rp.Partition]
 			}
 			t.Partitions = append(t.Partitions, p)
