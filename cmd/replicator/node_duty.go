@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -151,26 +152,51 @@ func (l *life) reportTopics(ctx context.Context, a cluster.Assignment, topics []
 			known[name] = t.TopicSpec
 		}
 	}
-	cmd := &cluster.SetTopics{Flow: a.Work.Name, Epoch: a.Epoch}
+	commands, err := topicCommands(known, topics)
+	if err != nil {
+		return err
+	}
+	for _, cmd := range commands {
+		cmd.Flow, cmd.Epoch = a.Work.Name, a.Epoch
+		if _, err := l.fleet.Propose(ctx, cmd); err != nil {
+			return fmt.Errorf("report topics to the fleet: %w", err)
+		}
+	}
+	return nil
+}
+
+// topicCommands say what is other than known, in as many commands as it takes: one for a
+// thousand topics would be larger than the fleet takes.
+func topicCommands(known map[string]cluster.TopicSpec, topics []mirror.Topic) ([]*cluster.SetTopics, error) {
+	var all []*cluster.SetTopics
+	size := putBytes
+	room := func(bytes int) *cluster.SetTopics {
+		if size += bytes; size > putBytes {
+			all, size = append(all, new(cluster.SetTopics)), bytes
+		}
+		return all[len(all)-1]
+	}
 	found := map[string]bool{}
 	for _, t := range topics {
 		found[t.Source] = true
-		if spec := topicSpec(t); known[t.Source] != spec {
-			cmd.Put = append(cmd.Put, spec)
+		spec := topicSpec(t)
+		if known[t.Source] == spec {
+			continue
 		}
+		text, err := json.Marshal(spec)
+		if err != nil {
+			return nil, fmt.Errorf("encode topic %s: %w", t.Source, err)
+		}
+		c := room(len(text))
+		c.Put = append(c.Put, spec)
 	}
-	for name := range known {
+	for _, name := range sortedNames(known) {
 		if !found[name] {
-			cmd.Remove = append(cmd.Remove, name)
+			c := room(len(name))
+			c.Remove = append(c.Remove, name)
 		}
 	}
-	if len(cmd.Put)+len(cmd.Remove) == 0 {
-		return nil
-	}
-	if _, err := l.fleet.Propose(ctx, cmd); err != nil {
-		return fmt.Errorf("report topics to the fleet: %w", err)
-	}
-	return nil
+	return all, nil
 }
 
 func topicSpec(t mirror.Topic) cluster.TopicSpec {

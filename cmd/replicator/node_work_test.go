@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"github.com/waybillhq/waybill/cluster"
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/raftnode"
 	"github.com/waybillhq/waybill/mirror"
 	"github.com/waybillhq/waybill/offsets"
 )
@@ -174,5 +177,45 @@ func TestTheFleetRemembersWhatDiscoveryKnows(t *testing.T) {
 	state := &cluster.State{Flows: map[string]*cluster.Flow{"us-eu": {Topics: map[string]*cluster.Topic{"orders": {TopicSpec: topicSpec(want)}}}}}
 	if got := knownTopics(state, "us-eu"); len(got) != 1 || got[0] != want {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// Ten thousand topics are reported in commands that the fleet takes, and only what has
+// changed.
+func TestManyTopicsAreReportedInPieces(t *testing.T) {
+	var topics []mirror.Topic
+	for i := range 10_000 {
+		topics = append(topics, mirror.Topic{Source: fmt.Sprintf("topic-%05d", i), SourceID: ledger.TopicID{1}, Partitions: 1, State: mirror.Running, Problem: strings.Repeat("why ", 50)})
+	}
+	known := map[string]cluster.TopicSpec{"gone": {Source: "gone"}}
+	report := func() (put, removed int) {
+		t.Helper()
+		commands, err := topicCommands(known, topics)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range commands {
+			if text, err := json.Marshal(c); err != nil || len(text) > raftnode.MaxCommand {
+				t.Fatalf("a command of %d bytes: %v", len(text), err)
+			}
+			for _, spec := range c.Put {
+				known[spec.Source] = spec
+			}
+			for _, name := range c.Remove {
+				delete(known, name)
+			}
+			put, removed = put+len(c.Put), removed+len(c.Remove)
+		}
+		return put, removed
+	}
+	if put, removed := report(); put != len(topics) || removed != 1 {
+		t.Errorf("%d topics are put and %d removed", put, removed)
+	}
+	topics[7].Problem = ""
+	if put, removed := report(); put != 1 || removed != 0 {
+		t.Errorf("%d topics are put and %d removed where one has changed", put, removed)
+	}
+	if put, removed := report(); put+removed != 0 || len(known) != len(topics) {
+		t.Errorf("%d topics are put and %d removed where none has changed", put, removed)
 	}
 }
