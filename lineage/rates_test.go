@@ -133,8 +133,7 @@ func TestPaces(t *testing.T) {
 		{"a record that came from nobody knows where", func(l *live) { l.ends["id-a/1"] = 51 }, "lag in seconds: no ledger says when offset 50 came to the source, and no owner of the copy in this fleet does"},
 		{"owners that cannot be asked", func(l *live) { l.ends["id-a/1"], l.waitsErr = 51, errors.New("no leader") }, "and the owner of the copy cannot be asked: no leader"},
 	} {
-		changed := *l
-		changed.ends = maps.Clone(l.ends)
+		changed := live{behind: l.behind, ends: maps.Clone(l.ends), waits: l.waits, groups: l.groups, declared: l.declared, records: l.records}
 		c.change(&changed)
 		x.cfg.Live = &changed
 		first, _ := pace(PaceQuery{})
