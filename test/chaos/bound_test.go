@@ -29,18 +29,15 @@ func (k faultKind) bound(lasted time.Duration) time.Duration {
 	}
 }
 
-// survived says whether a pause is one that a fault can have been survived with: up to ten
-// times its bound. A handover that does not come about in time is a takeover.
-func survived(pause, bound time.Duration) bool {
-	return pause <= 10*max(bound, takeover.bound(0))
-}
+// generous is how many bounds a copy may pause before its fault counts as not survived.
+const generous = 10
 
 // against is a word on a pause, held against its bound.
 func against(pause, bound time.Duration) string {
 	switch {
 	case pause <= bound:
 		return "within"
-	case survived(pause, bound):
+	case pause <= generous*bound:
 		return "beyond"
 	}
 	return "LOST"

@@ -47,7 +47,7 @@
 // Seen from outside, by readers of the destination, each fault has a longest pause of any
 // copy: what a takeover and a planned handover cost. The table has it beside the bound of
 // docs/fleet.md. How busy the machine is decides that too, so the run fails only if a pause
-// is ten times its bound, or a takeover's: that fault was not survived. TestCheckers gives the checkers what
+// is ten times its bound: that fault was not survived. TestCheckers gives the checkers what
 // they must not pass.
 //
 // It wants Linux, iproute2, and root or user namespaces. What needs thousands of
