@@ -41,7 +41,9 @@ func newBridge(t *testing.T) {
 	}
 	home, homes["eu"] = "10.77.0.1", "10.77.0.2"
 	ip(t, "link", "set", "lo", "up")
-	ip(t, "link", "add", "br0", "type", "bridge")
+	// With an address of its own: a bridge without one takes the lowest of its ports', which
+	// changes with a new host, and the others send to the old one until they ask anew.
+	ip(t, "link", "add", "br0", "address", "02:00:00:77:00:01", "type", "bridge")
 	ip(t, "addr", "add", home+"/24", "dev", "br0")
 	ip(t, "addr", "add", homes["eu"]+"/24", "dev", "br0")
 	ip(t, "link", "set", "br0", "up")
