@@ -14,8 +14,9 @@ type ApplyObjects struct {
 	Put []PutObject `json:"put,omitempty"`
 	// Delete holds keys. One that is not there refuses the command.
 	Delete []string `json:"delete,omitempty"`
-	// Expect, if not 0, is the ObjectsRevision that there must be.
-	Expect uint64 `json:"expect,omitempty"`
+	// Expect, if not nil, is the ObjectsRevision that there must be: 0 while nothing has been
+	// declared yet.
+	Expect *uint64 `json:"expect,omitempty"`
 }
 
 // PutObject is an object to declare.
@@ -25,8 +26,8 @@ type PutObject struct {
 }
 
 // NewApplyObjects makes the command that declares objects and removes those with
-// the keys in remove. expect is the revision that they build on, 0 for any.
-func NewApplyObjects(put []flow.Object, remove []string, expect uint64) (*ApplyObjects, error) {
+// the keys in remove. expect is the revision that they build on, nil for any.
+func NewApplyObjects(put []flow.Object, remove []string, expect *uint64) (*ApplyObjects, error) {
 	c := &ApplyObjects{Delete: remove, Expect: expect}
 	for _, o := range put {
 		spec, err := flow.Encode(o)
@@ -42,11 +43,11 @@ func (*ApplyObjects) kind() string { return "objects.apply" }
 
 // repeatable: an expected revision is gone the second time, and so is what was
 // to be deleted.
-func (c *ApplyObjects) repeatable() bool { return c.Expect == 0 && len(c.Delete) == 0 }
+func (c *ApplyObjects) repeatable() bool { return c.Expect == nil && len(c.Delete) == 0 }
 
 func (c *ApplyObjects) apply(d *draft, index uint64) (uint64, error) {
-	if c.Expect != 0 && c.Expect != d.ObjectsRevision {
-		return 0, fmt.Errorf("objects are at revision %d, not %d: %w", d.ObjectsRevision, c.Expect, ErrConflict)
+	if c.Expect != nil && *c.Expect != d.ObjectsRevision {
+		return 0, fmt.Errorf("objects are at revision %d, not %d: %w", d.ObjectsRevision, *c.Expect, ErrConflict)
 	}
 	changed := false
 	for _, key := range c.Delete {

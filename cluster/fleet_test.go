@@ -211,7 +211,7 @@ func (f *testFleet) declare(n *testNode, partitions int32) {
 				Topics: flow.TopicSelector{Selector: flow.Selector{Include: []string{"*"}}},
 			},
 		}},
-	}, nil, 0)
+	}, nil, nil)
 	if err != nil {
 		f.t.Fatal(err)
 	}

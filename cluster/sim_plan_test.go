@@ -238,7 +238,7 @@ func (o *simOperator) does(a simAction, n *simNode) bool {
 		o.propose(n, &ApplyObjects{Put: []PutObject{{Key: "Cluster/dst", Spec: json.RawMessage(cluster)}}})
 	case "stale": // built on what somebody has seen a moment ago
 		seen := other.state.ObjectsRevision
-		o.propose(n, &ApplyObjects{Put: []PutObject{{Key: "Cluster/src", Spec: json.RawMessage(fmt.Sprintf(`{"n":%d}`, a.mask))}}, Expect: seen})
+		o.propose(n, &ApplyObjects{Put: []PutObject{{Key: "Cluster/src", Spec: json.RawMessage(fmt.Sprintf(`{"n":%d}`, a.mask))}}, Expect: &seen})
 	case "group":
 		o.propose(n, &MoveGroup{Flow: name, Group: fmt.Sprint("g", a.mask%4), Moved: a.mask>>4%3 > 0})
 	case "run":

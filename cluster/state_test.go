@@ -351,15 +351,17 @@ func TestDiscovery(t *testing.T) {
 func TestObjectsAreAppliedTogether(t *testing.T) {
 	s := newScript(t)
 	put := func(key, spec string) PutObject { return PutObject{Key: key, Spec: json.RawMessage(spec)} }
+	none := s.state.ObjectsRevision
 	r1 := s.must(&ApplyObjects{Put: []PutObject{put("Cluster/a", `{"x": "<&>"}`), put("Cluster/b", `{}`)}})
+	s.refused(&ApplyObjects{Put: []PutObject{put("Cluster/c", `{}`)}, Expect: &none}, ErrConflict) // by somebody else who saw nothing either
 	if got := s.must(&ApplyObjects{Put: []PutObject{put("Cluster/a", `{"x":"\u003c&>"}`)}}); got != r1 {
 		t.Errorf("the same object again: revision %d, want %d", got, r1)
 	}
-	r2 := s.must(&ApplyObjects{Put: []PutObject{put("Cluster/b", `{"y":1}`)}, Delete: []string{"Cluster/a"}, Expect: r1})
+	r2 := s.must(&ApplyObjects{Put: []PutObject{put("Cluster/b", `{"y":1}`)}, Delete: []string{"Cluster/a"}, Expect: &r1})
 	if r2 <= r1 || len(s.state.Objects) != 1 || s.state.Objects["Cluster/b"].Revision != r2 {
 		t.Errorf("at %d: %v", r2, s.state.Objects)
 	}
-	s.refused(&ApplyObjects{Put: []PutObject{put("Cluster/c", `{}`)}, Expect: r1}, ErrConflict)
+	s.refused(&ApplyObjects{Put: []PutObject{put("Cluster/c", `{}`)}, Expect: &r1}, ErrConflict)
 	s.refused(&ApplyObjects{Put: []PutObject{put("Cluster/c", `{}`)}, Delete: []string{"Cluster/a"}}, ErrNotFound)
 	s.refused(&ApplyObjects{Put: []PutObject{put("nonsense", `{}`)}}, ErrInvalid)
 }

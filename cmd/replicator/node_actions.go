@@ -415,7 +415,7 @@ func (a *actions) setPaused(ctx context.Context, name string, paused bool) error
 	if faults := flow.Check(merge(have, []flow.Object{o})); len(faults) > 0 {
 		return faults
 	}
-	cmd, err := cluster.NewApplyObjects([]flow.Object{o}, nil, s.ObjectsRevision)
+	cmd, err := cluster.NewApplyObjects([]flow.Object{o}, nil, &s.ObjectsRevision)
 	if err != nil {
 		return err
 	}

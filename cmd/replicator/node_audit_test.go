@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -479,5 +480,56 @@ func TestChangesComeInPages(t *testing.T) {
 	}
 	if got, err := changesFrom(9, 10, func(uint64) ([]cluster.Record, error) { panic("nothing is missing") }); len(got) > 0 || err != nil {
 		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+// The first change of a fleet, in which nothing has been declared, is as careful as any.
+func TestTwoOperatorsCannotBothMakeTheFirstObject(t *testing.T) {
+	s := newSolo(t)
+	var racing sync.WaitGroup
+	var won, lost atomic.Int32
+	for i := range 8 {
+		racing.Go(func() {
+			switch r := s.call("ops", "PUT", "/api/v1/objects/Cluster/us", clusterYAML("us", fmt.Sprintf("a:%d", i+1)), `"0"`); r.status {
+			case 200:
+				won.Add(1)
+			case 412:
+				lost.Add(1)
+			default:
+				t.Errorf("got %d: %s", r.status, r.text)
+			}
+		})
+	}
+	racing.Wait()
+	if won.Load() != 1 || lost.Load() != 7 {
+		t.Errorf("%d won, %d lost", won.Load(), lost.Load())
+	}
+}
+
+// Of very many objects a few are changed in one step; more than a step carries is refused as
+// what it is, and changes nothing.
+func TestAnApplyCarriesWhatChanges(t *testing.T) {
+	s := newSolo(t)
+	const clusters, part = 3000, 500
+	var parts []string
+	for i := 0; i < clusters; i += part {
+		var yaml []string
+		for j := range part {
+			yaml = append(yaml, clusterYAML(fmt.Sprintf("c%04d", i+j), strings.Repeat("a", 150)+".example:9092"))
+		}
+		parts = append(parts, strings.Join(yaml, "---\n"))
+	}
+	all := strings.Join(parts, "---\n")
+	r := s.call("ops", "POST", "/api/v1/apply", all, "")
+	if p := r.problem(t); r.status != 413 || !strings.Contains(p.Detail, "bytes, at most") || !strings.Contains(p.Hint, "several parts") {
+		t.Fatalf("all at once: got %d %s", r.status, r.text)
+	}
+	for _, yaml := range parts {
+		if r := s.call("ops", "POST", "/api/v1/apply", yaml, ""); r.status != 200 {
+			t.Fatalf("got %d: %s", r.status, r.text)
+		}
+	}
+	if r := s.call("ops", "POST", "/api/v1/apply", strings.Replace(all, "aaa.example", "aab.example", 1), ""); r.status != 200 || strings.Count(r.text, `"update"`) != 1 {
+		t.Errorf("one of them is changed: got %d %.300s", r.status, r.text)
 	}
 }

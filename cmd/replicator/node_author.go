@@ -18,7 +18,7 @@ func withTouched(ctx context.Context, objects []cluster.Touched) context.Context
 // touchedBy leaves out what an apply does not change.
 func touchedBy(changes []api.Change) (all []cluster.Touched) {
 	for _, c := range changes {
-		if c.Action != "unchanged" {
+		if c.Action != actionUnchanged {
 			all = append(all, cluster.Touched{Key: c.Kind + "/" + c.Name, Action: c.Action, Diff: c.Diff})
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/waybillhq/waybill/cluster"
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/kafka"
+	"github.com/waybillhq/waybill/internal/raftnode"
 )
 
 // previewLimit bounds how long a plan waits for clusters that do not answer.
@@ -155,7 +156,7 @@ func (o *objects) commit(ctx context.Context, declared []flow.Object, expect fun
 		if err != nil {
 			return api.Applied{}, err
 		}
-		cmd, err := cluster.NewApplyObjects(declared, nil, s.ObjectsRevision)
+		cmd, err := cluster.NewApplyObjects(changed(declared, applied.Changes), nil, &s.ObjectsRevision)
 		if err != nil {
 			return api.Applied{}, err
 		}
@@ -171,6 +172,17 @@ func (o *objects) commit(ctx context.Context, declared []flow.Object, expect fun
 	}
 }
 
+// changed is what of the declared objects is not as it was: a change carries no others,
+// so that a few of very many objects can be changed in one step.
+func changed(declared []flow.Object, changes []api.Change) (list []flow.Object) {
+	for i, c := range changes {
+		if c.Action != actionUnchanged {
+			list = append(list, declared[i])
+		}
+	}
+	return list
+}
+
 // merge is have with each declared object in its place or added.
 func merge(have, declared []flow.Object) []flow.Object {
 	all := slices.Clone(have)
@@ -184,6 +196,8 @@ func merge(have, declared []flow.Object) []flow.Object {
 	return all
 }
 
+const actionUnchanged = "unchanged"
+
 func change(have []flow.Object, want *flow.Object) api.Change {
 	c := api.Change{Kind: string(want.Kind), Name: want.Name(), Action: "create"}
 	var old *flow.Object
@@ -194,7 +208,7 @@ func change(have []flow.Object, want *flow.Object) api.Change {
 		c.Diff = append(c.Diff, d.String())
 	}
 	if old != nil && len(c.Diff) == 0 {
-		c.Action = "unchanged"
+		c.Action = actionUnchanged
 	}
 	return c
 }
@@ -279,7 +293,7 @@ func (o *objects) Delete(ctx context.Context, kind, name string, revision *uint6
 			e.Errors = facts(faults)
 			return e
 		}
-		cmd, err := cluster.NewApplyObjects(nil, []string{key}, s.ObjectsRevision)
+		cmd, err := cluster.NewApplyObjects(nil, []string{key}, &s.ObjectsRevision)
 		if err != nil {
 			return err
 		}
@@ -366,6 +380,12 @@ func fleetError(err error, revision uint64) error {
 		return api.Errorf(http.StatusNotFound, "%v", err)
 	case errors.Is(err, cluster.ErrInvalid):
 		return api.Errorf(http.StatusUnprocessableEntity, "%v", err)
+	case errors.Is(err, raftnode.ErrTooLarge):
+		return api.Errorf(http.StatusRequestEntityTooLarge, "the changed objects are more than one step may carry: %v", err).
+			WithHint("apply them in several parts; objects that stay as they are do not count")
+	case errors.Is(err, raftnode.ErrRefused):
+		return api.Errorf(http.StatusConflict, "the fleet refuses the change, and will again: %v", err).
+			WithHint("upgrade the nodes that it names; see 'replicator fleet status'")
 	}
 	return api.Errorf(http.StatusServiceUnavailable, "the fleet could not agree: %v", err).
 		WithHint("a change needs a majority of the nodes; see 'replicator status'")

@@ -154,7 +154,7 @@ func apply(ctx context.Context, fleet *server, files *fileFlags, stdin io.Reader
 
 func changes(a api.Applied) (n int) {
 	for _, c := range a.Changes {
-		if c.Action != "unchanged" {
+		if c.Action != actionUnchanged {
 			n++
 		}
 	}
@@ -162,10 +162,10 @@ func changes(a api.Applied) (n int) {
 }
 
 func drawChanges(t *table, a api.Applied, would string) {
-	words := map[string]string{"create": "created", "update": "changed", "unchanged": "unchanged"}
+	words := map[string]string{"create": "created", "update": "changed", actionUnchanged: "unchanged"}
 	for _, c := range a.Changes {
 		verb := words[c.Action]
-		if c.Action != "unchanged" {
+		if c.Action != actionUnchanged {
 			verb = would + verb
 		}
 		t.line(fmt.Sprintf("%s/%s %s", c.Kind, c.Name, verb))

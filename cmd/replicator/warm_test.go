@@ -26,7 +26,7 @@ func (d declaring) State() *cluster.State { return d.state }
 // declared cluster after it has started.
 func TestANodeWaitsForLedgersBeforeItTakesWork(t *testing.T) {
 	c := declaredCluster("us", "127.0.0.1:1")
-	apply, err := cluster.NewApplyObjects([]flow.Object{{Kind: flow.KindCluster, Cluster: c}}, nil, 0)
+	apply, err := cluster.NewApplyObjects([]flow.Object{{Kind: flow.KindCluster, Cluster: c}}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ const retryDelay = 25 * time.Millisecond
 // that the command was not applied, ErrUnclear that it may have been.
 func (n *Node) Apply(ctx context.Context, command []byte) (Applied, error) {
 	if len(command) > MaxCommand {
-		return Applied{}, fmt.Errorf("%w: %d bytes, at most %d", ErrRefused, len(command), MaxCommand)
+		return Applied{}, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(command), MaxCommand)
 	}
 	r, err := n.wait(ctx)
 	if err != nil {
@@ -57,7 +57,7 @@ func (n *Node) Apply(ctx context.Context, command []byte) (Applied, error) {
 // while it leads, or not at all. ErrNoLeader says that it does not lead.
 func (n *Node) ApplyLeading(ctx context.Context, command []byte) (Applied, error) {
 	if len(command) > MaxCommand {
-		return Applied{}, fmt.Errorf("%w: %d bytes, at most %d", ErrRefused, len(command), MaxCommand)
+		return Applied{}, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(command), MaxCommand)
 	}
 	r, err := n.wait(ctx)
 	if err != nil {

@@ -16,6 +16,8 @@ var (
 	// of a command: the leader's Machine refused it before it was appended, so it was
 	// not applied and will not be.
 	ErrRefused = errors.New("refused")
+	// ErrTooLarge is an ErrRefused: the command has more than MaxCommand bytes.
+	ErrTooLarge = fmt.Errorf("%w: too large", ErrRefused)
 	// ErrLeadershipLost is the cause that ends a Lead function's context.
 	ErrLeadershipLost = errors.New("leadership lost")
 	// ErrStopped is returned by calls on a node that does not run any more.
