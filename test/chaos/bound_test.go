@@ -32,12 +32,15 @@ func (k faultKind) bound(lasted time.Duration) time.Duration {
 // generous is how many bounds a copy may pause before its fault counts as not survived.
 const generous = 10
 
+// survived says that a copy has gone on in time.
+func survived(pause, bound time.Duration) bool { return pause <= generous*bound }
+
 // against is a word on a pause, held against its bound.
 func against(pause, bound time.Duration) string {
 	switch {
 	case pause <= bound:
 		return "within"
-	case pause <= generous*bound:
+	case survived(pause, bound):
 		return "beyond"
 	}
 	return "LOST"

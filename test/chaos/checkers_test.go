@@ -23,6 +23,9 @@ func TestCheckers(t *testing.T) {
 	t.Run("states", statesAreChecked)
 	t.Run("groups", groupsAreChecked)
 	t.Run("faults that show nothing", rowsAreChecked)
+	t.Run("copies that do not move", movesAreChecked)
+	t.Run("logs of which nothing is compared", sharedEntriesAreChecked)
+	t.Run("disks that are not full", fullDisksAreChecked)
 }
 
 func ownersAreChecked(t *testing.T) {
@@ -214,5 +217,68 @@ func rowsAreChecked(t *testing.T) {
 	}
 	if got := row(2*time.Second, 7*time.Second, 3*time.Second); got.pause != 7*time.Second || against(got.pause, got.bound) != "beyond" {
 		t.Errorf("got %s, %s: want the longest pause, which is beyond its bound", got.pause, against(got.pause, got.bound))
+	}
+}
+
+func movesAreChecked(t *testing.T) {
+	copies := []string{"a/0", "a/1"}
+	for name, c := range map[string]struct {
+		owners map[string]string
+		want   bool
+	}{
+		"others own them":             {map[string]string{"a/0": "r2", "a/1": "r3", "b/0": "r2"}, true},
+		"one is where it was":         {map[string]string{"a/0": "r2", "a/1": "r1"}, false},
+		"one is nobody's":             {map[string]string{"a/0": "r2", "a/1": ""}, false},
+		"one is gone":                 {map[string]string{"a/0": "r2"}, false},
+		"one that came to it since":   {map[string]string{"a/0": "r2", "a/1": "r3", "b/0": "r1"}, false},
+		"a status that knows nothing": {nil, false},
+	} {
+		if err := notTaken(c.owners, "r1", copies); (err == nil) != c.want {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	before := map[string]int64{"a/0": 5, "a/1": 0}
+	for name, c := range map[string]struct {
+		now  map[string]int64
+		want bool
+	}{
+		"both have grown":   {map[string]int64{"a/0": 6, "a/1": 1}, true},
+		"one has not":       {map[string]int64{"a/0": 6, "a/1": 0}, false},
+		"one is not listed": {map[string]int64{"a/0": 6}, false},
+	} {
+		if err := notGrown(before, c.now, copies); (err == nil) != c.want {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if notGrown(nil, map[string]int64{"a/0": 6, "a/1": 1}, copies) == nil {
+		t.Error("copies whose ends were not known have grown")
+	}
+}
+
+func sharedEntriesAreChecked(t *testing.T) {
+	nodes := []*node{{name: "r1"}, {name: "r2"}, {name: "r3"}}
+	if got := aloneIn(map[string]int{"r1": 4, "r3": 4}, nodes); len(got) != 1 || got[0] != "r2" {
+		t.Errorf("got %q", got)
+	}
+	if got := aloneIn(nil, nodes); len(got) != 3 {
+		t.Errorf("got %q", got)
+	}
+}
+
+func fullDisksAreChecked(t *testing.T) {
+	full := []api.Member{{Name: "r1", LogFull: true}, {Name: "r2"}}
+	for name, c := range map[string]struct {
+		members api.Members
+		want    bool
+	}{
+		"another leads":     {api.Members{Leader: "r2", Nodes: full}, true},
+		"nobody leads":      {api.Members{Nodes: full}, false},
+		"it leads":          {api.Members{Leader: "r1", Nodes: full}, false},
+		"it has room":       {api.Members{Leader: "r2", Nodes: []api.Member{{Name: "r1"}}}, false},
+		"another's is full": {api.Members{Leader: "r3", Nodes: []api.Member{{Name: "r1"}, {Name: "r2", LogFull: true}}}, false},
+	} {
+		if err := notFull(c.members, "r1"); (err == nil) != c.want {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }

@@ -44,11 +44,17 @@
 //   - a damaged log or snapshot was named, or did no harm; nothing has panicked;
 //   - each fault was done: one for which there was no occasion counts as not survived.
 //
+// A node that is killed, suspended, cut off, removed, drained or stopped stays away until
+// others own each copy that it had and the copy's end at the destination has grown since:
+// what comes back in time would hide that nobody takes over. How long that takes is no
+// verdict. A full disk lasts until the others know of it and another node leads.
+//
 // Seen from outside, by readers of the destination, each fault has a longest pause of any
 // copy: what a takeover and a planned handover cost. The table has it beside the bound of
 // docs/fleet.md. How busy the machine is decides that too, so the run fails only if a pause
 // is ten times its bound: that fault was not survived. TestCheckers gives the checkers what
-// they must not pass.
+// they must not pass. TestHandover (make handover) measures the same more closely, with two
+// bundled brokers and nothing else to do, and fails by the same rules.
 //
 // It wants Linux, iproute2, and root or user namespaces. What needs thousands of
 // schedules is simulated: make sim.

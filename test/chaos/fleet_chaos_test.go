@@ -3,11 +3,9 @@
 package chaos
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -95,7 +93,9 @@ func TestFleet(t *testing.T) {
 	for _, n := range c.nodes {
 		n.process.stop(t)
 	}
-	compareLogs(t, c.nodes)
+	for _, n := range aloneIn(compareLogs(t, c.nodes), c.nodes) {
+		t.Errorf("the raft log of %s has no entry that another one has: nothing was compared", n)
+	}
 	c.registers.check(t)
 	for _, p := range c.processes() {
 		if p.panicked() {
@@ -200,17 +200,26 @@ func (c *fleetRun) running() []*node {
 	return all
 }
 
+// awaitVoters waits until the fleet has so many.
+func (c *fleetRun) awaitVoters(want int) {
+	c.t.Helper()
+	eventually(c.t, recovery, fmt.Sprintf("%d voters", want), func() error {
+		m, err := c.members(c.nodes)
+		if err == nil && m.Voters != want {
+			err = fmt.Errorf("there are %d", m.Voters)
+		}
+		return err
+	})
+}
+
 // sameState checks that all nodes have the same state, by its hash at one revision.
 func (c *fleetRun) sameState() {
 	c.t.Helper()
 	eventually(c.t, recovery, "all nodes have the same state", func() error {
 		all := make([]api.Members, len(c.nodes))
 		for i, n := range c.nodes {
-			b, err := c.call(n, http.MethodGet, "/api/v1/fleet", "")
-			if err == nil {
-				err = json.Unmarshal(b, &all[i])
-			}
-			if err != nil {
+			var err error
+			if all[i], err = c.members([]*node{n}); err != nil {
 				return err
 			}
 		}

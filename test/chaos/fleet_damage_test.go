@@ -87,6 +87,7 @@ func (c *fleetRun) damage(who role, of stored, how func(*fleetRun, *node, []byte
 		}
 		return nil
 	})
+	copies := c.copiesOf(n)
 	n.process.kill()
 	file := of.newest(n)
 	whole, err := os.ReadFile(file)
@@ -113,6 +114,7 @@ func (c *fleetRun) damage(who role, of stored, how func(*fleetRun, *node, []byte
 		c.t.Errorf("%s, with a damaged %s, %s and does not name it:\n%s", n.name, file, outcome, said)
 	}
 	if outcome != ready {
+		c.awaitTaken(n, copies)
 		must(c.t, os.WriteFile(file, whole, 0o600))
 	}
 	return true

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/waybillhq/waybill/api"
 )
 
 // fleetFault is something that is done to the fleet. do leaves it to restoreFleet
@@ -54,19 +56,19 @@ var nodeFaults = []fleetFault{
 	}},
 	{"leader hears and is not heard", takeover, func(c *fleetRun) bool {
 		all := c.owning(leads)
-		return c.oneWay(all[:1], all[1:])
+		return c.oneWay(all[0], all[:1], all[1:])
 	}},
 	{"leader is heard and hears not", takeover, func(c *fleetRun) bool {
 		all := c.owning(leads)
-		return c.oneWay(all[1:], all[:1])
+		return c.oneWay(all[0], all[1:], all[:1])
 	}},
 	{"follower hears and is not heard", takeover, func(c *fleetRun) bool {
 		all := c.owning(follows)
-		return c.oneWay(all[1:2], append(all[2:], all[0]))
+		return c.oneWay(all[1], all[1:2], append(all[2:], all[0]))
 	}},
 	{"follower is heard and hears not", takeover, func(c *fleetRun) bool {
 		all := c.owning(follows)
-		return c.oneWay(append(all[2:], all[0]), all[1:2])
+		return c.oneWay(all[1], append(all[2:], all[0]), all[1:2])
 	}},
 	{"bridge: one follower sees both", takeover, func(c *fleetRun) bool {
 		all := c.running()
@@ -96,8 +98,8 @@ var nodeFaults = []fleetFault{
 		}
 		return true
 	}},
-	{"disk of the leader full", takeover, func(c *fleetRun) bool { return c.fullDisk(c.running()[0]) }},
-	{"disk of a follower full", takeover, func(c *fleetRun) bool { return c.fullDisk(c.running()[1]) }},
+	{"disk of the leader full", takeover, func(c *fleetRun) bool { return c.fullDisk(leads) }},
+	{"disk of a follower full", takeover, func(c *fleetRun) bool { return c.fullDisk(follows) }},
 	{"clocks set", takeover, func(c *fleetRun) bool {
 		for _, n := range c.running() {
 			c.wrongClock(n, []time.Duration{30 * time.Minute, -50 * time.Minute, 12 * time.Hour, time.Minute}[c.rng.IntN(4)])
@@ -116,7 +118,7 @@ var nodeFaults = []fleetFault{
 	}},
 	{"stopped and started in turn", handover, func(c *fleetRun) bool {
 		for _, n := range c.running() {
-			n.process.stop(c.t)
+			c.leaves(n, func() { n.process.stop(c.t) })
 			n.start()
 			c.awaitCopies(n)
 		}
@@ -125,7 +127,7 @@ var nodeFaults = []fleetFault{
 	{"drained and restarted in turn", handover, func(c *fleetRun) bool {
 		for _, n := range c.running() {
 			c.say("%s is drained", n.name)
-			c.drain(n, true)
+			c.drainAlive(n)
 			n.process.stop(c.t)
 			n.start()
 			c.drain(n, false)
@@ -134,6 +136,7 @@ var nodeFaults = []fleetFault{
 		return true
 	}},
 	{"from three to five and back", handover, func(c *fleetRun) bool {
+		c.awaitVoters(3)
 		for len(c.nodes) < 5 {
 			c.grow()
 		}
@@ -143,19 +146,23 @@ var nodeFaults = []fleetFault{
 			}
 			c.awaitCopies(n)
 		}
+		c.awaitVoters(5)
 		c.registers.listen()
 		c.pause(3000, 6000)
 		for _, n := range c.nodes[3:] {
-			c.drain(n, true)
+			c.drainAlive(n)
 			n.down = true
 			c.remove(n)
 		}
+		c.awaitVoters(3)
 		return true
 	}},
 	{"a node replaced under its name", takeover, func(c *fleetRun) bool {
-		n := c.running()[1]
-		n.process.kill() // with its disk, say
-		c.remove(n)
+		n := c.owning(follows)[follows]
+		c.leaves(n, func() {
+			n.process.kill() // with its disk, say
+			c.remove(n)
+		})
 		n.start()
 		c.awaitCopies(n)
 		return true
@@ -165,37 +172,20 @@ var nodeFaults = []fleetFault{
 // kill kills a node that owns copies. How long each of them pauses is noted.
 func (c *fleetRun) kill(who role) bool {
 	n := c.owning(who)[who]
-	c.orphans = c.copiesOf(n)
-	c.say("%s, %s, is killed and leaves %d copies", n.name, who, len(c.orphans))
-	n.process.kill()
-	c.pauses.begin()
-	c.pause(4000, 7000) // others have its work before it comes back
-	return len(c.orphans) > 0
-}
-
-// copiesOf are the partitions that a node copies.
-func (c *fleetRun) copiesOf(n *node) (parts []string) {
-	c.t.Helper()
-	eventually(c.t, recovery, "the owners of copies", func() error {
-		f, err := c.flow()
-		parts = nil
-		for _, topic := range f.Topics {
-			for _, p := range topic.Partitions {
-				if p.Node == n.name {
-					parts = append(parts, partName(topic.DestinationTopic, p.Partition))
-				}
-			}
-		}
-		return err
+	c.orphans = c.leaves(n, func() {
+		n.process.kill()
+		c.pauses.begin()
 	})
-	return parts
+	c.say("%s, %s, was killed and has left %d copies", n.name, who, len(c.orphans))
+	c.pause(1000, 3000)
+	return true
 }
 
 func (c *fleetRun) suspend(who role) bool {
 	n := c.owning(who)[who]
 	c.say("%s sleeps", n.name)
-	n.process.suspend(c.t)
-	c.pause(3000, 8000)
+	c.leaves(n, func() { n.process.suspend(c.t) })
+	c.pause(0, 4000)
 	return true
 }
 
@@ -221,19 +211,21 @@ func (c *fleetRun) isolate(n *node) {
 func (c *fleetRun) cutOff(who role) bool {
 	n := c.owning(who)[who]
 	c.say("%s is cut off", n.name)
-	c.isolate(n)
-	c.pause(4000, 9000)
+	c.leaves(n, func() { c.isolate(n) })
+	c.pause(1000, 5000)
 	return true
 }
 
-// oneWay has nothing pass from some nodes to others.
-func (c *fleetRun) oneWay(from, to []*node) bool {
-	for _, f := range from {
-		for _, n := range to {
-			c.mute(f, n)
+// oneWay has nothing pass from some nodes to others, which takes one of them away.
+func (c *fleetRun) oneWay(away *node, from, to []*node) bool {
+	c.leaves(away, func() {
+		for _, f := range from {
+			for _, n := range to {
+				c.mute(f, n)
+			}
 		}
-	}
-	c.pause(4000, 9000)
+	})
+	c.pause(1000, 5000)
 	return true
 }
 
@@ -271,9 +263,11 @@ func (n *node) newDisk() {
 	n.t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
 }
 
-// fullDisk fills a node's disk and frees it after a while. The node may end: an
-// init system starts it again then.
-func (c *fleetRun) fullDisk(n *node) bool {
+// fullDisk fills a node's disk and frees it after a while: when the node has said that
+// its raft log met that, and another leads. The node may end: an init system starts it
+// again then.
+func (c *fleetRun) fullDisk(who role) bool {
+	n := c.running()[who]
 	c.say("the disk of %s is full", n.name)
 	file := filepath.Join(n.dir, "data", "filler")
 	f, err := os.Create(file)
@@ -287,7 +281,17 @@ func (c *fleetRun) fullDisk(n *node) bool {
 		}
 	}
 	must(c.t, f.Close())
-	c.pause(8000, 12000)
+	eventually(c.t, recovery, n.name+" has met its full disk, and another leads", func() error {
+		if n.process.alive() {
+			m, err := c.members(c.others(n))
+			return errors.Join(err, notFull(m, n.name))
+		}
+		if !strings.Contains(n.process.tail(), syscall.ENOSPC.Error()) {
+			return errors.New("it has ended, and its log does not say why")
+		}
+		return nil
+	})
+	c.pause(4000, 8000)
 	if n.process.alive() {
 		c.notes["disk full: the node lived"]++
 	} else {
@@ -295,6 +299,19 @@ func (c *fleetRun) fullDisk(n *node) bool {
 	}
 	must(c.t, os.Remove(file))
 	return true
+}
+
+// notFull says why a node has not been seen to meet a full disk, or leads with one.
+func notFull(m api.Members, name string) error {
+	if m.Leader == "" || m.Leader == name {
+		return fmt.Errorf("the leader is %q", m.Leader)
+	}
+	for _, one := range m.Nodes {
+		if one.Name == name && one.LogFull {
+			return nil
+		}
+	}
+	return fmt.Errorf("the log of %s has room", name)
 }
 
 // remove takes a node out of the fleet for good and wipes its disk: started again, it

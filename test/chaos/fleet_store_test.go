@@ -26,14 +26,16 @@ func (n *node) logFile() string { return filepath.Join(n.dir, "data", "raft", "r
 
 // compareLogs reads the raft logs of nodes that have stopped, without the product,
 // and looks whether they are one log: equal entries at equal indexes, all of them
-// whole. It returns how many it has compared.
-func compareLogs(t *testing.T, nodes []*node) (entries int) {
+// whole. It returns how many entries of each node another one has, too.
+func compareLogs(t *testing.T, nodes []*node) (shared map[string]int) {
 	t.Helper()
 	type entry struct {
 		raft.Log
 		of string
 	}
 	all := make(map[uint64]entry)
+	shared = make(map[string]int)
+	entries := 0
 	var last []uint64
 	for _, n := range nodes {
 		store, err := raftboltdb.New(raftboltdb.Options{Path: n.logFile(), BoltOptions: &bbolt.Options{ReadOnly: true}})
@@ -66,6 +68,8 @@ func compareLogs(t *testing.T, nodes []*node) (entries int) {
 				continue
 			}
 			entries++
+			shared[n.name]++
+			shared[other.of]++
 			// An entry that was not committed may be another one on a node that was cut
 			// off, at the very end.
 			if other.Term != l.Term || other.Type != l.Type || !bytes.Equal(other.Data, l.Data) {
@@ -75,7 +79,17 @@ func compareLogs(t *testing.T, nodes []*node) (entries int) {
 		must(t, store.Close())
 	}
 	t.Logf("%d entries of %d raft logs, which end at %v, are equal", entries, len(last), last)
-	return entries
+	return shared
+}
+
+// aloneIn are the nodes of which compareLogs has compared nothing.
+func aloneIn(shared map[string]int, nodes []*node) (names []string) {
+	for _, n := range nodes {
+		if shared[n.name] == 0 {
+			names = append(names, n.name)
+		}
+	}
+	return names
 }
 
 // someEntry is the stored data of an entry of a stopped node's log: a command, and

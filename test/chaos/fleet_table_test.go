@@ -35,7 +35,7 @@ type fleetRow struct {
 
 // note takes one injection after which all copies went on.
 func (r *fleetRow) note(pause, bound time.Duration) {
-	if pause <= generous*bound {
+	if survived(pause, bound) {
 		r.survived++
 	}
 	if r.bound == 0 || pause-bound > r.pause-r.bound {

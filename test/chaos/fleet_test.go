@@ -175,9 +175,14 @@ func (f *fleet) call(n *node, method, path, body string, headers ...string) ([]b
 }
 
 // anyNode makes a call to whichever node answers it.
-func (f *fleet) anyNode(method, path, body string) (answer []byte, err error) {
+func (f *fleet) anyNode(method, path, body string) ([]byte, error) {
+	return f.anyOf(f.nodes, method, path, body)
+}
+
+// anyOf makes a call to whichever of some nodes answers it.
+func (f *fleet) anyOf(nodes []*node, method, path, body string) (answer []byte, err error) {
 	var errs []error
-	for _, n := range f.nodes {
+	for _, n := range nodes {
 		if !n.process.alive() || n.process.guard != nil {
 			continue
 		}
@@ -189,12 +194,28 @@ func (f *fleet) anyNode(method, path, body string) (answer []byte, err error) {
 	return nil, errors.Join(append(errs, errors.New("no node answers"))...)
 }
 
-func (f *fleet) status() (s api.Status, err error) {
-	b, err := f.anyNode(http.MethodGet, "/api/v1/status", "")
+func (f *fleet) status() (api.Status, error) { return f.statusBy(f.nodes) }
+
+func (f *fleet) statusBy(nodes []*node) (s api.Status, err error) {
+	b, err := f.anyOf(nodes, http.MethodGet, "/api/v1/status", "")
 	if err == nil {
 		err = json.Unmarshal(b, &s)
 	}
 	return s, err
+}
+
+// others are all nodes but one.
+func (f *fleet) others(than *node) []*node {
+	return slices.DeleteFunc(slices.Clone(f.nodes), func(n *node) bool { return n == than })
+}
+
+// members are the nodes as raft has them, by the word of one of some nodes.
+func (f *fleet) members(nodes []*node) (m api.Members, err error) {
+	b, err := f.anyOf(nodes, http.MethodGet, "/api/v1/fleet", "")
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	return m, err
 }
 
 // drain has a node's work moved and waits until it has none, or lets it have work
@@ -224,8 +245,11 @@ func (f *fleet) drain(n *node, on bool) {
 }
 
 // flow is the status of the flow.
-func (f *fleet) flow() (api.FlowStatus, error) {
-	s, err := f.status()
+func (f *fleet) flow() (api.FlowStatus, error) { return f.flowBy(f.nodes) }
+
+// flowBy is the status of the flow, by the word of one of some nodes.
+func (f *fleet) flowBy(nodes []*node) (api.FlowStatus, error) {
+	s, err := f.statusBy(nodes)
 	if err != nil {
 		return api.FlowStatus{}, err
 	}
