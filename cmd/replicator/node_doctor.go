@@ -81,8 +81,8 @@ func memberFindings(s *cluster.State, seen cluster.FleetStatus) (all []doctor.Fi
 	switch n := len(s.Members); {
 	case n == 1:
 		f.Level, f.Found, f.ToDo = doctor.Warning, "one node: nobody takes over when it dies", "join two more"
-	case n%2 == 0 && n < 8:
-		f.Level, f.ToDo = doctor.Warning, fmt.Sprintf("an even number survives no more failures than %d: add or remove one", n-1)
+	case n == 2: // of four or six, one stands by
+		f.Level, f.Found, f.ToDo = doctor.Warning, "two nodes: nobody takes over when one dies", "join a third"
 	}
 	return append(all, f)
 }
