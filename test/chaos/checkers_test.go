@@ -96,6 +96,7 @@ func registersAreChecked(t *testing.T) {
 	onlyNew := registerInput{name: "a", write: "v2", only: &held{}}
 	onlyV1 := registerInput{name: "a", write: "v3", only: &held{"v1", 7}}
 	read := registerInput{name: "a"}
+	remove := registerInput{name: "a", remove: true}
 	done, refused := registerOutput{}, registerOutput{refused: true}
 	is := func(value string) registerOutput { return registerOutput{held: held{value: value}} }
 	type step struct {
@@ -115,6 +116,13 @@ func registersAreChecked(t *testing.T) {
 		"a stale revision is accepted":      {[]step{{write, done}, {onlyNew, done}}, false},
 		"a refused write is there":          {[]step{{write, done}, {onlyNew, refused}, {read, is("v2")}}, false},
 		"an unclear one may have been done": {[]step{{write, done}, {onlyV1, registerOutput{unclear: true}}, {read, is("v3")}}, true},
+		"deleted":                           {[]step{{write, done}, {remove, done}, {read, is("")}}, true},
+		"a deleted one is there":            {[]step{{write, done}, {remove, done}, {read, is("v1")}}, false},
+		"a deleted one has a revision":      {[]step{{write, done}, {remove, done}, {onlyV1, done}}, false},
+		"nothing is deleted":                {[]step{{remove, refused}, {write, done}, {remove, done}, {remove, refused}}, true},
+		"nothing is deleted, it says done":  {[]step{{remove, done}}, false},
+		"one is not found to be deleted":    {[]step{{write, done}, {remove, refused}}, false},
+		"it may have been deleted":          {[]step{{write, done}, {remove, registerOutput{unclear: true}}, {read, is("")}}, true},
 		"an unclear one cannot have been":   {[]step{{write, done}, {onlyNew, registerOutput{unclear: true}}, {read, is("v2")}}, false},
 	} {
 		var history []porcupine.Operation

@@ -30,7 +30,7 @@
 // any shape, between nodes and between a node and a cluster, a raft store meets a full
 // disk, and a node's clock is set while it runs (the replicator is built with a time.Now
 // that adds what a file says, and takes snapshots often). Meanwhile
-// clients declare and read objects at whichever node, some on condition that nobody was
+// clients declare, delete and read objects at whichever node, some on condition that nobody was
 // faster, and consumer groups commit at the source. In the end, besides what is checked of
 // the copies, and then again after everything was killed at once:
 //

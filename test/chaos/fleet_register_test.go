@@ -20,7 +20,7 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// registers are clients that declare and read objects at whichever node, while
+// registers are clients that declare, delete and read objects at whichever node, while
 // faults happen, and write down what they were told and when. Each object is a
 // register, and all of it must be as if one thing had happened after the other.
 type registers struct {
@@ -50,16 +50,19 @@ type held struct {
 	revision uint64
 }
 
-// registerInput is a request: a value to write, or "" to read. A write may be on
-// condition that nobody has been faster: that the object is at the revision that it had
-// with another value.
+// registerInput is a request: a value to write, an object to delete, or else to read. A
+// write may be on condition that nobody has been faster: that the object is at the
+// revision that it had with another value.
 type registerInput struct {
 	name, write string
+	remove      bool
 	only        *held
 }
 
-// registerOutput is what was read, that a condition did not hold, or that nobody knows
-// whether something was written.
+func (in registerInput) reads() bool { return in.write == "" && !in.remove }
+
+// registerOutput is what was read, that a condition did not hold or there was nothing to
+// delete, or that nobody knows whether something was changed.
 type registerOutput struct {
 	held
 	refused bool
@@ -87,8 +90,12 @@ var registerModel = porcupine.Model{
 		in, out, now := input.(registerInput), output.(registerOutput), state.(string)
 		holds := in.only == nil || in.only.value == now
 		switch {
-		case in.write == "":
+		case in.reads():
 			return out.value == now, now
+		case in.remove && out.unclear:
+			return true, ""
+		case in.remove:
+			return out.refused == (now == ""), ""
 		case out.unclear && !holds:
 			return true, now // refused, if it was carried out
 		case out.unclear:
@@ -105,8 +112,8 @@ var registerModel = porcupine.Model{
 		if in.only != nil {
 			condition = fmt.Sprintf(" if it is still %q", in.only.value)
 		}
-		if in.write != "" {
-			return fmt.Sprintf("%s := %s%s (refused: %v, unclear: %v)", in.name, in.write, condition, out.refused, out.unclear)
+		if !in.reads() {
+			return fmt.Sprintf("%s := %q%s (refused: %v, unclear: %v)", in.name, in.write, condition, out.refused, out.unclear)
 		}
 		return fmt.Sprintf("%s is %q", in.name, out.value)
 	},
@@ -177,11 +184,13 @@ func (r *registers) one(client int, rng *rand.Rand) {
 	in := registerInput{name: r.names[slot]}
 	last := r.seen[in.name]
 	r.mu.Unlock()
-	switch rng.IntN(4) {
-	case 0:
+	switch rng.IntN(16) {
+	case 0, 1, 2:
 		in.write = fmt.Sprintf("v%d", r.value.Add(1))
-	case 1: // others may have been faster
+	case 3, 4, 5, 6: // others may have been faster
 		in.write, in.only = fmt.Sprintf("v%d", r.value.Add(1)), &last
+	case 7:
+		in.remove = true
 	}
 	call := time.Since(r.began).Nanoseconds()
 	out, known := r.ask(n, in)
@@ -189,7 +198,7 @@ func (r *registers) one(client int, rng *rand.Rand) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case in.write == "" && !known:
+	case in.reads() && !known:
 		return // a read that was not answered says nothing
 	case errors.Is(out.err, syscall.ECONNREFUSED), out.err != nil && strings.Contains(out.err.Error(), "read barrier"):
 		return // nothing was sent, or nothing proposed
@@ -202,7 +211,7 @@ func (r *registers) one(client int, rng *rand.Rand) {
 			r.names[slot] = r.name()
 		}
 	}
-	if in.write == "" || out.value != "" {
+	if in.reads() || out.value != "" {
 		r.seen[in.name] = out.held
 	}
 	r.history = append(r.history, porcupine.Operation{ClientId: client, Input: in, Call: call, Output: out, Return: back})
@@ -228,6 +237,11 @@ func (r *registers) ask(n *node, in registerInput) (out registerOutput, known bo
 		}
 		out.err, out.refused = err, hasStatus(err, http.StatusPreconditionFailed)
 		return out, out.refused
+	}
+	if in.remove {
+		_, out.err = r.f.call(n, http.MethodDelete, path, "")
+		out.refused = hasStatus(out.err, http.StatusNotFound)
+		return out, out.err == nil || out.refused
 	}
 	b, err := r.f.call(n, http.MethodGet, path, "")
 	if err != nil {
@@ -266,11 +280,15 @@ func (r *registers) check(t *testing.T) {
 			r.history[i].ClientId = registerClients + i
 		}
 	}
-	var reads, writes, accepted, refused int
+	var reads, writes, removed, accepted, refused int
 	for _, op := range r.history {
 		switch in, out := op.Input.(registerInput), op.Output.(registerOutput); {
-		case in.write == "":
+		case in.reads():
 			reads++
+		case in.remove:
+			if !out.refused && !out.unclear {
+				removed++
+			}
 		case in.only == nil || out.unclear:
 			writes++
 		case out.refused:
@@ -279,9 +297,9 @@ func (r *registers) check(t *testing.T) {
 			accepted++
 		}
 	}
-	t.Logf("the API's history: %d reads and %d writes of %d registers, %d writes unclear; of those on condition %d were accepted and %d refused",
-		reads, writes, r.made, r.unclear, accepted, refused)
-	if reads < 100 || writes < 50 || accepted < 20 || refused < 20 {
+	t.Logf("the API's history: %d reads, %d writes and %d deletions of %d registers, %d changes unclear; of those on condition %d were accepted and %d refused",
+		reads, writes, removed, r.made, r.unclear, accepted, refused)
+	if reads < 100 || writes < 50 || removed < 10 || accepted < 20 || refused < 20 {
 		t.Error("that is too little to show anything")
 	}
 	for _, fault := range twoAtOneRevision(r.history) {
