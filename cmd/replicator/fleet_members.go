@@ -300,9 +300,10 @@ func fleetRestore() *cobra.Command {
 		Long: `Begin a fleet anew on this node, from a backup. No node may be running.
 
 The node becomes the first of a new fleet that has the state of the old one. The others
-join it with tokens, with empty data folders. Nodes of the old fleet that still run are
-refused by the new one, and what they copy is fenced at the destinations; stop them all
-the same. Revisions, epochs and incarnations begin far beyond those of the old fleet.`,
+join it with tokens, with empty data folders. Nodes of the old fleet are refused by the
+new one, and lanes that the backup has are fenced at the destinations; those that were
+opened after it are not: end every process of the old fleet first, suspended ones too.
+Revisions, epochs and incarnations begin far beyond those of the old fleet.`,
 		Example: "  replicator fleet restore --config r1.yaml --from fleet.backup --force",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
