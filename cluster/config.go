@@ -82,20 +82,25 @@ type Config struct {
 	ProposeTimeout time.Duration
 }
 
+// leaderLease is how long a leader that a majority has stopped answering goes on leading:
+// the answers of nodes without a vote, and those that were under way, confirm it until then.
+func (c *Config) leaderLease() time.Duration { return c.ElectionTimeout / 2 }
+
 // DefaultConfig returns a Config with every duration and count set. The
 // arithmetic, in seconds:
 //
 //	A node dies:      2.0 silence (IncarnationTimeout) + 0.1 tick + two commits.
 //	The leader dies:  0.4 to 1.6 until another is elected, mostly 0.8
 //	                  (ElectionTimeout; see raftnode.Config.HeartbeatTimeout)
-//	                  + 1.1 grace + 0.1 tick + two commits = 1.6 to 2.8.
+//	                  + 1.3 grace + 0.1 tick + two commits = 1.8 to 3.0.
 //
-// So takeovers are decided within 3.0, but for a split vote. A node's own lease
+// So takeovers are decided within 3.1, but for a split vote. A node's own lease
 // ends before anybody ends its incarnation: 1.5 after it sent, against 2.0 after
-// the leader heard it. When the leader changes, 1.5 after it sent, against 0.4 +
-// 1.1: the leader answers a heartbeat only when it has just heard a majority,
-// which then elects nobody for 0.4 (ElectionTimeout), and a new leader ends
-// nothing for 1.1 (LeaderGrace). A leadership that is handed over begins at once:
+// the leader heard it. When the leader changes, 1.5 after it sent, against 0.2 less than
+// 0.4 + 1.3: the leader answers a heartbeat only while it leads, which it does for 0.2
+// (half of ElectionTimeout) after it has heard a majority for the last time, and that
+// elects nobody for 0.4 (ElectionTimeout), and a new leader ends
+// nothing for 1.3 (LeaderGrace). A leadership that is handed over begins at once:
 // the new leader, which has just heard the old one, ends nothing for 1.5. A heartbeat every 0.25, given up after 0.5 or
 // when there is another leader, leaves a lease of at least 1.25 for an election.
 func DefaultConfig() Config {
@@ -104,7 +109,7 @@ func DefaultConfig() Config {
 		HeartbeatTimeout:   500 * time.Millisecond,
 		SessionLease:       1500 * time.Millisecond,
 		IncarnationTimeout: 2 * time.Second,
-		LeaderGrace:        1100 * time.Millisecond,
+		LeaderGrace:        1300 * time.Millisecond,
 		ElectionTimeout:    400 * time.Millisecond,
 		StatusInterval:     5 * time.Second,
 		RebalanceInterval:  30 * time.Second,
@@ -144,8 +149,8 @@ func (c *Config) Validate() error {
 		return errors.New("at least one copy must be allowed to move")
 	case c.SessionLease >= c.IncarnationTimeout:
 		return fmt.Errorf("session lease %s must be shorter than the incarnation timeout %s", c.SessionLease, c.IncarnationTimeout)
-	case c.SessionLease > c.ElectionTimeout+c.LeaderGrace:
-		return fmt.Errorf("session lease %s must not exceed election timeout and leader grace, %s", c.SessionLease, c.ElectionTimeout+c.LeaderGrace)
+	case c.SessionLease+c.leaderLease() > c.ElectionTimeout+c.LeaderGrace:
+		return fmt.Errorf("session lease %s and leader lease %s must not exceed election timeout and leader grace, %s", c.SessionLease, c.leaderLease(), c.ElectionTimeout+c.LeaderGrace)
 	case c.HeartbeatInterval+c.HeartbeatTimeout > c.SessionLease:
 		return fmt.Errorf("a heartbeat (every %s, timeout %s) must fit into the session lease %s", c.HeartbeatInterval, c.HeartbeatTimeout, c.SessionLease)
 	}

@@ -56,7 +56,7 @@ func Open(cfg Config) (*Node, error) {
 	rc.Bootstrap, rc.Join = cfg.Bootstrap, cfg.Join
 	rc.Token, rc.Worker, rc.Admit = cfg.Token, cfg.Worker, n.admit
 	rc.Replica, rc.Lead, rc.Handler, rc.Logger = n.replica, n.lead, n.handler(), cfg.Logger
-	rc.HeartbeatTimeout, rc.LeaderLease = cfg.ElectionTimeout, cfg.ElectionTimeout/2
+	rc.HeartbeatTimeout, rc.LeaderLease = cfg.ElectionTimeout, cfg.leaderLease()
 	var err error
 	if n.raft, err = raftnode.Open(rc); err != nil {
 		return nil, fmt.Errorf("open raft node: %w", err)

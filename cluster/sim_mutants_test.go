@@ -210,7 +210,7 @@ var simMutants = []simMutant{
 		}
 		return nil
 	}},
-	{name: "an entry is committed by its leader alone", want: []string{"entry", "is at revision"}, commitAlone: true},
+	{name: "an entry is committed by its leader alone", want: []string{"entry", "is at revision", "is not that of others"}, commitAlone: true},
 	{name: "an unclear proposal counts as applied", want: []string{"was told"}, unclearIsDone: true},
 	{name: "a new leader does not wait for heartbeats", want: []string{"its session went on"}, noGrace: true},
 	{name: "a leader that has lost its majority answers heartbeats", want: []string{"its session went on"}, only: []string{"split"}, answersAlone: true},

@@ -89,8 +89,10 @@ func (n *Node) Barrier(ctx context.Context) error {
 	return n.cfg.Replica.wait(ctx, index)
 }
 
-// VerifyLeader returns nil if this node leads: a majority has answered it since
-// the call. So nobody else is elected for HeartbeatTimeout from the call on.
+// VerifyLeader returns nil if this node leads. The raft library counts answers of members
+// without a vote and those that were under way, too, so a majority of the voters may have
+// answered it for the last time up to LeaderLease before the call; nobody else is elected for
+// HeartbeatTimeout from that on.
 func (n *Node) VerifyLeader(ctx context.Context) error {
 	r, err := n.wait(ctx)
 	if err != nil {
