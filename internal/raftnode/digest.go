@@ -205,7 +205,7 @@ func (n *Node) collectDigests(ctx context.Context, places map[string]place) map[
 	var wg sync.WaitGroup
 	reports := make(map[string]digests)
 	for id, at := range places {
-		if id == n.cfg.ID || n.silentFor(id) > 0 {
+		if id == n.cfg.ID || n.silentFor(at.server()) > 0 {
 			continue
 		}
 		wg.Go(func() {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -96,12 +97,13 @@ func (m *memory) keep(members map[string]place) error {
 	return m.store()
 }
 
-// transport notes in memory what peers acknowledge, and asks for no votes while the
-// node could not lead.
+// transport notes in memory what peers acknowledge and in contacts who answers, and
+// asks for no votes while the node could not lead.
 type transport struct {
 	*raft.NetworkTransport
-	memory *memory
-	room   *room
+	memory   *memory
+	room     *room
+	contacts *contacts
 }
 
 var (
@@ -125,7 +127,9 @@ func acknowledged(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesRespon
 
 // AppendEntries implements raft.Transport.
 func (t transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	sent := time.Now()
 	err := t.NetworkTransport.AppendEntries(id, at, req, resp)
+	t.contacts.note(at, req.Term, sent, err)
 	if h, ok := acknowledged(req, resp); ok && err == nil {
 		t.memory.note(at, h)
 	}

@@ -118,7 +118,7 @@ func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
 		leader := leaderOf(nodes)
 		rest := others(nodes, leader)
 		g.net.Isolate(rest[0].ID())
-		g.await("the leader to miss it", func() bool { return leader.silentFor(rest[0].ID()) > 0 })
+		g.await("the leader to miss it", func() bool { return leader.silentFor(rest[0].place().server()) > 0 })
 		// Whoever only asks, of whichever node, removes nobody.
 		for _, n := range []*testNode{leader, rest[1]} {
 			if err := n.Removable(t.Context(), rest[1].ID()); !errors.Is(err, ErrRefused) {
@@ -144,6 +144,94 @@ func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
 		}
 		g.apply(leader, "goes on")
 	})
+}
+
+// The leader dies, and its successor, which has not been failed by anybody yet, is
+// asked at once to remove the other one that lives.
+func TestRemovalJustAfterAnElection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, NewMemoryNetwork())
+		nodes := g.three()
+		dead := leaderOf(nodes)
+		rest := others(nodes, dead)
+		g.net.Isolate(dead.ID())
+		g.await("another leader", func() bool { return leaderOf(rest) != nil })
+		next := leaderOf(rest)
+		live := others(rest, next)[0]
+		for _, n := range []*testNode{live, next} {
+			if err := n.Remove(t.Context(), live.ID(), false); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), dead.ID()+" is silent") {
+				t.Errorf("asked of %s: got %v, want ErrRefused that names %s", n.ID(), err, dead.ID())
+			}
+		}
+		if err := next.Remove(t.Context(), dead.ID(), false); err != nil {
+			t.Errorf("remove the dead one: %v", err)
+		}
+		g.apply(next, "goes on")
+	})
+}
+
+// A request of a leadership fails when the next one of the same node has begun.
+func TestLateFailureOfALeadershipBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, NewMemoryNetwork())
+		nodes := g.three()
+		leader := leaderOf(nodes)
+		next, slow := others(nodes, leader)[0], others(nodes, leader)[1]
+		at := slow.place().server()
+		g.net.Cut(leader.ID(), slow.ID())
+		g.await("the leader to miss it", func() bool { return leader.silentFor(at) > 0 })
+		g.net.Heal() // what is being dialled stays in the dark
+		for _, to := range []*testNode{next, leader} {
+			if err := leader.Transfer(t.Context(), to.ID()); err != nil {
+				t.Fatal(err)
+			}
+			g.await("it to lead", func() bool { return leaderOf(nodes) == to })
+		}
+		g.await("an answer", func() bool { return !leader.contacts.with(at, leader.raft.CurrentTerm()).asked.IsZero() })
+		for late := time.After(2 * leader.cfg.RPCTimeout); ; {
+			if silent := leader.silentFor(at); silent > 0 {
+				t.Fatalf("it answers, and is taken for silent for %s", silent)
+			}
+			select {
+			case <-time.After(retryDelay):
+				continue
+			case <-late:
+			}
+			return
+		}
+	})
+}
+
+func TestContacts(t *testing.T) {
+	failed := errors.New("no answer")
+	type request struct {
+		at   raft.ServerAddress
+		term uint64
+		err  error
+	}
+	for name, c := range map[string]struct {
+		requests        []request
+		answers, silent bool
+	}{
+		"nothing was asked":                    {nil, false, false},
+		"it answers":                           {[]request{{"b", 2, nil}}, true, false},
+		"it does not":                          {[]request{{"b", 2, failed}}, false, true},
+		"it does not any more":                 {[]request{{"b", 2, nil}, {"b", 2, failed}}, true, true},
+		"it answers again":                     {[]request{{"b", 2, failed}, {"b", 2, nil}}, true, false},
+		"a late failure":                       {[]request{{"b", 2, nil}, {"b", 1, failed}}, true, false},
+		"a late answer":                        {[]request{{"b", 2, failed}, {"b", 1, nil}}, false, true},
+		"only in the term before":              {[]request{{"b", 1, failed}}, false, false},
+		"in the term before, another in this":  {[]request{{"b", 1, nil}, {"c", 2, nil}}, false, false},
+		"another at its name, on another disk": {[]request{{"b#2", 2, failed}, {"b", 2, nil}}, true, false},
+	} {
+		var all contacts
+		for _, r := range c.requests {
+			all.note(r.at, r.term, time.Now(), r.err)
+		}
+		if with := all.with("b", 2); with.asked.IsZero() == c.answers || with.silent.IsZero() == c.silent {
+			t.Errorf("%s: %+v; want that it answers %v, is silent %v", name, with, c.answers, c.silent)
+		}
+	}
 }
 
 func TestWhoMayBeRemoved(t *testing.T) {
@@ -175,7 +263,7 @@ func TestWhoMayBeRemoved(t *testing.T) {
 		"the last by force":                   {"v", "a", "", true, ErrRefused},
 	} {
 		m := memberRequest{ID: c.id, Force: c.force}
-		if err := removable(servers(c.votes), m, func(id string) bool { return !strings.Contains(c.silent, id) }); !errors.Is(err, c.want) {
+		if err := removable(servers(c.votes), m, func(s raft.Server) bool { return !strings.Contains(c.silent, string(s.ID)) }); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}

@@ -223,7 +223,6 @@ func (n *Node) admitMember(ctx context.Context, m memberRequest) error {
 	if err := add(raft.ServerID(m.ID), at.server(), 0, n.cfg.RPCTimeout).Error(); err != nil {
 		return fmt.Errorf("add %s to the group: %w", m.ID, classify(err))
 	}
-	n.contacts.heard(m.ID) // a heartbeat to the one before may have failed last
 	n.log.Info("member is in the group", "id", m.ID, "place", m.Place)
 	n.lookAtVoters()
 	return nil
@@ -338,7 +337,8 @@ func (n *Node) ask(ctx context.Context, addr string) (who introduction, err erro
 // group for good. ErrNotMember if it is none. Without force it is refused if not
 // enough of the remaining voters answer for a majority: the group would stop.
 func (n *Node) Remove(ctx context.Context, id string, force bool) error {
-	_, err := n.change(ctx, "remove", memberRequest{ID: id, Force: force}, n.removeHere)
+	m := memberRequest{ID: id, Force: force}
+	_, err := n.change(ctx, "remove", m, func() error { return n.removeHere(ctx, m) })
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", id, err)
 	}
@@ -348,7 +348,8 @@ func (n *Node) Remove(ctx context.Context, id string, force bool) error {
 // Transfer hands leadership to the member id, or to the most up-to-date other
 // member if id is empty.
 func (n *Node) Transfer(ctx context.Context, id string) error {
-	_, err := n.change(ctx, "transfer", memberRequest{ID: id}, n.transferHere)
+	m := memberRequest{ID: id}
+	_, err := n.change(ctx, "transfer", m, func() error { return n.transferHere(m) })
 	if err != nil {
 		return fmt.Errorf("transfer leadership: %w", err)
 	}
@@ -356,7 +357,7 @@ func (n *Node) Transfer(ctx context.Context, id string) error {
 }
 
 // change does something to a member, here or at the leader.
-func (n *Node) change(ctx context.Context, path string, m memberRequest, here func(memberRequest) error) (struct{}, error) {
+func (n *Node) change(ctx context.Context, path string, m memberRequest, here func() error) (struct{}, error) {
 	r, err := n.wait(ctx)
 	if err != nil {
 		return struct{}{}, err
@@ -367,7 +368,7 @@ func (n *Node) change(ctx context.Context, path string, m memberRequest, here fu
 	}
 	return retry(ctx, func() (struct{}, error) {
 		if r.State() == raft.Leader {
-			return struct{}{}, here(m)
+			return struct{}{}, here()
 		}
 		_, _, err := n.atLeader(ctx, r, path, body)
 		return struct{}{}, err
@@ -378,22 +379,40 @@ func (n *Node) change(ctx context.Context, path string, m memberRequest, here fu
 // nothing. A leader of a version that does not know the question answers with
 // ErrNotMember, which therefore says nothing of the member.
 func (n *Node) Removable(ctx context.Context, id string) error {
-	_, err := n.change(ctx, "removable", memberRequest{ID: id}, n.removableHere)
+	m := memberRequest{ID: id}
+	_, err := n.change(ctx, "removable", m, func() error { return n.removableHere(ctx, m) })
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", id, err)
 	}
 	return nil
 }
 
-// removableHere judges a removal, on the leader.
-func (n *Node) removableHere(m memberRequest) error {
-	return removable(n.raft.GetConfiguration().Configuration().Servers, m, func(id string) bool { return n.silentFor(id) == 0 })
+// removableHere judges a removal, on the leader, by who answers from now on. It
+// refuses for want of answers only when it has waited for RPCTimeout.
+func (n *Node) removableHere(ctx context.Context, m memberRequest) error {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.RPCTimeout)
+	defer cancel()
+	for {
+		err := removable(n.raft.GetConfiguration().Configuration().Servers, m, func(s raft.Server) bool { return n.answeredSince(s, began) })
+		if !errors.Is(err, errNoMajority) {
+			return err
+		}
+		select {
+		case <-time.After(retryDelay):
+		case <-ctx.Done():
+			return err
+		}
+		if n.raft.State() != raft.Leader {
+			return errNotLeader
+		}
+	}
 }
 
 // removeHere removes a member, on the leader. A leader that is to go hands over
 // first, and has the next one do it.
-func (n *Node) removeHere(m memberRequest) error {
-	if err := n.removableHere(m); err != nil {
+func (n *Node) removeHere(ctx context.Context, m memberRequest) error {
+	if err := n.removableHere(ctx, m); err != nil {
 		return err
 	}
 	if m.ID == n.cfg.ID {
@@ -410,9 +429,12 @@ func (n *Node) removeHere(m memberRequest) error {
 	return nil
 }
 
+// errNoMajority says that too few voters would be left that answer.
+var errNoMajority = errors.New("no majority")
+
 // removable refuses to remove who is no member or the last one, and unless it is
 // forced a voter without which those that answer are no majority.
-func removable(servers []raft.Server, m memberRequest, answers func(id string) bool) error {
+func removable(servers []raft.Server, m memberRequest, answers func(raft.Server) bool) error {
 	i := slices.IndexFunc(servers, func(s raft.Server) bool { return string(s.ID) == m.ID })
 	switch {
 	case i < 0:
@@ -429,14 +451,14 @@ func removable(servers []raft.Server, m memberRequest, answers func(id string) b
 			continue
 		}
 		voters++
-		if answers(string(s.ID)) {
+		if answers(s) {
 			answering++
 		} else {
 			silent = append(silent, string(s.ID))
 		}
 	}
 	if voters > 0 && answering <= voters/2 {
-		return fmt.Errorf("%w: without it %d of %d voters answer, no majority; %s is silent: remove that first", ErrRefused, answering, voters, strings.Join(silent, ", "))
+		return fmt.Errorf("%w: without it %d of %d voters answer, %w; %s is silent: remove that first", ErrRefused, answering, voters, errNoMajority, strings.Join(silent, ", "))
 	}
 	return nil
 }
@@ -486,7 +508,7 @@ func (n *Node) serveRemove(w http.ResponseWriter, req *http.Request) {
 		if n.raft.State() != raft.Leader {
 			return errNotLeader
 		}
-		return n.removeHere(m)
+		return n.removeHere(req.Context(), m)
 	})
 }
 
@@ -495,7 +517,7 @@ func (n *Node) serveRemovable(w http.ResponseWriter, req *http.Request) {
 		if n.raft.State() != raft.Leader {
 			return errNotLeader
 		}
-		return n.removableHere(m)
+		return n.removableHere(req.Context(), m)
 	})
 }
 

@@ -85,7 +85,6 @@ func Open(cfg Config) (*Node, error) {
 		look: make(chan struct{}, 1),
 		room: newRoom(cfg.Dir, cfg.Logger),
 	}
-	n.contacts.reset()
 	n.follow("")
 	var err error
 	if n.stores, err = openStores(cfg.Dir, cfg.Logger); err != nil {
@@ -235,7 +234,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 			MaxPool: 3,
 			Timeout: n.cfg.RPCTimeout,
 			Logger:  newHCLogger(n.log),
-		}), n.memory, n.room}
+		}), n.memory, n.room, &n.contacts}
 		err := n.runRaft(ctx, transport)
 		transport.CloseStreams()
 		return errors.Join(err, transport.Close())
@@ -253,9 +252,6 @@ func (n *Node) runRaft(ctx context.Context, transport raft.Transport) error {
 
 	changes := make(chan raft.Observation, 16)
 	observer := raft.NewObserver(changes, false, func(o *raft.Observation) bool {
-		if n.contacts.observe(*o) { // not over the channel, which drops when it is full
-			return false
-		}
 		_, ok := o.Data.(raft.LeaderObservation)
 		return ok
 	})

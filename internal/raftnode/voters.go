@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -84,55 +83,6 @@ func planVoters(all []candidate) (promote, demote string) {
 	return "", demote
 }
 
-// contacts is what the leader knows of who answers, from raft's own heartbeats.
-type contacts struct {
-	mu     sync.Mutex
-	silent map[string]time.Time // since when, by id
-}
-
-func (c *contacts) reset() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.silent = make(map[string]time.Time)
-}
-
-func (c *contacts) heard(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.silent, id)
-}
-
-func (c *contacts) observe(o raft.Observation) (relevant bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch d := o.Data.(type) {
-	case raft.FailedHeartbeatObservation:
-		if _, ok := c.silent[string(d.PeerID)]; !ok {
-			c.silent[string(d.PeerID)] = time.Now()
-		}
-	case raft.ResumedHeartbeatObservation:
-		delete(c.silent, string(d.PeerID))
-	case raft.PeerObservation:
-		if d.Removed {
-			delete(c.silent, string(d.Peer.ID))
-		}
-	default:
-		return false
-	}
-	return true
-}
-
-// silentFor is how long a member has not answered this leader, 0 if it does.
-func (n *Node) silentFor(id string) time.Duration {
-	n.contacts.mu.Lock()
-	defer n.contacts.mu.Unlock()
-	since, ok := n.contacts.silent[id]
-	if !ok {
-		return 0
-	}
-	return max(time.Since(since), 1)
-}
-
 // lookAtVoters has the steward look at once.
 func (n *Node) lookAtVoters() {
 	select {
@@ -150,7 +100,6 @@ const (
 
 // steward gives and takes votes, and compares states, while this node leads.
 func (n *Node) steward(ctx context.Context) {
-	n.contacts.reset()
 	compared := comparison{next: time.Now().Add(compareEvery)}
 	for {
 		wait := stewardTick
@@ -209,7 +158,7 @@ func (n *Node) candidates(ctx context.Context) (all []candidate, waiting bool) {
 	for _, s := range servers {
 		at, _ := parsePlace(s.Address)
 		c := candidate{id: string(s.ID), voter: s.Suffrage == raft.Voter, worker: at.worker, leader: string(s.ID) == n.cfg.ID}
-		c.gone = n.silentFor(c.id) >= n.cfg.VoterTimeout
+		c.gone = n.silentFor(s.Address) >= n.cfg.VoterTimeout
 		all = append(all, c)
 	}
 	eligible, voters, gone := tally(all)
@@ -221,8 +170,6 @@ func (n *Node) candidates(ctx context.Context) (all []candidate, waiting bool) {
 		if c.voter || c.worker {
 			continue
 		}
-		// A late failure of a heartbeat to the one before it under its name would
-		// mark it as silent for good, so the silent ones are asked too.
 		attempt, cancel := context.WithTimeout(ctx, n.cfg.HeartbeatTimeout)
 		who, err := n.ask(attempt, addrOf(servers[i].Address))
 		cancel()
@@ -230,7 +177,6 @@ func (n *Node) candidates(ctx context.Context) (all []candidate, waiting bool) {
 		if err != nil || who.ID != c.id || who.Disk != at.disk {
 			continue
 		}
-		n.contacts.heard(c.id)
 		all[i].ready = who.Last >= commit
 		waiting = waiting || !all[i].ready
 	}
