@@ -89,7 +89,8 @@
 //
 // A node gets its certificate with a join token ([Node.NewJoinToken]), of which the
 // state keeps a digest; whoever is asked redeems it through the log, so it works
-// once. [Node.Remove] has a node's work moved first if it lives. [Node.Backup] is
+// once. [Node.Remove] has a node's work moved first if it lives; the leader ends a removal
+// that was interrupted between group and state (departures.go). [Node.Backup] is
 // the state without tokens; [Restore] begins a new fleet with it, in which nobody is
 // a member yet, every incarnation has ended, and revisions begin 2^32 further on.
 //

@@ -96,6 +96,13 @@ func (n *Node) Remove(ctx context.Context, name string, force bool) error {
 			return err
 		}
 	}
+	if known && force && name == n.cfg.Name {
+		// For the trail, which would have nothing else of who asked.
+		if err := n.Drain(ctx, name, true); err != nil {
+			return err
+		}
+		drained = true
+	}
 	err := n.raft.Remove(ctx, name, force)
 	if errors.Is(err, raftnode.ErrNotMember) {
 		if !known {
@@ -110,6 +117,9 @@ func (n *Node) Remove(ctx context.Context, name string, force bool) error {
 	}
 	if err != nil {
 		return removalError(err)
+	}
+	if name == n.cfg.Name {
+		return nil // it can propose no more: the leader does the rest, see departures
 	}
 	_, err = n.Propose(ctx, &RemoveMember{Name: name})
 	return err

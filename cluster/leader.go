@@ -40,6 +40,7 @@ func (n *Node) lead(ctx context.Context) error {
 func (l *leader) run(ctx context.Context) {
 	tick := time.NewTicker(leadTick)
 	defer tick.Stop()
+	gone := make(departures)
 	var last Command
 	for {
 		state, _, newer := l.node.replica.Watch()
@@ -54,10 +55,25 @@ func (l *leader) run(ctx context.Context) {
 		last = nil // one that is needed again is not proposed again before a tick
 		select {
 		case <-tick.C:
+			l.forget(ctx, gone)
 		case <-newer:
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// forget removes from the state whom the raft group does not have any more.
+func (l *leader) forget(ctx context.Context, gone departures) {
+	members, err := l.node.raft.Members(ctx)
+	if err != nil {
+		return
+	}
+	for _, name := range gone.due(l.node.State().Members, members, time.Now()) {
+		_ = l.node.raft.WhileAbsent(name, func() error { // propose logs why not
+			l.propose(ctx, &RemoveMember{Name: name})
+			return nil
+		})
 	}
 }
 

@@ -202,6 +202,82 @@ func TestDrainAndRemove(t *testing.T) {
 	})
 }
 
+// A node that is asked to remove itself leaves nothing behind, and its name can be used
+// again; who asked is in the trail.
+func TestRemoveAskedOfItself(t *testing.T) {
+	for name, c := range map[string]struct{ leads, force bool }{
+		"a follower": {}, "the leader": {leads: true}, "by force": {force: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet(t, raftnode.NewMemoryNetwork())
+				f.edit = func(c *Config) {
+					c.Author = func(ctx context.Context) *Author {
+						if user, ok := ctx.Value(userKey{}).(string); ok {
+							return &Author{User: user, Operation: "removeNode"}
+						}
+						return nil
+					}
+				}
+				nodes := f.three()
+				leaving := f.leader(nodes)
+				if !c.leads {
+					leaving = without(nodes, leaving)[0]
+				}
+				rest := without(nodes, leaving)
+				if err := leaving.Remove(context.WithValue(t.Context(), userKey{}, "ops"), leaving.Name(), c.force); err != nil {
+					t.Errorf("got %v", err)
+				}
+				<-leaving.done
+				if !errors.Is(leaving.err, ErrRemoved) {
+					t.Errorf("it ended with %v", leaving.err)
+				}
+				for _, n := range rest {
+					f.await("it to be forgotten", func() bool {
+						_, still := n.State().Members[leaving.Name()]
+						return !still
+					})
+				}
+				if trail := rest[0].State().Trail; len(trail) == 0 || trail[0].User != "ops" {
+					t.Errorf("the trail has %+v", trail)
+				}
+				f.start(f.config(leaving.Name(), rest[0]))
+				f.await("another in its place", func() bool {
+					_, member := rest[0].State().Members[leaving.Name()]
+					return member
+				})
+			})
+		})
+	}
+}
+
+func TestDepartures(t *testing.T) {
+	known := map[string]Member{"a": {}, "b": {}}
+	both, one := []raftnode.Member{{ID: "a"}, {ID: "b"}}, []raftnode.Member{{ID: "a"}}
+	d, now := make(departures), time.Unix(1_700_000_000, 0)
+	for i, step := range []struct {
+		group []raftnode.Member
+		after time.Duration
+		want  int
+	}{
+		{both, 0, 0},
+		{one, departureGrace, 0},
+		{one, departureGrace - 1, 0},
+		{both, 1, 0}, // it was taken in again
+		{one, departureGrace, 0},
+		{one, departureGrace, 1},
+		{one, departureGrace, 1}, // until it is done
+	} {
+		now = now.Add(step.after)
+		if got := d.due(known, step.group, now); len(got) != step.want || len(got) > 0 && got[0] != "b" {
+			t.Errorf("step %d: %v", i, got)
+		}
+	}
+	if d.due(map[string]Member{"a": {}}, one, now); len(d) != 0 {
+		t.Errorf("remembers %v", d)
+	}
+}
+
 // A removal that raft would refuse changes nothing and leaves nothing in the trail: it
 // neither drains the node nor takes a drain of somebody else's from it.
 func TestRefusedRemovalChangesNothing(t *testing.T) {

@@ -197,6 +197,8 @@ func (n *Node) admitMember(ctx context.Context, m memberRequest) error {
 	if m.Group != "" && m.Group != n.Group() {
 		return fmt.Errorf("%w: the directory of %s belongs to group %s, this is group %s; to join, it needs a directory of its own", ErrRefused, m.ID, m.Group, n.Group())
 	}
+	n.admission.Lock()
+	defer n.admission.Unlock()
 	suffrage := raft.Nonvoter
 	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
 		if string(s.ID) != m.ID {
@@ -226,6 +228,17 @@ func (n *Node) admitMember(ctx context.Context, m memberRequest) error {
 	n.log.Info("member is in the group", "id", m.ID, "place", m.Place)
 	n.lookAtVoters()
 	return nil
+}
+
+// WhileAbsent calls f on the leader if the group has no member id, and takes none in
+// until f returns: what f applies about that name is about the one that is gone.
+func (n *Node) WhileAbsent(id string, f func() error) error {
+	n.admission.Lock()
+	defer n.admission.Unlock()
+	if n.addressOf(id) != "" {
+		return nil
+	}
+	return f()
 }
 
 // sameDisk refuses a node under a member's name that is not on the member's disk:
