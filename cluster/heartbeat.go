@@ -88,6 +88,7 @@ func (n *Node) beat(ctx context.Context) error {
 		}
 		removed, err := b.beat(ctx)
 		if removed {
+			n.removed.Store(true)
 			n.endSession(ErrRemoved)
 			return ErrRemoved
 		}

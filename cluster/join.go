@@ -104,6 +104,9 @@ func (n *Node) Remove(ctx context.Context, name string, force bool) error {
 		drained = true
 	}
 	err := n.raft.Remove(ctx, name, force)
+	if errors.Is(err, ErrUnclear) && name == n.cfg.Name && n.endedRemoved(ctx) {
+		return nil // the answer was cut off with the node
+	}
 	if errors.Is(err, raftnode.ErrNotMember) {
 		if !known {
 			return fmt.Errorf("node %q: %w", name, ErrNotFound)
@@ -123,6 +126,17 @@ func (n *Node) Remove(ctx context.Context, name string, force bool) error {
 	}
 	_, err = n.Propose(ctx, &RemoveMember{Name: name})
 	return err
+}
+
+// endedRemoved waits a moment for the node to end, and reports whether it did because
+// the fleet has removed it.
+func (n *Node) endedRemoved(ctx context.Context) bool {
+	select {
+	case <-n.stopped:
+	case <-time.After(undrainLimit):
+	case <-ctx.Done():
+	}
+	return n.removed.Load()
 }
 
 // undrainLimit is how long a refused removal takes to put right what it began, also when

@@ -30,6 +30,7 @@ type Node struct {
 	// registered: the fleet has had it as a member. If it has not any more, a
 	// heartbeat will say so.
 	registered atomic.Bool
+	removed    atomic.Bool // the fleet has removed it
 
 	mu       sync.Mutex
 	session  *Session // the open one, or nil
@@ -88,6 +89,7 @@ func (n *Node) Run(ctx context.Context) error {
 		defer stop()
 		err := n.raft.Run(live)
 		if errors.Is(err, ErrRemoved) {
+			n.removed.Store(true)
 			n.endSession(ErrRemoved)
 		}
 		return err
