@@ -21,7 +21,8 @@ test: ## every test that needs only Go
 	@$(timed) $(GO) test ./...
 
 race: ## the packages in which goroutines meet, under the race detector
-	@$(timed) $(GO) test -race ./broker/... ./cluster/... ./internal/... ./mirror/... ./offsets/... ./lineage/... ./api/...
+	@$(timed) $(GO) test -race ./broker/... ./cluster/... ./internal/... ./mirror/... ./offsets/... ./lineage/export/... ./lineage/search/... ./api/... && \
+		$(GO) test -race ./lineage -histories 40 # in which one goroutine plays: all of them are in make test
 
 lint: ## vet and the linters of .golangci.yml
 	@$(timed) $(GO) vet ./... && $(GO) tool -modfile=tools/go.mod golangci-lint run ./...
