@@ -164,33 +164,30 @@ func table(format string, rows any, next string) (*exportOutput, error) {
 	return &exportOutput{exportTypes[format], next, b}, nil
 }
 
-// exportDeeds reads pages until the limit is reached. What they do not know comes on top
-// of it.
+// exportDeeds has what the pages do not know on top of the limit.
 func exportDeeds(ctx context.Context, l Lineage, in *exportInput) (*exportOutput, error) {
-	q := lineage.DeedQuery{At: in.address(), Last: in.To, Produced: in.What == "produced", Principal: in.Principal, Cursor: in.Cursor}
+	q := lineage.DeedQuery{At: in.address(), Last: in.To, Produced: in.What == "produced", Principal: in.Principal}
 	q.At.Partition, q.At.Offset = in.Partition, in.From
-	rows, limit := []deedRow{}, min(in.Limit, maxExportRows)
-	var doubts []string
-	for {
-		q.Limit = limit - len(rows)
+	rows, doubts, next, err := readPages(in.Limit, in.Cursor, func(limit int, cursor string) (rows []deedRow, doubts []string, next string, err error) {
+		q.Limit, q.Cursor = limit, cursor
 		page, err := l.Deeds(ctx, CallerOf(ctx), q)
 		if err != nil {
-			return nil, err
+			return nil, nil, "", err
 		}
 		for _, d := range page.Deeds {
 			rows = append(rows, deedRow{
 				in.Cluster, in.Topic, d.Partition, d.First, d.Last, d.Offsets, d.Kind, d.Redacted, d.Principal, d.ClientID, d.Software, d.Address, d.Group, d.FirstAt, d.At, "",
 			})
 		}
-		doubts = append(doubts, page.Unknown...)
-		if q.Cursor = page.Next; q.Cursor != "" && len(rows) < limit {
-			continue
-		}
-		for _, why := range distinct(doubts) {
-			rows = append(rows, deedRow{Cluster: in.Cluster, Topic: in.Topic, Partition: in.Partition, First: in.From, Last: in.To, Kind: rowUnknown, Why: why})
-		}
-		return table(in.Format, rows, q.Cursor)
+		return rows, page.Unknown, page.Next, nil
+	})
+	if err != nil {
+		return nil, err
 	}
+	for _, why := range doubts {
+		rows = append(rows, deedRow{Cluster: in.Cluster, Topic: in.Topic, Partition: in.Partition, First: in.From, Last: in.To, Kind: rowUnknown, Why: why})
+	}
+	return table(in.Format, rows, next)
 }
 
 // exportGaps reads pages until the limit is reached. What they do not know comes on top

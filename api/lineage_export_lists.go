@@ -74,15 +74,12 @@ type principalExportInput struct {
 	Cursor    string `query:"cursor" doc:"Waybill-Next of the part before"`
 }
 
-// exportPrincipal reads pages until the limit is reached. What they do not know comes on
-// top of it.
+// exportPrincipal has what the pages do not know on top of the limit.
 func exportPrincipal(ctx context.Context, l Lineage, in *principalExportInput) (*exportOutput, error) {
-	rows, limit := []principalRow{}, min(in.Limit, maxExportRows)
-	var doubts []string
-	for next := in.Cursor; ; {
-		page, err := l.Principal(ctx, CallerOf(ctx), in.Cluster, in.Principal, limit-len(rows), next)
+	rows, doubts, next, err := readPages(in.Limit, in.Cursor, func(limit int, cursor string) (rows []principalRow, doubts []string, next string, err error) {
+		page, err := l.Principal(ctx, CallerOf(ctx), in.Cluster, in.Principal, limit, cursor)
 		if err != nil {
-			return nil, err
+			return nil, nil, "", err
 		}
 		for i := range page.Topics {
 			t, c := &page.Topics[i], &page.Topics[i].Client
@@ -90,14 +87,30 @@ func exportPrincipal(ctx context.Context, l Lineage, in *principalExportInput) (
 				in.Cluster, in.Principal, t.Topic, t.TopicID, t.EarlierLife, c.Kind, t.Redacted, c.ClientID, c.Software, c.Address, c.Group, c.Offsets, c.FirstAt, c.At, "",
 			})
 		}
-		doubts = append(doubts, page.Unknown...)
-		if next = page.Next; next != "" && len(rows) < limit {
-			continue
+		return rows, page.Unknown, page.Next, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, why := range doubts {
+		rows = append(rows, principalRow{Cluster: in.Cluster, Principal: in.Principal, Kind: rowUnknown, Why: why})
+	}
+	return table(in.Format, rows, next)
+}
+
+// readPages reads pages up to a limit of rows. It returns the rows, what the pages do not
+// know, each once, and where the next page begins, "" if there is none.
+func readPages[R any](limit int, cursor string, read func(limit int, cursor string) (rows []R, doubts []string, next string, err error)) (rows []R, doubts []string, next string, err error) {
+	rows, next, limit = []R{}, cursor, min(limit, maxExportRows)
+	for {
+		more, unknown, after, err := read(limit-len(rows), next)
+		if err != nil {
+			return nil, nil, "", err
 		}
-		for _, why := range distinct(doubts) {
-			rows = append(rows, principalRow{Cluster: in.Cluster, Principal: in.Principal, Kind: rowUnknown, Why: why})
+		rows, doubts, next = append(rows, more...), append(doubts, unknown...), after
+		if next == "" || len(rows) >= limit {
+			return rows, distinct(doubts), next, nil
 		}
-		return table(in.Format, rows, next)
 	}
 }
 
