@@ -202,6 +202,16 @@ func TestDrainAndRemove(t *testing.T) {
 	})
 }
 
+// removalsBy has removals recorded under the name that the context of the call has.
+func removalsBy(c *Config) {
+	c.Author = func(ctx context.Context) *Author {
+		if user, ok := ctx.Value(userKey{}).(string); ok {
+			return &Author{User: user, Operation: "removeNode"}
+		}
+		return nil
+	}
+}
+
 // A node that is asked to remove itself leaves nothing behind, and its name can be used
 // again; who asked is in the trail.
 func TestRemoveAskedOfItself(t *testing.T) {
@@ -211,14 +221,7 @@ func TestRemoveAskedOfItself(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFleet(t, raftnode.NewMemoryNetwork())
-				f.edit = func(c *Config) {
-					c.Author = func(ctx context.Context) *Author {
-						if user, ok := ctx.Value(userKey{}).(string); ok {
-							return &Author{User: user, Operation: "removeNode"}
-						}
-						return nil
-					}
-				}
+				f.edit = removalsBy
 				nodes := f.three()
 				leaving := f.leader(nodes)
 				if !c.leads {
@@ -284,14 +287,7 @@ func TestRefusedRemovalChangesNothing(t *testing.T) {
 	for _, drained := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFleet(t, raftnode.NewMemoryNetwork())
-			f.edit = func(c *Config) {
-				c.Author = func(ctx context.Context) *Author {
-					if user, ok := ctx.Value(userKey{}).(string); ok {
-						return &Author{User: user, Operation: "removeNode"}
-					}
-					return nil
-				}
-			}
+			f.edit = removalsBy
 			nodes := f.three()
 			leader := f.leader(nodes)
 			asked, silent := without(nodes, leader)[0], without(nodes, leader)[1]

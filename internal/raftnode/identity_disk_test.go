@@ -135,15 +135,24 @@ func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
 		if _, _, err := rest[1].atLeader(t.Context(), rest[1].raft, "later", []byte(`{}`)); !errors.Is(err, ErrNotMember) {
 			t.Errorf("a question of a later version: got %v, want ErrNotMember", err)
 		}
-		err := leader.Remove(t.Context(), rest[1].ID(), false)
-		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), rest[0].ID()+" is silent: remove that first") {
-			t.Errorf("got %v, want ErrRefused that names %s", err, rest[0].ID())
-		}
-		if err := leader.Remove(t.Context(), rest[0].ID(), false); err != nil {
-			t.Errorf("remove the dead one: %v", err)
-		}
-		g.apply(leader, "goes on")
+		g.removesTheDeadOnly(leader, rest[0], rest[1], leader)
 	})
+}
+
+// removesTheDeadOnly asks some nodes to remove the live one of a leader's two followers,
+// which is refused, and then the leader to remove the dead one.
+func (g *group) removesTheDeadOnly(leader, dead, live *testNode, asked ...*testNode) {
+	g.t.Helper()
+	for _, n := range asked {
+		err := n.Remove(g.t.Context(), live.ID(), false)
+		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), dead.ID()+" is silent: remove that first") {
+			g.t.Errorf("asked of %s: got %v, want ErrRefused that names %s", n.ID(), err, dead.ID())
+		}
+	}
+	if err := leader.Remove(g.t.Context(), dead.ID(), false); err != nil {
+		g.t.Errorf("remove the dead one: %v", err)
+	}
+	g.apply(leader, "goes on")
 }
 
 // The leader dies, and its successor, which has not been failed by anybody yet, is
@@ -158,15 +167,7 @@ func TestRemovalJustAfterAnElection(t *testing.T) {
 		g.await("another leader", func() bool { return leaderOf(rest) != nil })
 		next := leaderOf(rest)
 		live := others(rest, next)[0]
-		for _, n := range []*testNode{live, next} {
-			if err := n.Remove(t.Context(), live.ID(), false); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), dead.ID()+" is silent") {
-				t.Errorf("asked of %s: got %v, want ErrRefused that names %s", n.ID(), err, dead.ID())
-			}
-		}
-		if err := next.Remove(t.Context(), dead.ID(), false); err != nil {
-			t.Errorf("remove the dead one: %v", err)
-		}
-		g.apply(next, "goes on")
+		g.removesTheDeadOnly(next, dead, live, live, next)
 	})
 }
 
