@@ -385,7 +385,7 @@ func fleetError(err error, revision uint64) error {
 			WithHint("apply them in several parts; objects that stay as they are do not count")
 	case errors.Is(err, raftnode.ErrRefused):
 		return api.Errorf(http.StatusConflict, "the fleet refuses the change, and will again: %v", err).
-			WithHint("upgrade the nodes that it names; see 'replicator fleet status'")
+			WithHint("a node of an older version that it names is to be upgraded first; see 'replicator fleet status'")
 	}
 	return api.Errorf(http.StatusServiceUnavailable, "the fleet could not agree: %v", err).
 		WithHint("a change needs a majority of the nodes; see 'replicator status'")
