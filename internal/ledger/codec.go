@@ -22,6 +22,7 @@ const (
 	kindFold       kind = 10
 	kindTails      kind = 11
 	kindCut        kind = 12
+	kindProgress   kind = 13
 )
 
 func (*Begin) kind() kind      { return kindBegin }

@@ -6,7 +6,7 @@
 // at one moment. Entries are facts: a copy began ([Begin]), these source offsets
 // are now those destination offsets ([Hop]), this producer id is a replicator's
 // ([Writer]), these offsets were produced or read by that client ([Production],
-// [Access]), what a hop said holds no longer ([Retraction]), by what rules records are left
+// [Access]), so a group's committed offset went on ([Progress]), what a hop said holds no longer ([Retraction]), by what rules records are left
 // out and changed ([Rules]), where those are that cannot be copied ([Quarantine]).
 //
 // What readers may rely on:

@@ -48,6 +48,8 @@ func entries() []Entry {
 		&Production{Place: place, Client: client, Records: 10, ProducerID: -1, FirstAt: at, At: at.Add(time.Second)},
 		&Production{Place: Place{Topic: "orders", First: 5, Last: 20, Parts: []Stretch{{5, 7}, {9, 9}, {12, 20}}}, Client: client, Records: 13, ProducerID: 7, FirstAt: at, At: at},
 		&Access{Place: place, Client: client, Kind: Committed, Group: "billing", FirstAt: at, At: at.Add(time.Minute)},
+		&Progress{Place: place, Kind: Advanced, Group: "billing", Next: 20, FirstAt: at, At: at.Add(time.Minute)},
+		&Progress{Place: Place{Topic: "orders", First: 5, Last: 20, Parts: []Stretch{{5, 7}, {12, 20}}}, Kind: Reset, Group: "billing", Next: 5, FirstAt: at, At: at},
 		&Rules{Copy: copyID.Key(), Epoch: 7, From: 42, Text: `{"filter":"true"}`, At: at},
 		&Quarantine{
 			Copy: copyID.Key(), Epoch: 7, From: 100, Next: 103, TopicID: TopicID{9}, Topic: "__waybill.quarantine.f", Partition: 2,

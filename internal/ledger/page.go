@@ -194,6 +194,8 @@ func readEntry(k kind, r *reader) Entry {
 		e = new(Rules)
 	case kindQuarantine:
 		e = new(Quarantine)
+	case kindProgress:
+		e = new(Progress)
 	case kindFold:
 		h := new(Hop)
 		h.readFold(r)

@@ -10,14 +10,15 @@ import (
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
-// deedKey is what productions and accesses have in common that become one: the client,
-// the place and the day, in UTC.
+// deedKey is what productions, accesses and progress have in common that become one: the
+// client or group, the place and the day, in UTC.
 type deedKey struct {
 	client     ledger.Client
 	topic      ledger.TopicID
 	partition  int32
 	day        int64
-	kind       ledger.AccessKind // 0: production
+	kind       ledger.AccessKind // 0: production, or progress
+	progress   int               // 0: none, else one more than its kind
 	group      string
 	producerID int64
 }
@@ -27,13 +28,14 @@ func (k deedKey) compare(o deedKey) int {
 		slices.Compare(k.topic[:], o.topic[:]), cmp.Compare(k.partition, o.partition), cmp.Compare(k.day, o.day), cmp.Compare(k.kind, o.kind),
 		strings.Compare(k.client.Principal, o.client.Principal), strings.Compare(k.client.ClientID, o.client.ClientID),
 		strings.Compare(k.client.Software, o.client.Software), strings.Compare(k.client.Address, o.client.Address),
-		strings.Compare(k.group, o.group), cmp.Compare(k.producerID, o.producerID))
+		strings.Compare(k.group, o.group), cmp.Compare(k.producerID, o.producerID), cmp.Compare(k.progress, o.progress))
 }
 
 // deed is what a client did at a place on a day.
 type deed struct {
 	topic       string
 	records     int64
+	next        int64 // of progress
 	first, last time.Time
 	parts       []ledger.Stretch // in order and apart up to sorted, behind it as they came
 	sorted      int
@@ -52,6 +54,14 @@ func (f *Folder) produced(e *ledger.Production) {
 func (f *Folder) accessed(e *ledger.Access) {
 	k := deedKey{client: e.Client, topic: e.TopicID, partition: e.Partition, day: day(e.At), kind: e.Kind, group: e.Group}
 	f.deed(k).add(&e.Place, 0, e.FirstAt, e.At)
+}
+
+func (f *Folder) progressed(e *ledger.Progress) {
+	d := f.deed(deedKey{topic: e.TopicID, partition: e.Partition, day: day(e.At), group: e.Group, progress: 1 + int(e.Kind)})
+	if !e.At.Before(d.last) {
+		d.next = e.Next
+	}
+	d.add(&e.Place, 0, e.FirstAt, e.At)
 }
 
 func (f *Folder) deed(k deedKey) *deed {
@@ -107,7 +117,10 @@ func (d *deed) entries(k deedKey) iter.Seq[ledger.Entry] {
 				at.Parts = slices.Clone(some)
 			}
 			var e ledger.Entry = &ledger.Access{Place: at, Client: k.client, Kind: k.kind, Group: k.group, FirstAt: d.first, At: d.last}
-			if k.kind == 0 {
+			switch {
+			case k.progress > 0:
+				e = &ledger.Progress{Place: at, Kind: ledger.ProgressKind(k.progress - 1), Group: k.group, Next: d.next, FirstAt: d.first, At: d.last}
+			case k.kind == 0:
 				e = &ledger.Production{Place: at, Client: k.client, Records: records, ProducerID: k.producerID, FirstAt: d.first, At: d.last}
 				records = 0
 			}

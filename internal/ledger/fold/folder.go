@@ -144,6 +144,12 @@ func (f *Folder) entry(e ledger.Entry) error {
 		f.produced(e)
 	case *ledger.Access:
 		f.accessed(e)
+	case *ledger.Progress:
+		f.progressed(e)
+	case *ledger.Tails, *ledger.Cut:
+		// Of the fold with which the partition begins: the chains and Open have them.
+	default:
+		return fmt.Errorf("it has an entry that this version does not know how to fold: %T", e)
 	}
 	return nil
 }

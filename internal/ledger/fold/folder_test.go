@@ -47,6 +47,40 @@ func TestDeeds(t *testing.T) {
 	}
 }
 
+// TestProgress: of the progress of a group stays what it has passed over on a day, and how;
+// the last of it says where the group stands.
+func TestProgress(t *testing.T) {
+	progress := func(kind ledger.ProgressKind, at time.Time, first, last, next int64, parts ...ledger.Stretch) *ledger.Progress {
+		return &ledger.Progress{
+			Place: ledger.Place{TopicID: ledger.TopicID{3}, Topic: "orders", First: first, Last: last, Parts: parts},
+			Kind:  kind, Group: "billing", Next: next, FirstAt: at.Add(-time.Second), At: at,
+		}
+	}
+	got := folded(t,
+		progress(ledger.Found, noon, 10, 10, 10), progress(ledger.Advanced, noon.Add(time.Minute), 10, 19, 20),
+		progress(ledger.Reset, noon.Add(2*time.Minute), 5, 19, 5), progress(ledger.Advanced, noon.Add(3*time.Minute), 5, 6, 7),
+		progress(ledger.Leapt, noon.Add(4*time.Minute), 7, 39, 40), progress(ledger.Advanced, noon.Add(4*time.Minute), 40, 44, 45))
+	all := progress(ledger.Advanced, noon.Add(4*time.Minute), 5, 44, 45, ledger.Stretch{First: 5, Last: 6}, ledger.Stretch{First: 10, Last: 19}, ledger.Stretch{First: 40, Last: 44})
+	all.FirstAt = noon.Add(59 * time.Second)
+	want := []ledger.Entry{
+		progress(ledger.Found, noon, 10, 10, 10), progress(ledger.Leapt, noon.Add(4*time.Minute), 7, 39, 40),
+		progress(ledger.Reset, noon.Add(2*time.Minute), 5, 19, 5), all,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// unheard is an entry that a newer version may know, and the folder does not.
+type unheard struct{ ledger.Entry }
+
+// TestUnknownEntry: what the folder does not know how to keep it does not leave out.
+func TestUnknownEntry(t *testing.T) {
+	if err := New("b").entry(unheard{}); err == nil {
+		t.Error("an entry was left out of the fold in silence")
+	}
+}
+
 // TestRefused: a ledger that is damaged, or not understood, is not folded.
 func TestRefused(t *testing.T) {
 	begin := &ledger.Begin{Copy: copyID, Epoch: 1, Lane: "lane"}

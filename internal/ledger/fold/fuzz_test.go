@@ -18,6 +18,7 @@ func FuzzFolder(f *testing.F) {
 		{begin, &ledger.Hop{Copy: copyID.Key(), Epoch: 1, Next: 10, Runs: run, Fold: &ledger.Fold{Void: true}}, &ledger.Begin{Copy: copyID, Epoch: 2, Resume: 0}},
 		{begin, &ledger.Retraction{Copy: copyID.Key(), Epoch: 1, Destination: 3}, &ledger.Rules{Copy: copyID.Key(), Epoch: 1, Text: "{}"}},
 		{&ledger.Access{Place: ledger.Place{Last: 9, Parts: []ledger.Stretch{{First: 0, Last: 1}, {First: 4, Last: 9}}}, Kind: ledger.Fetched}, &ledger.Tails{Of: []ledger.WriterTail{{}}}},
+		{&ledger.Progress{Place: ledger.Place{Last: 9}, Kind: ledger.Advanced, Group: "g", Next: 10}, &ledger.Progress{Kind: ledger.Reset, Group: "g"}},
 	} {
 		var seed []byte
 		for _, e := range entries {
