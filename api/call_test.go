@@ -110,6 +110,7 @@ func TestWhatIsNoted(t *testing.T) {
 		{"GET", "/api/v1/lineage/topics/us/orders", viewerToken, Errorf(403, "no Describe"), "topic-lineage lineage/topics/us/orders vera 403"},
 		{"GET", "/api/v1/lineage/gaps/us/orders/3", viewerToken, nil, "topic-gaps lineage/gaps/us/orders/3 vera 200"},
 		{"GET", "/api/v1/lineage/accesses/us/orders/3", viewerToken, nil, "topic-accesses lineage/accesses/us/orders/3 vera 200"},
+		{"GET", "/api/v1/lineage/groups/us/billing", viewerToken, nil, "group-accesses lineage/groups/us/billing vera 200"},
 		{"GET", "/api/v1/lineage/principals/us/User:shop", viewerToken, nil, "principal-accesses lineage/principals/us/User:shop vera 200"},
 		{"GET", "/api/v1/lineage/principals/us/User:shop/export", viewerToken, nil, "export-principal lineage/principals/us/User:shop/export vera 200"},
 		{"GET", "/api/v1/lineage/search/us/orders/export?key=a", viewerToken, nil, "export-search lineage/search/us/orders/export vera 200"},

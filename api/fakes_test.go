@@ -224,6 +224,11 @@ func (f *fleet) Deeds(_ context.Context, caller Caller, q lineage.DeedQuery) (*l
 	return page, f.called("deeds")
 }
 
+func (f *fleet) Group(_ context.Context, caller Caller, _, _ string, _ int, _ string) (*lineage.PrincipalPage, error) {
+	f.caller = caller
+	return &lineage.PrincipalPage{Topics: []lineage.PrincipalTopic{}}, f.called("group")
+}
+
 func (f *fleet) Principal(_ context.Context, caller Caller, _, _ string, _ int, _ string) (*lineage.PrincipalPage, error) {
 	f.caller = caller
 	page := &lineage.PrincipalPage{Topics: []lineage.PrincipalTopic{}}

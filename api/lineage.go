@@ -24,6 +24,8 @@ type Lineage interface {
 	// principal did in a cluster, by topic.
 	Deeds(ctx context.Context, caller Caller, q lineage.DeedQuery) (*lineage.DeedPage, error)
 	Principal(ctx context.Context, caller Caller, cluster, principal string, limit int, cursor string) (*lineage.PrincipalPage, error)
+	// Group lists what a group has read in a cluster, by topic.
+	Group(ctx context.Context, caller Caller, cluster, group string, limit int, cursor string) (*lineage.PrincipalPage, error)
 	// Search finds events by time, key or trace.
 	Search(ctx context.Context, caller Caller, q search.Query) (*search.Page, error)
 	// Digests are keyed digests of records, and the offset to go on from, -1 at the end.
@@ -115,12 +117,13 @@ func registerDeeds(h huma.API, l Lineage) {
 			To        int64  `query:"to" minimum:"-1" default:"-1" doc:"Last offset; -1 is the end"`
 			Kind      string `query:"kind" enum:"accessed,produced" default:"accessed"`
 			Principal string `query:"principal" doc:"Only this one's"`
+			Group     string `query:"group" doc:"Only this group's; needs Describe on it, or on the cluster"`
 		},
 		) (*deedsOutput, error) {
 			at := in.address()
 			at.Partition, at.Offset = in.Partition, in.From
 			page, err := l.Deeds(ctx, CallerOf(ctx), lineage.DeedQuery{
-				At: at, Last: in.To, Produced: in.Kind == "produced", Principal: in.Principal, Limit: in.Limit, Cursor: in.Cursor,
+				At: at, Last: in.To, Produced: in.Kind == "produced", Principal: in.Principal, Group: in.Group, Limit: in.Limit, Cursor: in.Cursor,
 			})
 			if err != nil {
 				return nil, err
@@ -135,6 +138,19 @@ func registerDeeds(h huma.API, l Lineage) {
 		},
 		) (*principalOutput, error) {
 			page, err := l.Principal(ctx, CallerOf(ctx), in.Cluster, in.Principal, in.Limit, in.Cursor)
+			if err != nil {
+				return nil, err
+			}
+			return &principalOutput{Body: page}, nil
+		})
+	register(h, accountedOperation(http.MethodGet, "/api/v1/lineage/groups/{cluster}/{group}", "group-accesses", "What a group has read in a cluster, by topic: needs Describe on it, or on the cluster", denied...),
+		func(ctx context.Context, in *struct {
+			PageQuery
+			Cluster string `path:"cluster" doc:"Name of a declared cluster, or its cluster.id"`
+			Group   string `path:"group"`
+		},
+		) (*principalOutput, error) {
+			page, err := l.Group(ctx, CallerOf(ctx), in.Cluster, in.Group, in.Limit, in.Cursor)
 			if err != nil {
 				return nil, err
 			}

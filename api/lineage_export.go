@@ -36,6 +36,7 @@ type deedRow struct {
 	FirstAt   time.Time `json:"firstAt"`
 	At        time.Time `json:"at"`
 	Why       string    `json:"why"`
+	Basis     string    `json:"basis"`
 }
 
 // gapRow is offsets without a copy as a row, or what is not known of those asked about,
@@ -176,7 +177,7 @@ func exportDeeds(ctx context.Context, l Lineage, in *exportInput) (*exportOutput
 		}
 		for _, d := range page.Deeds {
 			rows = append(rows, deedRow{
-				in.Cluster, in.Topic, d.Partition, d.First, d.Last, d.Offsets, d.Kind, d.Redacted, d.Principal, d.ClientID, d.Software, d.Address, d.Group, d.FirstAt, d.At, "",
+				in.Cluster, in.Topic, d.Partition, d.First, d.Last, d.Offsets, d.Kind, d.Redacted, d.Principal, d.ClientID, d.Software, d.Address, d.Group, d.FirstAt, d.At, "", d.Basis,
 			})
 		}
 		return rows, page.Unknown, page.Next, nil

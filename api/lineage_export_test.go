@@ -16,8 +16,8 @@ func TestExportInParts(t *testing.T) {
 	f := newFleet(t)
 	f.deedPages = 3
 	resp := ask(t, f, http.MethodGet, path+"ndjson&from=7", viewerToken)
-	want := `{"cluster":"us","topic":"orders","partition":0,"first":2,"last":0,"offsets":0,"kind":"fetched","redacted":false,"principal":"User:shop","clientId":"","software":"","address":"","group":"","firstAt":"0001-01-01T00:00:00Z","at":"0001-01-01T00:00:00Z","why":""}
-{"cluster":"us","topic":"orders","partition":0,"first":1,"last":0,"offsets":0,"kind":"fetched","redacted":false,"principal":"User:shop","clientId":"","software":"","address":"","group":"","firstAt":"0001-01-01T00:00:00Z","at":"0001-01-01T00:00:00Z","why":""}
+	want := `{"cluster":"us","topic":"orders","partition":0,"first":2,"last":0,"offsets":0,"kind":"fetched","redacted":false,"principal":"User:shop","clientId":"","software":"","address":"","group":"","firstAt":"0001-01-01T00:00:00Z","at":"0001-01-01T00:00:00Z","why":"","basis":""}
+{"cluster":"us","topic":"orders","partition":0,"first":1,"last":0,"offsets":0,"kind":"fetched","redacted":false,"principal":"User:shop","clientId":"","software":"","address":"","group":"","firstAt":"0001-01-01T00:00:00Z","at":"0001-01-01T00:00:00Z","why":"","basis":""}
 `
 	if resp.text != want || resp.Header.Get("Waybill-Next") != "page1" || f.deeds.At.Offset != 7 || f.deeds.Limit != 1 {
 		t.Errorf("got %q %v after %+v", resp.text, resp.Header, f.deeds)
@@ -105,8 +105,8 @@ func TestExportsOfListsSayWhatTheyDoNotKnow(t *testing.T) {
 		Next:    "page2", Unknown: []string{"partition 4 has no leader"},
 	}
 	for _, c := range []struct{ path, next, want string }{
-		{"export/us/orders/3?from=7", "", `cluster,topic,partition,first,last,offsets,kind,redacted,principal,clientId,software,address,group,firstAt,at,why
-us,orders,3,7,-1,0,unknown,false,,,,,,,,the cluster records neither
+		{"export/us/orders/3?from=7", "", `cluster,topic,partition,first,last,offsets,kind,redacted,principal,clientId,software,address,group,firstAt,at,why,basis
+us,orders,3,7,-1,0,unknown,false,,,,,,,,the cluster records neither,
 `},
 		{"principals/us/User:shop/export?limit=2", "page1", `cluster,principal,topic,topicId,earlierLife,kind,redacted,clientId,software,address,group,offsets,firstAt,at,why
 us,User:shop,orders,AAA,false,fetched,false,'=web,,,g,7,2026-11-24T08:00:00Z,2026-11-24T08:00:00Z,

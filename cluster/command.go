@@ -95,7 +95,9 @@ var errUnknownCommand = errors.New("command is not known to this version")
 //   - a new kind goes into commands and, with its level, into since;
 //   - a new field counts as a new kind for as long as it is set: leave it out of the
 //     JSON while State.Level is below, as SetMember must for ever;
-//   - ours.level grows by one per release that adds anything.
+//   - ours.level grows by one per release that adds anything;
+//   - what nodes write elsewhere that all members have to understand has a level, too
+//     (LevelProgress).
 type vocabulary struct {
 	level    uint32
 	commands map[string]func() Command
@@ -103,7 +105,14 @@ type vocabulary struct {
 }
 
 // ours is this version's vocabulary.
-var ours = vocabulary{level: 1}
+var ours = vocabulary{level: LevelProgress}
+
+// LevelProgress is from which level on all members know how to keep entries about the
+// progress of groups when they read a ledger.
+const LevelProgress = 2
+
+// Knows says that all members know what has a level.
+func (s *State) Knows(level uint32) bool { return s.level() >= level }
 
 func (v *vocabulary) orOurs() *vocabulary {
 	if v == nil {

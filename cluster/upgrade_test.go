@@ -11,6 +11,9 @@ import (
 	"github.com/waybillhq/waybill/internal/raftnode"
 )
 
+// nextLevel is that of a version to come.
+var nextLevel = ours.level + 1
+
 // newFleetName is a command of a version to come.
 type newFleetName struct {
 	Name string `json:"name"`
@@ -20,7 +23,7 @@ func (*newFleetName) kind() string     { return "test.name" }
 func (*newFleetName) repeatable() bool { return true }
 
 func (c *newFleetName) apply(d *draft, _ uint64) (uint64, error) {
-	d.members()["name"] = Member{Name: c.Name, Level: 2}
+	d.members()["name"] = Member{Name: c.Name, Level: nextLevel}
 	return 0, nil
 }
 
@@ -28,7 +31,7 @@ func (c *newFleetName) apply(d *draft, _ uint64) (uint64, error) {
 func nextVersion() *vocabulary {
 	known := maps.Clone(commands)
 	known["test.name"] = func() Command { return new(newFleetName) }
-	return &vocabulary{level: 2, commands: known, since: map[string]uint32{"test.name": 2}}
+	return &vocabulary{level: nextLevel, commands: known, since: map[string]uint32{"test.name": nextLevel}}
 }
 
 // A fleet is upgraded node by node: what only the new version knows is refused, and
@@ -59,7 +62,10 @@ func rollingUpgrade(t *testing.T, by *Author) {
 			}
 			words[name] = nextVersion()
 			nodes[name] = f.start(f.config(name, nodes["a"]))
-			f.await("its new level", func() bool { return nodes[name].State().Members[name].Level == 2 })
+			f.await("its new level", func() bool { return nodes[name].State().Members[name].Level == nextLevel })
+			if knows := nodes[name].State().Knows(nextLevel); knows != (i == 2) {
+				t.Errorf("with %d new nodes: all of three are said to know what is new: %v", i+1, knows)
+			}
 			_, err := nodes[name].Propose(t.Context(), &newFleetName{Name: "x"})
 			switch {
 			case i < 2 && (!errors.Is(err, raftnode.ErrRefused) || !strings.Contains(err.Error(), "upgrade it first") && !strings.Contains(err.Error(), "not known")):

@@ -83,7 +83,8 @@ type NotCopied struct {
 // place.
 type Deed struct {
 	Redacted  bool      `json:"redacted,omitempty"`
-	Kind      string    `json:"kind"` // produced, fetched (sent, not yet read) or committed
+	Kind      string    `json:"kind" doc:"produced, fetched (sent, not yet read) or committed; of the basis committed-offsets also found (first seen there), leapt (went forward, and no reading is known), reset (went back) or gone"`
+	Basis     string    `json:"basis,omitempty" doc:"committed-offsets: the cluster records no accesses, and a node saw where the group's committed offset was; absent: the cluster has recorded it"`
 	Principal string    `json:"principal,omitempty"`
 	ClientID  string    `json:"clientId,omitempty"`
 	Software  string    `json:"software,omitempty"`
@@ -147,6 +148,7 @@ type PartitionCopy struct {
 type Client struct {
 	Redacted  bool      `json:"redacted,omitempty"`
 	Kind      string    `json:"kind"` // produced, fetched or committed
+	Basis     string    `json:"basis,omitempty" doc:"committed-offsets: known from the group's committed offsets only; absent: the cluster has recorded it"`
 	Principal string    `json:"principal,omitempty"`
 	ClientID  string    `json:"clientId,omitempty"`
 	Software  string    `json:"software,omitempty"`

@@ -164,6 +164,14 @@ func (p *page) add(e ledger.Entry) error {
 		}
 		p.tellDeed(e, e.Place)
 		return p.run(kindAccess, &e.Place, e, e.At.UnixMilli())
+	case *ledger.Progress:
+		if e.Kind == ledger.Advanced {
+			if err := p.client(ledger.Committed, &e.Place, &ledger.Client{}, e.Group, e.FirstAt, e.At); err != nil {
+				return err
+			}
+			p.tellDeed(e, e.Place)
+		}
+		return p.run(kindProgress, &e.Place, e, e.At.UnixMilli())
 	}
 	return nil
 }
@@ -486,9 +494,13 @@ func (p *page) findDestNext(c *copyState) error {
 	return nil
 }
 
-// run stores a production or an access, and that its topic was spoken of.
+// run stores a production, an access or a progress, and that its topic was spoken of.
 func (p *page) run(k keyKind, at *ledger.Place, e ledger.Entry, ms int64) error {
-	p.l.tells = true
+	if k == kindProgress {
+		p.l.watched = true
+	} else {
+		p.l.tells = true
+	}
 	page := binary.BigEndian.AppendUint16(append(u32(p.pos.Partition), u64(p.pos.Offset)...), uint16(p.entry))
 	kk := key(p.l.no, k, at.TopicID[:], u32(at.Partition), []byte{level(at.Last - at.First + 1)}, u64(at.First), page)
 	if err := p.batch.Set(kk, ledger.AppendEntry(nil, e), nil); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
@@ -17,6 +18,7 @@ type DeedQuery struct {
 	Last      int64  // inclusive; below 0 is the end
 	Produced  bool   // productions; accesses if not
 	Principal string // one's only; needs Describe on the cluster unless it is the caller's own
+	Group     string // one's only; needs Describe on it, or on the cluster
 	Limit     int    // 0 and above the limit for deeds: that limit
 	Cursor    string // DeedPage.Next of the page before
 }
@@ -39,39 +41,43 @@ func (x *Index) Deeds(ctx context.Context, caller Caller, q DeedQuery) (*DeedPag
 	if q.Principal != "" && !v.everything(l.cluster) && !v.own(l.cluster, q.Principal) {
 		return nil, fmt.Errorf("accesses of %s: %w", q.Principal, ErrDenied)
 	}
+	if q.Group != "" && !v.group(l.cluster, q.Group) {
+		return nil, fmt.Errorf("accesses of group %s: %w", q.Group, ErrDenied)
+	}
 	after, err := readCursor(q.Cursor)
 	if err != nil {
 		return nil, fmt.Errorf("accesses: %w", err)
 	}
 	run := runQuery{
-		kind: kindAccess, topic: l.topicKey, partition: q.At.Partition, first: q.At.Offset, last: q.Last,
-		principal: q.Principal, limit: bounded(q.Limit, x.cfg.Limits.Deeds), after: after,
+		kind: kindProduction, topic: l.topicKey, partition: q.At.Partition, first: q.At.Offset, last: q.Last,
+		principal: q.Principal, group: q.Group, limit: bounded(q.Limit, x.cfg.Limits.Deeds), after: after,
 	}
+	list := x.accesses
 	if q.Produced {
-		run.kind = kindProduction
+		list = x.runs
 	}
 	if run.last < 0 {
 		run.last = math.MaxInt64 - 1
 	}
-	deeds, next, err := x.runs(run)
+	deeds, next, err := list(run)
 	if err != nil {
 		return nil, fmt.Errorf("accesses: %w", err)
 	}
 	page := &DeedPage{Deeds: append([]Deed{}, v.show(l.cluster, deeds)...), Next: cursor(next)}
 	if !x.tells(l.cluster) {
-		page.Unknown = append(page.Unknown, "who produces and who reads: the cluster records neither")
+		page.Unknown = append(page.Unknown, "who produces and who reads: the cluster records neither"+x.besides(l.cluster))
 	}
 	return page, nil
 }
 
-// PrincipalPage is what one principal did to topics of one cluster.
+// PrincipalPage is what one principal or group did to topics of one cluster.
 type PrincipalPage struct {
 	Topics  []PrincipalTopic `json:"topics"`
 	Next    string           `json:"next,omitempty" doc:"Cursor of the next page, which may be empty; absent: there are no more"`
 	Unknown []string         `json:"unknown,omitempty"`
 }
 
-// PrincipalTopic is what a principal did to one topic altogether, by one client. Of
+// PrincipalTopic is what a principal or group did to one topic altogether, by one client. Of
 // a topic that the caller may not see there is nothing but that.
 type PrincipalTopic struct {
 	Redacted    bool   `json:"redacted,omitempty"`
@@ -105,9 +111,71 @@ func (x *Index) Principal(ctx context.Context, caller Caller, cluster, principal
 		page.Unknown = append(page.Unknown, "who produces and who reads: the cluster records neither")
 		return page, nil
 	}
+	return page, v.clients(page, id, limit, after, func(c *Client) bool { return c.Principal == principal })
+}
+
+// Group lists what a group has read in a cluster, by topic and client, as Principal does. It
+// needs Describe on the group, or on the cluster; of the clients' principals it shows those
+// that the caller may see.
+func (x *Index) Group(ctx context.Context, caller Caller, cluster, group string, limit int, cursorText string) (*PrincipalPage, error) {
+	if cluster == "" || group == "" {
+		return nil, fmt.Errorf("%w: a cluster and a group are needed", ErrInvalid)
+	}
+	v := x.viewer(ctx, caller)
+	x.mu.RLock()
+	id := x.clusterID(cluster)
+	l := x.ledgers[id]
+	x.mu.RUnlock()
+	if !v.group(id, group) {
+		return nil, fmt.Errorf("accesses of group %s in cluster %s: %w", group, cluster, ErrDenied)
+	}
+	after, err := readCursor(cursorText)
+	if err != nil {
+		return nil, fmt.Errorf("accesses: %w", err)
+	}
+	page := &PrincipalPage{Topics: []PrincipalTopic{}}
+	if !x.tells(id) {
+		page.Unknown = append(page.Unknown, "who reads: the cluster does not record it"+x.besides(id))
+	}
+	if l == nil {
+		return page, nil
+	}
+	return page, v.clients(page, id, limit, after, func(c *Client) bool {
+		if c.Group != group {
+			return false
+		}
+		if !v.everything(id) && !v.own(id, c.Principal) {
+			c.Principal, c.ClientID, c.Software, c.Address = "", "", "", ""
+		}
+		return true
+	})
+}
+
+// group says whether the caller may see what a group of a cluster reads.
+func (v *viewer) group(cluster, group string) bool {
+	return v.allowed(cluster, acl.Group, group) || v.everything(cluster)
+}
+
+// besides says from what something is known of a cluster that records nothing.
+func (x *Index) besides(cluster string) string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if l := x.ledgers[cluster]; l == nil || !l.watched {
+		return ""
+	}
+	return "; what groups have read is known from their committed offsets only"
+}
+
+// clients fills a page with what clients that are wanted did to the topics of a cluster,
+// which has a ledger.
+func (v *viewer) clients(page *PrincipalPage, id string, limit int, after []byte, wanted func(*Client) bool) error {
+	x := v.x
+	x.mu.RLock()
+	l := x.ledgers[id]
+	x.mu.RUnlock()
 	limit = bounded(limit, x.cfg.Limits.Deeds)
 	prefix, looked, last := key(l.no, kindClient), 0, []byte(nil)
-	err = x.scanFrom(prefix, after, func(k, val []byte) error {
+	err := x.scanFrom(prefix, after, func(k, val []byte) error {
 		if looked == maxScan || len(page.Topics) == limit {
 			page.Next = cursor(last)
 			return errEnough
@@ -119,23 +187,23 @@ func (x *Index) Principal(ctx context.Context, caller Caller, cluster, principal
 			return errStored
 		}
 		c, err := clientOf(rest[16:], val)
-		if err != nil || c.Principal != principal {
+		if err != nil || !wanted(&c) {
 			return err
 		}
 		x.mu.RLock()
 		t := x.life(topicKey{id, ledger.TopicID(rest[:16])})
 		x.mu.RUnlock()
 		if !v.topic(t) {
-			page.Topics = append(page.Topics, PrincipalTopic{Redacted: true, Client: Client{Redacted: true, Kind: c.Kind, FirstAt: c.FirstAt, At: c.At}})
+			page.Topics = append(page.Topics, PrincipalTopic{Redacted: true, Client: Client{Redacted: true, Kind: c.Kind, Basis: c.Basis, FirstAt: c.FirstAt, At: c.At}})
 			return nil
 		}
 		page.Topics = append(page.Topics, PrincipalTopic{Topic: t.name, TopicID: t.id.String(), EarlierLife: t.earlier, Client: c})
 		return v.ctx.Err()
 	})
 	if err != nil && !errors.Is(err, errEnough) {
-		return nil, fmt.Errorf("accesses of a principal: %w", err)
+		return fmt.Errorf("accesses by topic: %w", err)
 	}
-	return page, nil
+	return nil
 }
 
 // clientOf reads a stored sum, of which k is the key from the kind on.
@@ -147,6 +215,9 @@ func clientOf(k, v []byte) (Client, error) {
 	}
 	if err := errors.Join(readStrings(k[1:], &c.Group, &c.Principal, &c.ClientID), sum.decode(v)); err != nil {
 		return Client{}, err
+	}
+	if c.Kind == ledger.Committed.String() && c.Principal == "" { // a broker knows who commits
+		c.Basis = basisCommitted
 	}
 	c.Software, c.Address, c.Offsets = sum.software, sum.address, sum.offsets
 	c.FirstAt, c.At = millis(sum.firstAt), millis(sum.lastAt)

@@ -56,8 +56,10 @@
 // notices: a stream that is too slow learns that it missed something, and never holds
 // up what comes in. What a stream does not show it does not count, either.
 //
-// What is left out: when groups read on clusters that record no accesses; folding old
-// hops into coarser ones.
+// Of a cluster that records no accesses the ledger may say how the committed offsets of
+// groups went on ([ledger.Progress]): that is shown beside accesses, with its basis.
+//
+// What is left out: folding old hops into coarser ones.
 //
 // Goroutines: none of its own beyond the store's compactions, which Close ends.
 // An Index is safe for concurrent use.

@@ -68,6 +68,7 @@ type ledgerState struct {
 	damage  map[int32]damage // the last, by partition
 	next    map[int32]int64  // what is stored already ends here, by partition
 	tells   bool             // it has had a production or an access
+	watched bool             // it has had the progress of a group
 	// nameless counts copies that have hops, and whose begins are missing.
 	nameless int
 }
@@ -172,11 +173,19 @@ func (x *Index) loadLedger(l *ledgerState) error {
 			return errStored
 		}
 		x.noteTopic(topicKey{l.cluster, ledger.TopicID(k[3:])}, string(v[8:]), int64(binary.BigEndian.Uint64(v)))
-		l.tells = true
 		return nil
 	})
 	if err != nil {
 		return err
+	}
+	for recorded, had := range map[keyKind]*bool{kindProduction: &l.tells, kindAccess: &l.tells, kindProgress: &l.watched} {
+		err := x.scan(key(l.no, recorded), func([]byte, []byte) error {
+			*had = true
+			return errEnough
+		})
+		if err != nil && !errors.Is(err, errEnough) {
+			return err
+		}
 	}
 	err = x.scan(key(l.no, kindNext), func(k, v []byte) error {
 		if len(k) != 3+4 || len(v) != 8 {

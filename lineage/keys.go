@@ -22,6 +22,7 @@ import (
 //	n 'z' copy key, destination u64     Hop that begins there, which the source has lost since
 //	n 'p' topic id, partition, level, first u64, page   Production
 //	n 'a' topic id, partition, level, first u64, page   Access
+//	n 'g' topic id, partition, level, first u64, page   Progress
 //	n 'r' topic id, kind (0: production), group, principal, client id   clientSum
 //	n 'w' producer id u64               Writer
 //	n 't' topic id                      topic's name, when it was last spoken of
@@ -46,6 +47,7 @@ const (
 	kindLost       keyKind = 'z'
 	kindProduction keyKind = 'p'
 	kindAccess     keyKind = 'a'
+	kindProgress   keyKind = 'g'
 	kindClient     keyKind = 'r'
 	kindWriter     keyKind = 'w'
 	kindTopic      keyKind = 't'
@@ -58,7 +60,7 @@ const (
 
 // storeFormat is raised with what a store of an earlier version cannot have. Such a
 // store is emptied, and filled from the ledgers again.
-const storeFormat = 4
+const storeFormat = 5
 
 // ledgerNo is a ledger's number in the store; 0 is the store's own.
 type ledgerNo uint16

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
@@ -113,6 +114,7 @@ type runQuery struct {
 	partition   int32
 	first, last int64  // touching these offsets
 	principal   string // one's only, if given
+	group       string // the same
 	limit       int
 	after       []byte // where the page before ended
 }
@@ -158,7 +160,7 @@ func (x *Index) runs(q runQuery) (deeds []Deed, next []byte, err error) {
 			if begin > q.last {
 				break
 			}
-			wanted := touches && (q.principal == "" || d.Principal == q.principal)
+			wanted := touches && (q.principal == "" || d.Principal == q.principal) && (q.group == "" || d.Group == q.group)
 			if looked == maxScan || wanted && len(deeds) == q.limit {
 				return deeds, last, nil
 			}
@@ -174,6 +176,33 @@ func (x *Index) runs(q runQuery) (deeds []Deed, next []byte, err error) {
 		ok = it.SeekGE(slices.Concat(prefix, []byte{lv + 1}))
 	}
 	return deeds, nil, nil
+}
+
+// behindAccesses begins where a page of accesses ended that is in the progress of groups. A
+// level is less.
+const behindAccesses = 0xff
+
+// accesses are those that a query is for: what the cluster has recorded, and then how the
+// groups went on of which it does not.
+func (x *Index) accesses(q runQuery) (deeds []Deed, next []byte, err error) {
+	q.kind = kindAccess
+	if len(q.after) == 0 || q.after[0] != behindAccesses {
+		if deeds, next, err = x.runs(q); err != nil || next != nil {
+			return deeds, next, err
+		}
+		q.after = []byte{behindAccesses}
+	}
+	if len(deeds) == q.limit {
+		return deeds, []byte{behindAccesses}, nil
+	}
+	q.kind, q.after, q.limit = kindProgress, q.after[1:], q.limit-len(deeds)
+	more, next, err := x.runs(q)
+	if next != nil {
+		next = append([]byte{behindAccesses}, next...)
+	}
+	deeds = append(deeds, more...)
+	inOrder(deeds)
+	return deeds, next, err
 }
 
 func inOrder(deeds []Deed) {
@@ -192,10 +221,16 @@ func deed(e ledger.Entry, first, last int64) (d Deed, from int64, ok bool) {
 	case *ledger.Access:
 		place, client = e.Place, e.Client
 		d = Deed{Kind: e.Kind.String(), Group: e.Group, FirstAt: e.FirstAt, At: e.At}
+	case *ledger.Progress:
+		place = e.Place
+		d = Deed{Kind: e.Kind.String(), Group: e.Group, Basis: basisCommitted, FirstAt: e.FirstAt, At: e.At}
 	}
 	touching, ok := place.Touching(first, last)
 	d.Principal, d.ClientID, d.Software, d.Address = client.Principal, client.ClientID, client.Software, client.Address
 	d.Partition, d.First, d.Last, d.Offsets = touching.Partition, touching.First, touching.Last, touching.Offsets()
+	if e, moved := e.(*ledger.Progress); moved && e.Kind != ledger.Advanced {
+		d.Offsets = 0 // none of them is known to be read
+	}
 	return d, place.First, ok
 }
 
@@ -207,8 +242,9 @@ func (v *viewer) show(cluster string, deeds []Deed) []Deed {
 		return deeds
 	}
 	for i, d := range deeds {
-		if !v.own(cluster, d.Principal) {
-			deeds[i] = Deed{Redacted: true, Kind: d.Kind, Partition: d.Partition, First: d.First, Last: d.Last, Offsets: d.Offsets, FirstAt: d.FirstAt, At: d.At}
+		ownGroup := d.Basis == basisCommitted && v.allowed(cluster, acl.Group, d.Group)
+		if !ownGroup && !v.own(cluster, d.Principal) {
+			deeds[i] = Deed{Redacted: true, Kind: d.Kind, Basis: d.Basis, Partition: d.Partition, First: d.First, Last: d.Last, Offsets: d.Offsets, FirstAt: d.FirstAt, At: d.At}
 		}
 	}
 	return deeds

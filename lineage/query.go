@@ -262,8 +262,7 @@ func (w *walk) deeds(i int, came bool, into []copyState) error {
 	if node.Produced, morePs, err = w.x.runs(q); err != nil {
 		return err
 	}
-	q.kind = kindAccess
-	if node.Accesses, moreAs, err = w.x.runs(q); err != nil {
+	if node.Accesses, moreAs, err = w.x.accesses(q); err != nil {
 		return err
 	}
 	node.More = morePs != nil || moreAs != nil
@@ -278,7 +277,7 @@ func (w *walk) deeds(i int, came bool, into []copyState) error {
 	}
 	switch tells := w.x.tells(at.cluster); {
 	case !tells:
-		node.Unknown = append(node.Unknown, "who produced and who read here: the cluster records neither")
+		node.Unknown = append(node.Unknown, "who produced and who read here: the cluster records neither"+w.x.besides(at.cluster))
 	case node.Origin && len(node.Produced) == 0:
 		node.Unknown = append(node.Unknown, "who produced here: the cluster's ledger has no record of it")
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
@@ -154,12 +155,15 @@ var errEnough = errors.New("enough")
 // clients adds who produced to the topic and who read it.
 func (g *graph) clients(l life) error {
 	if !g.x.tells(l.cluster) {
-		g.answer.Unknown = append(g.answer.Unknown, "who produces and who reads: the cluster records neither")
-		return nil
+		g.answer.Unknown = append(g.answer.Unknown, "who produces and who reads: the cluster records neither"+g.x.besides(l.cluster))
 	}
 	g.x.mu.RLock()
-	no := g.x.ledgers[l.cluster].no
+	from := g.x.ledgers[l.cluster]
 	g.x.mu.RUnlock()
+	if from == nil {
+		return nil
+	}
+	no := from.no
 	prefix := key(no, kindClient, l.id[:])
 	err := g.x.scan(prefix, func(k, v []byte) error {
 		if len(g.answer.Clients) == g.x.cfg.Limits.Deeds {
@@ -170,8 +174,9 @@ func (g *graph) clients(l life) error {
 		if err != nil {
 			return err
 		}
-		if !g.everything(l.cluster) && !g.own(l.cluster, c.Principal) {
-			c = Client{Redacted: true, Kind: c.Kind, FirstAt: c.FirstAt, At: c.At}
+		ownGroup := c.Basis == basisCommitted && g.allowed(l.cluster, acl.Group, c.Group)
+		if !ownGroup && !g.everything(l.cluster) && !g.own(l.cluster, c.Principal) {
+			c = Client{Redacted: true, Kind: c.Kind, Basis: c.Basis, FirstAt: c.FirstAt, At: c.At}
 		}
 		g.answer.Clients = append(g.answer.Clients, c)
 		return nil

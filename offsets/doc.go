@@ -32,6 +32,11 @@
 //     then [Syncer.Adopt]. What happens between the look and the commits, each of which is
 //     for one group, may leave some on either side: a [HalfwayError] has their names.
 //
+// What the looks at a source's groups show of how they go on, a [Watch] writes into the
+// ledger of the source, where the cluster does not record who reads: [Progress] decides what
+// follows from a look and the one before, and never says more than a commit shows. It goes
+// on from what the ledger says, whoever wrote that.
+//
 // A gap is passed over: a position at a compacted, aborted, control, expired or
 // filtered offset is that of the next record that was copied; what lies before
 // the copy's start or in quarantine is counted as skipped, so the answer is not
@@ -45,6 +50,6 @@
 // What is left out: maps are kept in memory and folded again from the ledger
 // when a process starts; nothing folds old runs into coarser ones.
 //
-// Goroutines: [Syncer.Run] owns its own; everything else runs on its caller's.
+// Goroutines: [Syncer.Run] and [Watch.Run] own theirs; everything else runs on its caller's.
 // [Maps] is safe for concurrent use, and the Maps that it hands out do not change.
 package offsets

@@ -39,6 +39,8 @@ type SyncConfig struct {
 	// flows may lead into one topic, and a group may read all their sources. It may be
 	// nil itself.
 	Peers func(clusterID string) Cluster
+	// Watch takes in what each round sees of the source's groups; it may be nil.
+	Watch *Watch
 	Log   *slog.Logger
 }
 
@@ -99,12 +101,12 @@ func (s *Syncer) Run(ctx context.Context) error {
 
 // Plan says what each group would do, and writes nothing.
 func (s *Syncer) Plan(ctx context.Context) ([]Row, error) {
-	return s.look(ctx, s.cfg.Groups, Case{})
+	return s.look(ctx, s.cfg.Groups, Case{}, nil)
 }
 
 // Round looks at every group once and commits what is due at the destination.
 func (s *Syncer) Round(ctx context.Context) ([]Row, error) {
-	rows, err := s.look(ctx, s.cfg.Groups, Case{})
+	rows, err := s.look(ctx, s.cfg.Groups, Case{}, s.cfg.Watch)
 	if err != nil {
 		return nil, err
 	}
@@ -169,11 +171,13 @@ type view struct {
 
 // look asks both clusters and the ledgers, and decides as how says. Committed positions come
 // first, then last stable offsets, then the ledger: so the ledger knows of every
-// record below both. The destination's commits come last, just before the write.
-func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case) ([]Row, error) {
+// record below both. The destination's commits come last, just before the write. watch may
+// be nil.
+func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case, watch *Watch) ([]Row, error) {
 	src, dst := s.cfg.Source, s.cfg.Destination
 	var v view
 	var err error
+	asked := time.Now()
 	if v.states, err = src.Groups(ctx); err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}
@@ -184,11 +188,15 @@ func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case) ([]
 		}
 	}
 	if slices.Sort(groups); len(groups) == 0 {
+		if watch != nil {
+			watch.look(asked, time.Now(), nil, nil, map[string]ledger.TopicID{})
+		}
 		return nil, nil
 	}
 	if v.commits, err = src.Commits(ctx, groups); err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}
+	answered := time.Now()
 	topics, renamed := s.topics(v.commits)
 	if v.ends, err = src.Ends(ctx, topics); err != nil {
 		return nil, fmt.Errorf("source: %w", err)
@@ -198,6 +206,9 @@ func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case) ([]
 	}
 	if v.ids, err = src.Topics(ctx, topics); err != nil {
 		return nil, fmt.Errorf("source: %w", err)
+	}
+	if watch != nil {
+		watch.look(asked, answered, v.states, v.commits, v.ids)
 	}
 	if v.idsThere, err = dst.Topics(ctx, renamed); err != nil {
 		return nil, fmt.Errorf("destination: %w", err)

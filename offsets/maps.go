@@ -42,6 +42,8 @@ type Maps struct {
 	chained map[place]int64                 // below it chains were not followed up to what comes behind
 	broken  map[chainAt]int64               // where a writer's chain was broken last
 	writers map[string]map[int64]writerKind // replicators' producer ids, by cluster.id
+	told    map[string]map[ProgressKey]Told // of positions of groups, by cluster.id
+	records map[string]bool                 // clusters that record accesses themselves
 	chains  map[[2]ledger.End]composition   // from the first to the second, as they were last asked for
 }
 
@@ -107,7 +109,7 @@ func NewMaps() *Maps {
 		ledgers: map[string]Ledger{}, copies: map[ledger.CopyKey]*entry{}, names: map[nameKey][]ledger.CopyKey{},
 		into: map[ledger.End][]ledger.CopyKey{}, faults: map[place]fault{},
 		topics: map[string]ledger.TopicID{}, next: map[place]int64{}, waived: map[place]int64{}, chained: map[place]int64{}, broken: map[chainAt]int64{},
-		writers: map[string]map[int64]writerKind{}, chains: map[[2]ledger.End]composition{},
+		writers: map[string]map[int64]writerKind{}, told: map[string]map[ProgressKey]Told{}, records: map[string]bool{}, chains: map[[2]ledger.End]composition{},
 	}
 }
 
@@ -166,6 +168,8 @@ func (ms *Maps) forget(cluster string) {
 		ms.into[e] = slices.DeleteFunc(keys, isGone)
 	}
 	delete(ms.writers, cluster)
+	delete(ms.told, cluster)
+	delete(ms.records, cluster)
 	clear(ms.chains)
 	maps.DeleteFunc(ms.faults, func(at place, _ fault) bool { return at.cluster == cluster })
 	maps.DeleteFunc(ms.broken, func(at chainAt, _ int64) bool { return at.cluster == cluster })
@@ -206,6 +210,10 @@ func (ms *Maps) take(pos tail.Position, p *ledger.Page) {
 			ms.applyTo(e.Copy, pos, p.Writer, e)
 		case *ledger.Writer:
 			ms.register(pos.Cluster, e)
+		case *ledger.Progress:
+			ms.progress(pos.Cluster, e)
+		case *ledger.Access:
+			ms.records[pos.Cluster] = true
 		}
 	}
 }

@@ -59,6 +59,9 @@ func (w *Witness) Same(fold *ledger.Opened) error {
 	if !maps.Equal(w.whole.writers[w.at.Cluster], folded.writers[w.at.Cluster]) {
 		return fmt.Errorf("the fold tells of other producers")
 	}
+	if !maps.Equal(w.whole.told[w.at.Cluster], folded.told[w.at.Cluster]) {
+		return fmt.Errorf("the fold tells otherwise of where groups stand")
+	}
 	return nil
 }
 

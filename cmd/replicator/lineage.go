@@ -182,6 +182,9 @@ func deed(d lineage.Deed) string {
 	if d.Group != "" {
 		group = " as group " + d.Group
 	}
+	if d.Basis != "" {
+		return fmt.Sprintf("%s%s%s, from commits", d.Kind, group, when(&d.At))
+	}
 	return fmt.Sprintf("%s by %s%s (client %s, %s, %s)%s", d.Kind, d.Principal, group, or(d.ClientID), or(d.Software), or(d.Address), when(&d.At))
 }
 

@@ -3,9 +3,38 @@ package main
 import (
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 )
+
+// TestAccessOfAGroup: what is asked, and how it is marked that it is known from commits only.
+func TestAccessOfAGroup(t *testing.T) {
+	var asked []string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.EscapedPath()+" "+r.URL.Query().Get("group"))
+		w.Header().Set("Content-Type", "application/json")
+		if strings.HasPrefix(r.URL.Path, "/api/v1/lineage/groups/") {
+			_, _ = w.Write([]byte(`{"topics":[{"topic":"orders","client":{"kind":"committed","basis":"committed-offsets","group":"a/b","offsets":7}}]}`))
+			return
+		}
+		_, _ = w.Write([]byte(`{"deeds":[{"kind":"leapt","basis":"committed-offsets","group":"a/b","first":3,"last":9},{"kind":"fetched","principal":"User:x","offsets":1}]}`))
+	}))
+	defer s.Close()
+	if got := replicator(t, "", "lineage", "access", "us", "--group", "a/b", "--server", s.URL); got.code != 0 || !strings.Contains(got.stdout, "committed (from commits)") {
+		t.Errorf("in a cluster: got %d %s %s", got.code, got.stdout, got.stderr)
+	}
+	got := replicator(t, "", "lineage", "access", "us/orders/3", "--group", "a/b", "--server", s.URL)
+	if got.code != 0 || !strings.Contains(got.stdout, "leapt (from commits)") || !strings.Contains(got.stdout, "fetched  ") {
+		t.Errorf("of a partition: got %d %s %s", got.code, got.stdout, got.stderr)
+	}
+	if want := []string{"/api/v1/lineage/groups/us/a%2Fb ", "/api/v1/lineage/accesses/us/orders/3 a/b"}; !slices.Equal(asked, want) {
+		t.Errorf("asked %q, want %q", asked, want)
+	}
+	if got := replicator(t, "", "lineage", "access", "us", "--group", "g", "--principal", "User:x", "--server", s.URL); got.code != exitInvalid {
+		t.Errorf("a group and a principal: got %d %s", got.code, got.stderr)
+	}
+}
 
 // TestAccessOfAPrincipalTakesNoPlace: what would not be looked at is refused, and
 // nobody is asked.

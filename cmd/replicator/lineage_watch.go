@@ -191,7 +191,7 @@ func streamLine(e *lineage.StreamEvent) string {
 		return text + ": " + e.Why
 	case e.Deed != nil:
 		who := "somebody"
-		if !e.Deed.Redacted {
+		if !e.Deed.Redacted && e.Deed.Basis == "" { // commits do not say who
 			who = e.Deed.Principal + " (" + or(e.Deed.ClientID) + ")"
 		}
 		if e.Deed.Group != "" {

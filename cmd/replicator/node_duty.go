@@ -15,6 +15,7 @@ import (
 	"github.com/waybillhq/waybill/internal/kafka"
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/mirror"
+	"github.com/waybillhq/waybill/offsets"
 )
 
 // dutyRetry is between attempts to begin a duty whose clusters do not answer.
@@ -95,10 +96,12 @@ func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) e
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	syncer, err := l.groups.syncer(f)
+	conf, err := l.groups.config(f)
 	if err != nil {
 		return err
 	}
+	conf.Watch = l.groups.watch(f, conf.SourceID, source.Cluster)
+	syncer := offsets.NewSyncer(conf)
 	// Its clients live as long as the declarations, whose change ends this duty.
 	if err := errors.Join(l.directory.current(source.Cluster), l.directory.current(destination.Cluster)); err != nil {
 		return err
@@ -128,6 +131,7 @@ func (l *life) tryFlowDuty(ctx context.Context, a cluster.Assignment, d *duty) e
 		})
 	})
 	if f.Spec.Groups != nil {
+		g.Go(func() error { return conf.Watch.Run(ctx) })
 		d.syncer.Store(syncer)
 		defer d.syncer.Store(nil)
 		g.Go(func() error { return syncer.Run(ctx) })

@@ -67,6 +67,14 @@ func (l *eventLineage) Principal(ctx context.Context, caller api.Caller, cluster
 	return page, lineageError(err)
 }
 
+func (l *eventLineage) Group(ctx context.Context, caller api.Caller, cluster, group string, limit int, cursor string) (*lineage.PrincipalPage, error) {
+	if cursor == "" {
+		l.fresh(ctx)
+	}
+	page, err := l.index.Group(ctx, asking(caller), cluster, group, limit, cursor)
+	return page, lineageError(err)
+}
+
 // fresh waits for the ledgers' ends. That it may not get there is no error: the
 // answer says what is unknown.
 func (l *eventLineage) fresh(ctx context.Context) {

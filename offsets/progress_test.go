@@ -1,0 +1,346 @@
+package offsets
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/ledger/tail"
+)
+
+var dawn = time.Date(2026, 11, 1, 6, 0, 0, 0, time.UTC)
+
+// watching plays looks at one group and one partition, one a second.
+type watching struct {
+	p      *Progress
+	told   map[ProgressKey]Told // what the ledger says
+	all    []*ledger.Progress
+	now    time.Time
+	unsure bool
+	away   bool // another watches
+}
+
+var billing = ProgressKey{Group: "billing", TopicID: ledger.TopicID{1}}
+
+func newWatching() *watching {
+	w := &watching{told: map[ProgressKey]Told{}, now: dawn}
+	w.restart()
+	return w
+}
+
+func (w *watching) restart() {
+	ms := NewMaps()
+	for _, e := range w.all {
+		ms.progress("c", e)
+	}
+	w.told = ms.AllTold("c")
+	w.p = NewProgress(ms.AllTold("c"), func(k ProgressKey) (Told, bool) { t, ok := w.told[k]; return t, ok })
+}
+
+// look sees positions a second later.
+func (w *watching) look(seen ...SeenPosition) {
+	w.now = w.now.Add(time.Second)
+	s := Sight{Asked: w.now, Answered: w.now, Seen: seen, Watched: func(string, string) bool { return !w.away }}
+	if w.unsure {
+		s.Unsure = map[string]bool{"orders": true}
+	}
+	w.p.Look(s)
+}
+
+func (w *watching) at(offset int64, state string) {
+	w.look(SeenPosition{ProgressKey: billing, Topic: "orders", Offset: offset, Members: hasMembers(state)})
+}
+
+// write writes what is due.
+func (w *watching) write() int {
+	due := w.p.Due(w.now, 1000)
+	w.all = append(w.all, due...)
+	for _, e := range due {
+		w.told[ProgressKey{e.Group, e.TopicID, e.Partition}] = Told{Topic: e.Topic, Next: e.Next, Gone: e.Kind == ledger.Gone, At: e.At}
+	}
+	w.p.Written(w.now)
+	return len(due)
+}
+
+// said is what is in the ledger: kind, offsets, position, and seconds since dawn.
+func (w *watching) said() string {
+	var all []string
+	for _, e := range w.all {
+		life := ""
+		if e.TopicID != billing.TopicID {
+			life = fmt.Sprintf(" of life %d", e.TopicID[0])
+		}
+		all = append(all, fmt.Sprintf("%s %d-%d to %d (%g-%g)%s", e.Kind, e.First, e.Last, e.Next, e.FirstAt.Sub(dawn).Seconds(), e.At.Sub(dawn).Seconds(), life))
+	}
+	return strings.Join(all, "; ")
+}
+
+// TestProgress: what follows from how a position goes on.
+func TestProgress(t *testing.T) {
+	other := billing
+	other.TopicID = ledger.TopicID{2}
+	flows := func(offset int64) SeenPosition {
+		return SeenPosition{ProgressKey: billing, Topic: "orders", Offset: offset, Flow: true}
+	}
+	cases := []struct {
+		name string
+		play func(w *watching)
+		want string
+	}{
+		{"the first sight", func(w *watching) { w.at(7, "Stable"); w.write() }, "found 7-7 to 7 (1-1)"},
+		{"an idle group writes nothing", func(w *watching) {
+			for range 300 {
+				w.at(7, "Stable")
+				w.write()
+			}
+		}, "found 7-7 to 7 (1-1)"},
+		{"it reads", func(w *watching) { w.at(7, "Stable"); w.at(9, "Stable"); w.write() }, "found 7-7 to 7 (1-1); committed 7-8 to 9 (1-2)"},
+		{"it reads and stops", func(w *watching) { w.at(7, "Stable"); w.at(9, "Empty"); w.write() }, "found 7-7 to 7 (1-1); committed 7-8 to 9 (1-2)"},
+		{"it is gathered for a minute", func(w *watching) {
+			for i := range int64(130) {
+				w.at(i, "Stable")
+				w.write()
+			}
+		}, "found 0-0 to 0 (1-1); committed 0-59 to 60 (1-61); committed 60-119 to 120 (61-121)"},
+		{
+			"it is moved ahead while nobody reads", func(w *watching) {
+				w.at(7, "Stable")
+				w.at(7, "Empty")
+				w.at(7, "Empty")
+				w.at(500, "Empty")
+				w.write()
+			},
+			"found 7-7 to 7 (1-1); leapt 7-499 to 500 (3-4)",
+		},
+		{"it is moved by a broker that lists no states", func(w *watching) { w.at(7, ""); w.at(8, ""); w.write() }, "found 7-7 to 7 (1-1); leapt 7-7 to 8 (1-2)"},
+		{
+			"it is moved back and reads again", func(w *watching) { w.at(7, "Stable"); w.at(3, "Empty"); w.at(5, "Stable"); w.write() },
+			"found 7-7 to 7 (1-1); reset 3-6 to 3 (1-2); committed 3-4 to 5 (2-3)",
+		},
+		{
+			"it is deleted and another has its name", func(w *watching) { w.at(7, "Stable"); w.look(); w.look(); w.at(20, "Stable"); w.write() },
+			"found 7-7 to 7 (1-1); gone 7-7 to 7 (1-2); found 20-20 to 20 (4-4)",
+		},
+		{
+			"a restart", func(w *watching) {
+				w.at(7, "Stable")
+				w.write()
+				w.restart()
+				w.at(7, "Stable")
+				w.at(9, "Stable")
+				w.write()
+			},
+			"found 7-7 to 7 (1-1); committed 7-8 to 9 (2-3)",
+		},
+		{
+			"it moves while nobody watches", func(w *watching) { w.at(7, "Stable"); w.write(); w.restart(); w.at(9, "Stable"); w.write() },
+			"found 7-7 to 7 (1-1); leapt 7-8 to 9 (1-2)",
+		},
+		{
+			"it goes while nobody watches", func(w *watching) {
+				w.at(7, "Stable")
+				w.write()
+				w.restart()
+				w.look()
+				w.write()
+				w.restart()
+				w.look()
+				w.write()
+			},
+			"found 7-7 to 7 (1-1); gone 7-7 to 7 (1-2)",
+		},
+		{"another topic has the name", func(w *watching) {
+			w.at(7, "Stable")
+			w.at(9, "Stable")
+			w.unsure = true
+			w.look(SeenPosition{ProgressKey: other, Topic: "orders", Offset: 2, Members: true})
+			w.unsure = false
+			w.look(SeenPosition{ProgressKey: other, Topic: "orders", Offset: 4, Members: true})
+			w.write()
+		}, "found 7-7 to 7 (1-1); committed 7-8 to 9 (1-2); gone 9-9 to 9 (2-4); found 4-4 to 4 (4-4) of life 2"},
+		{"a flow moves it, and then it reads", func(w *watching) {
+			w.at(7, "Empty")
+			w.look(flows(10))
+			w.look(flows(12))
+			w.at(13, "Stable")
+			w.write()
+		}, "found 7-7 to 7 (1-1); leapt 7-11 to 12 (1-3); committed 12-12 to 13 (3-4)"},
+		{"a flow moves it only", func(w *watching) { w.look(flows(10)); w.look(flows(12)); w.write() }, ""},
+		{"another watches for a time", func(w *watching) {
+			w.at(7, "Stable")
+			w.write()
+			w.at(8, "Stable") // is not written: the other tells of it
+			w.away = true
+			w.at(9, "Stable")
+			w.away = false
+			w.at(10, "Stable")
+			w.now = w.now.Add(time.Hour)
+			w.write()
+		}, "found 7-7 to 7 (1-1); leapt 7-9 to 10 (1-4)"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWatching()
+			c.play(w)
+			if got := w.said(); got != c.want {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestProgressFailed: of what may or may not have been written nothing is lost, and it is
+// not written again if it is there.
+func TestProgressFailed(t *testing.T) {
+	for _, landed := range []bool{false, true} {
+		w := newWatching()
+		w.at(7, "Stable")
+		w.at(9, "Stable")
+		due := w.p.Due(w.now, 10)
+		w.at(12, "Stable") // while they are on their way
+		if more := w.p.Due(w.now, 10); len(more) > 0 {
+			t.Fatalf("the position is on its way twice: %v", more)
+		}
+		if landed {
+			w.all = append(w.all, due...)
+			w.told[billing] = Told{Next: 9, At: due[1].At}
+		}
+		w.p.Failed()
+		w.write()
+		if got, want := w.said(), "found 7-7 to 7 (1-1); committed 7-8 to 9 (1-2); committed 9-11 to 12 (2-3)"; got != want {
+			t.Errorf("landed %v: got %s, want %s", landed, got, want)
+		}
+	}
+}
+
+// TestProgressBounded: a group that is moved about every second has a few entries a minute.
+func TestProgressBounded(t *testing.T) {
+	w := newWatching()
+	for i := range int64(600) {
+		w.at(100+i*7%50, "Empty")
+		w.write()
+	}
+	if n := len(w.all); n > 11*maxTurns {
+		t.Errorf("%d entries in ten minutes", n)
+	}
+}
+
+// TestProgressModel: whatever groups do, and however often the watch is interrupted, the
+// entries end at the positions seen last, each begins where the one before it ended, and
+// none says that something was read which no group with members has passed.
+func TestProgressModel(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		w := newWatching()
+		type group struct {
+			offset  int64
+			there   bool
+			members bool
+			quiet   bool // without members when it was looked at last
+		}
+		groups := make([]group, 3)
+		read := make([]map[int64]bool, 3) // offsets that a group with members passed
+		for i := range read {
+			read[i] = map[int64]bool{}
+		}
+		key := func(i int) ProgressKey { return ProgressKey{Group: fmt.Sprint(i), TopicID: ledger.TopicID{1}} }
+		var seen []SeenPosition
+		for range 200 {
+			look := rng.IntN(10) > 0
+			for i := range groups {
+				g := &groups[i]
+				switch rng.IntN(8) {
+				case 0:
+					g.there = !g.there
+					g.members = g.members && g.there
+				case 1:
+					g.members = g.there && !g.members
+				case 2:
+					// One that stops, is moved and starts again between two looks cannot be
+					// told from one that reads.
+					if g.there && g.quiet && !g.members {
+						g.offset, look = rng.Int64N(1000), true
+					}
+				case 3, 4, 5:
+					if g.members {
+						for n := rng.Int64N(5); n > 0; n-- {
+							read[i][g.offset] = true
+							g.offset++
+						}
+					}
+				}
+			}
+			if look {
+				seen = nil
+				for i, g := range groups {
+					groups[i].quiet = !g.members
+					if g.there {
+						seen = append(seen, SeenPosition{ProgressKey: key(i), Topic: "orders", Offset: g.offset, Members: g.members})
+					}
+				}
+				w.look(seen...)
+			}
+			switch rng.IntN(20) {
+			case 0:
+				w.restart()
+			case 1:
+				w.p.Due(w.now, 2)
+				w.p.Failed()
+			}
+			w.now = w.now.Add(time.Duration(rng.IntN(10)) * time.Second)
+			w.write()
+		}
+		w.look(seen...)
+		w.now = w.now.Add(2 * progressEvery)
+		w.write()
+		at := map[ProgressKey]*ledger.Progress{}
+		for _, e := range w.all {
+			k := ProgressKey{e.Group, e.TopicID, e.Partition}
+			from, joins := start(e)
+			if before := at[k]; joins && (before == nil || before.Kind == ledger.Gone || before.Next != from && e.Kind != ledger.Gone) {
+				t.Fatalf("seed %d: %+v does not join on to %+v", seed, e, before)
+			}
+			at[k] = e
+			if e.Kind == ledger.Advanced {
+				for o := e.First; o <= e.Last; o++ {
+					if i := int(e.Group[0] - '0'); !read[i][o] {
+						t.Fatalf("seed %d: %+v: offset %d was never read", seed, e, o)
+					}
+				}
+			}
+		}
+		for i := range groups {
+			n := slices.IndexFunc(seen, func(s SeenPosition) bool { return s.ProgressKey == key(i) })
+			switch e := at[key(i)]; {
+			case n < 0 && e != nil && e.Kind != ledger.Gone:
+				t.Fatalf("seed %d: group %d is gone, the entries end with %+v", seed, i, e)
+			case n >= 0 && (e == nil || e.Kind == ledger.Gone || e.Next != seen[n].Offset):
+				t.Fatalf("seed %d: group %d is at %d, the entries end with %+v", seed, i, seen[n].Offset, e)
+			}
+		}
+	}
+}
+
+// TestWatchOnlyWhereNothingIsRecorded: where the broker records accesses nothing is written
+// from commits, nor while a member of the fleet would not understand it.
+func TestWatchOnlyWhereNothingIsRecorded(t *testing.T) {
+	ms, may := NewMaps(), true
+	w := NewWatch(WatchConfig{Cluster: "c", Maps: ms, May: func() bool { return may }})
+	ms.Apply(tail.Position{Cluster: "d"}, &ledger.Page{Entries: []ledger.Entry{&ledger.Access{Kind: ledger.Fetched}}})
+	ms.Apply(tail.Position{Cluster: "c"}, &ledger.Page{Entries: []ledger.Entry{&ledger.Progress{Kind: ledger.Found}}})
+	if !w.tells() {
+		t.Error("nothing is written where nothing else is recorded")
+	}
+	if may = false; w.tells() {
+		t.Error("it is written for those who do not know it")
+	}
+	may = true
+	ms.Apply(tail.Position{Cluster: "c", Offset: 1}, &ledger.Page{Entries: []ledger.Entry{&ledger.Access{Kind: ledger.Fetched}}})
+	if w.tells() {
+		t.Error("it is written beside what the broker records")
+	}
+}
