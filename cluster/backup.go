@@ -94,8 +94,9 @@ func ReadBackup(file []byte) (Backup, *State, error) {
 const epochJump = 1 << 32
 
 // restored is a state as a new fleet begins with it: nobody is a member, all lives are
-// over, nobody owns anything. Lanes stay, to be fenced; epochs stay, to be exceeded.
-func (s *State) restored(fleetID string) *State {
+// over, nobody owns anything. Lanes stay, to be fenced; epochs stay, to be exceeded. at
+// is the revision at which it begins.
+func (s *State) restored(fleetID string, at uint64) *State {
 	d := newDraft(s)
 	var owned []Work
 	s.works(func(w Work, o Owner) {
@@ -107,6 +108,7 @@ func (s *State) restored(fleetID string) *State {
 		d.owner(w).free()
 	}
 	d.Members, d.Tokens, d.FleetID = nil, nil, fleetID
+	d.RestoredAt, d.Recalled = at, nil // what was recalled before the backup says nothing of what was opened after it
 	d.sweep(owned)
 	return d.done()
 }
@@ -147,7 +149,7 @@ func Restore(cfg Config, file []byte, force bool) (Restored, error) {
 	}
 	r := Restored{Backup: b, Revision: max(b.Revision, s.lastRevision()) + epochJump}
 	// The fleet names itself after its raft group when it starts.
-	state, err := s.restored("").encode()
+	state, err := s.restored("", r.Revision).encode()
 	if err != nil {
 		return Restored{}, err
 	}

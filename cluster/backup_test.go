@@ -69,6 +69,15 @@ func TestBackupAndRestore(t *testing.T) {
 		if lanes := after.LanesToFence("dst"); len(lanes) != 1 {
 			t.Errorf("lanes to fence: %v, want the one of the old fleet", lanes)
 		}
+		if after.RestoredAt != r.Revision || !after.Forgotten("dst") {
+			t.Errorf("restored at %d, want %d; lanes forgotten: %v", after.RestoredAt, r.Revision, after.Forgotten("dst"))
+		}
+		if _, err := next.Propose(t.Context(), &RecallLanes{ClusterID: "dst", Lanes: []Lane{{ID: "late", ClusterID: "dst", Node: "a", Incarnation: revision + 1}}, Done: true}); err != nil {
+			t.Errorf("recall a lane: %v", err)
+		}
+		if lanes := next.State().LanesToFence("dst"); len(lanes) != 2 || next.State().Forgotten("dst") {
+			t.Errorf("lanes to fence: %v, want the backup's and the one that was recalled", lanes)
+		}
 		after.works(func(w Work, o Owner) {
 			old, _ := before.Owner(w)
 			if o.Epoch <= r.Revision || o.Incarnation <= r.Revision || o.Epoch <= old.Epoch {
@@ -137,7 +146,7 @@ func FuzzReadBackup(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r := s.restored("")
+		r := s.restored("", 8)
 		if err := invariants(r); err != nil {
 			t.Fatal(err)
 		}

@@ -60,6 +60,7 @@ var commands = func() map[string]func() Command {
 		func() Command { return new(Release) },
 		func() Command { return new(RegisterLane) },
 		func() Command { return new(FencedLanes) },
+		func() Command { return new(RecallLanes) },
 		func() Command { return new(CloseLanes) },
 		func() Command { return new(PutExecution) },
 		func() Command { return new(DeleteExecution) },
@@ -105,7 +106,7 @@ type vocabulary struct {
 }
 
 // ours is this version's vocabulary.
-var ours = vocabulary{level: LevelProgress}
+var ours = vocabulary{level: 2, since: map[string]uint32{"lane.recall": 2}}
 
 // LevelProgress is from which level on all members know how to keep entries about the
 // progress of groups when they read a ledger.

@@ -92,7 +92,10 @@
 // once. [Node.Remove] has a node's work moved first if it lives; the leader ends a removal
 // that was interrupted between group and state (departures.go). [Node.Backup] is
 // the state without tokens; [Restore] begins a new fleet with it, in which nobody is
-// a member yet, every incarnation has ended, and revisions begin 2^32 further on.
+// a member yet, every incarnation has ended, and revisions begin 2^32 further on. Lanes
+// that were opened after the backup are in no state. A restored fleet knows that it is
+// one ([State.Forgotten]): before the first copy to a cluster, whoever starts it asks
+// that cluster for them, and [RecallLanes] takes them up, to be fenced as others are.
 //
 // Versions meet during an upgrade: see vocabulary in command.go.
 //

@@ -46,6 +46,7 @@ func (d *draft) objects() map[string]Object { return writable(d, "objects", &d.O
 func (d *draft) members() map[string]Member { return writable(d, "members", &d.Members) }
 func (d *draft) lanes() map[string]Lane     { return writable(d, "lanes", &d.Lanes) }
 func (d *draft) ledgers() map[string]Ledger { return writable(d, "ledgers", &d.Ledgers) }
+func (d *draft) recalled() map[string]bool  { return writable(d, "recalled", &d.Recalled) }
 func (d *draft) tokens() map[string]JoinToken {
 	return writable(d, "tokens", &d.Tokens)
 }

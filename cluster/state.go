@@ -40,6 +40,12 @@ type State struct {
 	// time; 0 is 1. It never falls: see vocabulary.
 	Level uint32 `json:"level,omitempty"`
 
+	// RestoredAt is the revision at which the fleet began if it was restored from a
+	// backup, Recalled says at which clusters, by id, the lanes have been found that the
+	// backup does not know: see RecallLanes.
+	RestoredAt uint64          `json:"restoredAt,omitempty"`
+	Recalled   map[string]bool `json:"recalled,omitempty"`
+
 	// Trail is the last accepted changes that somebody asked for, in order.
 	Trail []Record `json:"trail,omitempty"`
 }
@@ -362,6 +368,12 @@ func (s *State) LanesToFence(clusterID string) []Lane {
 	}
 	slices.SortStableFunc(lanes, func(a, b Lane) int { return strings.Compare(a.ID, b.ID) })
 	return lanes
+}
+
+// Forgotten reports whether lanes may write to a cluster that are in no state: the
+// fleet was restored, and nobody has recalled them there.
+func (s *State) Forgotten(clusterID string) bool {
+	return s.RestoredAt != 0 && !s.Recalled[clusterID]
 }
 
 // Lookup returns a declared object, or ErrNotFound.

@@ -494,6 +494,7 @@ func FuzzCommand(f *testing.F) {
 		&ApplyObjects{Put: []PutObject{{Key: "ReplicationFlow/f", Spec: json.RawMessage(`{}`)}}, Delete: []string{"ReplicationFlow/orders"}},
 		&SetMember{Name: "b"},
 		&RemoveMember{Name: "a"},
+		&RecallLanes{ClusterID: "c", Lanes: []Lane{{ID: "l", ClusterID: "c", Node: "a", Incarnation: 1}}, Done: true},
 		&BeginIncarnation{Node: "a"},
 		&SetTopics{Flow: "orders", Epoch: 4, Put: []TopicSpec{{Source: "t", Partitions: 1}}, Remove: []string{"t"}},
 		&Assign{Place: []Placement{{Work: copyOf("orders", "t", 1), Node: "a", Incarnation: 2}}, Release: []OwnedWork{{copyOf("orders", "t", 0), 6}}},

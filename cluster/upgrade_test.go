@@ -31,7 +31,9 @@ func (c *newFleetName) apply(d *draft, _ uint64) (uint64, error) {
 func nextVersion() *vocabulary {
 	known := maps.Clone(commands)
 	known["test.name"] = func() Command { return new(newFleetName) }
-	return &vocabulary{level: nextLevel, commands: known, since: map[string]uint32{"test.name": nextLevel}}
+	since := maps.Clone(ours.since)
+	since["test.name"] = nextLevel
+	return &vocabulary{level: nextLevel, commands: known, since: since}
 }
 
 // A fleet is upgraded node by node: what only the new version knows is refused, and

@@ -62,6 +62,20 @@ type Lanes interface {
 	Ended(ctx context.Context, clusterID string) ([]Lane, error)
 	// Fenced records that lanes are fenced and what they left open is settled.
 	Fenced(ctx context.Context, lanes []Lane) error
+	// Forgotten reports whether lanes may be in use in a cluster that the register
+	// does not have: it was restored from a backup, and nobody has recalled them.
+	Forgotten(ctx context.Context, clusterID string) (bool, error)
+	// Recall takes up what was found in a cluster. Lanes of incarnations that have not
+	// ended are passed over. When it has returned, Ended lists the others, and
+	// nothing of the cluster is forgotten any more.
+	Recall(ctx context.Context, clusterID string, lanes []FoundLane) error
+}
+
+// FoundLane is a lane as its transactional id tells it.
+type FoundLane struct {
+	Lane
+	Node        string
+	Incarnation uint64
 }
 
 // Position is how far a copy has come, as the ledger tells it.

@@ -52,6 +52,9 @@ func (t *takeover) fence(ctx context.Context, destination *peer, say func(error)
 		return err
 	}
 	defer done()
+	if err := t.recall(ctx, destination); err != nil {
+		return err
+	}
 	lanes, err := t.cfg.Lanes.Ended(ctx, destination.id)
 	if err != nil {
 		return fmt.Errorf("list lanes of ended incarnations: %w", err)
@@ -136,7 +139,7 @@ func (n *numbers) give(clusterID string, i int) {
 }
 
 // laneID is the transactional id of lane n. It names the incarnation, so that no
-// two incarnations of a node ever share one.
+// two incarnations of a node ever share one. foundLane reads it.
 func laneID(cfg *Config, clusterID string, n int) string {
 	return fmt.Sprintf("waybill.%s.%s.%d.%s.%d", cfg.Fleet, cfg.Node, cfg.Incarnation, clusterID, n)
 }

@@ -231,6 +231,8 @@ func (endedLane) Ended(_ context.Context, clusterID string) ([]Lane, error) {
 	return []Lane{{TransactionalID: "lane", ClusterID: clusterID}}, nil
 }
 
+func (endedLane) Forgotten(context.Context, string) (bool, error) { return false, nil }
+
 // TestADeadDestinationHoldsUpNoOther fences at a cluster that does not answer,
 // and meanwhile at another one.
 func TestADeadDestinationHoldsUpNoOther(t *testing.T) {

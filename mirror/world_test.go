@@ -343,6 +343,7 @@ type fleet struct {
 	number uint64
 	ended  map[uint64]bool
 	lanes  map[string]registered
+	forgot map[string]bool // by cluster.id
 }
 
 type registered struct {

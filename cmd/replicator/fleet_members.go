@@ -301,8 +301,10 @@ func fleetRestore() *cobra.Command {
 
 The node becomes the first of a new fleet that has the state of the old one. The others
 join it with tokens, with empty data folders. Nodes of the old fleet are refused by the
-new one, and lanes that the backup has are fenced at the destinations; those that were
-opened after it are not: end every process of the old fleet first, suspended ones too.
+new one, and all lanes of the old one are fenced at a destination before anything is
+copied to it, also those that were opened after the backup: the destination is asked for
+them, by the name of the fleet. Stop what is left of the old fleet even so: while it has
+a majority, its nodes open lanes again, and lanes of at-least-once flows cannot be fenced.
 Revisions, epochs and incarnations begin far beyond those of the old fleet.`,
 		Example: "  replicator fleet restore --config r1.yaml --from fleet.backup --force",
 		Args:    cobra.NoArgs,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/waybillhq/waybill/cluster"
 	"github.com/waybillhq/waybill/internal/ledger"
@@ -43,8 +44,46 @@ func (l lanes) Fenced(ctx context.Context, fenced []mirror.Lane) error {
 	for i, lane := range fenced {
 		ids[i] = lane.TransactionalID
 	}
-	_, err := l.fleet.Propose(ctx, &cluster.FencedLanes{IDs: ids})
-	return err
+	for some := range slices.Chunk(ids, lanesAtOnce) {
+		if _, err := l.fleet.Propose(ctx, &cluster.FencedLanes{IDs: some}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lanesAtOnce is how many lanes a command names: some hundred bytes each, of the
+// 512 KiB that a command has.
+const lanesAtOnce = 500
+
+func (l lanes) Forgotten(_ context.Context, clusterID string) (bool, error) {
+	return l.fleet.State().Forgotten(clusterID), nil
+}
+
+func (l lanes) Recall(ctx context.Context, clusterID string, found []mirror.FoundLane) error {
+	for _, c := range recalls(clusterID, found) {
+		if _, err := l.fleet.Propose(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recalls are the commands that take found lanes up: the last one says that it is.
+func recalls(clusterID string, found []mirror.FoundLane) []*cluster.RecallLanes {
+	var all []*cluster.RecallLanes
+	for some := range slices.Chunk(found, lanesAtOnce) {
+		c := &cluster.RecallLanes{ClusterID: clusterID}
+		for _, f := range some {
+			c.Lanes = append(c.Lanes, cluster.Lane{ID: f.TransactionalID, ClusterID: f.ClusterID, ProducerID: f.ProducerID, Node: f.Node, Incarnation: f.Incarnation})
+		}
+		all = append(all, c)
+	}
+	if len(all) == 0 {
+		all = append(all, &cluster.RecallLanes{ClusterID: clusterID})
+	}
+	all[len(all)-1].Done = true
+	return all
 }
 
 // positions answers from the maps that the ledgers feed.

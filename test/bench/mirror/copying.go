@@ -126,6 +126,10 @@ type noLanes struct{}
 func (noLanes) Register(context.Context, mirror.Lane) error          { return nil }
 func (noLanes) Ended(context.Context, string) ([]mirror.Lane, error) { return nil, nil }
 func (noLanes) Fenced(context.Context, []mirror.Lane) error          { return nil }
+func (noLanes) Forgotten(context.Context, string) (bool, error)      { return false, nil }
+func (noLanes) Recall(context.Context, string, []mirror.FoundLane) error {
+	return nil
+}
 
 type noPositions struct{}
 
