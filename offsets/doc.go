@@ -48,7 +48,7 @@
 // times a second grows by some four megabytes a day.
 //
 // What is left out: maps are kept in memory and folded again from the ledger
-// when a process starts; nothing folds old runs into coarser ones.
+// when a process starts, or from a fold, which has as many runs.
 //
 // Goroutines: [Syncer.Run] and [Watch.Run] own theirs; everything else runs on its caller's.
 // [Maps] is safe for concurrent use, and the Maps that it hands out do not change.

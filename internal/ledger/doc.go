@@ -26,10 +26,9 @@
 //
 // The package does no I/O and starts no goroutine.
 //
-// # Planned: folding old hops
+// # Folding old hops
 //
-// No command folds yet, though readers know folds and package fold writes them: a ledger
-// keeps each hop, some 70 bytes and 12 for each run, of which translation needs the
+// A ledger keeps each hop, some 70 bytes and 12 for each run, of which translation needs the
 // counts and differences, some five bytes a run. They cannot be merged further without
 // losing exactness, because each transaction's marker takes a destination offset. A
 // copy with a page, a hop and a run for each transaction takes 107 bytes for it, and 4
@@ -50,11 +49,11 @@
 //     covers. A fold is proved by folding again, and by one who knows nothing of folding
 //     and reads both as translation does; that is done before anything is deleted.
 //   - A fold stands for everything up to where its writing began, not for what is old, and
-//     the pages are deleted when the fold is (one policy: fold every so many days, and
-//     delete what the last fold covers just before). So the fold is the first thing behind
-//     the log start, but for what came while it was written; a reader holds that back until
-//     it has the Cut, takes the fold first, and no reader need put anything before what it
-//     knows. Folding hops by their age would leave the fold at the far end of the log.
+//     the pages are deleted at once, or when the fold is old enough (one policy: fold every so
+//     many days, and delete what the fold of some days ago stands for). So the fold is the
+//     first thing behind the log start, but for what came while it was written; a reader holds
+//     that back until it has the Cut, takes the fold first, and no reader need put anything
+//     before what it knows. Folding hops by their age would leave the fold at the far end of the log.
 //   - Hops are joined within an epoch and a leader epoch of the source, up to a thousand
 //     tiles and a day. Beside the tiles a map needs to know of a hop put together: the time
 //     of its last run (a transaction may go on behind the cut), whether a hole of one offset

@@ -3,9 +3,9 @@
 //
 // The one path: a [Folder] takes the records of a ledger partition in order; what it has
 // come to at some offset are [Folder.Entries], which a [ledger.Cut] seals; who reads them
-// in place of the pages below translates every offset as if he had read those. [Write]
-// writes them behind what they stand for, proves that nothing is lost, and then may delete
-// the pages. [Weigh] says what that would save.
+// in place of the pages below translates every offset as if he had read those. [Make]
+// writes them behind what they stand for and proves that nothing is lost, after which the
+// pages may be deleted, as [Write] does. [Weigh] says what that would save.
 //
 // What it promises:
 //

@@ -38,61 +38,156 @@ type Order struct {
 	Cluster string // cluster.id
 	By      Author // its Writer has written nothing yet
 	At      time.Time
+	// Before, if not zero: only that may go for which a fold stands that was there by then.
+	// So what came since stays as it was written.
+	Before time.Time
 	// Witness has read nothing yet; nil if there is none.
 	Witness Witness
 }
 
-// Weight is what can be folded, and what would stand for it.
+// Weight is what a fold stands for, and what it takes itself.
 type Weight struct {
-	Start, Next int64 // of what can be; equal if there is nothing to fold
-	Pages       int
-	Bytes       int64
-	FoldPages   int
-	FoldBytes   int64
+	// Below is up to where what begins at Start may go; they are equal if nothing may.
+	Start, Below int64
+	// Pages are those between.
+	Pages int
+	Bytes int64
+	// FoldPages stand for them, or, if none may go, are kept for later.
+	FoldPages int
+	FoldBytes int64
+	// Wrote says that a fold was written, or would be, because none was there that stands
+	// for everything.
+	Wrote bool
 }
 
-// Weigh reads a ledger partition and says what [Write] would do. It writes nothing.
-func Weigh(ctx context.Context, log Log, o Order) (Weight, error) {
-	r, err := readAll(ctx, log, o.Cluster)
-	if err != nil || !r.news {
-		return Weight{Start: r.start, Next: r.start}, err
+func (w *Weight) fold(o *ledger.Opened) {
+	w.FoldPages, w.FoldBytes = len(o.Fold), 0
+	for _, s := range o.Fold {
+		w.FoldBytes += int64(len(s.Value))
 	}
-	w := Weight{Start: r.start, Next: r.next, Pages: r.pages, Bytes: r.bytes}
-	for page := range r.folder.Pages(o.By, o.At) {
-		w.FoldPages++
-		w.FoldBytes += int64(len(page))
-	}
-	return w, nil
 }
 
-// ErrNotProved says that what was written is not what stands for the pages. Nothing was
-// deleted.
+// ErrNotProved says that a fold does not tell what the pages do. Nothing was deleted.
 var ErrNotProved = errors.New("the fold is not proved")
 
-// Write folds all of a ledger partition, writes the fold behind it, proves from what then
-// is there that nothing is lost with the pages, and only after that deletes them. It says
-// what of it was done, also with an error. It may end at any point, and others may write
-// meanwhile, or do the same.
-func Write(ctx context.Context, log Log, o Order) (done Weight, deleted bool, err error) {
-	r, err := readAll(ctx, log, o.Cluster)
-	if err != nil || !r.news {
-		return Weight{Start: r.start, Next: r.start}, false, err
-	}
-	done = Weight{Start: r.start, Next: r.next, Pages: r.pages, Bytes: r.bytes}
-	for page := range r.folder.Pages(o.By, o.At) {
-		if err := log.Append(ctx, page); err != nil {
-			return done, false, fmt.Errorf("write the fold: %w", err)
+// Weigh reads a ledger partition, says what [Make] would do, and proves it. It writes
+// nothing.
+func Weigh(ctx context.Context, log Log, o Order) (Weight, error) {
+	return prepare(ctx, log, o, func(r *reading) (*ledger.Opened, error) {
+		opening := ledger.NewOpening(r.next)
+		var opened *ledger.Opened
+		at := r.next
+		for page := range r.folder.Pages(o.By, o.At) {
+			opened = opening.Take(ledger.Stored{Offset: at, At: o.At, Value: page})
+			at++
 		}
-		done.FoldPages++
-		done.FoldBytes += int64(len(page))
-	}
-	if err := prove(ctx, log, o, r.start, r.next); err != nil {
+		if opened == nil {
+			return nil, fmt.Errorf("%w: it has no end", ErrNotProved)
+		}
+		return opened, nil
+	})
+}
+
+// Make folds all of a ledger partition and writes the fold behind it, unless one is there
+// that stands for everything. From what then is there it proves that nothing is lost with
+// what may go. It deletes nothing, and says what of it was done, also with an error. It may
+// end at any point, and others may write meanwhile, or do the same.
+func Make(ctx context.Context, log Log, o Order) (Weight, error) {
+	return prepare(ctx, log, o, func(r *reading) (*ledger.Opened, error) {
+		for page := range r.folder.Pages(o.By, o.At) {
+			if err := log.Append(ctx, page); err != nil {
+				return nil, fmt.Errorf("write the fold: %w", err)
+			}
+		}
+		return readBack(ctx, log, o.By.Writer, r.next)
+	})
+}
+
+// Write is [Make], and then it deletes what may go.
+func Write(ctx context.Context, log Log, o Order) (done Weight, deleted bool, err error) {
+	done, err = Make(ctx, log, o)
+	if err != nil || done.Below == done.Start {
 		return done, false, err
 	}
-	if err := log.Delete(ctx, r.next); err != nil {
+	if err := log.Delete(ctx, done.Below); err != nil {
 		return done, false, fmt.Errorf("delete what is folded: %w", err)
 	}
 	return done, true, nil
+}
+
+// prepare has a fold of what was read made, if one is needed, and proves the one that is to
+// stand for what may go, or, if nothing may, the one that was made.
+func prepare(ctx context.Context, log Log, o Order, anew func(*reading) (*ledger.Opened, error)) (Weight, error) {
+	r, err := readAll(ctx, log, o)
+	done := Weight{Start: r.start, Below: r.start}
+	if err != nil {
+		return done, err
+	}
+	var made *ledger.Opened
+	if r.uncovered() {
+		if made, err = anew(r); err != nil {
+			return done, err
+		}
+		done.Wrote = true
+		done.fold(made)
+	}
+	use := r.usable(made, o.Before)
+	proves := use
+	if use == nil {
+		proves = made // it is for later
+	}
+	if proves == nil {
+		return done, nil
+	}
+	again, err := read(ctx, log, o, r.start, proves.Cut.Next)
+	if err != nil {
+		return done, err
+	}
+	if err := prove(again, proves); err != nil || use == nil {
+		return done, err
+	}
+	done.fold(use)
+	done.Below, done.Pages, done.Bytes = use.Cut.Next, again.pages, again.bytes
+	return done, nil
+}
+
+// prove holds a fold against what it stands for, folded again and shown to the witness.
+func prove(again *reading, use *ledger.Opened) error {
+	switch same, err := again.folder.Proves(DigestOf(use)); {
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrNotProved, err)
+	case !same:
+		return fmt.Errorf("%w: it says something else than the pages", ErrNotProved)
+	case again.witness == nil:
+		return nil
+	}
+	if err := again.witness.Same(use); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotProved, err)
+	}
+	return nil
+}
+
+// readBack reads the fold of a writer, which stands for what is below next.
+func readBack(ctx context.Context, log Log, writer ledger.WriterID, next int64) (*ledger.Opened, error) {
+	_, stable, err := log.Extent(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the fold back: %w", err)
+	}
+	opening := ledger.NewOpening(next)
+	var opened *ledger.Opened
+	err = log.Read(ctx, next, stable, func(s ledger.Stored) error {
+		if p, err := ledger.Decode(s.Value); opened == nil && err == nil && p.Writer == writer {
+			opened = opening.Take(s)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the fold back: %w", err)
+	}
+	if opened == nil {
+		return nil, fmt.Errorf("%w: it is not there", ErrNotProved)
+	}
+	return opened, nil
 }
 
 // reading is what was read of a ledger partition.
@@ -101,24 +196,35 @@ type reading struct {
 	folder      *Folder
 	witness     Witness
 	opening     *ledger.Opening // not nil until it is known what the partition begins with
-	news        bool            // there is something else than the fold with which it begins
 	pages       int
 	bytes       int64
+
+	last   int64 // offset of the last page that is of no fold, -1 if there is none
+	before time.Time
+	open   map[ledger.WriterID]*ledger.Opening // folds of which not all was read
+	// newest is the fold that stands for most, aged that of those that were there before a
+	// time; nil if there is none.
+	newest, aged *ledger.Opened
 }
 
-// readAll folds all of a ledger partition.
-func readAll(ctx context.Context, log Log, cluster string) (*reading, error) {
+// readAll folds all of a ledger partition. No witness sees it: he is asked when it is known
+// what is to be proved.
+func readAll(ctx context.Context, log Log, o Order) (*reading, error) {
 	start, stable, err := log.Extent(ctx)
 	if err != nil {
 		return &reading{}, fmt.Errorf("fold the ledger: %w", err)
 	}
-	return read(ctx, log, cluster, start, stable, nil)
+	o.Witness = nil
+	return read(ctx, log, o, start, stable)
 }
 
-// read folds a ledger partition from its start up to an offset, before a witness if there
+// read folds a ledger partition from its start up to an offset, before the witness if there
 // is one.
-func read(ctx context.Context, log Log, cluster string, start, to int64, witness Witness) (*reading, error) {
-	r := &reading{start: start, next: to, folder: New(cluster), witness: witness}
+func read(ctx context.Context, log Log, o Order, start, to int64) (*reading, error) {
+	r := &reading{
+		start: start, next: to, folder: New(o.Cluster), witness: o.Witness,
+		last: -1, before: o.Before, open: map[ledger.WriterID]*ledger.Opening{},
+	}
 	if start > 0 {
 		r.opening = ledger.NewOpening(start)
 	}
@@ -152,7 +258,6 @@ func (r *reading) take(s ledger.Stored) error {
 			r.witness.Fold(at.Offset, opened.Cut.Next, p)
 		}
 	}
-	r.news = opened.Cut.Next > r.start // what it stands for is there still
 	for _, s := range opened.Rest {
 		if err := r.record(s); err != nil {
 			return err
@@ -167,49 +272,55 @@ func (r *reading) record(s ledger.Stored) error {
 	}
 	p, err := ledger.Decode(s.Value)
 	if fold := err == nil && p.Fold; fold {
+		r.folded(p.Writer, s)
 		return nil // what it repeats was told
 	}
-	r.news = true
+	r.last = s.Offset
 	if r.witness != nil && err == nil {
 		r.witness.Page(s.Offset, p)
 	}
 	return nil
 }
 
-// prove reads a fold back, and folds again what it stands for, before the witness.
-func prove(ctx context.Context, log Log, o Order, start, next int64) error {
-	again, err := read(ctx, log, o.Cluster, start, next, o.Witness)
-	if err != nil {
-		return err
+// folded takes a page of a fold.
+func (r *reading) folded(by ledger.WriterID, s ledger.Stored) {
+	if r.open[by] == nil {
+		r.open[by] = ledger.NewOpening(r.start)
 	}
-	_, stable, err := log.Extent(ctx)
-	if err != nil {
-		return fmt.Errorf("read the fold back: %w", err)
+	o := r.open[by].Take(s)
+	if o == nil {
+		return
 	}
-	opening := ledger.NewOpening(next)
-	var opened *ledger.Opened
-	err = log.Read(ctx, next, stable, func(s ledger.Stored) error {
-		if p, err := ledger.Decode(s.Value); opened == nil && err == nil && p.Writer == o.By.Writer {
-			opened = opening.Take(s)
-		}
+	delete(r.open, by)
+	if o.Cut.Rule != Rule {
+		return // whoever knows that rule may prove it
+	}
+	if r.newest == nil || o.Cut.Next > r.newest.Cut.Next {
+		r.newest = o
+	}
+	// Both clocks must say so: that of the node, and the cluster's or the client's.
+	if !o.Cut.At.After(r.before) && !s.At.After(r.before) && (r.aged == nil || o.Cut.Next > r.aged.Cut.Next) {
+		r.aged = o
+	}
+}
+
+// uncovered says that there is something for which no fold stands.
+func (r *reading) uncovered() bool {
+	return r.last >= r.start && (r.newest == nil || r.newest.Cut.Next <= r.last)
+}
+
+// usable is the fold with which what is below it may go, nil if there is none or nothing.
+// made is the one that was made just now, if one was.
+func (r *reading) usable(made *ledger.Opened, before time.Time) *ledger.Opened {
+	use := r.newest
+	if made != nil {
+		use = made
+	}
+	if !before.IsZero() {
+		use = r.aged
+	}
+	if use == nil || use.Cut.Next <= r.start {
 		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read the fold back: %w", err)
 	}
-	if opened == nil {
-		return fmt.Errorf("%w: it is not there", ErrNotProved)
-	}
-	switch same, err := again.folder.Proves(DigestOf(opened)); {
-	case err != nil:
-		return fmt.Errorf("%w: %w", ErrNotProved, err)
-	case !same:
-		return fmt.Errorf("%w: it says something else than the pages", ErrNotProved)
-	case o.Witness == nil:
-		return nil
-	}
-	if err := o.Witness.Same(opened); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotProved, err)
-	}
-	return nil
+	return use
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/waybillhq/waybill/internal/ledger"
 )
@@ -20,10 +21,11 @@ type world struct {
 	chain   *ledger.Chain
 	copied  int64
 	writers byte
+	now     time.Time
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, chain: ledger.NewChain(ledger.WriterID{1})}
+	w := &world{t: t, now: noon, chain: ledger.NewChain(ledger.WriterID{1})}
 	w.all = append(w.all, w.chain.Encode([]ledger.Entry{&ledger.Begin{Copy: copyID, Epoch: 1, Lane: "lane"}}))
 	for range 5 {
 		w.goOn()
@@ -46,13 +48,13 @@ func (w *world) fold(before, after func(step int) error) (done Weight, deleted b
 
 func (w *world) order() Order {
 	w.writers++
-	return Order{Cluster: "b", By: Author{Writer: ledger.WriterID{9, w.writers}}, At: noon}
+	return Order{Cluster: "b", By: Author{Writer: ledger.WriterID{9, w.writers}}, At: w.now}
 }
 
 // check holds what a reader finds now against all that was ever written.
 func (w *world) check(what string) {
 	w.t.Helper()
-	r, err := read(w.t.Context(), &steps{world: w}, "b", w.start, int64(len(w.all)), nil)
+	r, err := read(w.t.Context(), &steps{world: w}, Order{Cluster: "b"}, w.start, int64(len(w.all)))
 	if err != nil {
 		w.t.Fatalf("%s: %v", what, err)
 	}
@@ -125,8 +127,8 @@ func (s *steps) Delete(_ context.Context, below int64) error {
 	return s.step(func() error { s.start = max(s.start, below); return nil })
 }
 
-// allSteps is how many steps a fold in one page takes: the extent, a reading, the page, a
-// reading again, the extent, the fold, and the deletion.
+// allSteps is how many steps a fold in one page takes: the extent, a reading, the page, the
+// extent, the fold, a reading again, and the deletion.
 const allSteps = 7
 
 func at(step int, do func() error) func(int) error {
@@ -157,7 +159,7 @@ func TestWriteDies(t *testing.T) {
 			}
 			w.check(name)
 			w.goOn()
-			if done, deleted, err := w.fold(nil, nil); err != nil || !deleted || w.start != done.Next {
+			if done, deleted, err := w.fold(nil, nil); err != nil || !deleted || w.start != done.Below {
 				t.Errorf("%s: again: %+v, %v", name, done, err)
 			}
 			w.check(name + ", again")
@@ -194,14 +196,14 @@ func TestWriteWhileOthersDo(t *testing.T) {
 func TestWriteOnlyWhatIsNew(t *testing.T) {
 	w := newWorld(t)
 	weight, err := Weigh(t.Context(), &steps{world: w}, w.order())
-	if err != nil || weight.Start != 0 || weight.Next != 6 || weight.Pages != 6 || weight.FoldPages != 1 || len(w.all) != 6 {
+	if err != nil || weight.Start != 0 || weight.Below != 6 || weight.Pages != 6 || weight.FoldPages != 1 || len(w.all) != 6 {
 		t.Errorf("got %+v, %v, %d pages", weight, err, len(w.all))
 	}
 	done, deleted, err := w.fold(nil, nil)
 	if err != nil || !deleted || done != weight || w.start != 6 || int64(len(w.all[6])) != done.FoldBytes {
 		t.Errorf("got %+v, %v, the log begins at %d", done, err, w.start)
 	}
-	if done, deleted, err := w.fold(nil, nil); err != nil || deleted || done.FoldPages != 0 || done.Next != done.Start || len(w.all) != 7 {
+	if done, deleted, err := w.fold(nil, nil); err != nil || deleted || done.FoldPages != 0 || done.Below != done.Start || len(w.all) != 7 {
 		t.Errorf("got %+v, %v", done, err)
 	}
 	w.check("at last")
@@ -211,14 +213,14 @@ func TestWriteOnlyWhatIsNew(t *testing.T) {
 // not as they were read, and nothing is deleted.
 func TestWriteProvesBeforeItDeletes(t *testing.T) {
 	w := newWorld(t)
-	if _, _, err := w.fold(at(5, func() error {
+	if _, _, err := w.fold(at(4, func() error {
 		w.all[len(w.all)-1] = bytes.Clone(w.all[0])
 		return nil
 	}), nil); !errors.Is(err, ErrNotProved) || w.start != 0 {
 		t.Errorf("the fold is not there: %v", err)
 	}
 	w = newWorld(t)
-	if _, _, err := w.fold(at(3, func() error {
+	if _, _, err := w.fold(at(5, func() error {
 		w.all[3] = []byte("nobody's")
 		return nil
 	}), nil); err == nil || w.start != 0 {
@@ -257,5 +259,93 @@ func TestWriteAsksTheWitness(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.goOn()
+	}
+}
+
+// TestWriteGoesOnWithAFold: a fold that was written and not deleted for is used if nothing
+// came behind it, and only then.
+func TestWriteGoesOnWithAFold(t *testing.T) {
+	w := newWorld(t)
+	made, err := Make(t.Context(), &steps{world: w}, w.order())
+	if err != nil || !made.Wrote || made.Below != 6 || made.Pages != 6 || w.start != 0 || len(w.all) != 7 {
+		t.Fatalf("got %+v, %v, %d pages", made, err, len(w.all))
+	}
+	made.Wrote = false
+	if again, err := Weigh(t.Context(), &steps{world: w}, w.order()); err != nil || again != made {
+		t.Errorf("weighed again: got %+v, %v, want %+v", again, err, made)
+	}
+	w.goOn()
+	if again, err := Weigh(t.Context(), &steps{world: w}, w.order()); err != nil || !again.Wrote || again.Below != 8 {
+		t.Errorf("weighed when a copy has gone on: got %+v, %v", again, err)
+	}
+	w = newWorld(t)
+	if _, err := Make(t.Context(), &steps{world: w}, w.order()); err != nil {
+		t.Fatal(err)
+	}
+	if done, deleted, err := w.fold(nil, nil); err != nil || !deleted || done != made || w.start != 6 || len(w.all) != 7 {
+		t.Errorf("got %+v, %v, %d pages", done, err, len(w.all))
+	}
+	w.check("at last")
+}
+
+// TestWriteOnlyWhatIsOld: what came in the last while stays as it was written, until a fold
+// is old enough; each call makes one for later.
+func TestWriteOnlyWhatIsOld(t *testing.T) {
+	w := newWorld(t)
+	for day, want := range []struct {
+		start   int64
+		deleted bool
+	}{{0, false}, {0, false}, {6, true}, {8, true}} {
+		o := w.order()
+		o.Before = w.now.Add(-48 * time.Hour)
+		weight, err := Weigh(t.Context(), &steps{world: w}, o)
+		done, deleted, err2 := Write(t.Context(), &steps{world: w}, o)
+		if err != nil || err2 != nil || done != weight || !done.Wrote || done.FoldPages != 1 || deleted != want.deleted || w.start != want.start {
+			t.Errorf("day %d: got %+v, %v, weighed %+v, %v, the log begins at %d", day, done, err2, weight, err, w.start)
+		}
+		w.check(fmt.Sprint("day ", day))
+		w.goOn()
+		w.now = w.now.Add(24 * time.Hour)
+	}
+}
+
+// TestWhatIsForLaterIsProvedToo: before it is old enough to delete for.
+func TestWhatIsForLaterIsProvedToo(t *testing.T) {
+	w := newWorld(t)
+	for _, do := range []func(context.Context, Log, Order) (Weight, error){Weigh, Make} {
+		d := &deaf{}
+		o := w.order()
+		o.Before, o.Witness = w.now.Add(-time.Hour), d
+		if done, err := do(t.Context(), &steps{world: w}, o); !errors.Is(err, errFault) || !done.Wrote || d.pages != 6 {
+			t.Errorf("got %+v, %v, he has seen %+v", done, err, d)
+		}
+	}
+}
+
+// TestWriteDoesNotTrustAFold: one that is there and says something else than the pages is
+// not used, and one by another rule is not looked at.
+func TestWriteDoesNotTrustAFold(t *testing.T) {
+	for _, rule := range []uint64{Rule, Rule + 1} {
+		w := newWorld(t)
+		shorter := New("b")
+		for i, p := range w.all[:3] {
+			if err := shorter.Record(int64(i), p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var entries []ledger.Entry
+		for e := range shorter.Entries() {
+			entries = append(entries, e)
+		}
+		cut := &ledger.Cut{Next: int64(len(w.all)), Pages: uint64(len(w.all)), Rule: rule, At: noon}
+		w.all = append(w.all, ledger.NewFoldChain(ledger.WriterID{8}).Encode(append(entries, cut)))
+		done, deleted, err := w.fold(nil, nil)
+		if rule == Rule && (!errors.Is(err, ErrNotProved) || deleted || w.start != 0) {
+			t.Errorf("a false fold: got %+v, %v", done, err)
+		}
+		if rule != Rule && (err != nil || !deleted || !done.Wrote) {
+			t.Errorf("a fold by another rule: got %+v, %v", done, err)
+		}
+		w.check("then")
 	}
 }

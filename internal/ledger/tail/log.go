@@ -153,15 +153,27 @@ func (l *Log) Delete(ctx context.Context, below int64) error {
 	if err := l.same(ctx); err != nil {
 		return err
 	}
-	done, err := kadm.NewClient(l.cl).DeleteRecords(ctx, kadm.Offsets{ledger.Topic: {l.cfg.Partition: {Topic: ledger.Topic, Partition: l.cfg.Partition, At: below}}})
+	adm := kadm.NewClient(l.cl)
+	adm.SetTimeoutMillis(int32(deleteLimit.Milliseconds()))
+	done, err := adm.DeleteRecords(ctx, kadm.Offsets{ledger.Topic: {l.cfg.Partition: {Topic: ledger.Topic, Partition: l.cfg.Partition, At: below}}})
 	if err == nil {
 		err = done.Error()
 	}
-	if errors.Is(err, kerr.TopicAuthorizationFailed) {
-		return fmt.Errorf("delete below offset %d of ledger partition %d: the fleet's user has no right to Delete on topic %s: %w", below, l.cfg.Partition, ledger.Topic, err)
+	if err == nil {
+		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("delete below offset %d of ledger partition %d: %w", below, l.cfg.Partition, err)
+	why := ""
+	switch {
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		why = "the fleet's user has no right to Delete on topic " + ledger.Topic + ": "
+	case errors.Is(err, kerr.PolicyViolation):
+		why = "the cluster lets nobody delete there, because of the topic's cleanup.policy, or because it sees no fold that stands for it: "
+	case errors.Is(err, kerr.InvalidTopicException), errors.Is(err, kerr.UnsupportedVersion):
+		why = "this kind of cluster lets nobody delete there: "
 	}
-	return nil
+	return fmt.Errorf("delete below offset %d of ledger partition %d: %s%w", below, l.cfg.Partition, why, err)
 }
+
+// deleteLimit is how long a deletion may take: a bundled broker reads first what stands for
+// what goes.
+const deleteLimit = time.Minute
