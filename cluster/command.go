@@ -66,6 +66,8 @@ var commands = func() map[string]func() Command {
 		func() Command { return new(DeleteExecution) },
 		func() Command { return new(PinLedger) },
 		func() Command { return new(WaiveDamage) },
+		func() Command { return new(BeginFold) },
+		func() Command { return new(EndFold) },
 		func() Command { return new(Audited) },
 		func() Command { return new(CreateToken) },
 		func() Command { return new(DeleteToken) },
@@ -106,7 +108,10 @@ type vocabulary struct {
 }
 
 // ours is this version's vocabulary.
-var ours = vocabulary{level: 2, since: map[string]uint32{"lane.recall": 2}}
+var ours = vocabulary{level: 2, since: map[string]uint32{"lane.recall": 2, "ledger.fold": LevelFolds, "ledger.folded": LevelFolds}}
+
+// LevelFolds is from which level on all members can read ledgers that were folded.
+const LevelFolds = 2
 
 // LevelProgress is from which level on all members know how to keep entries about the
 // progress of groups when they read a ledger.

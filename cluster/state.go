@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/waybillhq/waybill/flow"
 )
@@ -208,6 +209,18 @@ type Ledger struct {
 	Start []int64 `json:"start,omitempty"`
 	// Waived is damage that somebody has looked at, by partition.
 	Waived map[int32]Waiver `json:"waived,omitempty"`
+	// Folding is who folds it now, nil if nobody does.
+	Folding *Folding `json:"folding,omitempty"`
+}
+
+// Folding is a node that folds a ledger, in one of its incarnations: when that has ended,
+// nobody does. Two at once would do no harm but write the same twice.
+type Folding struct {
+	ID          string    `json:"id"`
+	Node        string    `json:"node"`
+	Incarnation uint64    `json:"incarnation"`
+	By          string    `json:"by,omitempty"`
+	Since       time.Time `json:"since"`
 }
 
 // Waiver is an operator's word that what may be lost of a ledger partition at or

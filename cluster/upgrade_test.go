@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/waybillhq/waybill/internal/raftnode"
 )
@@ -119,4 +120,54 @@ func TestLevelOfAudited(t *testing.T) {
 			t.Errorf("%s: got level %d, want %d", c.kind(), got, want)
 		}
 	}
+}
+
+// oldVersion knew no folds.
+func oldVersion() *vocabulary {
+	known := maps.Clone(commands)
+	for kind := range ours.since {
+		delete(known, kind)
+	}
+	return &vocabulary{level: 1, commands: known}
+}
+
+// No ledger is folded while a member cannot read one that was, and none that cannot comes
+// back afterwards.
+func TestFoldsNeedAllMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		dirs, words := map[string]string{"a": t.TempDir(), "b": t.TempDir()}, map[string]*vocabulary{"a": oldVersion(), "b": oldVersion()}
+		f.edit = func(c *Config) { c.Dir, c.words = dirs[c.Name], words[c.Name] }
+		a := f.start(f.config("a", nil))
+		b := f.start(f.config("b", a))
+		f.await("two members", func() bool { return len(a.State().Members) == 2 })
+		f.await("two votes", func() bool { return voters(t, a) == 2 })
+		if err := a.end(); err != nil {
+			t.Fatal(err)
+		}
+		words["a"] = nil
+		a = f.start(f.config("a", b))
+		f.await("its new level", func() bool { return a.State().Members["a"].Level == ours.level })
+		f.await("its life", func() bool { return !a.State().Ended("a", a.State().Members["a"].Incarnation) })
+		begin := func() error {
+			s := a.State()
+			_, err := a.Propose(t.Context(), &BeginFold{ClusterID: "c", TopicID: "t", Folding: Folding{ID: "1", Node: "a", Incarnation: s.Members["a"].Incarnation, Since: time.Unix(1, 0)}})
+			return err
+		}
+		if _, err := a.Propose(t.Context(), &PinLedger{ClusterID: "c", Ledger: Ledger{TopicID: "t"}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := begin(); !errors.Is(err, raftnode.ErrRefused) || !strings.Contains(err.Error(), "upgrade it first") && !strings.Contains(err.Error(), "not known") {
+			t.Errorf("with an old member: %v", err)
+		}
+		if err := b.end(); err != nil {
+			t.Fatal(err)
+		}
+		words["b"] = nil
+		f.start(f.config("b", a))
+		f.await("the fleet's new level", func() bool { return a.State().Level == ours.level })
+		if err := begin(); err != nil || a.State().Ledgers["c"].Folding == nil {
+			t.Errorf("with none: %v, %+v", err, a.State().Ledgers["c"])
+		}
+	})
 }
