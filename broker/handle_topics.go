@@ -325,12 +325,17 @@ func (b *Broker) deleteRecordsOf(r *request, name string, want kmsg.DeleteRecord
 		return 0, errLate
 	case err != nil:
 		return 0, err
-	case b.isOwn(name):
+	case b.isOwn(name) && name != ledgerTopic:
 		return 0, kerr.InvalidTopicException
 	case t.isReadOnly():
 		return 0, kerr.PolicyViolation // its start follows the source's
 	case !t.deletes():
 		return 0, kerr.PolicyViolation
+	}
+	if b.isOwn(name) {
+		if err := foldedBelow(r.late, p, want.Offset); err != nil {
+			return 0, err
+		}
 	}
 	return p.DeleteRecordsBefore(want.Offset)
 }
