@@ -63,6 +63,7 @@ type fleet struct {
 	positions   []offsets.Where
 	move        GroupMove
 	to          string
+	folded      FoldRequest
 	person      Person
 	decision    string
 	step        string
@@ -303,6 +304,11 @@ func (f *fleet) Spans(_ context.Context, caller Caller, at lineage.Address) (*ex
 func (f *fleet) Check(_ context.Context, _ string, anchors []lineage.Anchor) (*lineage.CheckReport, error) {
 	f.anchors = anchors
 	return &lineage.CheckReport{Partitions: []lineage.CheckedPartition{}, Findings: []lineage.Finding{}}, f.called("check")
+}
+
+func (f *fleet) Fold(_ context.Context, caller Caller, _ string, req FoldRequest) (*FoldReport, error) {
+	f.caller, f.folded = caller, req
+	return &FoldReport{Partitions: []FoldedPartition{}}, f.called("fold")
 }
 
 func (f *fleet) Plan(context.Context, string) (*runbook.Execution, error) {

@@ -16,6 +16,7 @@ import (
 // them, as far as the caller may see it.
 type Lineage interface {
 	LineageGraph
+	LineageFolds
 	Event(ctx context.Context, caller Caller, at lineage.Address, headers lineage.Headers) (*lineage.Answer, error)
 	Topic(ctx context.Context, caller Caller, at lineage.Address, q lineage.PaceQuery) (*lineage.Graph, error)
 	// Gaps lists those between two source offsets, last inclusive.
@@ -98,6 +99,7 @@ func registerLineage(h huma.API, l Lineage) {
 	registerLineageGraph(h, l)
 	registerStream(h, l)
 	registerExport(h, l)
+	registerFolds(h, l)
 }
 
 // PageQuery asks for one page of a list.

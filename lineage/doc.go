@@ -59,8 +59,6 @@
 // Of a cluster that records no accesses the ledger may say how the committed offsets of
 // groups went on ([ledger.Progress]): that is shown beside accesses, with its basis.
 //
-// What is left out: folding old hops into coarser ones.
-//
 // Goroutines: none of its own beyond the store's compactions, which Close ends.
 // An Index is safe for concurrent use.
 package lineage

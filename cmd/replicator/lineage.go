@@ -28,8 +28,9 @@ func newLineage() *cobra.Command {
   replicator lineage search us/orders --key order-17
   replicator lineage watch us/orders
   replicator lineage export openlineage us/orders
-  replicator lineage check us`,
-	}, lineageEvent(), lineageTopic(), lineageGaps(), lineageCopies(), lineageAffected(), lineageAccess(), lineageSearch(), lineageWatch(), lineageExport(), lineageCheck())
+  replicator lineage check us
+  replicator lineage fold us --dry-run`,
+	}, lineageEvent(), lineageTopic(), lineageGaps(), lineageCopies(), lineageAffected(), lineageAccess(), lineageSearch(), lineageWatch(), lineageExport(), lineageCheck(), lineageFold())
 }
 
 // addressPath turns what people type (cluster/topic/partition/offset) into a

@@ -67,6 +67,7 @@ func drawCheck(t *table, r *lineage.CheckReport) {
 		t.row(p.Partition, p.Start, p.End, count(p.Pages), count(p.Entries), count(p.Bytes), p.Writers, p.Anchor)
 	}
 	t.line("")
+	drawFolded(t, r.Partitions)
 	for _, f := range r.Findings {
 		at := ""
 		if f.At != nil {
@@ -82,5 +83,24 @@ func drawCheck(t *table, r *lineage.CheckReport) {
 	}
 	if len(r.Findings) == 0 && r.Incomplete == "" {
 		t.line("every chain is whole")
+	}
+}
+
+// drawFolded lists what folds say that they stand for.
+func drawFolded(t *table, all []lineage.CheckedPartition) {
+	title := false
+	for _, p := range all {
+		f := p.Folded
+		if f == nil {
+			continue
+		}
+		if !title {
+			t.row("FOLDED", "BELOW", "PAGES", "FOLDED AT", "BY NODE", "SUM OF THE PAGES")
+			title = true
+		}
+		t.row(p.Partition, f.Next, count(int64(f.Pages)), f.At.Local().Format(time.DateTime), or(f.Node), f.Sum)
+	}
+	if title {
+		t.line("")
 	}
 }

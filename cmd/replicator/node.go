@@ -159,7 +159,7 @@ func (n *node) openAPI(operations *operations) error {
 			Users: n.users, State: freshness{n.fleet, n.started}, Audit: n.audits, Operations: operations,
 			Objects: &objects{n.fleet, claims}, Flows: n.flows, Fleet: &nodes{n.fleet, n.log}, Membership: &membership{n.fleet},
 			Groups: n.work.groups, Runbooks: n.work.runbooks, Verifications: n.work.verifications, Ledgers: n.ledgers,
-			Lineage: &eventLineage{index: n.index, ledgers: n.ledgers, directory: n.directory, searcher: newSearcher(n.directory)},
+			Lineage: &eventLineage{folds: n.folds(), index: n.index, ledgers: n.ledgers, directory: n.directory, searcher: newSearcher(n.directory)},
 			Metrics: n.work.metrics.handler, Ready: n.ready,
 		}),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -175,6 +175,10 @@ func (n *node) openAPI(operations *operations) error {
 	}
 	n.server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
 	return nil
+}
+
+func (n *node) folds() *folds {
+	return &folds{fleet: n.fleet, name: n.file.Name, group: n.file.Fleet, directory: n.directory, log: n.log, busy: map[string]bool{}}
 }
 
 func openFleet(f nodeFile, apiAddr string, peers http.Handler, log *slog.Logger) (*cluster.Node, error) {

@@ -20,6 +20,7 @@ const freshLimit = 2 * time.Second
 
 // eventLineage answers api.Lineage from the node's index.
 type eventLineage struct {
+	*folds
 	index     *lineage.Index
 	ledgers   *ledgers
 	directory *directory
