@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -21,13 +22,17 @@ type Backup struct {
 	Taken    time.Time `json:"taken"`
 	Node     string    `json:"node"` // that took it
 	// Hash is that of the state, in hexadecimal digits: see State.Hash.
-	Hash  string          `json:"hash"`
+	Hash string `json:"hash"`
+	// Sum is the SHA-256 of the file without it, in hexadecimal digits: Hash does not
+	// cover the fields above. Files of version 1 have none.
+	Sum   string          `json:"sum,omitempty"`
 	State json.RawMessage `json:"state"`
 }
 
 const (
-	backupFormat  = "waybill-fleet-backup"
-	backupVersion = 1
+	backupFormat   = "waybill-fleet-backup"
+	backupVersion  = 2
+	backupUnsummed = 1 // the last version without Sum
 	// MaxBackup bounds a file that is read: 1,000,000 copies take about 200 MB.
 	MaxBackup = 1 << 30
 )
@@ -53,10 +58,37 @@ func (s *State) backup(revision uint64, node string, now time.Time) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(Backup{
+	b := Backup{
 		Format: backupFormat, Version: backupVersion, FleetID: s.FleetID, Revision: revision, Taken: now.UTC().Truncate(time.Second), Node: node,
 		Hash: hex.EncodeToString(hash[:]), State: state,
-	})
+	}
+	if b.Sum, err = b.sum(); err != nil {
+		return nil, err
+	}
+	return json.Marshal(b)
+}
+
+// sum computes Sum.
+func (b Backup) sum() (string, error) {
+	b.Sum = ""
+	file, err := json.Marshal(b)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(file)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// intact says what is wrong with a file as a whole.
+func (b Backup) intact() error {
+	if b.Version == backupUnsummed && b.Sum == "" {
+		return nil
+	}
+	sum, err := b.sum()
+	if err == nil && sum != b.Sum {
+		err = fmt.Errorf("the file has the sum %s, and should have %q: it was changed or damaged", sum, b.Sum)
+	}
+	return err
 }
 
 // ReadBackup checks a file, and returns what it says of itself, and its state.
@@ -68,8 +100,11 @@ func ReadBackup(file []byte) (Backup, *State, error) {
 	switch {
 	case b.Format != backupFormat:
 		return b, nil, errors.New("not a backup of a fleet")
-	case b.Version != backupVersion:
-		return b, nil, fmt.Errorf("a backup of version %d, this binary reads %d", b.Version, backupVersion)
+	case b.Version != backupVersion && b.Version != backupUnsummed:
+		return b, nil, fmt.Errorf("a backup of version %d, this binary reads %d and %d", b.Version, backupUnsummed, backupVersion)
+	}
+	if err := b.intact(); err != nil {
+		return b, nil, err
 	}
 	s, err := decodeState(b.State)
 	if err != nil {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -99,9 +100,24 @@ func TestBackupAndRestore(t *testing.T) {
 
 func TestBackupsThatAreRefused(t *testing.T) {
 	s := &State{FleetID: "f", Objects: map[string]Object{"Cluster/us": {Revision: 1, Spec: []byte(`{"a":1}`)}}}
-	file, err := s.backup(7, "a", time.Now())
+	file, err := s.backup(7, "a", time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
 	if err != nil {
 		t.Fatal(err)
+	}
+	// resummed is a file whose sum is right, whatever else is wrong.
+	resummed := func(file []byte) []byte {
+		var b Backup
+		if err := json.Unmarshal(file, &b); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if b.Sum, err = b.sum(); err == nil {
+			file, err = json.Marshal(b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return file
 	}
 	swap := func(old, with string) []byte {
 		if !bytes.Contains(file, []byte(old)) {
@@ -117,10 +133,17 @@ func TestBackupsThatAreRefused(t *testing.T) {
 		"empty":              {nil, "not a whole backup"},
 		"two in one file":    {append(slices.Clone(file), file...), "not a whole backup"},
 		"something else":     {[]byte(`{"kind":"Cluster"}`), "not a backup of a fleet"},
-		"of a later version": {swap(`"version":1,"fleetId"`, `"version":2,"fleetId"`), "a backup of version 2"},
+		"of a later version": {swap(`"version":2,"fleetId"`, `"version":3,"fleetId"`), "a backup of version 3"},
+		"another revision":   {swap(`"revision":7,`, `"revision":6,`), "the file has the sum"},
+		"another time":       {swap(`2026-01-02`, `2026-01-03`), "the file has the sum"},
+		"another node":       {swap(`"node":"a"`, `"node":"b"`), "the file has the sum"},
+		"another sum":        {swap(`"sum":"`, `"sum":"0`), "the file has the sum"},
+		"no sum":             {swap(`"sum":`, `"some":`), "the file has the sum"},
+		"an older version":   {swap(`"version":2,"fleetId"`, `"version":1,"fleetId"`), "the file has the sum"},
 		"altered":            {swap(`{"a":1}`, `{"a":2}`), "it was changed or damaged"},
-		"of a later state":   {swap(`"state":{"version":1`, `"state":{"version":9`), "version 9"},
-		"another id":         {swap(`"fleetId":"f","revision"`, `"fleetId":"g","revision"`), "says that it is of fleet g"},
+		"another hash":       {resummed(swap(`{"a":1}`, `{"a":2}`)), "its state has the hash"},
+		"of a later state":   {resummed(swap(`"state":{"version":1`, `"state":{"version":9`)), "version 9"},
+		"another id":         {resummed(swap(`"fleetId":"f","revision"`, `"fleetId":"g","revision"`)), "says that it is of fleet g"},
 	} {
 		if _, _, err := ReadBackup(c.file); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)
@@ -131,6 +154,18 @@ func TestBackupsThatAreRefused(t *testing.T) {
 	}
 	if _, _, err := ReadBackup(file); err != nil {
 		t.Error(err)
+	}
+	// As versions wrote them that knew no sum.
+	var old Backup
+	if err := json.Unmarshal(file, &old); err != nil {
+		t.Fatal(err)
+	}
+	old.Version, old.Sum = 1, ""
+	if file, err = json.Marshal(old); err != nil {
+		t.Fatal(err)
+	}
+	if b, _, err := ReadBackup(file); err != nil || b.Revision != 7 {
+		t.Errorf("a file without a sum: %+v, %v", b, err)
 	}
 }
 
