@@ -50,20 +50,22 @@ func TestReadsAreAsFreshAsAsked(t *testing.T) {
 }
 
 func TestPreconditionsOfOneObject(t *testing.T) {
-	at := func(n uint64) *uint64 { return &n }
 	for _, c := range []struct {
 		method, match, none string
 		status              int
-		want                *uint64
+		want                *Precondition
 	}{
 		{"PUT", "", "", 200, nil},
-		{"PUT", `"3"`, "", 200, at(3)},
-		{"PUT", "", "*", 200, at(0)}, // only if there is none
+		{"PUT", `"3"`, "", 200, At(3)},
+		{"PUT", "", "*", 200, At(0)}, // only if there is none
+		{"PUT", "*", "", 200, &Precondition{Present: true}},
+		{"PUT", `"3", "5"`, "", 200, &Precondition{Revisions: []uint64{3, 5}}},
 		{"PUT", `"3"`, "*", 422, nil},
 		{"PUT", "", `"3"`, 422, nil},
 		{"PUT", `W/"3"`, "", 412, nil},
 		{"DELETE", "", "", 204, nil},
-		{"DELETE", `"3"`, "", 204, at(3)},
+		{"DELETE", `"3"`, "", 204, At(3)},
+		{"DELETE", "*", "", 204, &Precondition{Present: true}},
 		{"DELETE", `x`, "", 412, nil},
 	} {
 		f := newFleet(t)

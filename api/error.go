@@ -23,7 +23,7 @@ type Error struct {
 // Conflict is who was faster.
 type Conflict struct {
 	Object   string   `json:"object,omitempty" doc:"Key; absent if the list of all objects was meant"`
-	Expected uint64   `json:"expected" doc:"Revision"`
+	Expected uint64   `json:"expected" doc:"Revision, the first if there were several; 0: there was to be none, or if there is none any"`
 	Revision uint64   `json:"revision" doc:"That there is; 0: there is none any more"`
 	Changed  *Changed `json:"changed,omitempty" doc:"Who made it so; absent if it is not known"`
 }

@@ -36,7 +36,7 @@ type fleet struct {
 	revision uint64
 	applied  []byte
 	dryRun   bool
-	expected *uint64
+	expected *Precondition
 	deleted  string
 	caller   Caller
 	address  lineage.Address
@@ -99,18 +99,18 @@ func (f *fleet) List(_ context.Context, kind string) (ObjectList, error) {
 	return list, f.called("list " + kind)
 }
 
-func (f *fleet) Apply(_ context.Context, yaml []byte, dryRun bool, revision *uint64) (Applied, error) {
-	f.applied, f.dryRun, f.expected = yaml, dryRun, revision
+func (f *fleet) Apply(_ context.Context, yaml []byte, dryRun bool, expect *Precondition) (Applied, error) {
+	f.applied, f.dryRun, f.expected = yaml, dryRun, expect
 	return Applied{Revision: f.revision + 1, DryRun: dryRun, Changes: []Change{{Kind: "Cluster", Name: "us", Action: "create"}}}, f.called("apply")
 }
 
-func (f *fleet) Put(_ context.Context, kind, name string, yaml []byte, revision *uint64) (Object, error) {
-	f.applied, f.expected = yaml, revision
+func (f *fleet) Put(_ context.Context, kind, name string, yaml []byte, expect *Precondition) (Object, error) {
+	f.applied, f.expected = yaml, expect
 	return Object{Kind: kind, Name: name, Revision: 9, Object: json.RawMessage(`{}`)}, f.called("put")
 }
 
-func (f *fleet) Delete(_ context.Context, kind, name string, revision *uint64) error {
-	f.deleted, f.expected = kind+"/"+name, revision
+func (f *fleet) Delete(_ context.Context, kind, name string, expect *Precondition) error {
+	f.deleted, f.expected = kind+"/"+name, expect
 	return f.called("delete")
 }
 

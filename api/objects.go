@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -16,14 +15,13 @@ type Objects interface {
 	// List returns the objects of a kind, or all if kind is empty.
 	List(ctx context.Context, kind string) (ObjectList, error)
 	// Apply declares every object of a YAML stream, in one step: all or none.
-	// With dryRun it only says what would change. If revision is not nil the fleet
-	// must still be at it.
-	Apply(ctx context.Context, yaml []byte, dryRun bool, revision *uint64) (Applied, error)
-	// Put declares one object, which the YAML must be. If revision is not nil the
-	// object must still be at it; 0: there must be none.
-	Put(ctx context.Context, kind, name string, yaml []byte, revision *uint64) (Object, error)
-	// Delete removes an object. If revision is not nil it must still be at it.
-	Delete(ctx context.Context, kind, name string, revision *uint64) error
+	// With dryRun it only says what would change. The precondition is about the list of
+	// all objects.
+	Apply(ctx context.Context, yaml []byte, dryRun bool, expect *Precondition) (Applied, error)
+	// Put declares one object, which the YAML must be; the precondition is about it.
+	Put(ctx context.Context, kind, name string, yaml []byte, expect *Precondition) (Object, error)
+	// Delete removes an object; the precondition is about it.
+	Delete(ctx context.Context, kind, name string, expect *Precondition) error
 }
 
 // ObjectList is a consistent reading of objects.
@@ -73,39 +71,34 @@ type ObjectPath struct {
 
 type applyInput struct {
 	DryRun  bool   `query:"dryRun" doc:"Only say what would change"`
-	IfMatch string `header:"If-Match" doc:"Apply only while the list of all objects is at this revision"`
+	IfMatch string `header:"If-Match" doc:"Apply only while the list of all objects is at this revision, or at one of several"`
 	RawBody []byte `contentType:"application/yaml"`
 }
 
 type putInput struct {
 	ObjectPath
-	IfMatch     string `header:"If-Match" doc:"Only while the object is at this revision"`
+	IfMatch     string `header:"If-Match" doc:"Only while the object is at this revision, or at one of several; *: if there is one"`
 	IfNoneMatch string `header:"If-None-Match" enum:"*" doc:"Only if there is no such object"`
 	RawBody     []byte `contentType:"application/yaml"`
 }
 
-// precondition is the revision that a caller wants to change, nil for any.
-func precondition(ifMatch string) (*uint64, error) {
-	if ifMatch == "" || ifMatch == "*" {
+// precondition is that of the list, which is always there.
+func (in *applyInput) precondition() (*Precondition, error) {
+	p, err := ifMatch(in.IfMatch)
+	if p != nil && p.Present {
 		return nil, nil
 	}
-	revision, err := strconv.ParseUint(strings.Trim(ifMatch, `"`), 10, 64)
-	if err != nil {
-		return nil, Errorf(http.StatusPreconditionFailed, "If-Match %s is not one revision", ifMatch).
-			WithHint(`write a number, such as the ETag of what you have read: If-Match: "7"`)
-	}
-	return &revision, nil
+	return p, err
 }
 
-// precondition is 0 where there must be no object.
-func (in *putInput) precondition() (*uint64, error) {
+func (in *putInput) precondition() (*Precondition, error) {
 	if in.IfNoneMatch == "*" {
 		if in.IfMatch != "" {
 			return nil, Errorf(http.StatusUnprocessableEntity, "If-Match and If-None-Match together can never hold")
 		}
-		return new(uint64), nil
+		return At(0), nil
 	}
-	return precondition(in.IfMatch)
+	return ifMatch(in.IfMatch)
 }
 
 func registerObjects(h huma.API, o Objects) {
@@ -139,14 +132,14 @@ func registerObjects(h huma.API, o Objects) {
 	register(h, adminOperation(http.MethodPost, "/api/v1/apply", "apply", "Declare objects, all or none",
 		http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge),
 		func(ctx context.Context, in *applyInput) (*applyOutput, error) {
-			revision, err := precondition(in.IfMatch)
+			expect, err := in.precondition()
 			if err != nil {
 				return nil, err
 			}
 			if in.DryRun {
 				CallOf(ctx).Recorded() // nothing happens that there could be a record of
 			}
-			applied, err := o.Apply(ctx, in.RawBody, in.DryRun, revision)
+			applied, err := o.Apply(ctx, in.RawBody, in.DryRun, expect)
 			if err != nil {
 				return nil, err
 			}
@@ -155,11 +148,11 @@ func registerObjects(h huma.API, o Objects) {
 	register(h, adminOperation(http.MethodPut, one, "put-object", "Declare one object",
 		http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge),
 		func(ctx context.Context, in *putInput) (*objectOutput, error) {
-			revision, err := in.precondition()
+			expect, err := in.precondition()
 			if err != nil {
 				return nil, err
 			}
-			obj, err := o.Put(ctx, in.Kind, in.Name, in.RawBody, revision)
+			obj, err := o.Put(ctx, in.Kind, in.Name, in.RawBody, expect)
 			if err != nil {
 				return nil, err
 			}
@@ -168,14 +161,14 @@ func registerObjects(h huma.API, o Objects) {
 	register(h, adminOperation(http.MethodDelete, one, "delete-object", "Remove an object", http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed),
 		func(ctx context.Context, in *struct {
 			ObjectPath
-			IfMatch string `header:"If-Match" doc:"Only while the object is at this revision"`
+			IfMatch string `header:"If-Match" doc:"Only while the object is at this revision, or at one of several; *: if there is one"`
 		},
 		) (*struct{}, error) {
-			revision, err := precondition(in.IfMatch)
+			expect, err := ifMatch(in.IfMatch)
 			if err != nil {
 				return nil, err
 			}
-			return nil, o.Delete(ctx, in.Kind, in.Name, revision)
+			return nil, o.Delete(ctx, in.Kind, in.Name, expect)
 		})
 }
 

@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -141,7 +142,13 @@ func (p *param) read(ctx huma.Context, query url.Values, in reflect.Value, schem
 	case "query":
 		texts = query[p.name]
 	case "header":
-		texts = []string{ctx.Header(p.name)}
+		var lines []string // of which several are one list (RFC 9110, 5.3)
+		ctx.EachHeader(func(name, value string) {
+			if strings.EqualFold(name, p.name) {
+				lines = append(lines, value)
+			}
+		})
+		texts = []string{strings.Join(lines, ", ")}
 	}
 	if len(texts) == 0 || texts[0] == "" {
 		texts = []string{p.byItself}

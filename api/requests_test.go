@@ -140,32 +140,32 @@ func TestTheCallerIsHandedOn(t *testing.T) {
 }
 
 func TestApplyAtARevision(t *testing.T) {
-	at := func(n uint64) *uint64 { return &n }
 	for _, c := range []struct {
 		header string
 		status int
-		want   *uint64
+		want   *Precondition
 	}{
 		{"", 200, nil},
-		{`"7"`, 200, at(7)},
-		{`"0"`, 200, at(0)},
-		{"7", 200, at(7)}, // unquoted, as people type it
+		{`"7"`, 200, At(7)},
+		{`"0"`, 200, At(0)},
+		{"7", 200, At(7)}, // unquoted, as people type it
 		{"*", 200, nil},   // any revision
 		{`"x"`, 412, nil},
 		{`W/"7"`, 412, nil}, // weak tags never match (RFC 9110, 13.1.1)
-		{`"6", "7"`, 412, nil},
+		{`"6", "7"`, 200, &Precondition{Revisions: []uint64{6, 7}}},
+		{"\"6\"\n\"7\"", 200, &Precondition{Revisions: []uint64{6, 7}}}, // on lines of their own
 	} {
 		f := newFleet(t)
 		r := httptest.NewRequest(http.MethodPost, "/api/v1/apply", body("kind: Cluster\n"))
 		r.Header.Set("Authorization", "Bearer "+adminToken)
 		r.Header.Set("Content-Type", "application/yaml")
 		if c.header != "" {
-			r.Header.Set("If-Match", c.header)
+			r.Header["If-Match"] = strings.Split(c.header, "\n")
 		}
 		resp := do(t, f, r)
 		resp.checkProblem(t)
 		if resp.StatusCode != c.status || !reflect.DeepEqual(f.expected, c.want) {
-			t.Errorf("If-Match %s: got %d, revision %v", c.header, resp.StatusCode, f.expected)
+			t.Errorf("If-Match %s: got %d, %+v", c.header, resp.StatusCode, f.expected)
 		}
 		if c.status != 200 {
 			continue

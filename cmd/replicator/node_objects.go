@@ -54,14 +54,14 @@ func objectOf(key string, o cluster.Object) api.Object {
 	return api.Object{Kind: kind, Name: name, Revision: o.Revision, Object: o.Spec, Changed: changedBy(o.Changed)}
 }
 
-func (o *objects) Apply(ctx context.Context, yaml []byte, dryRun bool, revision *uint64) (api.Applied, error) {
+func (o *objects) Apply(ctx context.Context, yaml []byte, dryRun bool, wanted *api.Precondition) (api.Applied, error) {
 	declared, err := flow.Parse("request", bytes.NewReader(yaml))
 	if err != nil {
 		return api.Applied{}, unprocessable(err)
 	}
 	expect := func(s *cluster.State) error {
-		if revision != nil && *revision != s.ObjectsRevision {
-			return conflict(s, "", *revision)
+		if !wanted.Holds(s.ObjectsRevision) {
+			return conflict(s, "", wanted)
 		}
 		return nil
 	}
@@ -81,7 +81,7 @@ func (o *objects) Apply(ctx context.Context, yaml []byte, dryRun bool, revision 
 	return applied, nil
 }
 
-func (o *objects) Put(ctx context.Context, kind, name string, yaml []byte, revision *uint64) (api.Object, error) {
+func (o *objects) Put(ctx context.Context, kind, name string, yaml []byte, wanted *api.Precondition) (api.Object, error) {
 	declared, err := flow.Parse("request", bytes.NewReader(yaml))
 	if err != nil {
 		return api.Object{}, unprocessable(err)
@@ -91,7 +91,7 @@ func (o *objects) Put(ctx context.Context, kind, name string, yaml []byte, revis
 		return api.Object{}, api.Errorf(http.StatusUnprocessableEntity, "the body is not %s alone", key).
 			WithHint("several objects go to /api/v1/apply")
 	}
-	applied, err := o.commit(ctx, declared, expectObject(key, revision))
+	applied, err := o.commit(ctx, declared, expectObject(key, wanted))
 	if err != nil {
 		return api.Object{}, err
 	}
@@ -113,10 +113,10 @@ func asPut(key string, put cluster.Object, now *cluster.State) api.Object {
 }
 
 // expectObject refuses what would overwrite another object than was seen.
-func expectObject(key string, revision *uint64) func(*cluster.State) error {
+func expectObject(key string, wanted *api.Precondition) func(*cluster.State) error {
 	return func(s *cluster.State) error {
-		if revision != nil && *revision != s.Objects[key].Revision {
-			return conflict(s, key, *revision)
+		if !wanted.Holds(s.Objects[key].Revision) {
+			return conflict(s, key, wanted)
 		}
 		return nil
 	}
@@ -273,11 +273,11 @@ func topicsOf(ctx context.Context, c *flow.Cluster) (clusterTopics, error) {
 	return clusterTopics{all.Cluster, all.Topics}, nil
 }
 
-func (o *objects) Delete(ctx context.Context, kind, name string, revision *uint64) error {
+func (o *objects) Delete(ctx context.Context, kind, name string, wanted *api.Precondition) error {
 	key := kind + "/" + name
 	for try := 1; ; try++ {
 		s := o.fleet.State()
-		if err := expectObject(key, revision)(s); err != nil {
+		if err := expectObject(key, wanted)(s); err != nil {
 			return err
 		}
 		if _, ok := s.Objects[key]; !ok {
@@ -324,9 +324,12 @@ func unprocessable(err error) error {
 }
 
 // conflict says that the object with a key, or the list of all if key is empty, is
-// not at the revision that was expected, and who made it so.
-func conflict(s *cluster.State, key string, expected uint64) error {
-	c := &api.Conflict{Object: key, Expected: expected, Revision: s.ObjectsRevision, Changed: changedBy(s.ObjectsChanged)}
+// not as was wanted, and who made it so.
+func conflict(s *cluster.State, key string, wanted *api.Precondition) error {
+	c := &api.Conflict{Object: key, Revision: s.ObjectsRevision, Changed: changedBy(s.ObjectsChanged)}
+	if !wanted.Present {
+		c.Expected = wanted.Revisions[0]
+	}
 	what := "the list of all objects"
 	if key != "" {
 		stored, there := s.Objects[key]
@@ -335,11 +338,11 @@ func conflict(s *cluster.State, key string, expected uint64) error {
 			c.Changed = deletedBy(s, key)
 		}
 	}
-	e := api.Errorf(http.StatusPreconditionFailed, "%s is at revision %d by now, not %d", what, c.Revision, expected)
+	e := api.Errorf(http.StatusPreconditionFailed, "%s is at revision %d by now, not %s", what, c.Revision, wanted.Wanted())
 	switch {
 	case key != "" && c.Revision == 0:
 		e.Detail = what + " is not there"
-	case key != "" && expected == 0:
+	case key != "" && c.Expected == 0:
 		e.Detail = fmt.Sprintf("%s is there already, at revision %d", what, c.Revision)
 	}
 	if c.Changed != nil {
