@@ -70,6 +70,7 @@ type fleet struct {
 	execution   *runbook.Execution
 	rows        []offsets.Row
 	node        string
+	disk        string
 	draining    bool
 	ttl         time.Duration
 	worker      bool
@@ -393,8 +394,8 @@ func (f *fleet) DeleteToken(_ context.Context, id string) error {
 	return f.called("delete token")
 }
 
-func (f *fleet) RemoveNode(_ context.Context, node string, force bool) error {
-	f.node, f.force = node, force
+func (f *fleet) RemoveNode(_ context.Context, node, disk string, force bool) error {
+	f.node, f.disk, f.force = node, disk, force
 	return f.called("remove")
 }
 

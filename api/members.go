@@ -17,8 +17,9 @@ type Membership interface {
 	Tokens(ctx context.Context) (TokenList, error)
 	DeleteToken(ctx context.Context, id string) error
 	// RemoveNode takes a node out for good. Without force one that lives hands its
-	// work over first, and a removal that costs the fleet its majority is refused.
-	RemoveNode(ctx context.Context, node string, force bool) error
+	// work over first, and a removal that costs the fleet its majority is refused. If
+	// disk is not empty, so is that of a node which is on another one.
+	RemoveNode(ctx context.Context, node, disk string, force bool) error
 	// Transfer hands leadership to a node, or to any other if node is empty.
 	Transfer(ctx context.Context, node string) error
 	// Backup is the fleet's state as a file.
@@ -92,10 +93,11 @@ func registerMembership(h huma.API, m Membership) {
 	register(h, adminOperation(http.MethodDelete, "/api/v1/fleet/nodes/{node}", "remove-node", "Take a node out of the fleet for good", http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *struct {
 			Node  string `path:"node"`
+			Disk  string `query:"disk" doc:"Only if the node is on this disk, which the list of nodes has: one that joined under its name meanwhile stays"`
 			Force bool   `query:"force" doc:"Do not wait for its work, and remove it even if no majority answers then"`
 		},
 		) (*struct{}, error) {
-			return nil, m.RemoveNode(ctx, in.Node, in.Force)
+			return nil, m.RemoveNode(ctx, in.Node, in.Disk, in.Force)
 		})
 	register(h, adminOperation(http.MethodPost, "/api/v1/fleet/transfer", "transfer-leadership", "Hand raft's leadership to another node", http.StatusNotFound, http.StatusConflict),
 		func(ctx context.Context, in *struct {

@@ -56,9 +56,9 @@ func TestDraining(t *testing.T) {
 	if f.ttl != 10*time.Minute || !f.worker {
 		t.Errorf("new token: got %s, worker %v", f.ttl, f.worker)
 	}
-	ask(t, f, http.MethodDelete, "/api/v1/fleet/nodes/r2?force=true", adminToken)
-	if f.node != "r2" || !f.force {
-		t.Errorf("remove: got %q, force %v", f.node, f.force)
+	ask(t, f, http.MethodDelete, "/api/v1/fleet/nodes/r2?force=true&disk=5f1c", adminToken)
+	if f.node != "r2" || !f.force || f.disk != "5f1c" {
+		t.Errorf("remove: got %q on %q, force %v", f.node, f.disk, f.force)
 	}
 	ask(t, f, http.MethodPost, "/api/v1/fleet/transfer?to=r3", adminToken)
 	if f.node != "r3" {

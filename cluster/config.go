@@ -47,6 +47,8 @@ type Config struct {
 	// Author, if set, says who asks for what is proposed under a context, nil if
 	// nobody does. So no way of changing something can forget its record.
 	Author func(context.Context) *Author
+	// JoinRefused, if set, is told of nodes whose join token is refused, and why.
+	JoinRefused func(by Author, why error)
 
 	words *vocabulary // nil is this version's; tests have others
 

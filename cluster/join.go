@@ -45,19 +45,46 @@ func (n *Node) admit(ctx context.Context, a raftnode.Admission) (worker bool, er
 			break
 		}
 	}
+	by := joiner(n.cfg.Name, a, c.Now)
 	if err == nil {
 		var r Result
-		if r, err = n.Propose(ctx, c); err == nil {
+		if r, err = n.redeem(ctx, c, by); err == nil {
 			return r.Number == 1, nil
 		}
 	}
 	for _, final := range []error{ErrNotFound, ErrConflict, ErrInvalid} {
 		if errors.Is(err, final) {
+			if n.cfg.JoinRefused != nil {
+				n.cfg.JoinRefused(by.bounded(), err)
+			}
 			return false, fmt.Errorf("%w: %w", raftnode.ErrRefused, err)
 		}
 	}
 	return false, err
 }
+
+// redeem lets a node in, with its record. One that asks again, because it did not get
+// the answer, has that already.
+func (n *Node) redeem(ctx context.Context, c *RedeemToken, by Author) (Result, error) {
+	if n.State().Tokens[c.ID].Name != "" {
+		return n.propose(ctx, c)
+	}
+	return n.propose(ctx, &Audited{Author: by.bounded(), Command: c})
+}
+
+// joinOperation is what a node does that shows a token; it calls no operation of the API.
+const joinOperation = "join-fleet"
+
+// joiner is the author of an admission: nobody is known but who has the token.
+func joiner(node string, a raftnode.Admission, now time.Time) Author {
+	return Author{
+		User: "token " + a.Token, Address: a.Remote, Node: node, Time: now, Operation: joinOperation, Target: "fleet/nodes/" + a.ID,
+		Objects: []Touched{{Key: memberKey(a.ID), Action: "join", Diff: []string{"+ disk: " + a.Disk}}},
+	}
+}
+
+// memberKey names a member in a record.
+func memberKey(name string) string { return "Node/" + name }
 
 // Enrolled reports whether the node has a certificate of its fleet.
 func (n *Node) Enrolled() bool { return n.raft.Enrolled() }
@@ -78,53 +105,59 @@ type MemberStatus = raftnode.MemberStatus
 // before ctx ends are said to be silent.
 func (n *Node) Survey(ctx context.Context) ([]MemberStatus, error) { return n.raft.Survey(ctx) }
 
+// Removal names the node that is to be removed, and on which disk it was seen.
+type Removal = raftnode.Removal
+
 // Remove takes a node out of the fleet for good. One that lives is given time to hand
 // its work over, until ctx ends; one that does not is removed as it is, and its lanes
 // stay to be fenced. Without force a removal is refused after which the voters that
-// answer are no majority; that changes nothing.
-func (n *Node) Remove(ctx context.Context, name string, force bool) error {
-	_, known := n.State().Members[name]
+// answer are no majority, and always one of a node that is on another disk than it says;
+// that changes nothing.
+func (n *Node) Remove(ctx context.Context, r Removal) error {
+	_, known := n.State().Members[r.ID]
 	drained := false
-	if known && !force {
+	if known && (!r.Force || r.Disk != "") {
 		// Asked before its work moves. That it is no member, a removal that was
 		// interrupted, is for the removal itself to find.
-		if err := n.raft.Removable(ctx, name); err != nil && !errors.Is(err, raftnode.ErrNotMember) {
+		if err := n.raft.Removable(ctx, r); err != nil && !errors.Is(err, raftnode.ErrNotMember) {
 			return removalError(err)
 		}
+	}
+	if known && !r.Force {
 		var err error
-		if drained, err = n.emptied(ctx, name); err != nil {
+		if drained, err = n.emptied(ctx, r.ID); err != nil {
 			return err
 		}
 	}
-	if known && force && name == n.cfg.Name {
+	if known && r.Force && r.ID == n.cfg.Name {
 		// For the trail, which would have nothing else of who asked.
-		if err := n.Drain(ctx, name, true); err != nil {
+		if err := n.Drain(ctx, r.ID, true); err != nil {
 			return err
 		}
 		drained = true
 	}
-	err := n.raft.Remove(ctx, name, force)
-	if errors.Is(err, ErrUnclear) && name == n.cfg.Name && n.endedRemoved(ctx) {
+	err := n.raft.Remove(ctx, r)
+	if errors.Is(err, ErrUnclear) && r.ID == n.cfg.Name && n.endedRemoved(ctx) {
 		return nil // the answer was cut off with the node
 	}
 	if errors.Is(err, raftnode.ErrNotMember) {
 		if !known {
-			return fmt.Errorf("node %q: %w", name, ErrNotFound)
+			return fmt.Errorf("node %q: %w", r.ID, ErrNotFound)
 		}
 		err = nil // a removal that was interrupted
 	}
 	if errors.Is(err, raftnode.ErrRefused) && drained { // a voter went silent meanwhile
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undrainLimit)
 		defer cancel()
-		return errors.Join(removalError(err), n.Drain(ctx, name, false))
+		return errors.Join(removalError(err), n.Drain(ctx, r.ID, false))
 	}
 	if err != nil {
 		return removalError(err)
 	}
-	if name == n.cfg.Name {
+	if r.ID == n.cfg.Name {
 		return nil // it can propose no more: the leader does the rest, see departures
 	}
-	_, err = n.Propose(ctx, &RemoveMember{Name: name})
+	_, err = n.Propose(ctx, &RemoveMember{Name: r.ID})
 	return err
 }
 

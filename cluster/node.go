@@ -254,5 +254,28 @@ func (n *Node) Drain(ctx context.Context, name string, draining bool) error {
 	return err
 }
 
-// Transfer hands leadership to the node name, or to any other if it is empty.
-func (n *Node) Transfer(ctx context.Context, name string) error { return n.raft.Transfer(ctx, name) }
+// Transfer hands leadership to the node name, or to any other if it is empty. That is no
+// command: once it is done, one that changes nothing carries the record of who asked. A
+// command of its own could not be used before every node knows it.
+func (n *Node) Transfer(ctx context.Context, name string) error {
+	before := n.raft.Status().Leader
+	if err := n.raft.Transfer(ctx, name); err != nil {
+		return err
+	}
+	note, ok := n.audited(ctx, &InitFleet{FleetID: n.GroupID()}).(*Audited)
+	if !ok { // nobody's call
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.ProposeTimeout)
+	defer cancel()
+	err := n.Barrier(ctx) // until there is a leader, and this node knows it
+	if err == nil {
+		leader := n.raft.Status().Leader // Leader is told a moment later
+		note.Author.Objects = []Touched{{Key: memberKey(leader), Action: "lead", Diff: []string{"- leader: " + before, "+ leader: " + leader}}}
+		_, err = n.propose(ctx, note)
+	}
+	if err != nil {
+		return fmt.Errorf("leadership was handed over, and the audit trail has not got it: %w", err)
+	}
+	return nil
+}

@@ -186,7 +186,7 @@ func TestDrainAndRemove(t *testing.T) {
 		if ends := leaving.ended(); len(ends) != 0 {
 			t.Errorf("draining ended its session: %+v", ends)
 		}
-		if err := rest[1].Remove(t.Context(), leaving.Name(), false); err != nil {
+		if err := rest[1].Remove(t.Context(), Removal{ID: leaving.Name()}); err != nil {
 			t.Fatal(err)
 		}
 		<-leaving.done
@@ -228,7 +228,7 @@ func TestRemoveAskedOfItself(t *testing.T) {
 					leaving = without(nodes, leaving)[0]
 				}
 				rest := without(nodes, leaving)
-				if err := leaving.Remove(context.WithValue(t.Context(), userKey{}, "ops"), leaving.Name(), c.force); err != nil {
+				if err := leaving.Remove(context.WithValue(t.Context(), userKey{}, "ops"), Removal{ID: leaving.Name(), Force: c.force}); err != nil {
 					t.Errorf("got %v", err)
 				}
 				<-leaving.done
@@ -298,10 +298,10 @@ func TestRefusedRemovalChangesNothing(t *testing.T) {
 			}
 			f.net.Isolate(silent.Name())
 			f.await("the leader to miss one", func() bool {
-				return errors.Is(asked.raft.Removable(t.Context(), asked.Name()), raftnode.ErrRefused)
+				return errors.Is(asked.raft.Removable(t.Context(), Removal{ID: asked.Name()}), raftnode.ErrRefused)
 			})
 			for _, n := range []*testNode{leader, asked} {
-				err := n.Remove(context.WithValue(t.Context(), userKey{}, "ops"), asked.Name(), false)
+				err := n.Remove(context.WithValue(t.Context(), userKey{}, "ops"), Removal{ID: asked.Name()})
 				if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), silent.Name()+" is silent: remove that first") {
 					t.Errorf("drained %v, by %s: got %v", drained, n.Name(), err)
 				}
@@ -313,7 +313,7 @@ func TestRefusedRemovalChangesNothing(t *testing.T) {
 			if m := s.Members[asked.Name()]; m.Draining != drained {
 				t.Errorf("drained %v: now %v", drained, m.Draining)
 			}
-			if err := leader.Remove(t.Context(), silent.Name(), false); err != nil {
+			if err := leader.Remove(t.Context(), Removal{ID: silent.Name()}); err != nil {
 				t.Errorf("the silent one: %v", err)
 			}
 		})
@@ -331,11 +331,11 @@ func TestRemovalRefusedWhileWorkMoves(t *testing.T) {
 		gate := make(chan struct{})
 		leaving.gate.Store(&gate)
 		done := make(chan error, 1)
-		go func() { done <- leader.Remove(t.Context(), leaving.Name(), false) }()
+		go func() { done <- leader.Remove(t.Context(), Removal{ID: leaving.Name()}) }()
 		f.await("it to be drained", func() bool { return leader.State().Members[leaving.Name()].Draining })
 		f.net.Isolate(silent.Name())
 		f.await("the leader to miss another", func() bool {
-			return errors.Is(leader.raft.Removable(t.Context(), leaving.Name()), raftnode.ErrRefused)
+			return errors.Is(leader.raft.Removable(t.Context(), Removal{ID: leaving.Name()}), raftnode.ErrRefused)
 		})
 		close(gate)
 		if err := <-done; !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), silent.Name()+" is silent") {

@@ -1,9 +1,12 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,7 +77,16 @@ func TestTokensOfTheState(t *testing.T) {
 func TestJoinByToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, raftnode.NewMemoryNetwork())
-		f.edit = func(c *Config) { c.Credentials = nil }
+		var mu sync.Mutex
+		var refused []string
+		f.edit = func(c *Config) {
+			c.Credentials = nil
+			c.JoinRefused = func(by Author, why error) {
+				mu.Lock()
+				defer mu.Unlock()
+				refused = append(refused, fmt.Sprintf("%s %s from %s at %s: %v", by.Operation, by.Target, by.Address, by.Node, why))
+			}
+		}
 		a := f.start(f.config("a", nil))
 		token := func(n *testNode, worker bool) string {
 			text, _, _, err := n.NewJoinToken(t.Context(), time.Hour, worker)
@@ -104,8 +116,21 @@ func TestJoinByToken(t *testing.T) {
 		if !errors.Is(d.err, raftnode.ErrRefused) || !strings.Contains(d.err.Error(), `has been used, by node "b"`) {
 			t.Errorf("a used token: Run ended with %v, want ErrRefused", d.err)
 		}
+		mu.Lock()
+		if len(refused) != 1 || !strings.HasPrefix(refused[0], "join-fleet fleet/nodes/d from pipe at a: ") || !strings.Contains(refused[0], `used, by node "b"`) {
+			t.Errorf("told of refusals: %q", refused)
+		}
+		mu.Unlock()
+		disk := func(name string) string {
+			all, err := a.Survey(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all[slices.IndexFunc(all, func(m MemberStatus) bool { return m.ID == name })].Disk
+		}
+		first := Removal{ID: "c", Disk: disk("c")}
 		// Removed, its name and a new token are all that a node needs to come back.
-		if err := a.Remove(t.Context(), "c", false); err != nil {
+		if err := a.Remove(t.Context(), first); err != nil {
 			t.Fatal(err)
 		}
 		<-c.done
@@ -115,5 +140,78 @@ func TestJoinByToken(t *testing.T) {
 		back := join("c", token(b, false), a)
 		f.await("c again", func() bool { return a.State().Members["c"].Incarnation != 0 })
 		f.sameState([]*testNode{a, b, back})
+
+		// The same removal again, of one that is not there any more.
+		for _, n := range []*testNode{a, b} {
+			for _, force := range []bool{false, true} {
+				first.Force = force
+				if err := n.Remove(t.Context(), first); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "it is another node of that name") {
+					t.Errorf("the removal repeated at %s, force %v: got %v, want ErrConflict", n.Name(), force, err)
+				}
+			}
+		}
+		if m := a.State().Members["c"]; m.Draining || m.Incarnation == 0 {
+			t.Errorf("what was to be left alone is %+v", m)
+		}
+
+		var joins []string
+		for _, r := range a.State().Trail {
+			if r.Operation != "join-fleet" || !strings.HasPrefix(r.User, "token ") || r.Command != "token.redeem" || r.Time.IsZero() || len(r.Objects) != 1 {
+				t.Errorf("the trail has %+v", r)
+				continue
+			}
+			joins = append(joins, fmt.Sprintf("%s from %s at %s", r.Target, r.Address, r.Node))
+			if r.Target == "fleet/nodes/c" && len(joins) == 3 && !slices.Equal(r.Objects[0].Diff, []string{"+ disk: " + disk("c")}) {
+				t.Errorf("which node has joined is told as %+v", r.Objects)
+			}
+		}
+		if want := []string{"fleet/nodes/b from pipe at a", "fleet/nodes/c from pipe at b", "fleet/nodes/c from pipe at a"}; !slices.Equal(joins, want) {
+			t.Errorf("joins in the trail: %q, want %q", joins, want)
+		}
+	})
+}
+
+// Who has handed leadership over is in the trail, and to whom.
+func TestTransfersAreRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		f.edit = removalsBy
+		nodes := f.three()
+		ops := context.WithValue(t.Context(), userKey{}, "ops")
+		var want []string
+		for _, named := range []bool{true, false} {
+			before := f.leader(nodes)
+			rest := without(nodes, before)
+			to := ""
+			if named {
+				to = rest[1].Name()
+			}
+			if err := rest[0].Transfer(ops, to); err != nil {
+				t.Fatal(err)
+			}
+			after := f.leader(nodes)
+			if after == before || named && after != rest[1] {
+				t.Errorf("leadership went from %s to %s, asked for %q", before.Name(), after.Name(), to)
+			}
+			want = append(want, fmt.Sprintf("ops Node/%s lead [- leader: %s + leader: %s]", after.Name(), before.Name(), after.Name()))
+		}
+		f.sameState(nodes)
+		var got []string
+		for _, r := range nodes[0].State().Trail {
+			got = append(got, fmt.Sprintf("%s %s %s %v", r.User, r.Objects[0].Key, r.Objects[0].Action, r.Objects[0].Diff))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the trail has %q, want %q", got, want)
+		}
+		// One that is refused is not, and one that nobody asked for neither.
+		if err := nodes[0].Transfer(ops, "nobody"); !errors.Is(err, raftnode.ErrNotMember) {
+			t.Errorf("to nobody: got %v", err)
+		}
+		if err := nodes[0].Transfer(t.Context(), ""); err != nil {
+			t.Error(err)
+		}
+		if n := len(nodes[0].State().Trail); n != len(want) {
+			t.Errorf("the trail has %d records, want %d", n, len(want))
+		}
 	})
 }

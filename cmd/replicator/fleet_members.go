@@ -170,6 +170,7 @@ func tokenDelete() *cobra.Command {
 
 func fleetRemove() *cobra.Command {
 	var fleet server
+	var disk string
 	var force bool
 	cmd := &cobra.Command{
 		Use:   "remove NODE",
@@ -177,11 +178,17 @@ func fleetRemove() *cobra.Command {
 		Long: `Take a node out of the fleet for good, dead or alive.
 
 One that lives hands its work over first, then its process ends. To use its name
-again, remove its data folder and let it join with a new token.`,
-		Example: "  replicator fleet remove r2",
+again, remove its data folder and let it join with a new token.
+
+A command that may be repeated should say on which disk the node is ('replicator fleet
+status'): then it never removes another one that has joined under the name since.`,
+		Example: "  replicator fleet remove r2\n  replicator fleet remove r2 --disk 5f1c0a7e9b3d2468",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			query := url.Values{"force": {strconv.FormatBool(force)}}
+			if disk != "" {
+				query.Set("disk", disk)
+			}
 			if err := fleet.call(cmd.Context(), http.MethodDelete, "/api/v1/fleet/nodes/"+url.PathEscape(args[0])+"?"+query.Encode(), nil, nil); err != nil {
 				return err
 			}
@@ -189,6 +196,7 @@ again, remove its data folder and let it join with a new token.`,
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&disk, "disk", "", "only if the node is on this disk, which 'fleet status' shows")
 	cmd.Flags().BoolVar(&force, "force", false, "at once, whatever it still does, and even if the rest then has no majority")
 	fleet.flags(cmd)
 	return cmd
@@ -228,7 +236,7 @@ this, the token does not have to stay on the node.`,
 				return err
 			}
 			f.Peer.TokenFile = token
-			node, err := openFleet(f, "", nil, logs.logger(cmd.ErrOrStderr()))
+			node, err := openFleet(f, "", nil, logs.logger(cmd.ErrOrStderr()), nil)
 			if err != nil {
 				return err
 			}

@@ -124,7 +124,7 @@ func (n *node) open(ctx context.Context) (err error) {
 	if n.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", n.file.API.Address); err != nil {
 		return fmt.Errorf("listen for the API: %w", err)
 	}
-	if n.fleet, err = openFleet(n.file, n.listener.Addr().String(), n.peers, n.log); err != nil {
+	if n.fleet, err = openFleet(n.file, n.listener.Addr().String(), n.peers, n.log, func(by cluster.Author, why error) { n.audits.noteRefusedJoin(by, why) }); err != nil {
 		return err
 	}
 	n.audits, err = openAudits(auditDir(n.file), n.file.Name, n.fleet, n.log)
@@ -181,11 +181,14 @@ func (n *node) folds() *folds {
 	return &folds{fleet: n.fleet, name: n.file.Name, group: n.file.Fleet, directory: n.directory, log: n.log, busy: map[string]bool{}}
 }
 
-func openFleet(f nodeFile, apiAddr string, peers http.Handler, log *slog.Logger) (*cluster.Node, error) {
+// openFleet opens a node's part in the fleet; refused, if not nil, is told of nodes that
+// are not let in.
+func openFleet(f nodeFile, apiAddr string, peers http.Handler, log *slog.Logger, refused func(cluster.Author, error)) (*cluster.Node, error) {
 	conf, err := fleetConfig(f, apiAddr, peers, log)
 	if err != nil {
 		return nil, err
 	}
+	conf.JoinRefused = refused
 	fleet, err := cluster.Open(conf)
 	if err != nil && conf.Credentials == nil && conf.Token == "" && f.Peer.TokenFile != "" {
 		err = fmt.Errorf("%w (peer.tokenFile %s is not there)", err, f.Peer.TokenFile)

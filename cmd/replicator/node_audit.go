@@ -108,6 +108,14 @@ func (a *audits) Note(e api.AuditEntry) {
 	}
 }
 
+// noteRefusedJoin notes a node that has shown a join token in vain.
+func (a *audits) noteRefusedJoin(by cluster.Author, why error) {
+	a.Note(api.AuditEntry{
+		Time: by.Time, User: by.User, Address: by.Address, Operation: by.Operation, Target: by.Target,
+		Status: http.StatusForbidden, Problem: why.Error(),
+	})
+}
+
 // run writes until ctx ends, then what is still waiting.
 func (a *audits) run(ctx context.Context) error {
 	var writing sync.WaitGroup

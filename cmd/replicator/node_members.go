@@ -100,10 +100,10 @@ func (m *membership) DeleteToken(ctx context.Context, id string) error {
 	return membershipError(err)
 }
 
-func (m *membership) RemoveNode(ctx context.Context, name string, force bool) error {
+func (m *membership) RemoveNode(ctx context.Context, name, disk string, force bool) error {
 	ctx, cancel := context.WithTimeout(ctx, drainLimit)
 	defer cancel()
-	return membershipError(m.fleet.Remove(ctx, name, force))
+	return membershipError(m.fleet.Remove(ctx, cluster.Removal{ID: name, Disk: disk, Force: force}))
 }
 
 func (m *membership) Transfer(ctx context.Context, name string) error {

@@ -56,6 +56,7 @@ type Admission struct {
 	Token        string // id of a token
 	SecretDigest string // of the secret that was shown
 	ID, Disk     string // of the node that showed it
+	Remote       string // host that it called from
 }
 
 // Enrolled reports whether the node has a certificate.
@@ -267,6 +268,9 @@ func (n *Node) serveEnrol(w http.ResponseWriter, req *http.Request) {
 	ctx, cancel := context.WithTimeout(req.Context(), enrolTimeout)
 	defer cancel()
 	admission := Admission{Token: er.Token, SecretDigest: secretDigest(er.Secret), ID: er.ID, Disk: er.Disk}
+	if admission.Remote, _, err = net.SplitHostPort(req.RemoteAddr); err != nil {
+		admission.Remote = req.RemoteAddr // of a network without ports
+	}
 	if i.signer == nil { // others have the key; they will look at the token
 		writeJSON(w, http.StatusMisdirectedRequest, n.voterAddresses())
 		return

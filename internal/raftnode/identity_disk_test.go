@@ -88,7 +88,7 @@ func TestVotesFollowTheMembers(t *testing.T) {
 			t.Errorf("transfer to a standby: got %v, want ErrRefused", err)
 		}
 		// A voter is removed: it votes again.
-		if err := nodes[3].Remove(t.Context(), "d", false); err != nil {
+		if err := nodes[3].Remove(t.Context(), Removal{ID: "d"}); err != nil {
 			t.Fatal(err)
 		}
 		g.await("the standby to vote again", func() bool { return g.voters(nodes[:3]...) == 3 })
@@ -121,10 +121,10 @@ func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
 		g.await("the leader to miss it", func() bool { return leader.silentFor(rest[0].place().server()) > 0 })
 		// Whoever only asks, of whichever node, removes nobody.
 		for _, n := range []*testNode{leader, rest[1]} {
-			if err := n.Removable(t.Context(), rest[1].ID()); !errors.Is(err, ErrRefused) {
+			if err := n.Removable(t.Context(), Removal{ID: rest[1].ID()}); !errors.Is(err, ErrRefused) {
 				t.Errorf("%s: the question is answered with %v, want ErrRefused", n.ID(), err)
 			}
-			if err := n.Removable(t.Context(), rest[0].ID()); err != nil {
+			if err := n.Removable(t.Context(), Removal{ID: rest[0].ID()}); err != nil {
 				t.Errorf("%s: the dead one: %v", n.ID(), err)
 			}
 		}
@@ -144,12 +144,12 @@ func TestRemovalThatLeavesNoMajorityIsRefused(t *testing.T) {
 func (g *group) removesTheDeadOnly(leader, dead, live *testNode, asked ...*testNode) {
 	g.t.Helper()
 	for _, n := range asked {
-		err := n.Remove(g.t.Context(), live.ID(), false)
+		err := n.Remove(g.t.Context(), Removal{ID: live.ID()})
 		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), dead.ID()+" is silent: remove that first") {
 			g.t.Errorf("asked of %s: got %v, want ErrRefused that names %s", n.ID(), err, dead.ID())
 		}
 	}
-	if err := leader.Remove(g.t.Context(), dead.ID(), false); err != nil {
+	if err := leader.Remove(g.t.Context(), Removal{ID: dead.ID()}); err != nil {
 		g.t.Errorf("remove the dead one: %v", err)
 	}
 	g.apply(leader, "goes on")
@@ -345,7 +345,7 @@ func TestDirectoryPutBackIsFound(t *testing.T) {
 				t.Log(stale.err)
 
 				// The remedy that the error names.
-				if err := nodes[0].Remove(t.Context(), "b", false); err != nil {
+				if err := nodes[0].Remove(t.Context(), Removal{ID: "b"}); err != nil {
 					t.Fatal(err)
 				}
 				if err := os.RemoveAll(dirs[1]); err != nil {
@@ -381,11 +381,48 @@ func TestWipedDirectoryIsAnotherDisk(t *testing.T) {
 			t.Errorf("the group has written up to entry %d to a disk that is no member", got)
 		}
 		g.apply(nodes[0], "two")
-		if err := nodes[0].Remove(t.Context(), "b", false); err != nil {
+		if err := nodes[0].Remove(t.Context(), Removal{ID: "b"}); err != nil {
 			t.Fatal(err)
 		}
 		g.await("the wiped node in its place", func() bool { return g.voters(nodes[0], wiped, nodes[2]) == 3 })
 		g.apply(wiped, "three")
+	})
+}
+
+// A removal that names the disk is about the node that was seen there, and never about
+// one that has its name by now.
+func TestRemovalOfTheNodeThatWasSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, NewMemoryNetwork())
+		a := g.start(g.config("a", "", nil))
+		b := g.start(g.config("b", "", a))
+		c := g.start(g.config("c", "", a))
+		g.await("three voters", func() bool { return g.voters(a, b, c) == 3 })
+		seen := c.diskNow().id
+		if err := b.Remove(t.Context(), Removal{ID: "c", Disk: seen}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.end(); err != nil && !errors.Is(err, ErrRemoved) {
+			t.Errorf("the removed node ended with %v", err)
+		}
+		next := g.start(g.config("c", "", a))
+		g.await("another c", func() bool { return g.voters(a, b, next) == 3 })
+		for _, n := range []*testNode{a, b, next} { // whether it leads or asks the leader
+			for _, force := range []bool{false, true} {
+				r := Removal{ID: "c", Disk: seen, Force: force}
+				for what, err := range map[string]error{"asked": n.Removable(t.Context(), r), "done": n.Remove(t.Context(), r)} {
+					if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "c is on disk "+next.diskNow().id+" now, not on "+seen) {
+						t.Errorf("%s at %s, force %v: got %v", what, n.ID(), force, err)
+					}
+				}
+			}
+		}
+		if got := g.voters(a, b, next); got != 3 {
+			t.Fatalf("%d voters are left", got)
+		}
+		if err := a.Remove(t.Context(), Removal{ID: "c", Disk: next.diskNow().id}); err != nil {
+			t.Error(err)
+		}
 	})
 }
 
@@ -424,7 +461,7 @@ func TestReplacedNodeIsRefused(t *testing.T) {
 		rest := others(nodes, old)
 		g.net.Isolate(old.ID())
 		leader := leaderOf(rest)
-		if err := leader.Remove(t.Context(), old.ID(), false); err != nil {
+		if err := leader.Remove(t.Context(), Removal{ID: old.ID()}); err != nil {
 			t.Fatal(err)
 		}
 		next := g.config(old.ID(), "", leader)

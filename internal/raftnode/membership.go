@@ -114,6 +114,22 @@ type memberRequest struct {
 	Update bool `json:"update,omitempty"`
 	// Force removes a member although the rest may then have no majority.
 	Force bool `json:"force,omitempty"`
+	// Disk, if set, is that of the member to remove.
+	Disk string `json:"disk,omitempty"`
+}
+
+// Removal names the member that is to be removed.
+type Removal struct {
+	ID string
+	// Disk, if set, is that which the member was seen on: another node that has joined
+	// under its name meanwhile is not meant.
+	Disk string
+	// Force: although not enough of the remaining voters answer for a majority.
+	Force bool
+}
+
+func (r Removal) request() memberRequest {
+	return memberRequest{ID: r.ID, Disk: r.Disk, Force: r.Force}
 }
 
 // joinDelay is the pause between attempts to join.
@@ -349,11 +365,11 @@ func (n *Node) ask(ctx context.Context, addr string) (who introduction, err erro
 // Remove takes a member, which may be dead or this node itself, out of the
 // group for good. ErrNotMember if it is none. Without force it is refused if not
 // enough of the remaining voters answer for a majority: the group would stop.
-func (n *Node) Remove(ctx context.Context, id string, force bool) error {
-	m := memberRequest{ID: id, Force: force}
+func (n *Node) Remove(ctx context.Context, r Removal) error {
+	m := r.request()
 	_, err := n.change(ctx, "remove", m, func() error { return n.removeHere(ctx, m) })
 	if err != nil {
-		return fmt.Errorf("remove %s: %w", id, err)
+		return fmt.Errorf("remove %s: %w", r.ID, err)
 	}
 	return nil
 }
@@ -391,11 +407,11 @@ func (n *Node) change(ctx context.Context, path string, m memberRequest, here fu
 // Removable returns the error that Remove would be refused with now, and changes
 // nothing. A leader of a version that does not know the question answers with
 // ErrNotMember, which therefore says nothing of the member.
-func (n *Node) Removable(ctx context.Context, id string) error {
-	m := memberRequest{ID: id}
+func (n *Node) Removable(ctx context.Context, r Removal) error {
+	m := r.request()
 	_, err := n.change(ctx, "removable", m, func() error { return n.removableHere(ctx, m) })
 	if err != nil {
-		return fmt.Errorf("remove %s: %w", id, err)
+		return fmt.Errorf("remove %s: %w", r.ID, err)
 	}
 	return nil
 }
@@ -434,24 +450,51 @@ func (n *Node) removeHere(ctx context.Context, m memberRequest) error {
 		}
 		return errNotLeader
 	}
-	if err := n.raft.RemoveServer(raft.ServerID(m.ID), 0, n.cfg.RPCTimeout).Error(); err != nil {
-		return classify(err)
+	if err := n.takeOut(m); err != nil {
+		return err
 	}
 	n.log.Info("member removed", "id", m.ID)
 	n.lookAtVoters()
 	return nil
 }
 
+// takeOut has raft remove a member. While it looks at its disk nobody is taken in.
+func (n *Node) takeOut(m memberRequest) error {
+	n.admission.Lock()
+	defer n.admission.Unlock()
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		if string(s.ID) == m.ID {
+			if err := isMeant(s, m); err != nil {
+				return err
+			}
+		}
+	}
+	if err := n.raft.RemoveServer(raft.ServerID(m.ID), 0, n.cfg.RPCTimeout).Error(); err != nil {
+		return classify(err)
+	}
+	return nil
+}
+
+// isMeant refuses a member that has the name which a removal gives, and not the disk.
+func isMeant(s raft.Server, m memberRequest) error {
+	if at, err := parsePlace(s.Address); m.Disk != "" && (err != nil || at.disk != m.Disk) {
+		return fmt.Errorf("%w: %s is on disk %s now, not on %s: it is another node of that name", ErrRefused, m.ID, at.disk, m.Disk)
+	}
+	return nil
+}
+
 // errNoMajority says that too few voters would be left that answer.
 var errNoMajority = errors.New("no majority")
 
-// removable refuses to remove who is no member or the last one, and unless it is
-// forced a voter without which those that answer are no majority.
+// removable refuses to remove who is no member, not the one that is meant, or the last
+// one, and unless it is forced a voter without which those that answer are no majority.
 func removable(servers []raft.Server, m memberRequest, answers func(raft.Server) bool) error {
 	i := slices.IndexFunc(servers, func(s raft.Server) bool { return string(s.ID) == m.ID })
 	switch {
 	case i < 0:
 		return ErrNotMember
+	case isMeant(servers[i], m) != nil:
+		return isMeant(servers[i], m)
 	case len(servers) == 1:
 		return fmt.Errorf("%w: it is the last member", ErrRefused)
 	case servers[i].Suffrage != raft.Voter || m.Force:

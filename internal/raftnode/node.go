@@ -33,7 +33,7 @@ type Node struct {
 	// Of the leader: who answers, and a wish to look at who votes.
 	contacts contacts
 	look     chan struct{}
-	// admission is held while a member is taken in: see WhileAbsent.
+	// admission is held while a member is taken in or out: see WhileAbsent.
 	admission sync.Mutex
 
 	// With an authority of the group's own: what the node has of it, and what it asks

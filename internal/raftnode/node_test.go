@@ -92,7 +92,7 @@ func TestRemoveAndRejoin(t *testing.T) {
 		leader := leaderOf(nodes)
 		follower := others(nodes, leader)[0]
 		// The leader removes itself: another one takes over and does it.
-		if err := follower.Remove(t.Context(), leader.ID(), false); err != nil {
+		if err := follower.Remove(t.Context(), Removal{ID: leader.ID()}); err != nil {
 			t.Fatal(err)
 		}
 		rest := others(nodes, leader)
@@ -103,7 +103,7 @@ func TestRemoveAndRejoin(t *testing.T) {
 			})
 		}
 		g.apply(rest[0], "without")
-		if err := rest[0].Remove(t.Context(), "nobody", false); !errors.Is(err, ErrNotMember) {
+		if err := rest[0].Remove(t.Context(), Removal{ID: "nobody"}); !errors.Is(err, ErrNotMember) {
 			t.Errorf("remove a stranger: got %v, want ErrNotMember", err)
 		}
 		if err := leader.end(); err != nil {
