@@ -121,8 +121,7 @@ func TestNodeConfiguration(t *testing.T) {
 		{"neither first nor joining", swap("  bootstrap: true\n", "").Replace(goodNode), []string{
 			`x.yaml:5:3: peer: neither begins a fleet nor joins one; write bootstrap: true on the very first node, join: ["host:port"] with addresses of others on the rest`,
 		}},
-		{"both", swap("bootstrap: true", "bootstrap: true\n  join: [r2]").Replace(goodNode), []string{
-			`x.yaml:10:9: peer.join: goes not with bootstrap; a node begins a fleet, or joins one: remove one of the two`,
+		{"whom to ask before it begins a fleet", swap("bootstrap: true", "bootstrap: true\n  join: [r2]").Replace(goodNode), []string{
 			`x.yaml:10:10: peer.join[0]: "r2" is not an address; write host:port`,
 		}},
 		{"half of the certificate files", swap("  keyFile: key.pem\n", "").Replace(goodNode), []string{

@@ -190,6 +190,9 @@ func openFleet(f nodeFile, apiAddr string, peers http.Handler, log *slog.Logger,
 	}
 	conf.JoinRefused = refused
 	fleet, err := cluster.Open(conf)
+	if errors.Is(err, raftnode.ErrGroupRuns) {
+		err = &codedError{err, exitConflict, fmt.Sprintf("take bootstrap: true out of its file, and let it join: 'replicator fleet remove %s' at another node, then peer.join and a new token in peer.tokenFile", f.Name)}
+	}
 	if err != nil && conf.Credentials == nil && conf.Token == "" && f.Peer.TokenFile != "" {
 		err = fmt.Errorf("%w (peer.tokenFile %s is not there)", err, f.Peer.TokenFile)
 	}

@@ -61,6 +61,7 @@ var secretLooks = []struct {
 	with    string
 }{
 	{regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\z)`), redacted},
+	{regexp.MustCompile(`\bwaybill-join-[A-Za-z0-9_-]+`), redacted},
 	{regexp.MustCompile(`(?i)\b(bearer|basic) +[A-Za-z0-9+/_.~-]{8,}=*`), "$1 " + redacted},
 	{regexp.MustCompile(`\b([a-z][a-z0-9+.-]*://)[^/\s"'@]+@`), "${1}" + redacted + "@"},
 	{regexp.MustCompile(`(?i)\b((?:password|passwd|secret|token|api[_-]?key|client[_-]?secret)["']?\s*[=:]\s*["']?)(?:[^\s"'$&,;{}\[\]()][^\s"'&,;{}]*)`), "${1}" + redacted},

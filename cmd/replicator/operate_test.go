@@ -30,6 +30,7 @@ const (
 	seedPassword = `s33d-pass"word/&é`
 	seedInURL    = "s33d-in-a-url"
 	seedTried    = "s33d-tried-by-somebody"
+	seedJoin     = "waybill-join-s33dAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8_-0123456789"
 )
 
 // service is a node as systemd runs it: a process with a notify socket.
@@ -191,7 +192,8 @@ spec:
 		t.Fatalf("%+v", r)
 	}
 	s.run(seedTried, "delete", "cluster", "us")
-	for _, text := range []string{seedPassword, seedToken, seedTried} { // in errors and in the trail
+	s.run(seedToken, "runbook", "run", "x", "--reason", "let in with "+seedJoin+".") // by whoever pastes it
+	for _, text := range []string{seedPassword, seedToken, seedTried, seedJoin} {    // in errors and in the trail
 		s.run(seedToken, "delete", "cluster", "token="+text)
 		s.run(seedToken, "runbook", "run", "x", "--reason", "password="+text)
 	}
@@ -291,6 +293,10 @@ func TestScrubbing(t *testing.T) {
 		"-----BEGIN EC PRIVATE KEY-----\nMHc\n-----END EC PRIVATE KEY-----\nrest": redacted + "\nrest",
 
 		`x marks the spot`: `x marks the spot`,
+
+		`let in with ` + seedJoin + `, by hand`:                             `let in with [redacted], by hand`,
+		`{"token":"` + seedJoin + `"} "` + seedJoin + `" /join/` + seedJoin: `{"token":"[redacted]"} "[redacted]" /join/[redacted]`,
+		`read the waybill-join documentation`:                               `read the waybill-join documentation`,
 	} {
 		if got := string(s.clean([]byte(text))); got != want {
 			t.Errorf("%s\nbecame %s\nwant   %s", text, got, want)

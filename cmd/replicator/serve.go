@@ -171,10 +171,7 @@ func (p *nodePeer) check(c config) {
 	for i, addr := range p.Join {
 		c.address(fmt.Sprintf("peer.join[%d]", i), addr)
 	}
-	switch {
-	case p.Bootstrap && len(p.Join) > 0:
-		c.Fault("peer.join", "goes not with bootstrap", "a node begins a fleet, or joins one: remove one of the two")
-	case !p.Bootstrap && len(p.Join) == 0:
+	if !p.Bootstrap && len(p.Join) == 0 {
 		c.Fault("peer", "neither begins a fleet nor joins one", "write bootstrap: true on the very first node, join: [\"host:port\"] with addresses of others on the rest")
 	}
 }

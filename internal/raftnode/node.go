@@ -121,7 +121,7 @@ func (n *Node) openState() error {
 		return err
 	}
 	if n.fresh && n.cfg.Bootstrap && n.disk.group == "" {
-		return n.setGroup(randomHex(16))
+		return n.beginGroup()
 	}
 	return nil
 }
