@@ -25,7 +25,8 @@ type Config struct {
 	// Network is nil for TCP; tests give a raftnode.MemoryNetwork's host.
 	Network raftnode.Network
 	// Bootstrap begins a new fleet if the node has no state; Join are peer
-	// addresses of a fleet to join in that case.
+	// addresses of a fleet to join in that case. With both it begins one only if no
+	// member of another answers there: raftnode.ErrGroupRuns.
 	Bootstrap bool
 	Join      []string
 	// Without Credentials the fleet has an authority of its own: the first node

@@ -88,7 +88,7 @@
 // # Coming, going, coming back
 //
 // A node gets its certificate with a join token ([Node.NewJoinToken]), of which the
-// state keeps a digest; whoever is asked redeems it through the log, so it works
+// state keeps a digest; whoever is asked redeems it through the log, with a record of who came, so it works
 // once. [Node.Remove] has a node's work moved first if it lives; the leader ends a removal
 // that was interrupted between group and state (departures.go). [Node.Backup] is
 // the state without tokens; [Restore] begins a new fleet with it, in which nobody is

@@ -40,7 +40,8 @@ type Config struct {
 
 	// Bootstrap makes the node the first member of a new group, if it has no
 	// state yet. Join are addresses of members, any of which can take a node
-	// without state into the group.
+	// without state into the group. With both, the node begins a group only if no
+	// member of one answers there: ErrGroupRuns.
 	Bootstrap bool
 	Join      []string
 	// Worker makes the node one that never votes, wherever it joins.

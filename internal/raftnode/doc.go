@@ -45,7 +45,12 @@
 //     with [ErrStaleDisk]. A node that starts asks the others before it takes part;
 //   - a member that was removed or replaced under its name is refused by all who
 //     know, for raft and for HTTP;
-//   - a directory of another group is refused, whatever authority signed for it.
+//   - a directory of another group is refused, whatever authority signed for it;
+//   - a node that is to begin a group, and whose directory is empty, asks whom it is
+//     given before it does: where one of them is in a group it stops (bootstrap.go).
+//
+// A removal may name the disk that a member was seen on, so that one which is repeated
+// is never about the next node of that name.
 //
 // # Votes
 //

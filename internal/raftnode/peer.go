@@ -23,8 +23,8 @@ import (
 //	POST /raftnode/apply    a command -> its result, index in a header
 //	POST /raftnode/barrier  -> index in a header
 //	POST /raftnode/join     {id, place, group, update} -> group in a header
-//	POST /raftnode/remove   {id, force}
-//	POST /raftnode/removable {id} whether remove would be refused
+//	POST /raftnode/remove   {id, force, disk}
+//	POST /raftnode/removable {id, disk} whether remove would be refused
 //	POST /raftnode/transfer {id}
 //	POST /raftnode/renew    -> the caller's certificate anew, DER
 //	POST /raftnode/digests  -> digests of states by index
