@@ -117,6 +117,10 @@ const LevelFolds = 2
 // progress of groups when they read a ledger.
 const LevelProgress = 2
 
+// LevelRemovals is from which level on all members tell the drain of a removal from an
+// operator's.
+const LevelRemovals = 2
+
 // Knows says that all members know what has a level.
 func (s *State) Knows(level uint32) bool { return s.level() >= level }
 
@@ -140,6 +144,9 @@ func (v *vocabulary) decode(b []byte) (Command, error) {
 // another needs the levels of both.
 func (v *vocabulary) levelOf(c Command) uint32 {
 	level := max(v.orOurs().since[c.kind()], 1)
+	if drain, ok := c.(*DrainMember); ok && drain.Removal {
+		level = max(level, LevelRemovals)
+	}
 	if audited, ok := c.(*Audited); ok && audited.Command != nil {
 		return max(level, v.levelOf(audited.Command))
 	}

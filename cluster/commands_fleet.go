@@ -95,6 +95,9 @@ func (c *RemoveMember) apply(d *draft, _ uint64) (uint64, error) {
 type DrainMember struct {
 	Name     string `json:"name"`
 	Draining bool   `json:"draining"`
+	// Removal: a removal asks, not an operator. It takes no drain over that is there
+	// already, and lifts only one that nobody else has asked for since.
+	Removal bool `json:"removal,omitempty"`
 }
 
 func (*DrainMember) kind() string     { return "member.drain" }
@@ -105,7 +108,14 @@ func (c *DrainMember) apply(d *draft, _ uint64) (uint64, error) {
 	if !ok {
 		return 0, fmt.Errorf("member %q: %w", c.Name, ErrNotFound)
 	}
-	m.Draining = c.Draining
+	switch {
+	case !c.Removal:
+		m.Draining, m.ForRemoval = c.Draining, false
+	case c.Draining && !m.Draining:
+		m.Draining, m.ForRemoval = true, true
+	case !c.Draining && m.ForRemoval:
+		m.Draining, m.ForRemoval = false, false
+	}
 	d.members()[c.Name] = m
 	return 0, nil
 }

@@ -131,10 +131,15 @@ func (n *Node) Remove(ctx context.Context, r Removal) error {
 	}
 	if known && r.Force && r.ID == n.cfg.Name {
 		// For the trail, which would have nothing else of who asked.
-		if err := n.Drain(ctx, r.ID, true); err != nil {
+		var err error
+		if drained = !n.State().Members[r.ID].Draining; drained {
+			err = n.drainForRemoval(ctx, r.ID, true)
+		} else {
+			err = n.Drain(ctx, r.ID, true)
+		}
+		if err != nil {
 			return err
 		}
-		drained = true
 	}
 	err := n.raft.Remove(ctx, r)
 	if errors.Is(err, ErrUnclear) && r.ID == n.cfg.Name && n.endedRemoved(ctx) {
@@ -149,7 +154,7 @@ func (n *Node) Remove(ctx context.Context, r Removal) error {
 	if errors.Is(err, raftnode.ErrRefused) && drained { // a voter went silent meanwhile
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undrainLimit)
 		defer cancel()
-		return errors.Join(removalError(err), n.Drain(ctx, r.ID, false))
+		return errors.Join(removalError(err), n.drainForRemoval(ctx, r.ID, false))
 	}
 	if err != nil {
 		return removalError(err)
@@ -183,11 +188,19 @@ func removalError(err error) error {
 	return err
 }
 
+// drainForRemoval drains a node that is to be removed, or lifts that drain again unless
+// an operator has asked for one meanwhile. While some member is too old to tell the two
+// apart, it is an operator's drain.
+func (n *Node) drainForRemoval(ctx context.Context, name string, draining bool) error {
+	_, err := n.Propose(ctx, &DrainMember{Name: name, Draining: draining, Removal: n.State().Knows(LevelRemovals)})
+	return err
+}
+
 // emptied has a node's work moved, and returns when it owns none or is dead. drained says
 // that it was not being drained before.
 func (n *Node) emptied(ctx context.Context, name string) (drained bool, err error) {
 	if drained = !n.State().Members[name].Draining; drained {
-		if err := n.Drain(ctx, name, true); err != nil {
+		if err := n.drainForRemoval(ctx, name, true); err != nil {
 			return false, err
 		}
 	}

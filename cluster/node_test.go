@@ -321,30 +321,67 @@ func TestRefusedRemovalChangesNothing(t *testing.T) {
 }
 
 // A voter that goes silent while the work of a node moves leaves that node in the fleet,
-// as it was.
+// as it was, or drained if an operator has asked for that meanwhile.
 func TestRemovalRefusedWhileWorkMoves(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, raftnode.NewMemoryNetwork())
-		nodes := f.three()
-		leader := f.leader(nodes)
-		leaving, silent := without(nodes, leader)[0], without(nodes, leader)[1]
-		gate := make(chan struct{})
-		leaving.gate.Store(&gate)
-		done := make(chan error, 1)
-		go func() { done <- leader.Remove(t.Context(), Removal{ID: leaving.Name()}) }()
-		f.await("it to be drained", func() bool { return leader.State().Members[leaving.Name()].Draining })
-		f.net.Isolate(silent.Name())
-		f.await("the leader to miss another", func() bool {
-			return errors.Is(leader.raft.Removable(t.Context(), Removal{ID: leaving.Name()}), raftnode.ErrRefused)
+	for _, asked := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFleet(t, raftnode.NewMemoryNetwork())
+			nodes := f.three()
+			leader := f.leader(nodes)
+			leaving, silent := without(nodes, leader)[0], without(nodes, leader)[1]
+			f.await("a fleet that tells drains apart", func() bool { return leader.State().Knows(LevelRemovals) })
+			gate := make(chan struct{})
+			leaving.gate.Store(&gate)
+			done := make(chan error, 1)
+			go func() { done <- leader.Remove(t.Context(), Removal{ID: leaving.Name()}) }()
+			f.await("it to be drained", func() bool { return leader.State().Members[leaving.Name()].Draining })
+			if asked {
+				if err := leader.Drain(t.Context(), leaving.Name(), true); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.net.Isolate(silent.Name())
+			f.await("the leader to miss another", func() bool {
+				return errors.Is(leader.raft.Removable(t.Context(), Removal{ID: leaving.Name()}), raftnode.ErrRefused)
+			})
+			close(gate)
+			if err := <-done; !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), silent.Name()+" is silent") {
+				t.Errorf("got %v, want ErrConflict", err)
+			}
+			if m, member := leader.State().Members[leaving.Name()]; !member || m.Draining != asked {
+				t.Errorf("a member: %v; drained: %v, an operator asked for it: %v", member, m.Draining, asked)
+			}
 		})
-		close(gate)
-		if err := <-done; !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), silent.Name()+" is silent") {
-			t.Errorf("got %v, want ErrConflict", err)
+	}
+}
+
+// Who removes a node takes no operator's drain over, and lifts none.
+func TestDrainForRemoval(t *testing.T) {
+	remove, keep := DrainMember{Name: "a", Draining: true, Removal: true}, DrainMember{Name: "a", Removal: true}
+	drain, undrain := DrainMember{Name: "a", Draining: true}, DrainMember{Name: "a"}
+	for name, test := range map[string]struct {
+		did     []DrainMember
+		drained bool
+	}{
+		"a removal drains":                        {[]DrainMember{remove}, true},
+		"and lifts that":                          {[]DrainMember{remove, keep}, false},
+		"also if it had to ask twice":             {[]DrainMember{remove, remove, keep}, false},
+		"an operator asked before":                {[]DrainMember{drain, remove, keep}, true},
+		"meanwhile":                               {[]DrainMember{remove, drain, keep}, true},
+		"between two attempts":                    {[]DrainMember{remove, drain, remove, keep}, true},
+		"an operator lifted it":                   {[]DrainMember{remove, undrain}, false},
+		"and asked again":                         {[]DrainMember{remove, undrain, drain, keep}, true},
+		"an operator lifts what a removal leaves": {[]DrainMember{remove, drain, keep, undrain}, false},
+	} {
+		s := newScript(t)
+		s.must(&SetMember{Name: "a"})
+		for _, c := range test.did {
+			s.must(&c)
 		}
-		if m, member := leader.State().Members[leaving.Name()]; !member || m.Draining {
-			t.Errorf("a member: %v; drained: %v", member, m.Draining)
+		if got := s.state.Members["a"].Draining; got != test.drained {
+			t.Errorf("%s: drained %v, want %v", name, got, test.drained)
 		}
-	})
+	}
 }
 
 func TestOneSessionAtATime(t *testing.T) {

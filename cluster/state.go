@@ -75,8 +75,10 @@ type Member struct {
 	Level uint32 `json:"level,omitempty"`
 	// Incarnation is its present life as an owner, 0 if it has none.
 	Incarnation uint64 `json:"incarnation,omitempty"`
-	// Draining: an operator wants it to own nothing.
+	// Draining: an operator wants it to own nothing, or who removes it does.
 	Draining bool `json:"draining,omitempty"`
+	// ForRemoval: nobody but who removes it has asked for that.
+	ForRemoval bool `json:"forRemoval,omitempty"`
 	// Stopping: it is about to end its incarnation; the next one clears it.
 	Stopping bool `json:"stopping,omitempty"`
 }
