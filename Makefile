@@ -77,7 +77,7 @@ chaos-mirror: ## CHAOS_KILLS owners of copies killed under CHAOS_RATE MB/s, zomb
 interop-mirror: ## flows between Apache Kafka 3.9, 4.1 and bundled brokers, both ways and round three clusters: codecs, transactions, compaction, old records and formats, groups, compared field by field; sources that delete, expire and recreate; quarantine; kills without transactions (needs Java 17 and Maven)
 	@$(timed) $(GO) test -tags chaos,interop -count=1 -timeout 40m -v -run 'TestFlows$$|TestRing$$|TestWhatChangesAtTheSource$$|TestOldFormats$$|TestAtLeastOnce$$' ./test/chaos
 
-handover: ## how long a reader of the destination gets nothing while nodes are drained, stopped and killed; each record once and in order (about 6 minutes)
+handover: ## how long a reader of the destination gets nothing while nodes come and go, are drained, stopped and killed; each record once and in order (about 6 minutes)
 	@$(timed) $(GO) test -tags chaos -count=1 -timeout 30m -v -run 'TestHandover$$' ./test/chaos -rounds 3
 
 MUTANTS ?= 5

@@ -76,8 +76,8 @@ func (a *arrivals) quiet(since time.Time) error {
 	return nil
 }
 
-// TestHandover writes 100 records a second into each of six partitions, drains nodes
-// and kills others, and prints for how long a reader of the destination got nothing
+// TestHandover writes 100 records a second into each of six partitions, takes the fleet
+// from three nodes to five and back, drains nodes and kills others, and prints for how long a reader of the destination got nothing
 // from a partition. Others must have taken a node's copies on while it is away, or while
 // it runs on if it is drained, and no silence may be many times its bound. Each record
 // must have arrived once, in order.
@@ -161,6 +161,7 @@ func TestHandover(t *testing.T) {
 	}
 	fmt.Printf("%-34s %8s %8s\n", "", "silence", "bound")
 	row("nothing happens", handover, func() {})
+	w.scale(row)
 	for range *roundsFlag {
 		leader, owner := w.roles()
 		row("drain an owner that follows", handover, func() { w.drainAlive(owner) })
