@@ -51,7 +51,8 @@ type Config struct {
 	// JoinRefused, if set, is told of nodes whose join token is refused, and why.
 	JoinRefused func(by Author, why error)
 
-	words *vocabulary // nil is this version's; tests have others
+	words    *vocabulary // nil is this version's; tests have others
+	planning func()      // if set, runs before each plan; tests wait there
 
 	// HeartbeatInterval is between a node's heartbeats, HeartbeatTimeout how long
 	// it waits for the answer to one.

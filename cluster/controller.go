@@ -23,6 +23,10 @@ type controller struct {
 	wheres    wheres    // of the flows
 	starved   bool      // but for want of a moves' budget
 
+	planning *planning      // the plan that is being made, nil if none is
+	stirred  bool           // since it was begun a node was heard that may be given work now
+	told     [][]topicLoads // since it was begun: it reads loads
+
 	budget float64 // moves that may be begun
 	filled time.Time
 }
@@ -63,9 +67,13 @@ func (c *controller) hear(s *State, hb heartbeat, now time.Time) heartbeatAnswer
 		incarnation = 0
 	}
 	if c.leases.beat(hb.Node, incarnation, now) {
-		c.idle = nil // it may be given work now
+		c.idle, c.stirred = nil, true // it may be given work now
 	}
-	if !ended {
+	switch {
+	case ended || len(hb.Loads) == 0:
+	case c.planning != nil:
+		c.told = append(c.told, hb.Loads)
+	default:
 		c.note(s, hb.Loads)
 	}
 	return heartbeatAnswer{Ended: ended}
@@ -94,39 +102,41 @@ func (c *controller) confirmed(s *State) *State {
 	return &view
 }
 
-// decide returns the next command that a state needs at now, or nil.
+// decide returns the next command that a state needs at now, or nil. It makes the
+// plan that this takes.
 func (c *controller) decide(s *State, now time.Time) Command {
+	command, p := c.next(s, now)
+	if p == nil {
+		return command
+	}
+	p.make()
+	c.planned(p, s)
+	if len(c.queue) == 0 {
+		return nil
+	}
+	command, _ = c.next(s, now)
+	return command
+}
+
+// next returns the next command that a state needs at now, or a plan that is to be
+// made and given to planned first, or neither.
+func (c *controller) next(s *State, now time.Time) (Command, *planning) {
 	if s.FleetID == "" {
-		return &InitFleet{FleetID: c.fleetID}
+		return &InitFleet{FleetID: c.fleetID}, nil
 	}
 	gone := c.leases.expired(s.Members, now)
 	for _, name := range sortedKeys(gone) {
-		return &EndIncarnation{Node: name, Incarnation: gone[name], Reason: "silent"}
+		return &EndIncarnation{Node: name, Incarnation: gone[name], Reason: "silent"}, nil
 	}
-	if !c.leases.settled(s.Members, now) || c.nothingToDo(s, now) {
-		return nil
+	if c.planning != nil || !c.leases.settled(s.Members, now) || c.nothingToDo(s, now) {
+		return nil, nil
 	}
-	declared := s
-	s = c.confirmed(s)
-	c.budget, c.filled = c.filledBy(now), now
-	c.look(s, now)
-	if len(c.queue) == 0 {
-		p := c.pace()
-		plan := c.wheres.assign(s, c.loads, p)
-		c.queue = plan.commands
-		c.budget -= float64(plan.balancing)
-		c.starved = c.balancing && plan.balancing == p.balancing
-		if len(plan.commands) == 0 && plan.moving == 0 && !c.starved {
-			c.balancing = false
-		}
-	}
-	if len(c.queue) == 0 {
-		c.idle = declared
-		return nil
+	if p := c.plan(s, now); p != nil {
+		return nil, p
 	}
 	next := c.queue[0]
 	c.queue = c.queue[1:]
-	return next
+	return next, nil
 }
 
 // note takes what a node says of its copies' loads.
@@ -168,37 +178,14 @@ func (c *controller) filledBy(now time.Time) float64 {
 	return min(float64(c.cfg.MaxMoves), c.budget+perSecond*now.Sub(c.filled).Seconds())
 }
 
-// Balance has two thresholds, so that loads that swing between them move nothing:
-// balancing begins when two nodes are further apart than the first, and goes on
+// Balance is looked at when nodes come or go, when declarations change, and every
+// RebalanceInterval. It has two thresholds, so that loads that swing between them move
+// nothing: balancing begins when two nodes are further apart than the first, and goes on
 // until they are within the second. Both are shares of what a node has on average.
 const (
 	beginBalancing = 0.25
 	endBalancing   = 0.10
 )
-
-// look decides whether to begin with balancing: when nodes come or go, when
-// declarations change, and every RebalanceInterval.
-func (c *controller) look(s *State, now time.Time) {
-	b := basisOf(s)
-	if b == c.basis && now.Sub(c.looked) < c.cfg.RebalanceInterval {
-		return
-	}
-	if b.nodes != c.basis.nodes {
-		c.queue = nil // it counts on nodes that are no more, or not on all
-	}
-	c.basis, c.looked = b, now
-	c.loads.prune(s)
-	c.balancing = c.balancing || c.wheres.assign(s, c.loads, pace{moving: c.cfg.MaxMoves, balancing: 1, tolerance: beginBalancing}).balancing > 0
-}
-
-// pace is what may move now.
-func (c *controller) pace() pace {
-	p := pace{moving: c.cfg.MaxMoves, tolerance: endBalancing}
-	if c.balancing {
-		p.balancing = int(c.budget)
-	}
-	return p
-}
 
 func basisOf(s *State) basis {
 	b := basis{objects: s.ObjectsRevision}

@@ -12,7 +12,10 @@
 // small loop: it hears heartbeats, ends the incarnations of nodes that it no
 // longer hears, and turns the state into placements with another pure function,
 // assign. Its proposals are checked against the state when they are applied, so
-// one from a deposed leader does no harm.
+// neither one from a deposed leader nor one from a plan of some time ago does harm.
+// A plan of very many copies takes seconds: it is made beside the loop, from a state
+// that does not change, and heartbeats and the ends of incarnations do not wait for it
+// (planning.go).
 //
 // Whoever follows the state learns what is other than in the one that it saw last
 // (changes.go): states share what no command has touched, so that costs what
@@ -63,7 +66,9 @@
 // been answered for SessionLease; the leader ends the incarnation of a node
 // that it has not heard for IncarnationTimeout, which is longer. This is for
 // speed and never for safety: a node that sleeps through its own replacement is
-// stopped by its fenced lanes. The arithmetic is at [DefaultConfig].
+// stopped by its fenced lanes. The arithmetic is at [DefaultConfig]. Before it answers
+// a heartbeat the leader makes sure that it still leads, once for all heartbeats that
+// have come by then, and not more often than forty times a second (rounds.go).
 //
 // # What it promises
 //
@@ -103,7 +108,8 @@
 //
 // [Node.Run] owns all: raft, registration, heartbeats, the feeding of the one open
 // session, and on the leader the loop that ends incarnations and assigns. [Open]
-// starts none. Sessions have none of their own.
+// starts none. Sessions have none of their own. A plan is made in one that the leader's
+// loop waits for before it ends.
 //
 // # How it is tested
 //
@@ -112,7 +118,8 @@
 // (sim_*_test.go, make sim) runs the same ones in virtual time over a model of an
 // ordered log, with nodes that die, sleep and are cut off, clocks that jump, and a
 // destination that refuses fenced producers and nothing else. A seed gives the same
-// run again.
+// run again. There a plan takes no time; what happens while one is made has tests of
+// its own.
 //
 // # What is left out
 //

@@ -18,17 +18,28 @@ const leadTick = 100 * time.Millisecond
 // or is about to be deposed.
 const proposeTimeout = 2 * time.Second
 
+// verifyEvery is how often the leader asks at most whether it still leads. Heartbeats
+// wait for it that long, in a large fleet only: their leases count from when they were
+// sent, and who is silent from when he was heard.
+const verifyEvery = 25 * time.Millisecond
+
 // leader runs a controller while its node leads.
 type leader struct {
-	node *Node
+	node   *Node
+	leads  *rounds        // whether it does
+	plans  chan *planning // that have been made; has room for the one
+	making sync.WaitGroup
 
-	mu         sync.Mutex
+	mu         sync.Mutex // never held while a plan is made
 	controller *controller
 }
 
 // lead runs while this node leads.
 func (n *Node) lead(ctx context.Context) error {
-	l := &leader{node: n, controller: newController(&n.cfg, n.State(), n.raft.Group(), time.Now(), n.raft.SinceContact())}
+	l := &leader{
+		node: n, leads: newRounds(verifyEvery, n.raft.VerifyLeader), plans: make(chan *planning, 1),
+		controller: newController(&n.cfg, n.State(), n.raft.Group(), time.Now(), n.raft.SinceContact()),
+	}
 	n.leading.Store(l)
 	defer n.leading.Store(nil)
 	poke(n.beatNow)
@@ -40,6 +51,7 @@ func (n *Node) lead(ctx context.Context) error {
 func (l *leader) run(ctx context.Context) {
 	tick := time.NewTicker(leadTick)
 	defer tick.Stop()
+	defer l.making.Wait()
 	gone := make(departures)
 	var last Command
 	for {
@@ -57,6 +69,8 @@ func (l *leader) run(ctx context.Context) {
 		case <-tick.C:
 			l.forget(ctx, gone)
 		case <-newer:
+		case p := <-l.plans:
+			l.planned(p)
 		case <-ctx.Done():
 			return
 		}
@@ -91,21 +105,38 @@ func (l *leader) propose(ctx context.Context, c Command) {
 	}
 }
 
-// decide returns the next command that the state needs, or nil.
+// decide returns the next command that the state needs, or nil. If that takes a plan,
+// it has one made.
 func (l *leader) decide(s *State) Command {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	command := l.controller.decide(s, time.Now())
+	command, p := l.controller.next(s, time.Now())
 	if end, ok := command.(*EndIncarnation); ok {
 		l.node.log.Warn("node is silent; ending its incarnation", "name", end.Node, "incarnation", end.Incarnation)
 	}
+	if p != nil {
+		l.making.Go(func() {
+			if hook := l.node.cfg.planning; hook != nil {
+				hook()
+			}
+			p.make()
+			l.plans <- p
+		})
+	}
 	return command
+}
+
+func (l *leader) planned(p *planning) {
+	s := l.node.State()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.controller.planned(p, s)
 }
 
 // hear takes a heartbeat. It answers only if this node still leads: an answer
 // renews a lease, and a deposed leader has none to give.
 func (l *leader) hear(ctx context.Context, hb heartbeat) (heartbeatAnswer, error) {
-	if err := l.node.raft.VerifyLeader(ctx); err != nil {
+	if err := l.leads.join(ctx); err != nil {
 		return heartbeatAnswer{}, err
 	}
 	s := l.node.State()
