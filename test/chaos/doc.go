@@ -44,6 +44,20 @@
 //   - a damaged log or snapshot was named, or did no harm; nothing has panicked;
 //   - each fault was done: one for which there was no occasion counts as not survived.
 //
+// Invariant by invariant, with the code that checks it and shares nothing with the product
+// but the format of pages:
+//
+//   - nothing is lost: chaos.compare (each record of the source is in the copy),
+//     chaos.checkAcknowledged (each one that a producer was told of is in the source);
+//   - nothing is doubled, the order of a partition is kept: chaos.compare (record by record);
+//   - key, value, headers, timestamp, null apart from empty are the same: same;
+//   - no phantom of an aborted transaction or another topic: chaos.compare (one too many);
+//   - positions of groups are exact and never go back: groups.check, groups.watch, chaos.translate;
+//   - hops tile the source's offsets, pages are chained: fold.hop, chains.follow;
+//   - one writer for each epoch of a copy, nothing of a late one: fold.own, fold.begin;
+//   - all nodes have the same state and log: fleetRun.sameState, compareLogs;
+//   - nothing that the API acknowledged is gone, and it is linearizable: registers.check.
+//
 // A node that is killed, suspended, cut off, removed, drained or stopped stays away until
 // others own each copy that it had and the copy's end at the destination has grown since:
 // what comes back in time would hide that nobody takes over. How long that takes is no
