@@ -118,7 +118,7 @@ const LevelFolds = 2
 const LevelProgress = 2
 
 // LevelRemovals is from which level on all members tell the drain of a removal from an
-// operator's.
+// operator's, and a node from another one of its name on another disk.
 const LevelRemovals = 2
 
 // Knows says that all members know what has a level.

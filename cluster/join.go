@@ -114,8 +114,12 @@ type Removal = raftnode.Removal
 // answer are no majority, and always one of a node that is on another disk than it says;
 // that changes nothing.
 func (n *Node) Remove(ctx context.Context, r Removal) error {
-	_, known := n.State().Members[r.ID]
+	s := n.State()
+	_, known := s.Members[r.ID]
 	drained := false
+	if r.Disk != "" && !s.Knows(LevelRemovals) {
+		return fmt.Errorf("a member is too old to go by the disk and might, as leader, remove %s by its name: upgrade all nodes first, or leave the disk out: %w", r.ID, ErrConflict)
+	}
 	if known && (!r.Force || r.Disk != "") {
 		// Asked before its work moves. That it is no member, a removal that was
 		// interrupted, is for the removal itself to find.

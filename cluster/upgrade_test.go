@@ -171,3 +171,22 @@ func TestFoldsNeedAllMembers(t *testing.T) {
 		}
 	})
 }
+
+// An old leader would not look at the disk, and remove whoever has the name.
+func TestRemovalByDiskNeedsAllMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		words := map[string]*vocabulary{"a": oldVersion()}
+		f.edit = func(c *Config) { c.Dir, c.words = t.TempDir(), words[c.Name] }
+		a := f.start(f.config("a", nil))
+		b := f.start(f.config("b", a))
+		f.await("two members", func() bool { return len(b.State().Members) == 2 })
+		err := b.Remove(t.Context(), Removal{ID: "b", Disk: "another"})
+		if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "upgrade all nodes first") {
+			t.Errorf("asked of a new node of a fleet with an old one: got %v, want ErrConflict", err)
+		}
+		if _, there := b.State().Members["b"]; !there {
+			t.Error("the node was removed")
+		}
+	})
+}
