@@ -126,10 +126,8 @@ const maxScan = 50_000
 // runs are those that a query is for, in order of time, at most its limit; next is
 // behind where it stopped looking, nil if there are no others.
 func (x *Index) runs(q runQuery) (deeds []Deed, next []byte, err error) {
-	x.mu.RLock()
-	l := x.ledgers[q.topic.cluster]
-	x.mu.RUnlock()
-	if l == nil {
+	l, has := x.recorded(q.topic.cluster, q.kind)
+	if !has {
 		return nil, nil, nil
 	}
 	prefix := key(l.no, q.kind, q.topic.id[:], u32(q.partition))
@@ -248,6 +246,20 @@ func (v *viewer) show(cluster string, deeds []Deed) []Deed {
 		}
 	}
 	return deeds
+}
+
+// recorded is the ledger of a cluster, and whether it has any entries of a kind of deeds:
+// most queries meet clusters that have none, which looking in the store costs more to find.
+func (x *Index) recorded(cluster string, kind keyKind) (l *ledgerState, has bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if l = x.ledgers[cluster]; l == nil {
+		return nil, false
+	}
+	if kind == kindProgress {
+		return l, l.watched
+	}
+	return l, l.tells
 }
 
 // tells says whether a cluster's ledger records productions and accesses.

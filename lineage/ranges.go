@@ -319,6 +319,9 @@ func (x *Index) rangeRow(l *link, pieces []piece, from, to *relative) (RangeRow,
 // beginOf is the Begin of an epoch of a copy, or its last one if that was lost: its
 // labels do.
 func (x *Index) beginOf(c *copyState, epoch uint64) (*ledger.Begin, error) {
+	if c.began && c.beginEpoch == epoch {
+		return c.begin, nil
+	}
 	b, err := readBack[*ledger.Begin](x.db.Get(key(c.ledger, kindBegin, c.key[:], u64(int64(epoch)))))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return c.begin, nil

@@ -22,6 +22,9 @@ const flushInterval = time.Minute
 // disk that is full, or has failed.
 const retryInterval = time.Second
 
+// indexBlockBytes has each file's index be one block: a look into it is one step less.
+const indexBlockBytes = 256 << 10
+
 var errDiskFull = errors.New("the disk is full; make room and start the node again")
 
 // openStore opens a store without a write-ahead log, whose failure would end the
@@ -48,7 +51,7 @@ func (x *Index) openStore() (err error) {
 	}
 	cache := pebble.NewCache(x.cfg.CacheBytes)
 	defer cache.Unref()
-	db, err := pebble.Open(x.cfg.Dir, &pebble.Options{
+	options := &pebble.Options{
 		Cache: cache, Logger: storeLog{x}, FormatMajorVersion: pebble.FormatNewest, DisableWAL: true,
 		FS: vfs.OnDiskFull(paced{fsys, x}, func() {
 			x.fail(errDiskFull)
@@ -57,7 +60,9 @@ func (x *Index) openStore() (err error) {
 		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
 			x.fail(fmt.Errorf("write to the store: %w", err))
 		}},
-	})
+	}
+	options.Levels[0].IndexBlockSize = indexBlockBytes // and of the levels below
+	db, err := pebble.Open(x.cfg.Dir, options)
 	x.db = db
 	x.opened.Store(err == nil)
 	return err
