@@ -150,7 +150,8 @@ func TestAClusterThatIsAsItShouldBe(t *testing.T) {
 	wants(t, said(all, SASL), "uses SCRAM-SHA-256; the listener offers ", "SCRAM-SHA-512")
 	wants(t, said(all, Versions), "is a bundled broker")
 	wants(t, said(all, Identity), "cluster.id is ")
-	wants(t, said(all, Rights), "flow us-eu, source us: topics: User:admin holds Read, Describe, DescribeConfigs on orders (the cluster says so itself)", "transactional ids")
+	wants(t, said(all, Rights), "flow us-eu, source us: topics: User:admin holds Read, Describe, DescribeConfigs on orders (the cluster says so itself)", "transactional ids",
+		"ok flow us-eu, destination eu: the ledger, for lineage fold --delete: User:admin holds Delete on __waybill.ledger (")
 	wants(t, said(all, Clock), "does not tell")
 }
 
@@ -168,6 +169,7 @@ func TestRightsThatAreMissing(t *testing.T) {
 		"error flow us-eu, destination eu: copies: User:waybill lacks Write on orders, Write, DescribeConfigs on payments",
 		"warning flow us-eu, destination eu: copies, when partitions or settings follow the source's: User:waybill lacks Alter, AlterConfigs on orders, Alter, AlterConfigs on payments",
 		"error flow us-eu, destination eu: the ledger: User:waybill lacks Write on __waybill.ledger",
+		"ok flow us-eu, destination eu: the ledger, for lineage fold --delete: User:waybill lacks Delete on __waybill.ledger (the cluster says so itself), which nothing else needs",
 		"ok flow us-eu, destination eu: transactional ids: User:waybill holds Write, Describe on waybill.* (by its ACLs)",
 	)
 }

@@ -25,6 +25,9 @@ type need struct {
 	operations []acl.Operation
 	// sometimes: copies go on without them, until something changes at the source.
 	sometimes bool
+	// remark: nothing that is declared needs them, but what an operator may do, or know
+	// besides. That they are not held is said, and is nothing wrong.
+	remark bool
 	// creates: where it is not there, it is made, which needs Create.
 	creates bool
 	// rules: they are for changing ACLs, which takes a cluster that heeds them.
@@ -44,6 +47,7 @@ func sourceNeeds(f *flow.ReplicationFlow, topics []string) []need {
 	}
 	if f.Spec.Groups != nil {
 		needs = append(needs, need{what: "groups (" + shortList(f.Spec.Groups.Include, 3) + ")", resource: acl.Group, names: groupNames(f.Spec.Groups.Include), operations: []acl.Operation{acl.Describe}},
+			need{what: "the ledger, if there is one, for what groups have read (lineage access)", resource: acl.Topic, names: []string{ledgerTopic}, operations: []acl.Operation{acl.Write}, remark: true},
 			need{what: "groups, for groups return", resource: acl.Group, names: groupNames(f.Spec.Groups.Include), operations: []acl.Operation{acl.Read}, sometimes: true})
 	}
 	source, _ := mirrorMakerNeeds(f)
@@ -87,6 +91,7 @@ func destinationNeeds(f *flow.ReplicationFlow, topics []string, preserve bool) [
 		{what: "copies", resource: acl.Topic, names: copies, operations: []acl.Operation{acl.Read, acl.Write, acl.Describe, acl.DescribeConfigs}, creates: true},
 		{what: "copies, when partitions or settings follow the source's", resource: acl.Topic, names: copies, operations: changing, sometimes: true},
 		{what: "the ledger", resource: acl.Topic, names: []string{ledgerTopic}, operations: []acl.Operation{acl.Read, acl.Write}, creates: true},
+		{what: "the ledger, for lineage fold --delete", resource: acl.Topic, names: []string{ledgerTopic}, operations: []acl.Operation{acl.Delete}, remark: true},
 	}
 	onCluster := []acl.Operation{acl.Describe}
 	if preserve {
@@ -184,6 +189,8 @@ func judgeNeed(where, principal string, n need, holds func(name string) (held, s
 	case n.rules && ways[byNobody]:
 		return found(Rights, where, Error, "%s: %s, so no rule would keep anybody from writing", n.what, byNobody).
 			todo("give the cluster an authorizer, or take the step out and stop the writers yourself")
+	case len(lacking) > 0 && n.remark:
+		return found(Rights, where, OK, "%s: %s lacks %s (%s), which nothing else needs", n.what, principal, shortList(lacking, 5), how)
 	case len(lacking) > 0:
 		level := Error
 		if n.sometimes {

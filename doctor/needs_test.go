@@ -11,14 +11,14 @@ import (
 // What a flow needs beyond its topics, by what it declares.
 func TestNeedsOfWhatAFlowDeclares(t *testing.T) {
 	groups := &flow.GroupSelector{Selector: flow.Selector{Include: []string{"billing"}}}
-	const back = "[Read] on [billing], sometimes"
+	const back, forFolds = "[Read] on [billing], sometimes", "[Delete] on [__waybill.ledger], a remark"
 	for name, c := range map[string]struct {
 		spec                flow.FlowSpec
 		source, destination []string
 		notSource           []string
 	}{
-		"no groups": {notSource: []string{back}},
-		"groups":    {spec: flow.FlowSpec{Groups: groups}, source: []string{"[Describe] on [billing]", back}},
+		"no groups": {notSource: []string{back, "[Write] on [__waybill.ledger], a remark", forFolds}, destination: []string{forFolds}},
+		"groups":    {spec: flow.FlowSpec{Groups: groups}, source: []string{"[Describe] on [billing]", back, "[Write] on [__waybill.ledger], a remark"}},
 		"MirrorMaker 2": {
 			spec:        flow.FlowSpec{MirrorMaker2: &flow.MirrorMaker2{}},
 			source:      []string{"[Write Describe] on [heartbeats mm2-offset-syncs.eu.internal]", "[Read] on [heartbeats]"},
@@ -68,6 +68,9 @@ func told(needs []need) (lines []string) {
 		line := fmt.Sprintf("%v on %v", n.operations, n.names)
 		if n.sometimes {
 			line += ", sometimes"
+		}
+		if n.remark {
+			line += ", a remark"
 		}
 		lines = append(lines, line)
 	}
