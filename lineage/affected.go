@@ -59,13 +59,13 @@ type AffectedPartition struct {
 type Reader struct {
 	Topic     int        `json:"topic" doc:"Index of topics"`
 	Redacted  bool       `json:"redacted,omitempty"`
-	Basis     []string   `json:"basis" doc:"accesses: the cluster has recorded it; committed-offsets: the group has committed a position there"`
+	Basis     []string   `json:"basis" doc:"accesses: the cluster has recorded it; committed-offsets: the group has committed a position there, as the cluster says now or a node saw"`
 	Kind      string     `json:"kind" doc:"fetched (sent, not yet read) or committed"`
 	Group     string     `json:"group,omitempty"`
 	Principal string     `json:"principal,omitempty"`
 	ClientID  string     `json:"clientId,omitempty"`
 	At        *time.Time `json:"at,omitempty" doc:"Last access"`
-	Reached   bool       `json:"reached" doc:"It has read some of the offsets, by what is known; else it has still to come to them"`
+	Reached   bool       `json:"reached" doc:"It has read some of the offsets, by what is known or its position shows; else it has still to come to them, or went over them and that was no reading that is known"`
 }
 
 // The bases of a Reader.

@@ -153,23 +153,25 @@ func (p *page) add(e ledger.Entry) error {
 	case *ledger.Tails:
 		return p.tails(e)
 	case *ledger.Production:
-		if err := p.client(0, &e.Place, &e.Client, "", e.FirstAt, e.At); err != nil {
+		if err := p.client(0, e.TopicID, e.Offsets(), &e.Client, "", e.FirstAt, e.At); err != nil {
 			return err
 		}
 		p.tellDeed(e, e.Place)
 		return p.run(kindProduction, &e.Place, e, e.At.UnixMilli())
 	case *ledger.Access:
-		if err := p.client(e.Kind, &e.Place, &e.Client, e.Group, e.FirstAt, e.At); err != nil {
+		if err := p.client(e.Kind, e.TopicID, e.Offsets(), &e.Client, e.Group, e.FirstAt, e.At); err != nil {
 			return err
 		}
 		p.tellDeed(e, e.Place)
 		return p.run(kindAccess, &e.Place, e, e.At.UnixMilli())
 	case *ledger.Progress:
+		var read int64 // as far as it is known
 		if e.Kind == ledger.Advanced {
-			if err := p.client(ledger.Committed, &e.Place, &ledger.Client{}, e.Group, e.FirstAt, e.At); err != nil {
-				return err
-			}
+			read = e.Offsets()
 			p.tellDeed(e, e.Place)
+		}
+		if err := p.client(ledger.Committed, e.TopicID, read, &ledger.Client{}, e.Group, e.FirstAt, e.At); err != nil {
+			return err
 		}
 		return p.run(kindProgress, &e.Place, e, e.At.UnixMilli())
 	}
@@ -511,10 +513,10 @@ func (p *page) run(k keyKind, at *ledger.Place, e ledger.Entry, ms int64) error 
 	return p.batch.Set(key(p.l.no, kindTopic, at.TopicID[:]), append(u64(seen), at.Topic...), nil)
 }
 
-// client sums up what one client did to one topic.
-func (p *page) client(k ledger.AccessKind, at *ledger.Place, c *ledger.Client, group string, firstAt, lastAt time.Time) error {
+// client sums up what one client did to one topic: to so many offsets more.
+func (p *page) client(k ledger.AccessKind, topic ledger.TopicID, offsets int64, c *ledger.Client, group string, firstAt, lastAt time.Time) error {
 	id := appendStrings(nil, group, c.Principal, c.ClientID)
-	kk := key(p.l.no, kindClient, at.TopicID[:], []byte{byte(k)}, id)
+	kk := key(p.l.no, kindClient, topic[:], []byte{byte(k)}, id)
 	sum := clientSum{firstAt: firstAt.UnixMilli()}
 	v, closer, err := p.batch.Get(kk)
 	if err == nil {
@@ -524,7 +526,7 @@ func (p *page) client(k ledger.AccessKind, at *ledger.Place, c *ledger.Client, g
 		return err
 	}
 	sum.lastAt = max(sum.lastAt, lastAt.UnixMilli())
-	sum.offsets += at.Offsets()
+	sum.offsets += offsets
 	sum.software, sum.address = c.Software, c.Address
 	return p.batch.Set(kk, sum.encode(), nil)
 }

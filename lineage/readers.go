@@ -25,16 +25,10 @@ func (r *reach) readers() error {
 		}
 		deeds := r.x.cfg.Limits.Deeds
 		list := &readerList{topic: i, limit: min(deeds, maxReaders*deeds-len(r.found.Readers))}
-		var err error
-		switch {
-		case !r.x.tells(t.life.cluster):
-			r.found.Unknown = append(r.found.Unknown, fmt.Sprintf("who has read in cluster %s: it does not record it", t.life.clusterName))
-		case t.partitions == nil:
-			err = r.clientsOf(t, list)
-		default:
-			err = r.accessesOf(t, list)
+		if !r.x.tells(t.life.cluster) {
+			r.found.Unknown = append(r.found.Unknown, fmt.Sprintf("who has read in cluster %s: it does not record it%s", t.life.clusterName, r.x.besides(t.life.cluster)))
 		}
-		if err != nil {
+		if err := r.recorded(t, list); err != nil {
 			return err
 		}
 		switch of := groups[t.life.cluster]; {
@@ -95,12 +89,28 @@ func (l *readerList) add(n Reader, basis string) {
 	}
 }
 
-// clientsOf are all that the topic's cluster has recorded to read it.
-func (r *reach) clientsOf(t *reached, list *readerList) error {
+// recorded finds those that a ledger names: first who has read by what the cluster has
+// recorded, then the groups that nodes saw commit where it has not.
+func (r *reach) recorded(t *reached, list *readerList) error {
 	r.x.mu.RLock()
-	no := r.x.ledgers[t.life.cluster].no
+	l := r.x.ledgers[t.life.cluster]
 	r.x.mu.RUnlock()
+	switch {
+	case l == nil:
+		return nil
+	case t.partitions == nil:
+		return r.clientsOf(t, l.no, list)
+	}
+	if err := r.accessesOf(t, kindAccess, list); err != nil {
+		return err
+	}
+	return r.accessesOf(t, kindProgress, list)
+}
+
+// clientsOf are all that the ledger of the topic's cluster says to read it.
+func (r *reach) clientsOf(t *reached, no ledgerNo, list *readerList) error {
 	prefix, looked := key(no, kindClient, t.life.id[:]), 0
+	var seen []Client // by their commits
 	// Those who produced have kind 0, and come before all others.
 	err := r.x.scanFrom(prefix, []byte{0, 0xff}, func(k, v []byte) error {
 		if looked++; looked > maxScan || list.full {
@@ -108,20 +118,27 @@ func (r *reach) clientsOf(t *reached, list *readerList) error {
 			return errEnough
 		}
 		c, err := clientOf(k[len(prefix):], v)
-		if err != nil || c.Kind == produced {
+		switch {
+		case err != nil || c.Kind == produced:
 			return err
+		case c.Basis == basisCommitted:
+			seen = append(seen, c)
+		default:
+			list.add(Reader{Kind: c.Kind, Group: c.Group, Principal: c.Principal, ClientID: c.ClientID, At: &c.At, Reached: true}, basisAccesses)
 		}
-		list.add(Reader{Kind: c.Kind, Group: c.Group, Principal: c.Principal, ClientID: c.ClientID, At: &c.At, Reached: true}, basisAccesses)
 		return r.ctx.Err()
 	})
+	for _, c := range seen {
+		list.add(Reader{Kind: c.Kind, Group: c.Group, At: &c.At, Reached: c.Offsets > 0}, basisCommitted)
+	}
 	if errors.Is(err, errEnough) {
 		return nil
 	}
 	return err
 }
 
-// accessesOf are those that it has recorded to read any of the offsets.
-func (r *reach) accessesOf(t *reached, list *readerList) error {
+// accessesOf are those of whom there are entries of a kind about any of the offsets.
+func (r *reach) accessesOf(t *reached, kind keyKind, list *readerList) error {
 	for p, has := range t.partitions {
 		hull := span{0, math.MaxInt64}
 		if has != nil {
@@ -129,17 +146,20 @@ func (r *reach) accessesOf(t *reached, list *readerList) error {
 				continue
 			}
 		}
-		q := runQuery{kind: kindAccess, topic: t.life.topicKey, partition: p, first: hull.first, last: hull.next - 1, limit: maxScan}
+		q := runQuery{kind: kind, topic: t.life.topicKey, partition: p, first: hull.first, last: hull.next - 1, limit: maxScan}
 		deeds, more, err := r.x.runs(q)
 		if err != nil {
 			return err
 		}
 		list.full = list.full || more != nil
 		for _, d := range deeds {
-			if has != nil && !has.touch(d.First, d.Last) {
-				continue
+			switch {
+			case has != nil && !has.touch(d.First, d.Last):
+			case d.Basis == basisCommitted: // with no offsets no reading is known
+				list.add(Reader{Kind: ledger.Committed.String(), Group: d.Group, At: &d.At, Reached: d.Offsets > 0}, basisCommitted)
+			default:
+				list.add(Reader{Kind: d.Kind, Group: d.Group, Principal: d.Principal, ClientID: d.ClientID, At: &d.At, Reached: true}, basisAccesses)
 			}
-			list.add(Reader{Kind: d.Kind, Group: d.Group, Principal: d.Principal, ClientID: d.ClientID, At: &d.At, Reached: true}, basisAccesses)
 		}
 	}
 	return nil

@@ -87,7 +87,7 @@ func drawAffected(t *table, a *lineage.Affected) {
 			last = r.At.Local().Format(time.DateTime)
 		}
 		if !r.Reached {
-			reached = "not yet"
+			reached = "not known"
 		}
 		t.row(who, name(r.Topic), r.Kind, or(r.Group), strings.Join(r.Basis, ", "), reached, last)
 	}
