@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"container/heap"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -262,6 +263,12 @@ func (s *sim) heal() {
 		n.cutOff, n.slow, n.zombie = 0, 0, false
 		n.resume(0, false)
 	}
+	for _, e := range s.queue {
+		if e.late > 0 { // a clock was set back while it waited
+			e.at, e.late = max(e.at-e.late, s.now), 0
+		}
+	}
+	heap.Init(&s.queue)
 	s.keepUp()
 }
 

@@ -50,7 +50,8 @@ type simEvent struct {
 	seq   uint64 // of those at one time the older one comes first
 	node  *simNode
 	life  int
-	timer bool // at is by the node's clock
+	timer bool          // at is by the node's clock
+	late  time.Duration // how much of at is because that clock was set back
 	do    func()
 }
 
@@ -197,7 +198,8 @@ func (n *simNode) jump(by time.Duration) {
 	n.skew += by
 	for _, e := range n.sim.queue {
 		if e.node == n && e.timer && e.life == n.life {
-			e.at = max(e.at-by, n.sim.now)
+			at := max(e.at-by, n.sim.now)
+			e.at, e.late = at, e.late+at-e.at
 		}
 	}
 	heap.Init(&n.sim.queue)
