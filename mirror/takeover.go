@@ -99,7 +99,7 @@ func ownedBy(p Position, cfg *Config, epoch uint64) error {
 	switch {
 	case !p.Exists:
 		return nil
-	case p.Fleet != cfg.Fleet:
+	case p.Fleet != "" && p.Fleet != cfg.Fleet:
 		return fmt.Errorf("%w: %s", errClaimed, p.Fleet)
 	case p.Epoch > epoch:
 		return fmt.Errorf("%w: %d, this node has %d", errSuperseded, p.Epoch, epoch)

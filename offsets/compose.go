@@ -25,6 +25,7 @@ func compose(first, second *Map) *Map {
 	begin.Copy = m.id
 	m.begin, m.start, m.tiles = &begin, first.start, newTiles(first.start)
 	m.notLocal = first.notLocal || second.notLocal
+	m.waived = 0      // faults of a composition are of ledger offset 0 if they are accepted
 	m.unmarked = true // records lie between that did not come by the first copy
 	m.doubt = cmp.Or(first.doubt, second.doubt)
 	if m.shaken = first.shaken; second.shaken.below > 0 {
@@ -32,7 +33,7 @@ func compose(first, second *Map) *Map {
 	}
 	for _, t := range first.tiles.from(0) {
 		if !t.run() {
-			m.addGap(t.source, t.count, t.reason, first)
+			m.addGap(t.source, t.count, t.reason, first, t.source)
 			continue
 		}
 		if at := second.through(m, t); at < t.end() {
@@ -47,7 +48,7 @@ func compose(first, second *Map) *Map {
 func (m *Map) through(to *Map, run tile) int64 {
 	at := run.source
 	if before := min(m.start, run.destEnd()) - run.dest; before > 0 {
-		to.addGap(at, before, ledger.NotAsked, m)
+		to.addGap(at, before, ledger.NotAsked, m, 0)
 		at += before
 	}
 	for _, t := range m.tiles.fromSource(run.dest + at - run.source) {
@@ -59,17 +60,22 @@ func (m *Map) through(to *Map, run tile) int64 {
 		if t.run() {
 			to.tiles.add(tile{source: at, count: n, dest: t.dest + from - t.source})
 		} else {
-			to.addGap(at, n, t.reason, m)
+			to.addGap(at, n, t.reason, m, from)
 		}
 		at += n
 	}
 	return at
 }
 
-// addGap adds a gap of a copy of which the map is composed, with why it is unknown.
-func (m *Map) addGap(source, count int64, reason ledger.Reason, of *Map) {
+// addGap adds a gap of a copy of which the map is composed, where it is at an offset,
+// with why it is unknown.
+func (m *Map) addGap(source, count int64, reason ledger.Reason, of *Map, offset int64) {
 	m.tiles.add(tile{source: source, count: count, reason: reason})
 	if reason == unknown {
+		m.at = math.MaxInt64
+		if of.whyNotAccepted(offset, offset+count, of.waived) == "" {
+			m.at = 0
+		}
 		m.fault(source, source+count, of.labels()+": the ledger is not certain")
 	}
 }

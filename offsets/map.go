@@ -3,6 +3,8 @@ package offsets
 import (
 	"fmt"
 	"iter"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/waybillhq/waybill/internal/ledger"
@@ -23,8 +25,12 @@ type Map struct {
 	tiles  tiles
 	routes *routes // shared by all clones: only [Maps] reads it, of its own map
 	faults []Fault
-	doubt  string // why the ledger may have lost what the copy did last
-	shaken shaken // what of it may be otherwise
+	// faulted counts faults, also those that are not kept.
+	faulted int
+	at      int64  // ledger offset to which a fault is due that shows now
+	waived  int64  // ledger offset up to which faults are accepted, -1 if none are
+	doubt   string // why the ledger may have lost what the copy did last
+	shaken  shaken // what of it may be otherwise
 
 	sourceEpoch      int32     // the source's leader epoch as of the last hop, -1
 	destinationEpoch int32     // the destination's as of the last run, -1
@@ -49,9 +55,10 @@ type SourceEpoch struct {
 const maxEpochs = 64
 
 // Fault is something in the ledger that cannot be right. The source offsets that
-// it touches translate to "unknown".
+// it touches translate to "unknown", unless it is waived.
 type Fault struct {
 	Source, Next int64 // source offsets, Next exclusive; equal if none are touched
+	At           int64 // ledger offset, where the copy's map is of a ledger
 	Why          string
 }
 
@@ -60,7 +67,7 @@ const maxFaults = 100
 
 // NewMap is the map of a copy that the ledger has not mentioned.
 func NewMap() *Map {
-	return &Map{start: -1, tiles: newTiles(0), routes: &routes{}, sourceEpoch: -1, destinationEpoch: -1}
+	return &Map{start: -1, waived: -1, tiles: newTiles(0), routes: &routes{}, sourceEpoch: -1, destinationEpoch: -1}
 }
 
 // ID is what the map is about; it is zero until a Begin was seen.
@@ -336,8 +343,9 @@ func (m *Map) Cut(source, destination int64) (next, end int64) {
 	return next, c.DestinationNext()
 }
 
-// whyUnknownBefore is why the last record below a source offset is not known, "" if it is.
-func (m *Map) whyUnknownBefore(x int64) (why string) {
+// whyUnknownBefore is why the last record below a source offset is not known, "" if it is,
+// or if what is not known is accepted.
+func (m *Map) whyUnknownBefore(x, waived int64) (why string) {
 	for _, t := range m.tiles.fromSource(0) {
 		switch {
 		case t.source >= x:
@@ -345,7 +353,7 @@ func (m *Map) whyUnknownBefore(x int64) (why string) {
 		case t.run():
 			why = ""
 		case t.reason == unknown:
-			why = m.whyUnknown(t.source)
+			why = m.whyNotAccepted(t.source, min(t.end(), x), waived)
 		}
 	}
 	return why
@@ -382,19 +390,55 @@ func (m *Map) blur(x, y int64, why string) {
 }
 
 func (m *Map) fault(x, y int64, why string) {
+	m.faulted++
+	f := Fault{Source: x, Next: y, At: m.at, Why: why}
 	if len(m.faults) < maxFaults {
-		m.faults = append(m.faults, Fault{Source: x, Next: y, Why: why})
+		m.faults = append(m.faults, f)
+		return
 	}
+	// The last stands for all that are too many: who accepts it accepts them.
+	last := m.faults[maxFaults-1]
+	m.faults = append(m.faults[:maxFaults-1:maxFaults-1], Fault{min(last.Source, x), max(last.Next, y), max(last.At, f.At), why})
+}
+
+// faultAt is the last fault that made a source offset unknown.
+func (m *Map) faultAt(x int64) Fault {
+	for _, f := range slices.Backward(m.faults) {
+		if f.Source <= x && x < f.Next {
+			return f
+		}
+	}
+	return Fault{At: math.MaxInt64, Why: "the ledger says nothing about it"}
 }
 
 // whyUnknown is the fault that made a source offset unknown.
-func (m *Map) whyUnknown(x int64) string {
-	for _, f := range m.faults {
-		if f.Source <= x && x < f.Next {
+func (m *Map) whyUnknown(x int64) string { return m.faultAt(x).Why }
+
+// accepted says that what is not known about a source offset is accepted as a loss.
+func (m *Map) accepted(x int64) bool { return m.faultAt(x).At <= m.waived }
+
+// whyNotAccepted is why something of source offsets that are not known is not accepted,
+// "" if all is.
+func (m *Map) whyNotAccepted(from, to, waived int64) string {
+	for _, f := range slices.Backward(m.faults) {
+		if f.Source < to && from < f.Next && f.At > waived {
 			return f.Why
 		}
 	}
-	return "the ledger says nothing about it"
+	if f := m.faultAt(from); f.At > waived {
+		return f.Why
+	}
+	return ""
+}
+
+// gravest is the last fault because of which something is not known, false if there is none.
+func (m *Map) gravest() (Fault, bool) {
+	for _, f := range slices.Backward(m.faults) {
+		if f.Source < f.Next || !m.Began() {
+			return f, true
+		}
+	}
+	return Fault{}, false
 }
 
 // Gap is a stretch of source offsets without a copy. Reason is "unknown" where

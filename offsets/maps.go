@@ -1,7 +1,6 @@
 package offsets
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,9 +59,12 @@ type entry struct {
 	proved int64
 	writer ledger.WriterID // of that hop
 	shaken shaken
-	// strayed says that it has entries in two places, "" if it has not: what was
-	// last cannot be told.
-	strayed string
+	// last is the ledger offset of the last entry of it, -1 if there was none.
+	last int64
+	// strayed says that it has entries in two places: what was last cannot be told.
+	// It is a fault of the place that is not its own.
+	strayed   fault
+	strayedTo place
 }
 
 // place is one partition of one ledger.
@@ -222,19 +224,24 @@ func (ms *Maps) applyTo(key ledger.CopyKey, pos tail.Position, writer ledger.Wri
 	at := place{pos.Cluster, pos.Partition}
 	c := ms.copies[key]
 	if c == nil {
-		c = &entry{m: NewMap(), at: at, proved: -1}
+		c = &entry{m: NewMap(), at: at, proved: -1, last: -1}
 		ms.copies[key] = c
 	}
 	if c.shared {
 		c.m, c.shared = c.m.clone(), false
 	}
 	c.doubted = nil
-	before, known, fresh := len(c.m.faults), c.m.Began(), c.m.start < 0
+	before, known, fresh := c.m.faulted, c.m.Began(), c.m.start < 0
 	if c.at != at {
-		c.strayed = fmt.Sprintf("entries in ledger partition %d of %s and in %d of %s", c.at.partition, c.at.cluster, at.partition, at.cluster)
-		c.m.fault(c.m.Next(), c.m.Next(), c.strayed)
+		c.strayedTo, c.strayed = at, fault{pos.Offset, fmt.Sprintf("entries in ledger partition %d of %s and in %d of %s", c.at.partition, c.at.cluster, at.partition, at.cluster)}
+		c.m.fault(c.m.Next(), c.m.Next(), c.strayed.why)
 		return
 	}
+	c.m.at = pos.Offset
+	if f, damaged := ms.faults[at]; damaged && f.offset > c.last {
+		c.m.at = f.offset // what is missing here may have been there
+	}
+	c.last = pos.Offset
 	if !c.m.Apply(e) {
 		if from := beginning(e); from < c.m.start {
 			c.shaken = shaken{c.m.start, pos.Offset, fmt.Sprintf("ledger partition %d, offset %d: an older entry comes later, of source offset %d", pos.Partition, pos.Offset, from)}
@@ -245,7 +252,7 @@ func (ms *Maps) applyTo(key ledger.CopyKey, pos tail.Position, writer ledger.Wri
 		c.shaken = shaken{c.m.start, f.offset, f.why} // it may have begun before
 	}
 	_, hop := e.(*ledger.Hop)
-	if sound := len(c.m.faults) == before; sound && (hop || !known) {
+	if sound := c.m.faulted == before; sound && (hop || !known) {
 		ms.prove(c, pos.Offset, writer, e)
 	}
 	if r, ok := e.(*ledger.Retraction); ok {
@@ -324,91 +331,6 @@ func (ms *Maps) Corrupt(pos tail.Position, err error) {
 	}
 }
 
-// doubt is why nothing certain can be said of what a copy did last, "" if there
-// is no doubt. ms.mu is held.
-func (ms *Maps) doubt(c *entry) string {
-	if c.strayed != "" {
-		return c.strayed
-	}
-	if f, ok := ms.faults[c.at]; ok && f.offset > max(c.proved, ms.waivedAt(c.at)) {
-		return f.why
-	}
-	return ""
-}
-
-// shakenOf is what of a copy may be otherwise, though it has gone on since; the zero value
-// if nothing may, or nobody minds. ms.mu is held.
-func (ms *Maps) shakenOf(c *entry) shaken {
-	if c.shaken.offset <= ms.waivedAt(c.at) {
-		return shaken{}
-	}
-	return c.shaken
-}
-
-// doubtBefore is why nothing certain can be said of what a copy did last before a source
-// offset, "" if there is no doubt. ms.mu is held.
-func (ms *Maps) doubtBefore(c *entry, source int64) string {
-	if sh := ms.shakenOf(c); source < sh.below {
-		return sh.why
-	}
-	if f, ok := ms.faults[c.at]; ok && f.offset <= ms.waivedAt(c.at) {
-		return ""
-	}
-	return c.m.whyUnknownBefore(source)
-}
-
-// waivedAt is the last ledger offset whose faults count no more, -1 if all do.
-// ms.mu is held.
-func (ms *Maps) waivedAt(at place) int64 {
-	if o, ok := ms.waived[at]; ok {
-		return o
-	}
-	return -1
-}
-
-// Waive is an operator's word that what may be lost of a ledger partition at or
-// below an offset is known and does not matter: copies that were uncertain because
-// of it are taken to stand where the rest of the ledger says, and copies that the
-// ledger does not know to be new. The caller remembers it and says it again after
-// a restart.
-func (ms *Maps) Waive(cluster string, partition int32, upTo int64) {
-	ms.mu.Lock()
-	defer ms.mu.Unlock()
-	at := place{cluster, partition}
-	ms.waived[at] = max(upTo, ms.waivedAt(at))
-}
-
-// Damage is where pages of a ledger may be lost, and why.
-type Damage struct {
-	Cluster   string `json:"cluster"` // cluster.id
-	Partition int32  `json:"partition"`
-	Offset    int64  `json:"offset"` // the last
-	Why       string `json:"why"`
-	Waived    bool   `json:"waived"`
-	// Copies is the number of known copies that are uncertain because of it.
-	Copies int `json:"copies"`
-}
-
-// Damages lists the last damage of each ledger partition that has one.
-func (ms *Maps) Damages() []Damage {
-	ms.mu.RLock()
-	defer ms.mu.RUnlock()
-	var all []Damage
-	for at, f := range ms.faults {
-		d := Damage{Cluster: at.cluster, Partition: at.partition, Offset: f.offset, Why: f.why, Waived: f.offset <= ms.waivedAt(at)}
-		for _, c := range ms.copies {
-			if c.at == at && ms.doubt(c) != "" {
-				d.Copies++
-			}
-		}
-		all = append(all, d)
-	}
-	slices.SortStableFunc(all, func(a, b Damage) int {
-		return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Partition, b.Partition))
-	})
-	return all
-}
-
 // Position is how far a copy has come.
 type Position struct {
 	// Exists says that the ledger knows the copy; if not, the rest means nothing.
@@ -417,7 +339,7 @@ type Position struct {
 	// be records at the destination that no hop tells of.
 	Plain bool
 	Epoch uint64 // of its last Begin or hop
-	Fleet string // that claimed it last
+	Fleet string // that claimed it last, "" if that is not known, and was waived
 	Next  int64  // source offset from which it goes on
 	// Destination is the offset after the last record that it wrote, -1 if none.
 	Destination int64
@@ -462,11 +384,14 @@ func (ms *Maps) PositionBefore(ctx context.Context, cluster string, id ledger.Co
 	if why := ms.doubt(c); why != "" {
 		return Position{}, fmt.Errorf("position of a copy: %w: %s", ErrUncertain, why)
 	}
-	if !c.m.Began() {
+	plain, fleet := true, "" // if nobody knows any more
+	if f, ok := c.m.gravest(); c.m.Began() {
+		plain, fleet = c.m.begin.Plain(), c.m.begin.Fleet
+	} else if !ok || f.At > ms.waivedAt(c.at) {
 		return Position{}, fmt.Errorf("position of a copy: %w: its begin is missing", ErrUncertain)
 	}
 	p := Position{
-		Exists: true, Plain: c.m.begin.Plain(), Epoch: c.m.Epoch(), Fleet: c.m.begin.Fleet, Next: c.m.Next(), Destination: c.m.DestinationNext(),
+		Exists: true, Plain: plain, Epoch: c.m.Epoch(), Fleet: fleet, Next: c.m.Next(), Destination: c.m.DestinationNext(),
 		SourceLeaderEpoch: c.m.sourceEpoch, DestinationLeaderEpoch: c.m.destinationEpoch, Epochs: c.m.epochs[:len(c.m.epochs):len(c.m.epochs)],
 	}
 	if source < math.MaxInt64 || destination < math.MaxInt64 {
@@ -498,11 +423,14 @@ func (ms *Maps) view(key ledger.CopyKey) *Map {
 	if c == nil {
 		return nil
 	}
-	why, sh := ms.doubt(c), ms.shakenOf(c)
-	if why != "" || sh.below > 0 {
-		if c.doubted == nil || c.doubted.doubt != why || c.doubted.shaken != sh {
+	why, sh, waived := ms.doubt(c), ms.shakenOf(c), int64(-1)
+	if len(c.m.faults) > 0 {
+		waived = ms.waivedAt(c.at)
+	}
+	if why != "" || sh.below > 0 || waived >= 0 {
+		if c.doubted == nil || c.doubted.doubt != why || c.doubted.shaken != sh || c.doubted.waived != waived {
 			c.doubted = c.m.clone()
-			c.doubted.doubt, c.doubted.shaken = why, sh
+			c.doubted.doubt, c.doubted.shaken, c.doubted.waived = why, sh, waived
 		}
 		return c.doubted // the same while nothing changes: what is composed of it is kept
 	}

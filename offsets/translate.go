@@ -21,6 +21,7 @@ const (
 	BeforeStart   Why = "before-start"   // before the copy began: its first record
 	Interleaved   Why = "interleaved"    // several writers mix: the lowest offset that skips nothing
 	Expired       Why = "expired"        // the copy is gone by now: the log start
+	Waived        Why = "waived"         // unknown, which somebody accepts: the lowest offset that skips nothing
 
 	Ahead   Why = "ahead"   // not yet copied: ask again (-1)
 	Lost    Why = "lost"    // the copy lies past the end of the log (-1)
@@ -67,6 +68,8 @@ func (r Result) explain(x int64) string {
 		return fmt.Sprintf("offset %d lies before the copy, whose first record is at offset %d%s", x, r.Offset, note)
 	case Interleaved:
 		return fmt.Sprintf("several writers mix, and offset %d is the lowest that skips nothing, with %d records read again%s", r.Offset, r.Reread, note)
+	case Waived:
+		return fmt.Sprintf("what became of the offsets from %d on is not known, which is accepted (%s); offset %d is the lowest that skips nothing, with at most %d records read again", x, r.Note, r.Offset, r.Reread)
 	case Expired:
 		return fmt.Sprintf("the copies from offset %d on are gone%s", x, note)
 	}
@@ -164,15 +167,20 @@ func (r Route) Translate(x int64, there Bounds) Result {
 // lies: the lowest offset that skips nothing of any, with what is read again of all.
 func (r Route) mix(x int64, res Result, floor int64) Result {
 	all := slices.Clone(r.Shares)
+	waived := ""
+	if res.Why == Waived {
+		waived = res.Note
+	}
 	for _, t := range r.Thirds {
-		unread, why := t.Here.unreadSource(x)
+		unread, accepted, why := t.Here.unreadSource(x)
 		if why != "" {
 			return none(Unknown, why)
 		}
+		waived = cmp.Or(waived, accepted)
 		all = append(all, Share{t.There, unread})
 	}
 	first, end := int64(math.MaxInt64), res.Offset
-	if r.There == nil || r.Back != nil {
+	if r.There == nil || r.Back != nil || res.Why == Waived {
 		first = res.Offset
 	} else if _, unread := r.There.firstCopy(x); unread {
 		first = res.Offset
@@ -184,6 +192,9 @@ func (r Route) mix(x int64, res Result, floor int64) Result {
 				return none(f.Why, fmt.Sprintf("flow %s: %s", s.Copy.Labels().Flow, because(f)))
 			}
 			res.Skipped += f.Skipped
+			if f.Why == Waived {
+				first, waived = min(first, f.Offset), cmp.Or(waived, f.Note)
+			}
 		}
 		if at, ok := s.Copy.firstCopy(s.At); ok {
 			first = min(first, at)
@@ -191,7 +202,9 @@ func (r Route) mix(x int64, res Result, floor int64) Result {
 		// Behind floor another copy's records may lie that the ledger has not shown yet.
 		end = max(end, min(s.Copy.DestinationNext(), floor))
 	}
-	res.Offset, res.Reread = min(first, end), 0
+	if res.Offset = min(first, end); res.Why != Waived {
+		res.Reread = 0
+	}
 	if r.There != nil {
 		res.Reread += r.There.readBefore(x, res.Offset)
 	}
@@ -206,7 +219,9 @@ func (r Route) mix(x int64, res Result, floor int64) Result {
 		}
 	}
 	res.Exact = res.Reread == 0 && res.Skipped == 0
-	if res.Reread > 0 {
+	if waived != "" {
+		res.Exact, res.Why, res.Note = false, Waived, waived
+	} else if res.Reread > 0 {
 		res.Why, res.Note = Interleaved, "records of several sides mix"
 	}
 	return res
@@ -246,14 +261,19 @@ func (m *Map) forward(x int64) Result {
 		res.Why, res.Skipped, res.Exact = BeforeStart, m.start-x, false
 		res.Note = fmt.Sprintf("the copy began at offset %d", m.start)
 	}
-	for _, t := range m.tiles.fromSource(x) {
+	for e, t := range m.tiles.fromSource(x) {
 		past := max(0, x-t.source)
 		switch {
 		case t.run():
 			res.Offset = t.dest + past
 			return res
-		case t.reason == unknown:
+		case t.reason == unknown && !m.accepted(max(x, t.source)):
 			return none(Unknown, m.whyUnknown(max(x, t.source)))
+		case t.reason == unknown:
+			// Its records lie behind those before it, if anywhere.
+			res.Offset, res.Why, res.Exact, res.Note = e.dest, Waived, false, m.whyUnknown(max(x, t.source))
+			res.Reread, res.Skipped = past, res.Skipped+t.count-past
+			return res
 		case t.reason == ledger.NotAsked || t.reason == ledger.Quarantined:
 			res.Skipped += t.count - past
 			res.Exact = false
@@ -310,8 +330,12 @@ func (m *Map) backward(y int64) Result {
 func (m *Map) nextToRead(x int64, res Result) Result {
 	for _, t := range m.tiles.fromSource(x) {
 		switch {
-		case t.reason == unknown:
+		case t.reason == unknown && !m.accepted(max(x, t.source)):
 			return none(Unknown, m.whyUnknown(max(x, t.source)))
+		case t.reason == unknown:
+			res.Offset, res.Why, res.Exact, res.Note = max(x, t.source), Waived, false, m.whyUnknown(max(x, t.source))
+			res.Reread = t.end() - res.Offset
+			return res
 		case t.run():
 			res.Offset = max(x, t.source)
 			return res
@@ -335,7 +359,7 @@ func (r Route) both(x int64) Result {
 	}
 	// Records that were born there and came here at or after x are unread, and
 	// so are those that have not come here yet.
-	born, why := r.Back.unreadSource(x)
+	born, waived, why := r.Back.unreadSource(x)
 	if why != "" {
 		return none(Unknown, why)
 	}
@@ -347,7 +371,9 @@ func (r Route) both(x int64) Result {
 		}
 	}
 	copied := int64(math.MaxInt64)
-	if first, ok := r.There.firstCopy(x); ok {
+	if first, ok := r.There.firstCopy(x); res.Why == Waived {
+		copied, waived = res.Offset, res.Note
+	} else if ok {
 		copied = first
 	}
 	if copied <= born {
@@ -355,9 +381,11 @@ func (r Route) both(x int64) Result {
 	} else {
 		res.Offset = born
 	}
-	res.Reread = r.There.readBefore(x, res.Offset) + r.Back.readFrom(res.Offset, x)
+	res.Reread += r.There.readBefore(x, res.Offset) + r.Back.readFrom(res.Offset, x)
 	res.Exact = res.Reread == 0 && res.Skipped == 0
-	if res.Reread > 0 {
+	if waived != "" {
+		res.Exact, res.Why, res.Note = false, Waived, waived
+	} else if res.Reread > 0 {
 		res.Why, res.Note = Interleaved, "records of both sides mix"
 	} else if res.Why == NothingCopied {
 		res.Why = AtEnd
@@ -368,15 +396,16 @@ func (r Route) both(x int64) Result {
 // unreadSource is the lowest source offset of a copy whose record is not among
 // the destination offsets below y. Records that came from the destination are
 // not counted: they are the other copy's. Nor are those that a filter keeps on
-// their side: a reader here was never to see them.
-func (m *Map) unreadSource(y int64) (x int64, why string) {
+// their side: a reader here was never to see them. Where it is not known, why says so;
+// waived says the same if that is accepted.
+func (m *Map) unreadSource(y int64) (x int64, waived, why string) {
 	if !m.Began() {
-		return 0, "the ledger has no begin of the copy back"
+		return 0, "", "the ledger has no begin of the copy back"
 	}
 	x = m.start
 	for e, t := range m.tiles.fromDest(y) {
 		if t.dest < y {
-			return t.source + y - t.dest, ""
+			return t.source + y - t.dest, "", ""
 		}
 		x = max(x, e.runEnd)
 		break
@@ -386,13 +415,15 @@ func (m *Map) unreadSource(y int64) (x int64, why string) {
 	}
 	for _, t := range m.tiles.fromSource(x) {
 		switch {
+		case t.reason == unknown && m.accepted(max(x, t.source)):
+			return max(x, t.source), m.whyUnknown(max(x, t.source)), ""
 		case t.reason == unknown:
-			return 0, m.whyUnknown(max(x, t.source))
+			return 0, "", m.whyUnknown(max(x, t.source))
 		case t.run() || !empty(t.reason) && t.reason != ledger.Returned && t.reason != ledger.NotLocal && t.reason != ledger.Doubled && t.reason != ledger.Filtered:
-			return max(x, t.source), ""
+			return max(x, t.source), "", ""
 		}
 	}
-	return max(x, m.Next()), ""
+	return max(x, m.Next()), "", ""
 }
 
 // firstCopy is the destination of the first copied record at or after x.

@@ -71,7 +71,7 @@ func (w *Witness) Same(fold *ledger.Opened) error {
 func (c *entry) differs(o *entry) string {
 	a, b := c.m, o.m
 	switch {
-	case c.strayed+o.strayed != "" || len(a.faults)+len(b.faults) > 0:
+	case c.strayed.why+o.strayed.why != "" || len(a.faults)+len(b.faults) > 0:
 		return "a contradiction"
 	case a.id != b.id || a.epoch != b.epoch || a.label() != b.label():
 		return "who copies what"
