@@ -32,30 +32,19 @@ func foldedBelow(late <-chan struct{}, p *replica.Partition, offset int64) error
 	if offset > end {
 		return kerr.OffsetOutOfRange
 	}
-	for at := offset; at < end; {
+	read := func(at int64) ([]byte, error) {
 		if isClosed(late) {
-			return errLate
+			return nil, errLate
 		}
-		buf, err := p.Read(at, foldBytes, end)
-		if err != nil {
+		return p.Read(at, foldBytes, end)
+	}
+	for b, err := range record.Scan(offset, end, read) {
+		switch {
+		case errors.Is(err, record.ErrNothing):
+		case err != nil:
 			return err
-		}
-		was := at
-		for len(buf) > 0 {
-			b, rest, err := record.Next(buf)
-			if errors.Is(err, record.ErrPartial) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-			if coveredBy(covered, b, offset) {
-				return nil
-			}
-			at, buf = b.NextOffset(), rest
-		}
-		if at <= was {
-			break
+		case coveredBy(covered, b, offset):
+			return nil
 		}
 	}
 	return fmt.Errorf("no fold stands for what the ledger has below offset %d: %w", offset, kerr.PolicyViolation)

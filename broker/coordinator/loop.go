@@ -235,30 +235,22 @@ func (l *Loop) durable(ctx context.Context, next int64) bool {
 // load reads the partition from start to end.
 func (l *Loop) load(ctx context.Context, replay func(record.Batch) error) error {
 	end := l.log.EndOffset()
-	for at := l.log.StartOffset(); at < end; {
+	read := func(at int64) ([]byte, error) {
 		if err := ctx.Err(); err != nil {
-			return err
+			return nil, err
 		}
 		buf, err := l.log.Read(at, loadBytes)
 		if err != nil {
-			return fmt.Errorf("read at offset %d: %w", at, err)
+			return nil, fmt.Errorf("read at offset %d: %w", at, err)
 		}
-		was := at
-		for len(buf) > 0 {
-			b, rest, err := record.Next(buf)
-			if errors.Is(err, record.ErrPartial) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-			if err := replay(b); err != nil {
-				return err
-			}
-			at, buf = b.NextOffset(), rest
+		return buf, nil
+	}
+	for b, err := range record.Scan(l.log.StartOffset(), end, read) {
+		if err != nil {
+			return err
 		}
-		if at <= was {
-			return fmt.Errorf("read at offset %d: nothing below the end %d", at, end)
+		if err := replay(b); err != nil {
+			return err
 		}
 	}
 	return nil
