@@ -193,7 +193,7 @@ func TestGroupsAgainstBroker(t *testing.T) {
 func TestKafkaClusterOfAbsentThings(t *testing.T) {
 	s := startSide(t)
 	c := KafkaCluster(s.cl)
-	commits, err := c.Commits(t.Context(), []string{"nobody"})
+	commits, err := c.Commits(t.Context(), []Group{{Name: "nobody"}})
 	if err != nil || len(commits["nobody"]) != 0 {
 		t.Errorf("commits: got %v %v", commits, err)
 	}
@@ -206,7 +206,7 @@ func TestKafkaClusterOfAbsentThings(t *testing.T) {
 			t.Errorf("%s: got %v %v", name, got, err)
 		}
 	}
-	if err := c.Commit(t.Context(), "app", map[flow.TopicPartition]Commit{{Topic: "nothing"}: {1, ""}}); err == nil {
+	if err := c.Commit(t.Context(), Group{Name: "app"}, map[flow.TopicPartition]Commit{{Topic: "nothing"}: {1, ""}}); err == nil {
 		t.Error("a commit to no topic went well")
 	}
 }

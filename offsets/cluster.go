@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -17,15 +18,20 @@ import (
 // Cluster is what a [Syncer] asks of the cluster at one end. A partition that has
 // no answer is missing from one.
 type Cluster interface {
-	// Groups lists the states of the consumer groups, by name.
-	Groups(ctx context.Context) (map[string]string, error)
+	// Groups lists the groups of consumers, by name.
+	Groups(ctx context.Context) (map[string]Group, error)
+	// Shares says whether the cluster tells where share groups start, and sets it.
+	Shares(ctx context.Context) (tells, sets bool, err error)
+	// Dealt says up to where share groups would have come, had they acknowledged in order
+	// what they have. It is not told of every partition.
+	Dealt(ctx context.Context, shareGroups []Group) (map[string]map[flow.TopicPartition]int64, error)
 	// Commits are the committed positions of groups that are settled: a
 	// transaction that is about to commit some is waited for.
-	Commits(ctx context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, error)
+	Commits(ctx context.Context, groups []Group) (map[string]map[flow.TopicPartition]Commit, error)
 	// Commit writes positions of a group that has no members, without a leader
 	// epoch. If the group has members after all, it returns an error that wraps
 	// [ErrActive].
-	Commit(ctx context.Context, group string, at map[flow.TopicPartition]Commit) error
+	Commit(ctx context.Context, group Group, at map[flow.TopicPartition]Commit) error
 	// Topics are the ids of topics that exist.
 	Topics(ctx context.Context, names []string) (map[string]ledger.TopicID, error)
 	// Stable are last stable offsets.
@@ -35,29 +41,71 @@ type Cluster interface {
 	Ends(ctx context.Context, topics []string) (map[flow.TopicPartition]int64, error)
 }
 
+// Group is a group of consumers as a cluster has it.
+type Group struct {
+	Name, State string
+	// Share says that it is a share group (KIP-932), whose positions are where its
+	// share-partitions start.
+	Share bool
+}
+
+func sharing(g Group) bool   { return g.Share }
+func consuming(g Group) bool { return !g.Share }
+
+func without(groups []Group, which func(Group) bool) []Group {
+	return slices.DeleteFunc(slices.Clone(groups), which)
+}
+
+func names(groups []Group) []string {
+	all := make([]string, len(groups))
+	for i, g := range groups {
+		all[i] = g.Name
+	}
+	return all
+}
+
 // KafkaCluster is a [Cluster] over a client, which stays the caller's.
 func KafkaCluster(cl *kgo.Client) Cluster { return kafkaCluster{kadm.NewClient(cl)} }
 
 type kafkaCluster struct{ adm *kadm.Client }
 
-func (k kafkaCluster) Groups(ctx context.Context) (map[string]string, error) {
-	groups, err := k.adm.ListGroups(ctx)
+func (k kafkaCluster) Groups(ctx context.Context) (map[string]Group, error) {
+	listed, err := k.adm.ListGroups(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list groups: %w", err)
 	}
-	states := map[string]string{}
-	for name, g := range groups {
-		// Others (connect) keep no offsets that a consumer would go on from; share
-		// groups keep theirs elsewhere.
-		if slices.Contains([]string{"", "consumer", "streams"}, g.ProtocolType) {
-			states[name] = g.State
+	groups := map[string]Group{}
+	for name, g := range listed {
+		// Others (connect) keep no offsets that a consumer would go on from.
+		if slices.Contains([]string{"", "consumer", "streams", share}, g.ProtocolType) && !isNotes(name) {
+			groups[name] = Group{name, g.State, g.ProtocolType == share}
 		}
 	}
-	return states, nil
+	return groups, nil
 }
 
-func (k kafkaCluster) Commits(ctx context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, error) {
+func (k kafkaCluster) Commits(ctx context.Context, groups []Group) (map[string]map[flow.TopicPartition]Commit, error) {
+	all, err := k.committed(ctx, names(without(groups, sharing)))
+	if err != nil {
+		return nil, err
+	}
+	starts, err := k.starts(ctx, names(without(groups, consuming)))
+	maps.Copy(all, starts)
+	return all, err
+}
+
+func (k kafkaCluster) Commit(ctx context.Context, group Group, at map[flow.TopicPartition]Commit) error {
+	if group.Share {
+		return k.start(ctx, group.Name, at)
+	}
+	return k.commit(ctx, group.Name, at)
+}
+
+func (k kafkaCluster) committed(ctx context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, error) {
 	all := map[string]map[flow.TopicPartition]Commit{}
+	if len(groups) == 0 {
+		return all, nil
+	}
 	for name, r := range k.adm.FetchManyOffsets(kadm.RequireStable(ctx), groups...) {
 		if r.Err != nil && !errors.Is(r.Err, kerr.GroupIDNotFound) {
 			return nil, fmt.Errorf("fetch offsets of group %s: %w", name, r.Err)
@@ -77,7 +125,7 @@ func (k kafkaCluster) Commits(ctx context.Context, groups []string) (map[string]
 	return all, nil
 }
 
-func (k kafkaCluster) Commit(ctx context.Context, group string, at map[flow.TopicPartition]Commit) error {
+func (k kafkaCluster) commit(ctx context.Context, group string, at map[flow.TopicPartition]Commit) error {
 	os := kadm.Offsets{}
 	for tp, c := range at {
 		// A source's leader epoch means nothing here, and one that is too high

@@ -48,6 +48,8 @@ type Row struct {
 	Because          string              `json:"because"` // why the result is what it is, in a sentence
 	Action           Action              `json:"action"`
 	Why              string              `json:"why,omitempty"` // of the action
+	// Share says that it is a share group, and its positions are where it starts.
+	Share bool `json:"share,omitempty"`
 	// Moved says that the group has left the source: its position at the
 	// destination is its own.
 	Moved bool `json:"moved,omitempty"`
@@ -63,6 +65,8 @@ type Case struct {
 	Row    // filled up to Result
 	Flow   string
 	Stands *Commit // at the destination, nil if nothing
+	// Unfit is why the group can have no position at the destination; empty if it can.
+	Unfit string
 	// Adopted says that a flow's mark has taken the place of the metadata at the source.
 	Adopted bool
 	// Moved says that the group was found to have left the source before.
@@ -74,8 +78,8 @@ type Case struct {
 	// be replaced although the flow did not write it.
 	Overwrite bool
 	// Inexact is an operator's word that records may be read again, or skipped,
-	// as the result says.
-	Inexact bool
+	// as the result says. Redeliver is only for what share groups read again.
+	Inexact, Redeliver bool
 	// Unmarked commits without the flow's mark, because the fleet remembers that the
 	// group has moved; with the metadata of the source's commit, or with DropMetadata
 	// with none.
@@ -133,6 +137,8 @@ func decide(c Case, row Row) (Action, string) {
 	ours := c.ours()
 	r := row.Result
 	switch {
+	case c.Unfit != "":
+		return Leave, c.Unfit
 	case c.Overwrite:
 	case c.Moved:
 		return Leave, "the group has moved to the destination"
@@ -148,7 +154,7 @@ func decide(c Case, row Row) (Action, string) {
 		return Leave, r.Note
 	case r.Offset < 0:
 		return Wait, because(r)
-	case c.Final && !r.Exact && !c.Inexact:
+	case c.Final && !r.Exact && !c.Inexact && !(c.Redeliver && c.Share && r.Skipped == 0):
 		return Wait, "not exact: " + because(r)
 	case c.Final && !idle(row.SourceState) && row.SourceLag != 0:
 		return Wait, fmt.Sprintf("the group is active at the source and has %d records to read", row.SourceLag)
@@ -160,6 +166,38 @@ func decide(c Case, row Row) (Action, string) {
 		return Write, "not exact: " + because(r)
 	}
 	return Write, ""
+}
+
+// unfit is why a group can have no position in a cluster that has those groups, and if
+// noShares says why, no share groups. It is empty if the group can.
+func unfit(g Group, there map[string]Group, noShares string) string {
+	if g.Share && noShares != "" {
+		return noShares
+	}
+	switch other, ok := there[g.Name]; {
+	case ok && other.Share && !g.Share:
+		return "the destination has a share group of that name"
+	case ok && g.Share && !other.Share:
+		return "the destination has a group of that name that is no share group"
+	}
+	return ""
+}
+
+// again reckons with how many offsets from a position on a share group has dealt with, out of
+// order: no request tells which. Markers of transactions are among them; what are records
+// is delivered again.
+func (r Result) again(acked int64, known bool) Result {
+	switch {
+	case r.Offset < 0 || known && acked <= 0:
+		return r
+	case !known:
+		r.Note = "what the share group has acknowledged from there on, out of order, is delivered again; how much that is the source does not tell now"
+	default:
+		r.Reread += acked
+		r.Note = fmt.Sprintf("the share group has acknowledged up to %d records from there on, out of order: they are delivered again", acked)
+	}
+	r.Exact = false
+	return r
 }
 
 // because says a result's case in a few words.

@@ -32,6 +32,14 @@
 //     then [Syncer.Adopt]. What happens between the look and the commits, each of which is
 //     for one group, may leave some on either side: a [HalfwayError] has their names.
 //
+// Share groups (KIP-932) are groups whose positions are where their share-partitions
+// start. A start has no metadata to tell the flow's writing by, so there is a note beside
+// it: what is about to be set and what stood there, written first. Notes are commits of a
+// consumer group at the destination. They are there where the starts are, outlive the fleet
+// and every file of its nodes, change each second at the price of one commit, and Kafka
+// compacts them. In the fleet's state each would be a round of consensus; in the ledger, which
+// is kept, they would grow for ever.
+//
 // What the looks at a source's groups show of how they go on, a [Watch] writes into the
 // ledger of the source, where the cluster does not record who reads: [Progress] decides what
 // follows from a look and the one before, and never says more than a commit shows. It goes

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,8 +48,9 @@ type SyncConfig struct {
 // Syncer moves the positions of a flow's groups along with their data. Its methods
 // are safe for concurrent use.
 type Syncer struct {
-	cfg    SyncConfig
-	report atomic.Pointer[Report]
+	cfg     SyncConfig
+	report  atomic.Pointer[Report]
+	renewed sync.Map // share groups by name: when their notes were
 }
 
 // Report is the outcome of a round. It must not be changed.
@@ -107,16 +109,34 @@ func (s *Syncer) Plan(ctx context.Context) ([]Row, error) {
 // Round looks at every group once and commits what is due at the destination.
 func (s *Syncer) Round(ctx context.Context) ([]Row, error) {
 	rows, err := s.look(ctx, s.cfg.Groups, Case{}, s.cfg.Watch)
-	if err != nil {
+	if rows == nil {
 		return nil, err
 	}
-	var errs []error
+	errs := []error{err}
 	for group, mine := range byGroup(rows) {
-		if err := s.write(ctx, group, mine); err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, s.write(ctx, group, mine), s.write(ctx, group, s.renewals(group, mine)))
 	}
 	return rows, errors.Join(errs...)
+}
+
+// renewEvery keeps the notes on share groups: Kafka forgets what was committed a week ago.
+const renewEvery = time.Hour
+
+// renewals are the positions of a share group that are to be noted down anew as they stand.
+func (s *Syncer) renewals(group string, rows []*Row) (again []*Row) {
+	at, _ := s.renewed.Load(group)
+	if last, ok := at.(time.Time); !rows[0].Share || ok && time.Since(last) < renewEvery {
+		return nil
+	}
+	for _, row := range rows {
+		if row.Action == Keep && row.Present >= 0 && idle(row.DestinationState) {
+			kept := *row
+			kept.Action, kept.commit = Write, row.stands
+			again = append(again, &kept)
+		}
+	}
+	s.renewed.Store(group, time.Now())
+	return again
 }
 
 // write commits what is due of a group, unless it has become active or committed
@@ -126,7 +146,8 @@ func (s *Syncer) write(ctx context.Context, group string, rows []*Row) error {
 	if len(due) == 0 {
 		return nil
 	}
-	now, err := s.cfg.Destination.Commits(ctx, []string{group})
+	g := Group{Name: group, Share: rows[0].Share}
+	now, err := s.cfg.Destination.Commits(ctx, []Group{g})
 	if err != nil {
 		return fmt.Errorf("destination: %w", err)
 	}
@@ -138,7 +159,7 @@ func (s *Syncer) write(ctx context.Context, group string, rows []*Row) error {
 		}
 		at[row.Destination] = row.commit
 	}
-	if err := s.cfg.Destination.Commit(ctx, group, at); errors.Is(err, ErrActive) {
+	if err := s.cfg.Destination.Commit(ctx, g, at); errors.Is(err, ErrActive) {
 		return wait(due, "the group became active at the destination")
 	} else if err != nil {
 		return err
@@ -160,7 +181,9 @@ func wait(rows []*Row, why string) error {
 // view is what a round knows of both clusters. The order in which it was asked
 // for matters: see look.
 type view struct {
-	states, there  map[string]string // of the groups
+	states, there  map[string]Group
+	dealt          map[string]map[flow.TopicPartition]int64 // by share groups
+	noShares       string                                   // why share groups have no positions at the destination
 	ids, idsThere  map[string]ledger.TopicID
 	commits        map[string]map[flow.TopicPartition]Commit
 	commitsThere   map[string]map[flow.TopicPartition]Commit
@@ -172,7 +195,8 @@ type view struct {
 // look asks both clusters and the ledgers, and decides as how says. Committed positions come
 // first, then last stable offsets, then the ledger: so the ledger knows of every
 // record below both. The destination's commits come last, just before the write. watch may
-// be nil.
+// be nil. If only share groups have no positions that can be had, the others' rows come with
+// the error.
 func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case, watch *Watch) ([]Row, error) {
 	src, dst := s.cfg.Source, s.cfg.Destination
 	var v view
@@ -181,22 +205,19 @@ func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case, wat
 	if v.states, err = src.Groups(ctx); err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}
-	var groups []string
-	for g := range v.states {
-		if pick(g) {
-			groups = append(groups, g)
-		}
-	}
-	if slices.Sort(groups); len(groups) == 0 {
+	groups := slices.DeleteFunc(slices.Collect(maps.Values(v.states)), func(g Group) bool { return !pick(g.Name) })
+	slices.SortFunc(groups, func(a, b Group) int { return cmp.Compare(a.Name, b.Name) })
+	if len(groups) == 0 {
 		if watch != nil {
 			watch.look(asked, time.Now(), nil, nil, map[string]ledger.TopicID{})
 		}
 		return nil, nil
 	}
-	if v.commits, err = src.Commits(ctx, groups); err != nil {
+	if v.commits, err = src.Commits(ctx, without(groups, sharing)); err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}
 	answered := time.Now()
+	fault := v.shares(ctx, src, groups)
 	topics, renamed := s.topics(v.commits)
 	if v.ends, err = src.Ends(ctx, topics); err != nil {
 		return nil, fmt.Errorf("source: %w", err)
@@ -229,10 +250,12 @@ func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case, wat
 	if v.there, err = dst.Groups(ctx); err != nil {
 		return nil, fmt.Errorf("destination: %w", err)
 	}
-	if v.commitsThere, err = dst.Commits(ctx, groups); err != nil {
+	if v.commitsThere, err = dst.Commits(ctx, without(groups, sharing)); err != nil {
 		return nil, fmt.Errorf("destination: %w", err)
 	}
-	return s.decide(ctx, v, groups, how)
+	v.sharesThere(ctx, dst, groups)
+	rows, err := s.decide(ctx, v, groups, how)
+	return rows, errors.Join(err, fault)
 }
 
 // ledgerPatience is how long a round waits for a ledger that cannot be read, or has
@@ -271,25 +294,25 @@ func (s *Syncer) topics(commits map[string]map[flow.TopicPartition]Commit) (topi
 	return topics, renamed
 }
 
-func (s *Syncer) decide(ctx context.Context, v view, groups []string, how Case) ([]Row, error) {
+func (s *Syncer) decide(ctx context.Context, v view, groups []Group, how Case) ([]Row, error) {
 	var rows []Row
 	p := peers{ask: s.cfg.Peers, groups: groups, known: map[string]*peer{}}
 	for _, g := range groups {
-		moved := s.cfg.Moved.IsMoved(s.cfg.Flow, g)
-		if why := s.left(v, g); !moved && !how.Overwrite && why != "" {
-			if err := s.cfg.Moved.Mark(ctx, s.cfg.Flow, g, why); err != nil {
-				return nil, fmt.Errorf("mark group %s as moved: %w", g, err)
+		moved := s.cfg.Moved.IsMoved(s.cfg.Flow, g.Name)
+		if why := s.left(v, g.Name); !moved && !how.Overwrite && why != "" {
+			if err := s.cfg.Moved.Mark(ctx, s.cfg.Flow, g.Name, why); err != nil {
+				return nil, fmt.Errorf("mark group %s as moved: %w", g.Name, err)
 			}
 			moved = true
 		}
-		for tp, at := range v.commits[g] {
+		for tp, at := range v.commits[g.Name] {
 			if !s.cfg.Topics(tp.Topic) {
 				continue
 			}
 			c := how
-			c.Flow, c.Moved, c.Adopted = s.cfg.Flow, moved, writtenByFlow(at)
+			c.Flow, c.Moved, c.Adopted, c.Unfit = s.cfg.Flow, moved, writtenByFlow(at), unfit(g, v.there, v.noShares)
 			c.Row, c.Partners = s.row(ctx, v, &p, g, tp, at)
-			if there, ok := v.commitsThere[g][c.Destination]; ok {
+			if there, ok := v.commitsThere[g.Name][c.Destination]; ok {
 				c.Stands = &there
 			}
 			rows = append(rows, Decide(c))
@@ -314,11 +337,11 @@ func (s *Syncer) left(v view, group string) string {
 
 // row fills in what is known of a group's position before anything is decided, and
 // names the flows that write the same partition of the destination.
-func (s *Syncer) row(ctx context.Context, v view, p *peers, group string, tp flow.TopicPartition, at Commit) (row Row, partners []string) {
+func (s *Syncer) row(ctx context.Context, v view, p *peers, group Group, tp flow.TopicPartition, at Commit) (row Row, partners []string) {
 	to := flow.TopicPartition{Topic: s.cfg.Rename(tp.Topic), Partition: tp.Partition}
 	row = Row{
-		Group: group, Source: tp, Destination: to, SourceOffset: at.Offset, SourceLag: -1,
-		SourceState: v.states[group], DestinationState: v.there[group],
+		Group: group.Name, Share: group.Share, Source: tp, Destination: to, SourceOffset: at.Offset, SourceLag: -1,
+		SourceState: group.State, DestinationState: v.there[group.Name].State,
 	}
 	if !writtenByFlow(at) {
 		row.Metadata = at.Metadata
@@ -337,7 +360,7 @@ func (s *Syncer) row(ctx context.Context, v view, p *peers, group string, tp flo
 		ledger.End{Cluster: s.cfg.DestinationID, TopicID: idThere, Partition: to.Partition},
 	)
 	for _, m := range route.Further() {
-		share, known, err := p.share(ctx, m, group)
+		share, known, err := p.share(ctx, m, group.Name)
 		if err != nil {
 			row.Result = none(Unknown, err.Error())
 			return row, nil
@@ -360,6 +383,10 @@ func (s *Syncer) row(ctx context.Context, v view, p *peers, group string, tp flo
 		row.Result.Exact = false
 		row.Result.Skipped += n
 		row.Result.Note = fmt.Sprintf("up to %d records from offset %d on were not copied from there, and nothing copies them back", n, at.Offset)
+	}
+	if group.Share {
+		dealt, ok := v.dealt[group.Name][tp]
+		row.Result = row.Result.again(dealt-at.Offset, ok)
 	}
 	if start := known(v.starts, tp); at.Offset < start && row.Result.Note == "" {
 		row.Result.Note = fmt.Sprintf("the source's log begins at %d by now", start)

@@ -32,18 +32,37 @@ type memoryCluster struct {
 	joins   bool                          // a group has members by the time that somebody commits for it
 	reads   int                           // of commits
 	onRead  func(c *memoryCluster, n int) // before the n-th
+	shares  map[string]bool               // groups that are share groups
+	without bool                          // share groups whose start can be set
+	dealt   int64                         // by share groups; -1 is not told
 }
 
 var orders = flow.TopicPartition{Topic: "orders"}
 
-func (c *memoryCluster) Groups(context.Context) (map[string]string, error) {
+func (c *memoryCluster) Groups(context.Context) (map[string]Group, error) {
 	if c.down.Load() {
 		return nil, errors.New("not reachable")
 	}
-	return c.groups, nil
+	groups := map[string]Group{}
+	for name, state := range c.groups {
+		groups[name] = Group{name, state, c.shares[name]}
+	}
+	return groups, nil
 }
 
-func (c *memoryCluster) Commits(_ context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, error) {
+func (c *memoryCluster) Shares(context.Context) (bool, bool, error) { return true, !c.without, nil }
+
+func (c *memoryCluster) Dealt(_ context.Context, groups []Group) (map[string]map[flow.TopicPartition]int64, error) {
+	all := map[string]map[flow.TopicPartition]int64{}
+	for _, g := range groups {
+		if c.dealt >= 0 {
+			all[g.Name] = map[flow.TopicPartition]int64{orders: c.dealt}
+		}
+	}
+	return all, nil
+}
+
+func (c *memoryCluster) Commits(_ context.Context, groups []Group) (map[string]map[flow.TopicPartition]Commit, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.reads++; c.onRead != nil {
@@ -51,22 +70,22 @@ func (c *memoryCluster) Commits(_ context.Context, groups []string) (map[string]
 	}
 	all := map[string]map[flow.TopicPartition]Commit{}
 	for _, g := range groups {
-		all[g] = maps.Clone(c.commits[g])
+		all[g.Name] = maps.Clone(c.commits[g.Name])
 	}
 	return all, nil
 }
 
-func (c *memoryCluster) Commit(_ context.Context, group string, at map[flow.TopicPartition]Commit) error {
+func (c *memoryCluster) Commit(_ context.Context, group Group, at map[flow.TopicPartition]Commit) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writes++
-	if !idle(c.groups[group]) || c.joins {
+	if !idle(c.groups[group.Name]) || c.joins {
 		return fmt.Errorf("commit: %w", ErrActive)
 	}
-	if c.commits[group] == nil {
-		c.commits[group] = map[flow.TopicPartition]Commit{}
+	if c.commits[group.Name] == nil {
+		c.commits[group.Name] = map[flow.TopicPartition]Commit{}
 	}
-	maps.Copy(c.commits[group], at)
+	maps.Copy(c.commits[group.Name], at)
 	return nil
 }
 
@@ -305,7 +324,7 @@ func TestSeveralSources(t *testing.T) {
 // failing is a cluster whose commits cannot be read.
 type failing struct{ *memoryCluster }
 
-func (failing) Commits(context.Context, []string) (map[string]map[flow.TopicPartition]Commit, error) {
+func (failing) Commits(context.Context, []Group) (map[string]map[flow.TopicPartition]Commit, error) {
 	return nil, errors.New("not reachable")
 }
 

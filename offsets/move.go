@@ -20,7 +20,8 @@ type Terms struct {
 	// for groups that come home.
 	Overwrite bool
 	// Inexact moves groups, too, that read records again, or skip some, as the rows say.
-	Inexact bool
+	// Redeliver moves share groups, too, that read records again.
+	Inexact, Redeliver bool
 	// Unmarked commits without the flow's mark: the caller remembers that the groups
 	// have moved. The metadata of the source's commits is carried over as it is, what it
 	// says of offsets included, unless DropMetadata leaves it out.
@@ -111,13 +112,17 @@ func (s *Syncer) PlanApply(ctx context.Context, groups []string, t Terms) ([]Row
 
 func (s *Syncer) plan(ctx context.Context, groups []string, t Terms) ([]Row, error) {
 	pick := func(g string) bool { return slices.Contains(groups, g) }
-	return s.look(ctx, pick, Case{Final: true, Overwrite: t.Overwrite, Inexact: t.Inexact, Unmarked: t.Unmarked, DropMetadata: t.DropMetadata}, nil)
+	return s.look(ctx, pick, Case{Final: true, Overwrite: t.Overwrite, Inexact: t.Inexact, Redeliver: t.Redeliver, Unmarked: t.Unmarked, DropMetadata: t.DropMetadata}, nil)
 }
 
 // readBack looks whether what was to be committed stands there, and not only was
 // acknowledged, and returns the groups of which all of it does.
 func (s *Syncer) readBack(ctx context.Context, groups []string, grouped map[string][]*Row) (done []string, err error) {
-	now, err := s.cfg.Destination.Commits(ctx, groups)
+	asked := make([]Group, len(groups))
+	for i, group := range groups {
+		asked[i] = Group{Name: group, Share: grouped[group][0].Share}
+	}
+	now, err := s.cfg.Destination.Commits(ctx, asked)
 	if err != nil {
 		return nil, fmt.Errorf("read its position back: %w", err)
 	}
@@ -146,13 +151,13 @@ func (s *Syncer) readBack(ctx context.Context, groups []string, grouped map[stri
 // Rows are those of which the group came home. If it has committed something else
 // since, nothing is adopted, and the error wraps [ErrActive].
 func (s *Syncer) Adopt(ctx context.Context, group, flowName string, rows []Row) error {
-	looked := map[flow.TopicPartition]int64{}
+	g, looked := Group{Name: group}, map[flow.TopicPartition]int64{}
 	for _, r := range rows {
 		if r.Group == group {
-			looked[r.Source] = r.SourceOffset
+			g.Share, looked[r.Source] = r.Share, r.SourceOffset
 		}
 	}
-	commits, err := s.cfg.Source.Commits(ctx, []string{group})
+	commits, err := s.cfg.Source.Commits(ctx, []Group{g})
 	if err != nil {
 		return fmt.Errorf("adopt group %s: %w", group, err)
 	}
@@ -171,7 +176,7 @@ func (s *Syncer) Adopt(ctx context.Context, group, flowName string, rows []Row) 
 	if len(at) == 0 {
 		return nil
 	}
-	if err := s.cfg.Source.Commit(ctx, group, at); err != nil {
+	if err := s.cfg.Source.Commit(ctx, g, at); err != nil {
 		return fmt.Errorf("adopt group %s: %w", group, err)
 	}
 	return nil

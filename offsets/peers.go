@@ -12,7 +12,7 @@ import (
 // round has asked them. Where a group reads them, too, its positions there count.
 type peers struct {
 	ask    func(clusterID string) Cluster
-	groups []string
+	groups []Group
 	known  map[string]*peer // by cluster.id; nil if there is no such cluster
 }
 
@@ -59,7 +59,10 @@ func (p *peers) of(ctx context.Context, id string) *peer {
 	}
 	p.known[id] = nil
 	if c := p.ask(id); c != nil {
-		commits, err := c.Commits(ctx, p.groups)
+		commits, err := c.Commits(ctx, without(p.groups, sharing))
+		if err == nil {
+			_, err = addStarts(ctx, c, p.groups, commits)
+		}
 		p.known[id] = &peer{c, commits, map[string]ledger.TopicID{}, err}
 	}
 	return p.known[id]

@@ -8,6 +8,7 @@ import (
 // GroupPlan is what a group would meet if it moved to the destination now.
 type GroupPlan struct {
 	Group            string `json:"group"`
+	Share            bool   `json:"share,omitempty"` // it is a share group
 	SourceState      string `json:"sourceState"`
 	DestinationState string `json:"destinationState"`
 	Partitions       int    `json:"partitions"`
@@ -35,7 +36,7 @@ func PlanGroups(rows []Row) []GroupPlan {
 	for _, row := range rows {
 		p := byName[row.Group]
 		if p == nil {
-			p = &GroupPlan{Group: row.Group, SourceState: row.SourceState, DestinationState: row.DestinationState, Verdict: HasMoved}
+			p = &GroupPlan{Group: row.Group, Share: row.Share, SourceState: row.SourceState, DestinationState: row.DestinationState, Verdict: HasMoved}
 			byName[row.Group] = p
 		}
 		p.add(row)

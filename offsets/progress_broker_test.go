@@ -146,7 +146,7 @@ func TestWatchAgainstBroker(t *testing.T) {
 	c.Close()
 	look()
 	look()
-	if err := KafkaCluster(src.cl).Commit(ctx, "app", map[flow.TopicPartition]Commit{{Topic: "orders"}: {Offset: 20}}); err != nil {
+	if err := KafkaCluster(src.cl).Commit(ctx, Group{Name: "app"}, map[flow.TopicPartition]Commit{{Topic: "orders"}: {Offset: 20}}); err != nil {
 		t.Fatal(err)
 	}
 	look()

@@ -162,8 +162,9 @@ func (w *Watch) goOn(ctx context.Context) error {
 }
 
 // look takes in a look at the positions of groups. Topics were asked for behind the
-// commits: one that had the same id before has had no other life in between.
-func (w *Watch) look(asked, answered time.Time, states map[string]string, commits map[string]map[flow.TopicPartition]Commit, ids map[string]ledger.TopicID) {
+// commits: one that had the same id before has had no other life in between. Share groups
+// are passed over: they read behind where they start, and in any order.
+func (w *Watch) look(asked, answered time.Time, groups map[string]Group, commits map[string]map[flow.TopicPartition]Commit, ids map[string]ledger.TopicID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := w.ids
@@ -172,6 +173,9 @@ func (w *Watch) look(asked, answered time.Time, states map[string]string, commit
 	}
 	s := Sight{Asked: asked, Answered: answered, Watched: w.cfg.Watched, Unsure: map[string]bool{}}
 	for group, at := range commits {
+		if groups[group].Share {
+			continue
+		}
 		for tp, c := range at {
 			id, ok := ids[tp.Topic]
 			if was, known := before[tp.Topic]; !ok || !known || was != id {
@@ -180,7 +184,7 @@ func (w *Watch) look(asked, answered time.Time, states map[string]string, commit
 			}
 			s.Seen = append(s.Seen, SeenPosition{
 				ProgressKey: ProgressKey{group, id, tp.Partition}, Topic: tp.Topic, Offset: c.Offset,
-				Members: hasMembers(states[group]), Flow: writtenByFlow(c),
+				Members: hasMembers(groups[group].State), Flow: writtenByFlow(c),
 			})
 		}
 	}

@@ -20,24 +20,31 @@ import (
 
 // groupCluster is a cluster of one topic, orders, in which groups may come to life.
 type groupCluster struct {
+	offsets.Cluster
 	id      ledger.TopicID
 	end     int64
-	groups  map[string]string
+	groups  map[string]offsets.Group
 	commits map[string]map[flow.TopicPartition]offsets.Commit
 	refuses map[string]error // commits of these groups
 }
 
-func (c *groupCluster) Groups(context.Context) (map[string]string, error) { return c.groups, nil }
+func (c *groupCluster) Groups(context.Context) (map[string]offsets.Group, error) {
+	return c.groups, nil
+}
 
-func (c *groupCluster) Commits(context.Context, []string) (map[string]map[flow.TopicPartition]offsets.Commit, error) {
+func (c *groupCluster) Commits(context.Context, []offsets.Group) (map[string]map[flow.TopicPartition]offsets.Commit, error) {
 	return c.commits, nil
 }
 
-func (c *groupCluster) Commit(_ context.Context, group string, at map[flow.TopicPartition]offsets.Commit) error {
-	if err := c.refuses[group]; err != nil {
+func (c *groupCluster) Dealt(context.Context, []offsets.Group) (map[string]map[flow.TopicPartition]int64, error) {
+	return nil, nil
+}
+
+func (c *groupCluster) Commit(_ context.Context, group offsets.Group, at map[flow.TopicPartition]offsets.Commit) error {
+	if err := c.refuses[group.Name]; err != nil {
 		return err
 	}
-	c.commits[group] = maps.Clone(at)
+	c.commits[group.Name] = maps.Clone(at)
 	return nil
 }
 
@@ -79,8 +86,8 @@ func twoGroups() (*offsets.Syncer, *groupCluster) {
 	at := func() map[flow.TopicPartition]offsets.Commit {
 		return map[flow.TopicPartition]offsets.Commit{{Topic: "orders"}: {Offset: 4}}
 	}
-	src := &groupCluster{id: id.Source.TopicID, end: 10, groups: map[string]string{"a": "Empty", "b": "Empty"}, commits: map[string]map[flow.TopicPartition]offsets.Commit{"a": at(), "b": at()}}
-	dst := &groupCluster{id: id.Destination.TopicID, end: 11, groups: map[string]string{}, commits: map[string]map[flow.TopicPartition]offsets.Commit{}, refuses: map[string]error{}}
+	src := &groupCluster{id: id.Source.TopicID, end: 10, groups: map[string]offsets.Group{"a": {Name: "a", State: "Empty"}, "b": {Name: "b", State: "Empty"}}, commits: map[string]map[flow.TopicPartition]offsets.Commit{"a": at(), "b": at()}}
+	dst := &groupCluster{id: id.Destination.TopicID, end: 11, groups: map[string]offsets.Group{}, commits: map[string]map[flow.TopicPartition]offsets.Commit{}, refuses: map[string]error{}}
 	all := func(string) bool { return true }
 	return offsets.NewSyncer(offsets.SyncConfig{
 		Flow: "f", SourceID: "src", DestinationID: "dst", Source: src, Destination: dst, Groups: all, Topics: all,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -113,18 +114,24 @@ func (l live) Groups(ctx context.Context, id string, topics []string) ([]lineage
 // groupsIn are the positions of a cluster's groups in topics, in an order that is
 // always the same. Errors name no group: who asks may not be allowed to see it.
 func groupsIn(ctx context.Context, c offsets.Cluster, topics []string) (positions []lineage.GroupPosition, more string, err error) {
-	states, err := c.Groups(ctx)
+	groups, err := c.Groups(ctx)
 	if err != nil {
 		return nil, "", err
 	}
-	names := sortedNames(states)
+	// Share groups read behind where they start, and in any order.
+	maps.DeleteFunc(groups, func(_ string, g offsets.Group) bool { return g.Share })
+	names := sortedNames(groups)
 	if len(names) > mostGroups {
 		names, more = names[:mostGroups], fmt.Sprintf("there are more than %d, of which the first by name were asked", mostGroups)
 	}
 	if len(names) == 0 {
 		return nil, more, nil
 	}
-	commits, err := c.Commits(ctx, names)
+	asked := make([]offsets.Group, len(names))
+	for i, name := range names {
+		asked[i] = groups[name]
+	}
+	commits, err := c.Commits(ctx, asked)
 	if err != nil {
 		for cause := errors.Unwrap(err); cause != nil; cause = errors.Unwrap(cause) {
 			err = cause

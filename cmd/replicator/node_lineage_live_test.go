@@ -27,7 +27,7 @@ type aCluster struct {
 	offsets.Cluster
 	ids     map[string]ledger.TopicID
 	asked   []string
-	groups  map[string]string
+	groups  map[string]offsets.Group
 	commits map[string]map[flow.TopicPartition]offsets.Commit
 	err     error
 }
@@ -41,10 +41,13 @@ func (c *aCluster) Ends(_ context.Context, topics []string) (map[flow.TopicParti
 	return map[flow.TopicPartition]int64{{Topic: "orders"}: 7}, nil
 }
 
-func (c *aCluster) Groups(context.Context) (map[string]string, error) { return c.groups, nil }
+func (c *aCluster) Groups(context.Context) (map[string]offsets.Group, error) { return c.groups, nil }
 
-func (c *aCluster) Commits(_ context.Context, groups []string) (map[string]map[flow.TopicPartition]offsets.Commit, error) {
-	c.asked = groups
+func (c *aCluster) Commits(_ context.Context, groups []offsets.Group) (map[string]map[flow.TopicPartition]offsets.Commit, error) {
+	c.asked = nil
+	for _, g := range groups {
+		c.asked = append(c.asked, g.Name)
+	}
 	return c.commits, c.err
 }
 
@@ -66,7 +69,7 @@ func TestEndsOfTheSameLife(t *testing.T) {
 func TestGroupsInTopics(t *testing.T) {
 	orders, other := flow.TopicPartition{Topic: "orders", Partition: 1}, flow.TopicPartition{Topic: "secret"}
 	c := &aCluster{
-		groups:  map[string]string{"b": "Empty", "a": "Stable"},
+		groups:  map[string]offsets.Group{"b": {Name: "b", State: "Empty"}, "a": {Name: "a", State: "Stable"}, "queue": {Name: "queue", Share: true}},
 		commits: map[string]map[flow.TopicPartition]offsets.Commit{"a": {orders: {Offset: 5}, other: {Offset: 6}}, "b": {other: {Offset: 6}, {Topic: "orders"}: {Offset: 9}}},
 	}
 	got, more, err := groupsIn(t.Context(), c, []string{"orders"})
@@ -75,7 +78,8 @@ func TestGroupsInTopics(t *testing.T) {
 		t.Errorf("got %+v %q %v, want %+v", got, more, err, want)
 	}
 	for i := range mostGroups + 5 {
-		c.groups[fmt.Sprint("c", i)] = "Empty"
+		name := fmt.Sprint("c", i)
+		c.groups[name] = offsets.Group{Name: name, State: "Empty"}
 	}
 	if _, more, err = groupsIn(t.Context(), c, []string{"orders"}); err != nil || len(c.asked) != mostGroups || !strings.Contains(more, "more than 1000") {
 		t.Errorf("got %q %v after asking for %d", more, err, len(c.asked))

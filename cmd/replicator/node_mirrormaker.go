@@ -47,10 +47,11 @@ func (g *groups) mirrorMaker(f *flow.ReplicationFlow, source *flow.Cluster, s *o
 	return mirrormaker.NewWriter(conf), nil
 }
 
-// checkpoints are where the groups lie that have not moved.
+// checkpoints are where the groups lie that have not moved. MirrorMaker has none of share
+// groups.
 func checkpoints(rows []offsets.Row) (all []mirrormaker.Checkpoint) {
 	for _, r := range rows {
-		if r.Moved || r.Result.Offset < 0 {
+		if r.Moved || r.Share || r.Result.Offset < 0 {
 			continue
 		}
 		all = append(all, mirrormaker.Checkpoint{

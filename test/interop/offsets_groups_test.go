@@ -20,7 +20,7 @@ import (
 // is synced to another, goes on there with the new protocol at the first record that it
 // has not read, is never touched while it has members there, and comes home.
 func TestOffsetsOfConsumerGroups(t *testing.T) {
-	w := newOffsetsPair(t)
+	w := newOffsetsPair(t, offsetsKafka, offsetsKafka)
 	ctx := t.Context()
 	if got := w.consume(w.us, "app", 5); !slices.Equal(got, recordsOf(0, 5)) {
 		t.Fatalf("at the source: got %v", got)
@@ -80,9 +80,9 @@ type offsetsPair struct {
 	program string
 }
 
-func newOffsetsPair(t *testing.T) *offsetsPair {
-	us := newEndpoint(t, apachekafka.Start(t, apachekafka.Config{Version: offsetsKafka}).Cluster(""))
-	eu := newEndpoint(t, apachekafka.Start(t, apachekafka.Config{Version: offsetsKafka}).Cluster(""))
+func newOffsetsPair(t *testing.T, source, destination string) *offsetsPair {
+	us := newEndpoint(t, apachekafka.Start(t, apachekafka.Config{Version: source, Properties: oneShareCoordinator}).Cluster(""))
+	eu := newEndpoint(t, apachekafka.Start(t, apachekafka.Config{Version: destination, Properties: oneShareCoordinator}).Cluster(""))
 	w := &offsetsPair{t: t, us: us, eu: eu}
 	us.topic("orders", nil)
 	eu.topic("wb.orders", nil)

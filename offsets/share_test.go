@@ -1,0 +1,194 @@
+package offsets
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/waybillhq/waybill/flow"
+)
+
+// newShareSync is [newSync] of a share group that has dealt with as many records as told;
+// -1 if the source does not tell.
+func newShareSync(at, dealt int64) (*Syncer, *memoryCluster, *memoryCluster, movedGroups) {
+	s, src, dst, moved := newSync(Commit{Offset: at})
+	src.shares, dst.shares = map[string]bool{"app": true}, map[string]bool{"app": true}
+	src.dealt = dealt
+	return s, src, dst, moved
+}
+
+// TestShareGroups: what becomes of them, and what is counted, case by case.
+func TestShareGroups(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		dealt   int64
+		set     func(src, dst *memoryCluster)
+		action  Action
+		why     string // contained
+		verdict string
+		reread  int64
+		want    int64 // at the destination after a round, 0 if nothing
+	}{
+		{"acknowledged in order", 4, nil, Write, "", Ready, 0, 104},
+		{"acknowledged out of order", 7, nil, Write, "has acknowledged up to 3 records", NotExact, 3, 104},
+		{"a source that does not tell", -1, nil, Write, "does not tell", NotExact, 0, 104},
+		{"members at the destination", 4, func(_, d *memoryCluster) { d.groups["app"] = "Stable" }, Wait, "active at the destination", Pending, 0, 0},
+		{"ahead of the copy", 4, func(s, _ *memoryCluster) { s.commits["app"][orders] = Commit{Offset: 11} }, Wait, "copied up to", Pending, 0, 0},
+		{"the source went back", 4, func(_, d *memoryCluster) {
+			d.commits["app"] = map[flow.TopicPartition]Commit{orders: {108, Mark("f")}}
+		}, Keep, "went back", Ready, 0, 108},
+		{"set there by somebody", 4, func(_, d *memoryCluster) {
+			d.commits["app"] = map[flow.TopicPartition]Commit{orders: {102, ""}}
+		}, Leave, "has moved", HasMoved, 0, 102},
+		{"no share groups there", 4, func(_, d *memoryCluster) { d.without = true }, Leave, "has no share groups", Blocked, 0, 0},
+		{"another kind of group there", 4, func(_, d *memoryCluster) { d.groups["app"], d.shares = "Empty", nil }, Leave, "that is no share group", Blocked, 0, 0},
+		{"a share group there", 4, func(s, d *memoryCluster) { s.shares, d.groups["app"] = nil, "Empty" }, Leave, "has a share group of that name", Blocked, 0, 0},
+	} {
+		s, src, dst, _ := newShareSync(4, c.dealt)
+		if c.set != nil {
+			c.set(src, dst)
+		}
+		rows, err := s.Round(t.Context())
+		if err != nil || len(rows) != 1 {
+			t.Fatalf("%s: got %+v %v", c.name, rows, err)
+		}
+		p := PlanGroups(rows)[0]
+		if rows[0].Action != c.action || !strings.Contains(rows[0].Why, c.why) || p.Verdict != c.verdict || p.Reread != c.reread || p.Share != (src.shares != nil) {
+			t.Errorf("%s: got %+v, %+v", c.name, rows[0], p)
+		}
+		if got := dst.commits["app"][orders].Offset; got != c.want {
+			t.Errorf("%s: got %d at the destination, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+// TestShareGroupsMove: exactly, or with a word; and not where they cannot be.
+func TestShareGroupsMove(t *testing.T) {
+	terms := Terms{Unmarked: true}
+	s, _, dst, _ := newShareSync(4, 7)
+	if _, err := s.Apply(t.Context(), []string{"app"}, terms); !errors.Is(err, ErrNotExact) || !strings.Contains(err.Error(), "acknowledged up to 3 records") || dst.writes != 0 {
+		t.Errorf("without a word: got %v after %d writes", err, dst.writes)
+	}
+	terms.Inexact = true
+	if rows, err := s.Apply(t.Context(), []string{"app"}, terms); err != nil || !rows[0].Written || dst.commits["app"][orders] != (Commit{104, ""}) {
+		t.Errorf("with a word: got %+v %v, %v", rows, err, dst.commits)
+	}
+	s, _, _, _ = newShareSync(4, 7)
+	if rows, err := s.Apply(t.Context(), []string{"app"}, Terms{Redeliver: true}); err != nil || !rows[0].Written {
+		t.Errorf("a runbook: got %+v %v", rows, err)
+	}
+	s, src, dst, _ := newShareSync(4, 4)
+	src.shares, dst.shares, dst.start = nil, nil, 107
+	if _, err := s.Apply(t.Context(), []string{"app"}, Terms{Redeliver: true}); !errors.Is(err, ErrNotExact) || dst.writes != 0 {
+		t.Errorf("a runbook, and no share group: got %v after %d writes", err, dst.writes)
+	}
+	s, _, dst, _ = newShareSync(4, 4)
+	dst.without, terms.Overwrite = true, true
+	if _, err := s.Apply(t.Context(), []string{"app"}, terms); !errors.Is(err, ErrNotExact) || !strings.Contains(err.Error(), "has no share groups") || dst.writes != 0 {
+		t.Errorf("no share groups there: got %v after %d writes", err, dst.writes)
+	}
+}
+
+// TestNotesAreRenewed: once an hour what stands is written anew, of share groups that are
+// the flow's.
+func TestNotesAreRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, src, dst, _ := newShareSync(4, 4)
+		round := func(what string, writes int) {
+			t.Helper()
+			dst.writes = 0
+			if _, err := s.Round(t.Context()); err != nil || dst.writes != writes || dst.commits["app"][orders].Offset != 104 {
+				t.Errorf("%s: %d writes, want %d; %v %v", what, dst.writes, writes, dst.commits, err)
+			}
+		}
+		round("at first", 1)
+		round("soon after", 0)
+		<-time.After(renewEvery)
+		round("after a while", 1)
+		s = NewSyncer(s.cfg)
+		round("after a restart", 1)
+		<-time.After(renewEvery)
+		dst.groups["app"] = "Stable"
+		round("with members", 0)
+		<-time.After(renewEvery)
+		dst.groups["app"], src.shares, dst.shares = "Empty", nil, nil
+		round("no share group", 0)
+	})
+}
+
+// TestNotes: of the values that may stand where a flow wrote last, whose is which.
+func TestNotes(t *testing.T) {
+	n := note{Now: Commit{108, Mark("f")}, Before: Commit{104, Mark("f")}}
+	moving := note{Now: Commit{108, ""}, Before: Commit{104, Mark("f")}}
+	for _, c := range []struct {
+		note  note
+		start int64
+		want  string
+	}{
+		{n, 108, Mark("f")}, // it was set
+		{n, 104, Mark("f")}, // the process ended in between
+		{n, 106, ""},        // a member was there
+		{n, 0, ""},          // somebody reset it
+		{moving, 108, ""},
+		{moving, 104, Mark("f")},
+		{note{Now: Commit{104, Mark("f")}, Before: Commit{104, ""}}, 104, Mark("f")}, // adopted
+		{note{Now: Commit{108, Mark("f")}, Before: Commit{-1, ""}}, 108, Mark("f")},
+		{note{}, 5, ""},
+	} {
+		if got := c.note.taken(Commit{Offset: c.start}); got != (Commit{c.start, c.want}) {
+			t.Errorf("%+v: got %+v, want %q", c.note, got, c.want)
+		}
+	}
+}
+
+// TestShareGroupsOfASourceThatTellsNothing: a cluster that lists some, and tells nothing of them.
+func TestShareGroupsOfASourceThatTellsNothing(t *testing.T) {
+	s, src, _, _ := newShareSync(4, 4)
+	src.groups["web"], src.commits["web"] = "Empty", maps.Clone(src.commits["app"])
+	s.cfg.Groups = func(string) bool { return true }
+	s.cfg.Source = mute{src}
+	if rows, err := s.Plan(t.Context()); err != nil || len(rows) != 1 || rows[0].Group != "web" {
+		t.Errorf("got %+v %v", rows, err)
+	}
+}
+
+// TestShareGroupsThatCannotBeAskedFor: that is said, and the others follow.
+func TestShareGroupsThatCannotBeAskedFor(t *testing.T) {
+	s, src, dst, _ := newShareSync(4, 4)
+	src.groups["web"], src.commits["web"] = "Empty", maps.Clone(src.commits["app"])
+	s.cfg.Groups = func(string) bool { return true }
+	s.cfg.Source = denied{src}
+	rows, err := s.Round(t.Context())
+	if !errors.Is(err, errDenied) || len(rows) != 1 || rows[0].Group != "web" || !rows[0].Written {
+		t.Errorf("at the source: got %+v %v", rows, err)
+	}
+	if _, err := s.Apply(t.Context(), []string{"app"}, Terms{Inexact: true}); !errors.Is(err, errDenied) || dst.commits["app"] != nil {
+		t.Errorf("a move: got %v, %v", err, dst.commits)
+	}
+	s.cfg.Source, s.cfg.Destination = src, denied{dst}
+	rows, err = s.Round(t.Context())
+	if err != nil || len(rows) != 2 || rows[0].Action != Leave || !strings.Contains(rows[0].Why, errDenied.Error()) || dst.commits["app"] != nil || rows[1].Action != Keep {
+		t.Errorf("at the destination: got %+v %v, %v", rows, err, dst.commits)
+	}
+}
+
+var errDenied = errors.New("not authorized")
+
+// denied is a cluster that tells nobody where share groups start.
+type denied struct{ *memoryCluster }
+
+func (d denied) Commits(ctx context.Context, groups []Group) (map[string]map[flow.TopicPartition]Commit, error) {
+	if len(without(groups, consuming)) > 0 {
+		return nil, errDenied
+	}
+	return d.memoryCluster.Commits(ctx, groups)
+}
+
+// mute is a cluster that does not tell where share groups start.
+type mute struct{ *memoryCluster }
+
+func (mute) Shares(context.Context) (bool, bool, error) { return false, false, nil }
