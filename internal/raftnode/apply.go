@@ -98,10 +98,29 @@ func (n *Node) VerifyLeader(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.VerifyLeader().Error(); err != nil {
+	if err := n.answerOf(ctx, r, func() raft.Future { return r.VerifyLeader() }); err != nil {
 		return fmt.Errorf("verify leadership: %w", err)
 	}
 	return nil
+}
+
+// answerOf returns what raft answers to a question that it takes into a queue, or that
+// the node stops: what is in the queue by then is answered by nobody, and nor is what is
+// put there later.
+func (n *Node) answerOf(ctx context.Context, r *raft.Raft, ask func() raft.Future) error {
+	if r.State() == raft.Shutdown {
+		return ErrStopped
+	}
+	answer := make(chan error, 1)
+	go func() { answer <- ask().Error() }()
+	select {
+	case err := <-answer:
+		return err
+	case <-n.stopped:
+		return ErrStopped
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // SinceContact returns how long ago this node heard its leader; of a node that
@@ -122,8 +141,11 @@ func (n *Node) Responds(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_ = r.VerifyLeader().Error() // that it does not lead is an answer
-	return nil
+	err = n.answerOf(ctx, r, func() raft.Future { return r.VerifyLeader() })
+	if errors.Is(err, ErrStopped) || ctx.Err() != nil {
+		return err
+	}
+	return nil // that it does not lead is an answer
 }
 
 // errNotLeader says that nothing happened because this node does not lead, or

@@ -383,7 +383,7 @@ func (n *Node) transferHere(m memberRequest) error {
 		return nil
 	}
 	if m.ID == "" {
-		return classifyTransfer(n.raft.LeadershipTransfer().Error())
+		return classifyTransfer(n.answerOf(context.Background(), n.raft, n.raft.LeadershipTransfer))
 	}
 	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
 		switch {
@@ -391,7 +391,7 @@ func (n *Node) transferHere(m memberRequest) error {
 		case s.Suffrage != raft.Voter:
 			return fmt.Errorf("%w: %s has no vote", ErrRefused, m.ID)
 		default:
-			return classifyTransfer(n.raft.LeadershipTransferToServer(s.ID, s.Address).Error())
+			return classifyTransfer(n.answerOf(context.Background(), n.raft, func() raft.Future { return n.raft.LeadershipTransferToServer(s.ID, s.Address) }))
 		}
 	}
 	return ErrNotMember

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 func TestGroupOverMemory(t *testing.T) {
@@ -237,6 +239,26 @@ func TestLeadErrorStopsTheNode(t *testing.T) {
 		<-n.done
 		if !errors.Is(n.err, cause) {
 			t.Errorf("Run ended with %v, want %v", n.err, cause)
+		}
+	})
+}
+
+// Raft takes questions into its queue when it has stopped, too, and answers none: who asks
+// while the node stops would never know, nor would who waits for him.
+func TestAQuestionWhileTheNodeStopsIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, NewMemoryNetwork())
+		n := g.start(g.config("a", "", nil))
+		g.await("a leader", func() bool { return n.VerifyLeader(t.Context()) == nil })
+		if err := n.raft.Shutdown().Error(); err != nil { // as Run does, before it is over
+			t.Fatal(err)
+		}
+		for range 32 { // whether it is taken into the queue is random
+			for what, err := range map[string]error{"verify": n.VerifyLeader(t.Context()), "responds": n.Responds(t.Context()), "transfer": n.transferHere(memberRequest{})} {
+				if !errors.Is(err, ErrStopped) && !errors.Is(err, raft.ErrRaftShutdown) {
+					t.Fatalf("%s: got %v", what, err)
+				}
+			}
 		}
 	})
 }
