@@ -134,9 +134,30 @@ func (c *controller) next(s *State, now time.Time) (Command, *planning) {
 	if p := c.plan(s, now); p != nil {
 		return nil, p
 	}
-	next := c.queue[0]
-	c.queue = c.queue[1:]
-	return next, nil
+	for len(c.queue) > 0 {
+		next := c.allowed(s, c.queue[0])
+		c.queue = c.queue[1:]
+		if len(next.Place)+len(next.Release) > 0 {
+			return next, nil
+		}
+	}
+	return nil, nil
+}
+
+// allowed is a command of a plan without the work of flows that have been pinned
+// elsewhere since the plan was begun. That is not looked at when it is applied, which
+// has to be the same in all versions.
+func (c *controller) allowed(s *State, planned *Assign) *Assign {
+	if s.ObjectsRevision == c.basis.objects {
+		return planned
+	}
+	still := &Assign{Release: planned.Release}
+	for _, p := range planned.Place {
+		if w := c.wheres.of(s, p.Work.Name); p.Work.Kind == WorkRunbook || w.allows(s.Members[p.Node]) {
+			still.Place = append(still.Place, p)
+		}
+	}
+	return still
 }
 
 // note takes what a node says of its copies' loads.

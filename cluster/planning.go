@@ -8,7 +8,8 @@ import "time"
 //
 // What becomes of the fleet meanwhile needs no look at the plan: each placement is
 // checked against the state in which it is applied (Assign), as it has to be for the
-// last command of a long plan. A plan for other nodes than there are is dropped.
+// last command of a long plan. A plan for other nodes than there are is dropped, and of
+// one for flows that are pinned elsewhere by now what they no longer allow.
 type planning struct {
 	declared *State // what it was begun for
 	state    *State // the same, with those nodes usable that may be given work

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -119,5 +120,54 @@ func TestWhatIsHeardWhileAPlanIsMade(t *testing.T) {
 	}
 	if _, next := w.c.next(w.state, w.now); next == nil || !next.state.Members["c"].usable() {
 		t.Error("c is not planned with, although it was heard")
+	}
+}
+
+// A flow that is pinned while a plan is made is not begun where it may not be, nor one
+// that is pinned between two commands of a plan.
+func TestAPinIsKeptByAPlanThatIsOlder(t *testing.T) {
+	for _, during := range []string{"the plan", "its commands"} {
+		w := watching(t, []string{"a", "b"}, 2*maxWorks)
+		w.now = w.c.leases.graceTo.Add(time.Millisecond)
+		for _, name := range []string{"a", "b"} {
+			w.c.hear(w.state, heartbeat{Node: name, Incarnation: 1}, w.now)
+		}
+		pinned := false
+		pin := func() {
+			w.apply(&ApplyObjects{Put: []PutObject{{Key: "ReplicationFlow/f", Spec: json.RawMessage(`{"spec":{"placement":{"nodes":{"matchLabels":{"node":"b"}}}}}`)}}})
+			pinned = true
+		}
+		before := owners(w.state)
+		for range 100 {
+			command, p := w.c.next(w.state, w.now)
+			switch {
+			case p != nil:
+				p.make()
+				if during == "the plan" && !pinned {
+					pin()
+				}
+				w.c.planned(p, w.state)
+				continue
+			case command == nil:
+				w.now = w.now.Add(time.Second)
+				for _, name := range []string{"a", "b"} {
+					w.c.hear(w.state, heartbeat{Node: name, Incarnation: 1}, w.now)
+				}
+				continue
+			}
+			w.apply(command)
+			if !pinned {
+				pin()
+				before = owners(w.state)
+			}
+			for work, o := range owners(w.state) {
+				if o.Node == "a" && before[work].Node != "a" {
+					t.Fatalf("pinned during %s: %s is begun on a", during, work)
+				}
+			}
+		}
+		if n := counts(w.state); n["b"] < maxWorks {
+			t.Errorf("pinned during %s: b has %d copies", during, n["b"])
+		}
 	}
 }
