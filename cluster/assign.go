@@ -111,6 +111,42 @@ func (s *State) Unplaceable(name string) string {
 	return fmt.Sprintf("the flow is pinned to %s, and the nodes that have that (%s) are gone, drained or stopping", strings.Join(labels, ", "), strings.Join(match, ", "))
 }
 
+// Wants reports whether there are copies that nobody makes and that only this node, which
+// has no life as an owner now, could be given of those that are there. What it had in an
+// earlier life is nobody's. All other work can wait until it comes by itself.
+func (s *State) Wants(node string) bool {
+	me, member := s.Members[node]
+	if !member || me.Draining {
+		return false
+	}
+	var others []Member
+	for name, m := range s.Members {
+		if name != node && m.usable() {
+			others = append(others, m)
+		}
+	}
+	for name, f := range s.Flows {
+		if f.stands(node) {
+			if w, _ := whereOf(s, name); w.allows(me) && !slices.ContainsFunc(others, w.allows) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// stands reports whether a flow has a copy that is wanted and that nobody makes but,
+// maybe, a node.
+func (f *Flow) stands(but string) bool {
+	for _, t := range f.Topics {
+		wanted := !f.Leaving && !t.Leaving && !t.Blocked
+		if wanted && slices.ContainsFunc(t.Owners[:t.Partitions], func(o Owner) bool { return o.Node == "" || o.Node == but }) {
+			return true
+		}
+	}
+	return false
+}
+
 // movedAway reports whether an incarnation that stops has none of its work any
 // more and others have it: a leader that goes before it has placed what it gave
 // back leaves that to its successor, who first waits for everybody.

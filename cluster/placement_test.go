@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -158,5 +159,51 @@ func TestDrainingMovesLittleAtATime(t *testing.T) {
 	s.assign(nil, 1)
 	if _, n := releasing(s.state); n != 5 {
 		t.Errorf("%d copies are on the move, want the 4 of b and 1 of a", n)
+	}
+}
+
+// A node that has just begun is wanted for copies that nobody makes or could be given.
+func TestANodeIsWantedForWhatNobodyElseCanDo(t *testing.T) {
+	s := placed(t, map[string]place{"a": {}, "b": {labels: map[string]string{"disk": "fast"}}, "c": {}})
+	s.declared("free", "{}", "", 6)
+	s.declared("pinned", "{}", pin(`{"disk":"fast"}`), 6)
+	end := func(name string) {
+		s.must(&EndIncarnation{Node: name, Incarnation: s.state.Members[name].Incarnation, Reason: "closed"})
+	}
+	want := func(what string, wanted ...string) {
+		t.Helper()
+		for name, m := range s.state.Members {
+			if got := s.state.Wants(name); !m.usable() && got != slices.Contains(wanted, name) {
+				t.Errorf("%s: %s is wanted: %v", what, name, got)
+			}
+		}
+	}
+	want("all is done")
+	end("a")
+	want("others can do what a did")
+	s.settle(nil, 100)
+	want("others do it")
+	end("b")
+	want("nobody may do what is pinned", "b")
+	s.settle(nil, 100)
+	want("that is all that nobody does", "b")
+	s.must(&DrainMember{Name: "c", Draining: true})
+	s.settle(nil, 100)
+	want("the last one is drained", "a", "b")
+	s.must(&DrainMember{Name: "a", Draining: true})
+	want("a is to do nothing", "b")
+	if s.state.Wants("nobody") {
+		t.Error("who is no member is wanted")
+	}
+
+	// What a node did in a life that is over waits for it alone, ended or not.
+	one := placed(t, map[string]place{"a": {}})
+	one.declared("free", "{}", "", 1)
+	if !one.state.Wants("a") {
+		t.Error("the only one is not wanted")
+	}
+	one.must(&ApplyObjects{Delete: []string{"ReplicationFlow/free"}})
+	if one.state.Wants("a") {
+		t.Error("wanted for a flow that is deleted")
 	}
 }

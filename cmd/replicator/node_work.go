@@ -25,9 +25,6 @@ const (
 	// sessionPause is between two lives of a node as an owner, so that one that
 	// cannot live does not try in a tight loop.
 	sessionPause = 200 * time.Millisecond
-	// warmLimit bounds how long a node that has just begun reads the ledgers before it
-	// takes work: a cluster that does not answer must not keep it from the rest.
-	warmLimit = 5 * time.Second
 	// closeLimit bounds how long ending a life may take.
 	closeLimit = 3 * time.Second
 )
@@ -54,12 +51,10 @@ type work struct {
 
 // run lives until the fleet node stops.
 func (w *work) run(ctx context.Context) error {
-	warming, cancel := context.WithTimeout(ctx, warmLimit)
-	if err := w.ledgers.warm(warming, w.fleet.Barrier); err != nil && ctx.Err() == nil {
+	if err := w.ledgers.beforeWork(ctx, w.fleet, w.fleet.Name()); err != nil && ctx.Err() == nil {
 		w.log.Warn("this node takes work although some ledgers are not read yet: copies into their clusters wait for that, and positions and lineage there are not known until then",
-			"waited", warmLimit, "ledgers", w.ledgers.unread(), "error", err)
+			"because", err, "ledgers", w.ledgers.unread())
 	}
-	cancel()
 	for {
 		s, err := w.fleet.Session(ctx)
 		if errors.Is(err, cluster.ErrStopped) || ctx.Err() != nil {

@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/cluster"
@@ -106,5 +109,94 @@ func TestAClusterWithoutALedgerIsNotUnreachable(t *testing.T) {
 	_, err := (&eventLineage{directory: d}).Check(t.Context(), "us", nil)
 	if p, ok := errors.AsType[*api.Error](err); !ok || p.Status != http.StatusNotFound || !strings.Contains(p.Detail, "no ledger") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// fleetOf is a fleet in one state until the next is sent.
+type fleetOf struct {
+	state *cluster.State
+	next  chan *cluster.State
+}
+
+func (f fleetOf) Barrier(ctx context.Context) error { return ctx.Err() }
+
+func (f fleetOf) Watch(ctx context.Context) iter.Seq2[uint64, *cluster.State] {
+	return func(yield func(uint64, *cluster.State) bool) {
+		for s, n := f.state, uint64(1); yield(n, s); n++ {
+			select {
+			case s = <-f.next:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// TestWorkThatWaitsIsNotKeptWaiting: a cluster that never answers keeps a node that starts
+// from taking copies while others make them, and for warmLimit; not while nobody does, as
+// after the last other node was drained.
+func TestWorkThatWaitsIsNotKeptWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		apply, err := cluster.NewApplyObjects([]flow.Object{{Kind: flow.KindCluster, Cluster: declaredCluster("us", "127.0.0.1:1")}}, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		state := func(other cluster.Member, owner string) *cluster.State {
+			return &cluster.State{
+				Objects: map[string]cluster.Object{apply.Put[0].Key: {Revision: 1, Spec: apply.Put[0].Spec}},
+				Members: map[string]cluster.Member{"r1": {Name: "r1"}, "r2": other},
+				Flows: map[string]*cluster.Flow{"f": {Topics: map[string]*cluster.Topic{
+					"t": {TopicSpec: cluster.TopicSpec{Source: "t", Partitions: 1}, Owners: []cluster.Owner{{Node: owner}}},
+				}}},
+			}
+		}
+		made := state(cluster.Member{Name: "r2", Incarnation: 2}, "r2")
+		drained := state(cluster.Member{Name: "r2", Incarnation: 2, Draining: true}, "")
+		l := &ledgers{fleet: declaring{state: made}, directory: newDirectory("test", slog.New(slog.DiscardHandler)), tails: map[string]*runningTail{}}
+		took := func(f fleetOf) (time.Duration, error) {
+			began := time.Now()
+			err := l.beforeWork(t.Context(), f, "r1")
+			return time.Since(began), err
+		}
+		if d, err := took(fleetOf{state: made}); !errors.Is(err, errStalled) || d != warmLimit {
+			t.Errorf("while another makes the copies: %v after %s", err, d)
+		}
+		if d, err := took(fleetOf{state: drained}); !errors.Is(err, errWanted) || d != 0 {
+			t.Errorf("while nobody makes them: %v after %s", err, d)
+		}
+		next := make(chan *cluster.State)
+		time.AfterFunc(time.Second, func() { next <- drained })
+		if d, err := took(fleetOf{made, next}); !errors.Is(err, errWanted) || d != time.Second {
+			t.Errorf("the other is drained after a second: %v after %s", err, d)
+		}
+	})
+}
+
+// TestReadingThatGetsOn: what counts is what was there when a ledger was seen first, not
+// what others go on to write, so that it comes to an end.
+func TestReadingThatGetsOn(t *testing.T) {
+	known := reading{}
+	at := func(us, eu tail.PartitionState) int64 {
+		s := map[string]tail.State{"us": {Status: tail.Reading, Partitions: []tail.PartitionState{us}}, "eu": {Status: tail.Reading, Partitions: []tail.PartitionState{eu}}}
+		if eu.End < 0 {
+			s["eu"] = tail.State{Status: tail.Connecting}
+		}
+		return known.look(s)
+	}
+	for _, c := range []struct {
+		what   string
+		us, eu tail.PartitionState
+		want   int64
+	}{
+		{"one has answered", tail.PartitionState{End: 10}, tail.PartitionState{End: -1}, 1},
+		{"it is read", tail.PartitionState{Next: 7, End: 10}, tail.PartitionState{End: -1}, 8},
+		{"to its end and beyond", tail.PartitionState{Next: 30, End: 30}, tail.PartitionState{End: -1}, 11},
+		{"the other has answered", tail.PartitionState{Next: 40, End: 40}, tail.PartitionState{}, 12},
+		{"its end is known", tail.PartitionState{Next: 50, End: 50}, tail.PartitionState{Next: 1, End: 5}, 13},
+		{"all is read", tail.PartitionState{Next: 60, End: 60}, tail.PartitionState{Next: 9, End: 9}, 17},
+	} {
+		if got := at(c.us, c.eu); got != c.want {
+			t.Errorf("%s: got %d, want %d", c.what, got, c.want)
+		}
 	}
 }
