@@ -55,7 +55,11 @@ func (n *Node) admit(ctx context.Context, a raftnode.Admission) (worker bool, er
 	for _, final := range []error{ErrNotFound, ErrConflict, ErrInvalid} {
 		if errors.Is(err, final) {
 			if n.cfg.JoinRefused != nil {
-				n.cfg.JoinRefused(by.bounded(), err)
+				why := err
+				if errors.Is(err, ErrNotFound) { // who names it has not shown that he has it
+					by.User, why = "", fmt.Errorf("%s: %w", by.User, err)
+				}
+				n.cfg.JoinRefused(by.bounded(), why)
 			}
 			return false, fmt.Errorf("%w: %w", raftnode.ErrRefused, err)
 		}

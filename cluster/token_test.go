@@ -84,7 +84,7 @@ func TestJoinByToken(t *testing.T) {
 			c.JoinRefused = func(by Author, why error) {
 				mu.Lock()
 				defer mu.Unlock()
-				refused = append(refused, fmt.Sprintf("%s %s from %s at %s: %v", by.Operation, by.Target, by.Address, by.Node, why))
+				refused = append(refused, fmt.Sprintf("%q %s %s from %s at %s: %v", by.User, by.Operation, by.Target, by.Address, by.Node, why))
 			}
 		}
 		a := f.start(f.config("a", nil))
@@ -117,8 +117,20 @@ func TestJoinByToken(t *testing.T) {
 			t.Errorf("a used token: Run ended with %v, want ErrRefused", d.err)
 		}
 		mu.Lock()
-		if len(refused) != 1 || !strings.HasPrefix(refused[0], "join-fleet fleet/nodes/d from pipe at a: ") || !strings.Contains(refused[0], `used, by node "b"`) {
+		if len(refused) != 1 || !strings.HasPrefix(refused[0], `"token `) || !strings.Contains(refused[0], `" join-fleet fleet/nodes/d from pipe at a: `) || !strings.Contains(refused[0], `used, by node "b"`) {
 			t.Errorf("told of refusals: %q", refused)
+		}
+		refused = nil
+		mu.Unlock()
+		unknown, err := a.raft.NewToken()
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := join("e", unknown.String(), a)
+		<-e.done
+		mu.Lock()
+		if len(refused) != 1 || !strings.HasPrefix(refused[0], `"" join-fleet fleet/nodes/e from pipe at a: token `+unknown.ID+": this fleet has no such") {
+			t.Errorf("told of one whom nobody knows: %q", refused)
 		}
 		mu.Unlock()
 		disk := func(name string) string {

@@ -72,7 +72,7 @@ func wanted(ctx context.Context, fleet followed, name string) bool {
 // stalls returns true once nothing has come of the ledgers for warmLimit, false when ctx
 // ends before.
 func (l *ledgers) stalls(ctx context.Context) bool {
-	ticker := time.NewTicker(lookEvery)
+	ticker := time.NewTicker(warmLimit / 25)
 	defer ticker.Stop()
 	known := reading{}
 	since, most := time.Now(), int64(-1)

@@ -6,8 +6,10 @@ import (
 	"io"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
@@ -111,12 +113,26 @@ func (t *table) row(cells ...any) {
 		if i > 0 {
 			fmt.Fprint(t.w, "\t")
 		}
-		fmt.Fprint(t.w, c)
+		fmt.Fprint(t.w, inert(fmt.Sprint(c), "\t"))
 	}
 	fmt.Fprintln(t.w)
 }
 
-func (t *table) line(s string) { fmt.Fprintln(t.w, s) }
+func (t *table) line(s string) { fmt.Fprintln(t.w, inert(s, "\t\n")) }
+
+// inert shows the control characters of a text, other than those to keep, as \x1b:
+// strangers choose names of groups and what they are refused, and a terminal obeys.
+func inert(s, keep string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsControl(r) && !strings.ContainsRune(keep, r) {
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
 
 func (t *table) close() error { return t.w.Flush() }
 

@@ -69,3 +69,17 @@ func TestHelpShowsTheWordsOfAChoice(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// What strangers have chosen does not get to do things to an operator's terminal.
+func TestTablesObeyNobody(t *testing.T) {
+	var b strings.Builder
+	tab := newTable(&b)
+	tab.row("token \x1b[2J", "next\nline", 7)
+	tab.line("two\nlines \x07\u009b1m")
+	if err := tab.close(); err != nil {
+		t.Fatal(err)
+	}
+	if want := `token \x1b[2J  next\nline  7` + "\ntwo\n" + `lines \a\u009b1m` + "\n"; b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"time"
 )
@@ -301,6 +302,9 @@ func (n *Node) serveEnrol(w http.ResponseWriter, req *http.Request) {
 	writeJSON(w, http.StatusOK, a)
 }
 
+// tokenID is the form of a [Token.ID]. It goes into logs and the audit trail.
+var tokenID = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
 // decodeEnrol reads what a stranger has sent, and returns the key that he has shown
 // to have.
 func decodeEnrol(r io.Reader) (er enrolRequest, key any, err error) {
@@ -313,8 +317,8 @@ func decodeEnrol(r io.Reader) (er enrolRequest, key any, err error) {
 	if err := (place{addr: "x:1", disk: er.Disk}).check(); err != nil {
 		return er, nil, fmt.Errorf("disk: %w", err)
 	}
-	if len(er.Token) != 16 || len(er.Secret) != 16 {
-		return er, nil, errors.New("token or secret have a wrong length")
+	if !tokenID.MatchString(er.Token) || len(er.Secret) != 16 {
+		return er, nil, errors.New("token or secret have a wrong form")
 	}
 	csr, err := x509.ParseCertificateRequest(er.Request)
 	if err == nil {

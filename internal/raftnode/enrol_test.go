@@ -3,6 +3,11 @@ package raftnode
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -273,10 +278,31 @@ func FuzzDecodeEnrol(f *testing.F) {
 	f.Add([]byte(`{"token":"0011223344556677","secret":"AAECAwQFBgcICQoLDA0ODw==","id":"b","disk":"0011223344556677","request":"MA=="}`))
 	f.Add([]byte(`{"id":"B"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if er, key, err := decodeEnrol(bytes.NewReader(b)); err == nil && (key == nil || !validID.MatchString(er.ID)) {
+		if er, key, err := decodeEnrol(bytes.NewReader(b)); err == nil && (key == nil || !validID.MatchString(er.ID) || !tokenID.MatchString(er.Token)) {
 			t.Fatalf("took %+v", er)
 		}
 	})
+}
+
+// The id of a token gets into logs and the audit trail, whoever wrote it.
+func TestDecodeEnrolTakesNoTextForAToken(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "b"}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for token, want := range map[string]bool{"0011223344556677": true, "\x1b[2J\x1b[H123456789": false, "00112233445566": false, "001122334455667G": false} {
+		b, err := json.Marshal(enrolRequest{Token: token, Secret: make([]byte, 16), ID: "b", Disk: "0011223344556677", Request: csr})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := decodeEnrol(bytes.NewReader(b)); (err == nil) != want {
+			t.Errorf("token %q: got %v", token, err)
+		}
+	}
 }
 
 func FuzzDecodeIdentity(f *testing.F) {
