@@ -66,7 +66,11 @@ type checkedLog struct {
 	fail func(error)
 }
 
-var _ raft.LogStore = (*checkedLog)(nil)
+var _ raft.MonotonicLogStore = (*checkedLog)(nil)
+
+// IsMonotonic implements raft.MonotonicLogStore: a log has no holes. When a snapshot comes
+// that goes beyond it, raft empties it.
+func (*checkedLog) IsMonotonic() bool { return true }
 
 // GetLog implements raft.LogStore.
 func (s *checkedLog) GetLog(index uint64, l *raft.Log) error {

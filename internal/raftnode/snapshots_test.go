@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/raft"
 )
 
@@ -175,6 +176,30 @@ func TestDamagedMetadataIsNamed(t *testing.T) {
 	var damaged *StoreError
 	if err := r.meets(s); !errors.As(err, &damaged) || !strings.Contains(err.Error(), s.path(id, metaFile)) || !strings.Contains(err.Error(), "join anew") {
 		t.Errorf("got %v, want a StoreError that names %s", err, metaFile)
+	}
+}
+
+// A hole in the log does no harm where the newest sound snapshot covers it.
+func TestAHoleThatASnapshotCovers(t *testing.T) {
+	s := testSnapshots(t, t.TempDir(), io.Discard)
+	takeSnapshot(t, s, 1000, "state")
+	for next, covered := range map[uint64]bool{903: true, 1001: true, 1002: false} {
+		r := logReport{path: "raft.db"}
+		for _, index := range []uint64{899, 900, next, next + 1} {
+			sealed := sealEntry(&raft.Log{Index: index, Term: 1, Data: []byte("x")})
+			var b bytes.Buffer
+			if err := errors.Join(codec.NewEncoder(&b, &codec.MsgpackHandle{}).Encode(sealed), r.entry(index, b.Bytes())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := r.meets(s)
+		if covered != (err == nil) {
+			t.Errorf("next %d: got %v", next, err)
+		}
+		var damaged *EntryError
+		if !covered && (!errors.As(err, &damaged) || damaged.Index != 901 || !strings.Contains(err.Error(), "raft.db")) {
+			t.Errorf("next %d: got %v, want an error that names entry 901 and the file", next, err)
+		}
 	}
 }
 

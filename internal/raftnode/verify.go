@@ -15,7 +15,10 @@ import (
 // logReport is what a verified log file holds. The zero logReport is that of a
 // file that does not exist.
 type logReport struct {
-	first, last uint64 // entries, 0 if none
+	// Entries, 0 if none. They are contiguous: what lies before a hole is of no use, and
+	// that there is one is an error unless a snapshot covers it.
+	first, last uint64
+	hole        error
 	lastTerm    uint64
 	term        uint64 // current term, 0 if none
 	path        string
@@ -108,7 +111,8 @@ func (r *logReport) setting(k, v []byte) error {
 
 func (r *logReport) entry(index uint64, value []byte) error {
 	if r.last > 0 && index != r.last+1 {
-		return &EntryError{Index: r.last + 1, Err: fmt.Errorf("it is missing; the next is %d", index)}
+		r.hole = &EntryError{Index: r.last + 1, Err: fmt.Errorf("it is missing; the next is %d", index)}
+		r.first = 0
 	}
 	var l raft.Log
 	if err := codec.NewDecoderBytes(value, &codec.MsgpackHandle{}).Decode(&l); err != nil {
@@ -128,7 +132,8 @@ func (r *logReport) entry(index uint64, value []byte) error {
 }
 
 // meets checks that the log begins where the newest sound snapshot ends, or before.
-// Without it raft would start from an older state and find a hole.
+// Without it raft would start from an older state and find a hole. One that the snapshot
+// covers is there when a node ended between keeping a leader's snapshot and emptying its log.
 func (r *logReport) meets(snapshots *checkedSnapshots) error {
 	newest, damaged, err := snapshots.survey()
 	if err != nil {
@@ -136,6 +141,9 @@ func (r *logReport) meets(snapshots *checkedSnapshots) error {
 	}
 	if r.first <= newest+1 {
 		return nil // raft lists the snapshots, and with that the damaged are moved aside
+	}
+	if r.hole != nil && len(damaged) == 0 {
+		return &StoreError{Path: r.path, Err: fmt.Errorf("%w. %s", r.hole, joinAnew)}
 	}
 	err = fmt.Errorf("the log begins at entry %d, but the newest sound snapshot ends at %d", r.first, newest)
 	for _, d := range damaged {
