@@ -14,6 +14,9 @@ import (
 // and a name that never changes.
 const ledgerTopic = "__waybill.ledger"
 
+// notesPrefix begins the groups that hold notes on share groups.
+const notesPrefix = "__waybill.share."
+
 // lanePrefix begins the transactional ids of all fleets.
 const lanePrefix = "waybill."
 
@@ -48,10 +51,21 @@ func sourceNeeds(f *flow.ReplicationFlow, topics []string) []need {
 	if f.Spec.Groups != nil {
 		needs = append(needs, need{what: "groups (" + shortList(f.Spec.Groups.Include, 3) + ")", resource: acl.Group, names: groupNames(f.Spec.Groups.Include), operations: []acl.Operation{acl.Describe}},
 			need{what: "the ledger, if there is one, for what groups have read (lineage access)", resource: acl.Topic, names: []string{ledgerTopic}, operations: []acl.Operation{acl.Write}, remark: true},
-			need{what: "groups, for groups return", resource: acl.Group, names: groupNames(f.Spec.Groups.Include), operations: []acl.Operation{acl.Read}, sometimes: true})
+			need{what: "groups, for groups return", resource: acl.Group, names: groupNames(f.Spec.Groups.Include), operations: []acl.Operation{acl.Read}, sometimes: true},
+			shareNotes(f, acl.Describe))
 	}
 	source, _ := mirrorMakerNeeds(f)
 	return append(needs, source...)
+}
+
+// shareNotes is the right to the groups that hold the notes on share groups, of which there
+// may be none.
+func shareNotes(f *flow.ReplicationFlow, operations ...acl.Operation) need {
+	names := groupNames(f.Spec.Groups.Include)
+	for i, name := range names {
+		names[i] = notesPrefix + name
+	}
+	return need{what: "notes on share groups, if the flow has some", resource: acl.Group, names: names, operations: operations, remark: true}
 }
 
 // mirrorMakerNeeds are those of spec.mirrorMaker2 at both ends. The writer makes the
@@ -102,7 +116,8 @@ func destinationNeeds(f *flow.ReplicationFlow, topics []string, preserve bool) [
 		needs = append(needs, need{what: "transactional ids", resource: acl.TransactionalID, names: []string{lanePrefix + "*"}, operations: []acl.Operation{acl.Write, acl.Describe}})
 	}
 	if f.Spec.Groups != nil {
-		needs = append(needs, need{what: "groups (" + shortList(f.Spec.Groups.Include, 3) + ")", resource: acl.Group, names: groupNames(f.Spec.Groups.Include), operations: []acl.Operation{acl.Read, acl.Describe}})
+		needs = append(needs, need{what: "groups (" + shortList(f.Spec.Groups.Include, 3) + ")", resource: acl.Group, names: groupNames(f.Spec.Groups.Include), operations: []acl.Operation{acl.Read, acl.Describe}},
+			shareNotes(f, acl.Read, acl.Describe))
 	}
 	if r := f.Spec.Records; r != nil && r.Poison == flow.PoisonQuarantine {
 		name := r.Quarantine

@@ -12,13 +12,18 @@ import (
 func TestNeedsOfWhatAFlowDeclares(t *testing.T) {
 	groups := &flow.GroupSelector{Selector: flow.Selector{Include: []string{"billing"}}}
 	const back, forFolds = "[Read] on [billing], sometimes", "[Delete] on [__waybill.ledger], a remark"
+	const notes = "[Describe] on [__waybill.share.billing], a remark"
 	for name, c := range map[string]struct {
 		spec                flow.FlowSpec
 		source, destination []string
 		notSource           []string
 	}{
-		"no groups": {notSource: []string{back, "[Write] on [__waybill.ledger], a remark", forFolds}, destination: []string{forFolds}},
-		"groups":    {spec: flow.FlowSpec{Groups: groups}, source: []string{"[Describe] on [billing]", back, "[Write] on [__waybill.ledger], a remark"}},
+		"no groups": {notSource: []string{back, "[Write] on [__waybill.ledger], a remark", notes, forFolds}, destination: []string{forFolds}},
+		"groups": {
+			spec:        flow.FlowSpec{Groups: groups},
+			source:      []string{"[Describe] on [billing]", back, "[Write] on [__waybill.ledger], a remark", notes},
+			destination: []string{"[Read Describe] on [__waybill.share.billing], a remark"},
+		},
 		"MirrorMaker 2": {
 			spec:        flow.FlowSpec{MirrorMaker2: &flow.MirrorMaker2{}},
 			source:      []string{"[Write Describe] on [heartbeats mm2-offset-syncs.eu.internal]", "[Read] on [heartbeats]"},

@@ -190,6 +190,25 @@ func TestGroupsAgainstBroker(t *testing.T) {
 	}
 }
 
+// TestABrokerWithoutShareGroups says so, and sets no start.
+func TestABrokerWithoutShareGroups(t *testing.T) {
+	s := startSide(t)
+	s.topic(t, "orders")
+	c := KafkaCluster(s.cl)
+	if tells, sets, err := c.Shares(t.Context()); tells || sets || err != nil {
+		t.Errorf("got %v %v %v", tells, sets, err)
+	}
+	if err := c.Commit(t.Context(), Group{Name: "app", Share: true}, map[flow.TopicPartition]Commit{{Topic: "orders"}: {1, ""}}); err == nil {
+		t.Error("a start was set where there are no share groups")
+	}
+	if err := c.Commit(t.Context(), Group{Name: notesOf("app")}, map[flow.TopicPartition]Commit{{Topic: "orders"}: {1, ""}}); err != nil {
+		t.Fatal(err)
+	}
+	if groups, err := c.Groups(t.Context()); err != nil || len(groups) != 0 {
+		t.Errorf("notes are taken for a group: got %v %v", groups, err)
+	}
+}
+
 func TestKafkaClusterOfAbsentThings(t *testing.T) {
 	s := startSide(t)
 	c := KafkaCluster(s.cl)

@@ -13,8 +13,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
+	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/offsets"
+	"github.com/waybillhq/waybill/test/interop/apachekafka"
 )
 
 // oneShareCoordinator lets a cluster of one broker have share groups.
@@ -90,6 +93,47 @@ func TestOffsetsOfShareGroupsToNone(t *testing.T) {
 		t.Fatalf("got %+v", row)
 	}
 	w.refused(f, "no share groups whose start can be set", "groups", "move", "--flow", "us-eu", "--inexact", "app")
+}
+
+// TestOffsetsOfShareGroupsNoteWhoSetThem: of a start that stands there it is known whether a
+// flow has set it, also when the flow ended between its note and the setting.
+func TestOffsetsOfShareGroupsNoteWhoSetThem(t *testing.T) {
+	e := newEndpoint(t, apachekafka.Start(t, apachekafka.Config{Version: "4.4.0", Properties: oneShareCoordinator}).Cluster(""))
+	w := &offsetsPair{t: t, us: e}
+	w.enableShares(e)
+	e.topic("orders", nil)
+	for _, v := range recordsOf(0, 20) {
+		must(t, "produce", e.cl.ProduceSync(t.Context(), &kgo.Record{Topic: "orders", Value: []byte(v)}).FirstErr())
+	}
+	unable := kversion.Stable()
+	unable.SetMaxKeyVersion((&kmsg.AlterShareGroupOffsetsRequest{}).Key(), -1)
+	c, cut := offsets.KafkaCluster(e.cl), offsets.KafkaCluster(newClient(t, e.c, kgo.MaxVersions(unable)))
+	app, orders := offsets.Group{Name: "app", Share: true}, flow.TopicPartition{Topic: "orders"}
+	to := func(offset int64) map[flow.TopicPartition]offsets.Commit {
+		return map[flow.TopicPartition]offsets.Commit{orders: {Offset: offset, Metadata: offsets.Mark("us-eu")}}
+	}
+	stands := func(what string, offset int64, metadata string) {
+		t.Helper()
+		got, err := c.Commits(t.Context(), []offsets.Group{app})
+		if want := (offsets.Commit{Offset: offset, Metadata: metadata}); err != nil || got["app"][orders] != want {
+			t.Errorf("%s: got %+v %v, want %+v", what, got, err, want)
+		}
+	}
+	must(t, "set it", c.Commit(t.Context(), app, to(5)))
+	stands("set", 5, offsets.Mark("us-eu"))
+	if err := cut.Commit(t.Context(), app, to(9)); err == nil {
+		t.Fatal("a client that cannot set a start has set one")
+	}
+	stands("noted and not set", 5, offsets.Mark("us-eu"))
+	must(t, "set it", c.Commit(t.Context(), app, to(9)))
+	stands("set after all", 9, offsets.Mark("us-eu"))
+	if got := w.take(e, 2, 0, 1); !slices.Equal(got, recordsOf(9, 11)) {
+		t.Errorf("a member got %v", got)
+	}
+	stands("a member was there", 11, "")
+	if groups, err := c.Groups(t.Context()); err != nil || len(groups) != 1 || !groups["app"].Share {
+		t.Errorf("groups: got %v %v", groups, err)
+	}
 }
 
 // enableShares turns share groups on, which Apache Kafka has as a preview at first, and
