@@ -37,7 +37,7 @@ type Discoverer struct {
 	Log      *slog.Logger
 
 	planner     topicPlanner
-	follow      followed
+	follow      follower
 	from, to    string                  // cluster.id of both, once they are known
 	before      map[ledger.TopicID]bool // topics of the source at the last look, nil before the first
 	missed      map[string]int          // known topics that the source did not list, and how often in a row
@@ -45,17 +45,20 @@ type Discoverer struct {
 	noted       map[string]Told         // by source topic: what the ledger is told as soon as it takes it
 	source      *kgo.Client
 	destination *kgo.Client
-	brokers     int             // of the destination
-	rounds      int             // looks for topics
-	configTurn  int             // whose settings are next
-	notes       map[string]note // by source topic
+	brokers     int                     // of the destination
+	rounds      int                     // looks for topics
+	configTurn  int                     // whose settings are next
+	notes       map[string]note         // by source topic
+	compared    beside[[]followedTopic] // settings, with the source's
+	newcomers   newcomers
 	chronicle   chronicle
 	mirrors     mirrorFacts // of the destination
 }
 
 // Run looks for topics until the context ends, and calls report after each pass:
 // with all topics, or with an error if the pass could not tell. Known must show
-// what report has stored when Run looks again.
+// what report has stored when Run looks again. What asks for settings goes on beside it
+// and has ended when Run returns.
 func (d *Discoverer) Run(ctx context.Context, report func(topics []Topic, err error)) error {
 	if err := d.open(); err != nil {
 		return fmt.Errorf("discover topics: %w", err)
@@ -88,25 +91,39 @@ func (d *Discoverer) open() (err error) {
 	if d.planner, err = newTopicPlanner(&d.Flow.Spec); err != nil {
 		return err
 	}
-	if d.follow, err = newFollowed(&d.Flow.Spec.Topics); err != nil {
+	if d.follow.followed, err = newFollowed(&d.Flow.Spec.Topics); err != nil {
 		return err
 	}
+	d.follow.flow, d.follow.from, d.follow.to, d.follow.log = d.Flow.Metadata.Name, d.Source.Metadata.Name, d.Destination.Metadata.Name, d.Log
 	d.notes = map[string]note{}
-	clientOf := func(cluster *flow.Cluster) (*kgo.Client, error) {
-		return kafka.NewClient(cluster, d.ClientID, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	// A broker answers a connection in order: what may have to wait for its answer has
+	// connections of its own.
+	for _, c := range []struct {
+		of     *flow.Cluster
+		client **kgo.Client
+	}{
+		{d.Source, &d.source},
+		{d.Source, &d.follow.source},
+		{d.Source, &d.newcomers.source},
+		{d.Destination, &d.destination},
+		{d.Destination, &d.follow.destination},
+	} {
+		if *c.client, err = kafka.NewClient(c.of, d.ClientID, kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
+			d.close()
+			return err
+		}
 	}
-	if d.source, err = clientOf(d.Source); err != nil {
-		return err
-	}
-	if d.destination, err = clientOf(d.Destination); err != nil {
-		d.source.Close()
-	}
-	return err
+	return nil
 }
 
 func (d *Discoverer) close() {
-	d.source.Close()
-	d.destination.Close()
+	d.compared.end()
+	d.newcomers.end()
+	for _, cl := range []*kgo.Client{d.source, d.follow.source, d.newcomers.source, d.destination, d.follow.destination} {
+		if cl != nil {
+			cl.Close()
+		}
+	}
 }
 
 // passTimeout bounds a pass; creating a thousand topics takes a while.
@@ -144,9 +161,7 @@ func (d *Discoverer) pass(ctx context.Context) ([]Topic, error) {
 	if err := d.apply(ctx, plans, destination); err != nil {
 		return nil, err
 	}
-	if err := d.syncConfigs(ctx, plans, destination); err != nil {
-		return nil, err
-	}
+	d.syncConfigs(ctx, plans, destination)
 	d.tellChanges(plans, known, destination)
 	d.writeEvents(ctx)
 	d.markTold(plans)
@@ -283,16 +298,17 @@ func (d *Discoverer) apply(ctx context.Context, plans []topicPlan, destination m
 	if len(create) == 0 {
 		return nil
 	}
-	names := make([]string, len(create))
-	for i, p := range create {
-		names[i] = p.Source
-	}
-	configs, err := describeTopics(ctx, d.source, names, d.follow.keys())
-	if err != nil {
-		return fmt.Errorf("cluster %s: %w", d.Source.Metadata.Name, err)
-	}
+	settings, err := d.newcomers.settings(ctx, create, d.follow.keys())
 	for _, p := range create {
-		d.create(ctx, p, configs[p.Source])
+		if from, told := settings[lifeOf(p)]; told {
+			d.create(ctx, p, from)
+			continue
+		}
+		p.State, p.Problem = Waiting, "the source has not told the topic's settings yet, without which its copy might expire or compact what it must not"
+		if err != nil {
+			p.Problem += ": " + err.Error()
+		}
+		p.Fix = "nothing: it is asked again; or create the destination topic by hand"
 	}
 	return d.fillIDs(ctx, create, destination)
 }

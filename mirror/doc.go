@@ -94,7 +94,11 @@
 // A [Discoverer] finds the topics of a flow, makes their counterparts (create.go),
 // has their settings follow (drift.go), and writes what happens to topics into the
 // ledger (chronicle.go). One node of the fleet runs it for each flow, wherever the
-// copies are.
+// copies are. What may wait long for an answer has two goroutines of its own beside the
+// looks for topics (beside.go), at most one piece of work each: the settings of topics that are copied are
+// compared and written in one, those of topics that are to be made are asked for in the
+// other (newcomers.go). They have their own connections, hand over what they find to the
+// next look, and Discoverer.Run ends them before it returns.
 //
 // # What is left out
 //

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
@@ -179,27 +180,62 @@ func writtenMap(text string) map[string]string {
 	return m
 }
 
-// configTopics is how many topics are looked at in a round. A round is every
-// other look for topics: the settings of a few hundred topics are followed within
-// two seconds, those of ten thousand within a minute and a half.
+// configTopics is how many topics are looked at in a round. A round begins with every
+// other look for topics, if the one before has ended: where clusters answer, the settings of
+// a few hundred topics are followed within two seconds, those of ten thousand within a
+// minute and a half.
 const configTopics = 250
 
 // note is what there is to say about a topic that is copied nevertheless.
 type note struct {
 	problem, fix string
+	told         string    // the problem that the ledger was told of
 	refused      string    // changes that the destination did not take
 	again        time.Time // when they are worth another try
 }
 
-// refusedAgain is between attempts at what the destination does not take: the
-// principal may have been given the right.
-const refusedAgain = time.Minute
+const (
+	// refusedAgain is between attempts at what the destination does not take: the
+	// principal may have been given the right.
+	refusedAgain = time.Minute
+	// describeTimeout bounds how long one cluster is waited for.
+	describeTimeout = 30 * time.Second
+	// roundTimeout bounds a round, in which all topics may have changed.
+	roundTimeout = 2 * time.Minute
+)
 
-// syncConfigs has the settings of some topics follow, in turn, and adds to each
-// topic what there is to say about its own.
-func (d *Discoverer) syncConfigs(ctx context.Context, plans []topicPlan, destination map[string]found) error {
+// follower has settings follow, beside the looks for topics: however long a cluster takes
+// to describe its topics, new ones are seen. It keeps nothing from one round to the next:
+// what it finds, the next look takes.
+type follower struct {
+	followed
+	source, destination *kgo.Client
+	from, to, flow      string // names
+	within              time.Duration
+	log                 *slog.Logger
+}
+
+// followedTopic is a topic as a look saw it, and what a round made of its settings.
+type followedTopic struct {
+	topicPlan
+	replicas int16 // of the destination topic
+	note     note
+	events   []happened
+}
+
+// tell notes an event of the topic.
+func (t *followedTopic) tell(what ledger.EventKind, text string) {
+	t.events = append(t.events, happened{what, t.DestinationID, text})
+}
+
+// syncConfigs takes what was found of settings, has those of some more topics follow, in
+// turn, and adds to each topic what there is to say about its own.
+func (d *Discoverer) syncConfigs(ctx context.Context, plans []topicPlan, destination map[string]found) {
 	if !d.follow.sync {
-		return nil
+		return
+	}
+	if round, ok := d.compared.take(ctx, 0); ok {
+		d.takeRound(round, plans)
 	}
 	var ready []*topicPlan
 	for i := range plans {
@@ -207,76 +243,107 @@ func (d *Discoverer) syncConfigs(ctx context.Context, plans []topicPlan, destina
 			ready = append(ready, p)
 		}
 	}
-	if d.rounds++; d.rounds%2 == 0 && len(ready) > 0 {
+	if d.rounds++; d.rounds%2 == 0 && len(ready) > 0 && !d.compared.busy() {
 		n := min(len(ready), configTopics)
 		d.configTurn %= len(ready)
 		turn := slices.Concat(ready[d.configTurn:], ready[:d.configTurn])[:n]
 		d.configTurn += n
-		if err := d.followConfigs(ctx, turn, destination); err != nil {
-			return err
+		topics := make([]followedTopic, n)
+		for i, p := range turn {
+			topics[i] = followedTopic{topicPlan: *p, replicas: destination[p.Destination].replicas, note: d.notes[p.Source]}
 		}
+		d.compared.start(ctx, roundTimeout, func(ctx context.Context) []followedTopic {
+			d.follow.round(ctx, topics)
+			return topics
+		})
 	}
 	for _, p := range ready {
 		n := d.notes[p.Source]
 		p.Problem, p.Fix = cmp.Or(p.Problem, n.problem), cmp.Or(p.Fix, n.fix)
 	}
-	return nil
 }
 
-func (d *Discoverer) followConfigs(ctx context.Context, plans []*topicPlan, destination map[string]found) error {
-	var from, to []string
-	for _, p := range plans {
-		from, to = append(from, p.Source), append(to, p.Destination)
+// takeRound notes what a round has done. What it says of a topic that is another one by
+// now is for the ledger alone.
+func (d *Discoverer) takeRound(round []followedTopic, plans []topicPlan) {
+	at := make(map[string]*topicPlan, len(plans))
+	for i := range plans {
+		at[plans[i].Source] = &plans[i]
 	}
-	wants, err := describeTopics(ctx, d.source, from, d.follow.keys())
-	if err != nil {
-		return fmt.Errorf("cluster %s: %w", d.Source.Metadata.Name, err)
-	}
-	haves, err := describeTopics(ctx, d.destination, to, d.follow.keys())
-	if err != nil {
-		return fmt.Errorf("cluster %s: %w", d.Destination.Metadata.Name, err)
-	}
-	for _, p := range plans {
-		want, have := wants[p.Source], haves[p.Destination]
-		switch err := cmp.Or(want.err, have.err); {
-		case errors.Is(err, kerr.UnknownTopicOrPartition): // the next look tells
-		case err != nil:
-			d.notes[p.Source] = note{problem: fmt.Sprintf("settings do not follow: %v", err), fix: "allow DESCRIBE_CONFIGS on the source topic and the destination topic, or set topics.configs.sync to false"}
-		default:
-			d.followTopic(ctx, p, want, have, destination[p.Destination].replicas)
+	for i := range round {
+		t := &round[i]
+		for _, h := range t.events {
+			d.tell(&t.topicPlan, h.what, h.text)
+		}
+		if p := at[t.Source]; p != nil && p.SourceID == t.SourceID && p.Destination == t.Destination && p.DestinationID == t.DestinationID {
+			p.Configs, d.notes[t.Source] = t.Configs, t.note
 		}
 	}
-	return nil
+}
+
+// round has the settings of some topics follow.
+func (f *follower) round(ctx context.Context, topics []followedTopic) {
+	var from, to []string
+	for i := range topics {
+		from, to = append(from, topics[i].Source), append(to, topics[i].Destination)
+	}
+	wants, err := f.describe(ctx, f.from, f.source, from)
+	haves := map[string]described(nil)
+	if err == nil {
+		haves, err = f.describe(ctx, f.to, f.destination, to)
+	}
+	for i := range topics {
+		t := &topics[i]
+		want, have := wants[t.Source], haves[t.Destination]
+		switch of := cmp.Or(want.err, have.err); {
+		case err != nil:
+			t.note.problem = fmt.Sprintf("settings do not follow: %v", err)
+			t.note.fix = "nothing if the cluster was slow or away for a while: it is asked again; or set topics.configs.sync to false"
+		case errors.Is(of, kerr.UnknownTopicOrPartition): // the next look tells
+		case of != nil:
+			t.note.problem = fmt.Sprintf("settings do not follow: %v", of)
+			t.note.fix = "allow DESCRIBE_CONFIGS on the source topic and the destination topic, or set topics.configs.sync to false"
+		default:
+			f.followTopic(ctx, t, want, have)
+		}
+	}
+}
+
+func (f *follower) describe(ctx context.Context, cluster string, cl *kgo.Client, topics []string) (map[string]described, error) {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(f.within, describeTimeout))
+	defer cancel()
+	all, err := describeTopics(ctx, cl, topics, f.keys())
+	if err != nil {
+		return nil, fmt.Errorf("cluster %s: %w", cluster, err)
+	}
+	return all, nil
 }
 
 // followTopic writes what has changed at the source and says what stands in the
 // way. A value that was refused is tried again when it changes, or in a while.
-func (d *Discoverer) followTopic(ctx context.Context, p *topicPlan, want, have described, replicas int16) {
-	wanted := d.follow.pick(want)
-	plan := planConfigs(wanted, have.values, writtenMap(p.Configs), d.follow.overwrite)
+func (f *follower) followTopic(ctx context.Context, t *followedTopic, want, have described) {
+	wanted := f.pick(want)
+	plan := planConfigs(wanted, have.values, writtenMap(t.Configs), f.overwrite)
 	var refused []string
-	if n, err := strconv.Atoi(plan.put[keyMinInsync]); err == nil && replicas > 0 && n > int(replicas) {
+	if n, err := strconv.Atoi(plan.put[keyMinInsync]); err == nil && t.replicas > 0 && n > int(t.replicas) {
 		delete(plan.put, keyMinInsync)
-		refused = append(refused, fmt.Sprintf("%s=%d (the topic has %d replicas, so nobody could write)", keyMinInsync, n, replicas))
+		refused = append(refused, fmt.Sprintf("%s=%d (the topic has %d replicas, so nobody could write)", keyMinInsync, n, t.replicas))
 	}
-	var change []kadm.AlterConfig
-	for _, key := range slices.Sorted(maps.Keys(plan.put)) {
-		change = append(change, kadm.AlterConfig{Op: kadm.SetConfig, Name: key, Value: kadm.StringPtr(plan.put[key])})
-	}
-	for _, key := range plan.reset {
-		change = append(change, kadm.AlterConfig{Op: kadm.DeleteConfig, Name: key})
-	}
+	change := plan.changes()
 	attempt := fmt.Sprint(plan.put, plan.reset)
-	if last := d.notes[p.Source]; last.refused == attempt && time.Now().Before(last.again) {
+	if last := t.note; last.refused == attempt && time.Now().Before(last.again) {
 		return
 	}
-	for _, c := range d.alter(ctx, p.Destination, change) {
+	if len(change) > 0 && !f.sameLives(ctx, t) {
+		return // the next look tells
+	}
+	for _, c := range f.alter(ctx, t.Destination, change) {
 		if c.err != nil {
 			refused = append(refused, fmt.Sprintf("%s (%v)", c.shown(), c.err))
 			continue
 		}
-		d.tell(p, ledger.ConfigSet, c.shown())
-		d.Log.Info("setting follows the source", "flow", d.Flow.Metadata.Name, "destination", p.Destination, "setting", c.shown())
+		t.tell(ledger.ConfigSet, c.shown())
+		f.log.Info("setting follows the source", "flow", f.flow, "destination", t.Destination, "setting", c.shown())
 		if c.Op == kadm.DeleteConfig {
 			delete(plan.written, c.Name)
 		} else {
@@ -284,7 +351,7 @@ func (d *Discoverer) followTopic(ctx context.Context, p *topicPlan, want, have d
 			plan.drift = slices.DeleteFunc(plan.drift, func(key string) bool { return key == c.Name })
 		}
 	}
-	p.Configs = writtenText(plan.written)
+	t.Configs = writtenText(plan.written)
 	var n note
 	switch {
 	case len(refused) > 0:
@@ -301,10 +368,35 @@ func (d *Discoverer) followTopic(ctx context.Context, p *topicPlan, want, have d
 		n.problem = "somebody has set the destination topic otherwise: " + strings.Join(shown, "; ")
 		n.fix = "nothing if that is meant (topics.configs.exclude then says so); give it the source's value, or set topics.configs.onDrift to overwrite"
 	}
-	if n.problem != "" && n.problem != d.notes[p.Source].problem {
-		d.tell(p, ledger.ConfigDrift, n.problem)
+	if n.told = n.problem; n.problem != "" && n.problem != t.note.told {
+		t.tell(ledger.ConfigDrift, n.problem)
 	}
-	d.notes[p.Source] = n
+	t.note = n
+}
+
+// sameLives says that both topics are those that the look saw. Answers may have taken
+// long: settings of a topic that was made again are not those of what was copied.
+func (f *follower) sameLives(ctx context.Context, t *followedTopic) bool {
+	is := func(cl *kgo.Client, name string, id ledger.TopicID) bool {
+		v, err := readView(ctx, cl, []string{name})
+		if err != nil {
+			return false
+		}
+		now := v.topic(name)
+		return now.err == nil && now.id == id
+	}
+	return is(f.source, t.Source, t.SourceID) && is(f.destination, t.Destination, t.DestinationID)
+}
+
+// changes are what is to be asked of the destination.
+func (p *configPlan) changes() (all []kadm.AlterConfig) {
+	for _, key := range slices.Sorted(maps.Keys(p.put)) {
+		all = append(all, kadm.AlterConfig{Op: kadm.SetConfig, Name: key, Value: kadm.StringPtr(p.put[key])})
+	}
+	for _, key := range p.reset {
+		all = append(all, kadm.AlterConfig{Op: kadm.DeleteConfig, Name: key})
+	}
+	return all
 }
 
 const keyMinInsync = "min.insync.replicas"
@@ -324,11 +416,11 @@ func (a altered) shown() string {
 
 // alter makes changes together, and where they are refused one by one, so that
 // one that is refused keeps no other from being made and is named.
-func (d *Discoverer) alter(ctx context.Context, topic string, changes []kadm.AlterConfig) []altered {
+func (f *follower) alter(ctx context.Context, topic string, changes []kadm.AlterConfig) []altered {
 	if len(changes) == 0 {
 		return nil
 	}
-	adm := kadm.NewClient(d.destination)
+	adm := kadm.NewClient(f.destination)
 	try := func(changes ...kadm.AlterConfig) error {
 		resp, err := adm.AlterTopicConfigs(ctx, changes, topic)
 		if err == nil && len(resp) == 1 {

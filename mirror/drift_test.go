@@ -143,6 +143,7 @@ func (w *world) reports(spec flow.FlowSpec, known ...Topic) *reports {
 		Flow: &flow.ReplicationFlow{Spec: spec}, Source: w.west.Cluster, Destination: w.east.Cluster, ClientID: DefaultConfig().ClientID, Known: r.known,
 		Interval: 20 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
 	}
+	d.follow.within = 2 * time.Second
 	w.background(func(ctx context.Context) error { return d.Run(ctx, r.store) })
 	return r
 }
