@@ -264,6 +264,8 @@ func (f *fetcher) consider(c *copier, now time.Time) {
 func (f *fetcher) fetch(w wanted, now time.Time) {
 	if f.session.set(w) {
 		w.c.fetching(f.wishes, true, now)
+	} else if w.troubled {
+		f.session.retell(w.c, now)
 	}
 }
 
@@ -350,6 +352,7 @@ func (f *fetcher) deliver(ctx context.Context, resp *kmsg.FetchResponse, fr *fra
 			}
 			w.limits.now = now.UnixMilli()
 			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				w.marks = nil // the broker tells again when it is well
 				f.fault(ctx, &w.wanted, err)
 				continue
 			}

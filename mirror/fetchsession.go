@@ -165,6 +165,15 @@ func (s *fetchSession) take(p *fetchedPlace, at place) {
 	s.has[at] = p
 }
 
+// retell tells a copy that is in trouble, and has been fetched all along, what the broker
+// told of it last: of an idle partition that is well it says nothing more. Such is one of
+// which the metadata had no leader for shorter than a fetch takes.
+func (s *fetchSession) retell(c *copier, now time.Time) {
+	if p := s.of[c]; s.epoch != 0 && s.has[p.at] == p && p.marks != nil {
+		c.watermarks(p.marks.start, p.marks.end, p.marks.stable, now)
+	}
+}
+
 // whole is everything that is wanted: by topic, and each first in turn.
 func (s *fetchSession) whole() []*fetchedPlace {
 	if s.sorted == nil {

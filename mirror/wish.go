@@ -141,7 +141,7 @@ func (c *copier) want(reader *wishes, now time.Time) (w wanted, a appetite, from
 	lim := c.limits
 	lim.origin = c.origin
 	lim.verify, lim.careful, lim.suspect = c.verify, c.careful, c.damagedAt
-	w = wanted{c: c, topicID: c.id.Source.TopicID, generation: c.generation, offset: c.fetchNext, epoch: c.epoch, checked: c.checked, limits: lim}
+	w = wanted{c: c, topicID: c.id.Source.TopicID, generation: c.generation, offset: c.fetchNext, epoch: c.epoch, checked: c.checked, troubled: c.trouble.reason != "", limits: lim}
 	w.from, w.over = w.offset, c.whole.over
 	w.offset = max(w.offset, w.over.to)
 	return w, wants, from
@@ -156,6 +156,7 @@ type wanted struct {
 	leaderEpoch int32 // of the present leader
 	epoch       int32 // of the leader that appended what is at offset-1, -1
 	checked     int32 // leader epoch for which that was found to be so
+	troubled    bool  // nothing came for a reason, which the copy goes on telling
 	limits      limits
 
 	// Of a copy that preserves offsets: what it has come to, from where the fetch

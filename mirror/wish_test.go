@@ -98,6 +98,56 @@ func TestARestingFetcherHearsOfALeaderThatIsBack(t *testing.T) {
 	}
 }
 
+// TestALeaderMissedForShorterThanAFetchTakes: the flow saw the partition without one, its
+// fetcher did not, and an idle partition's broker has nothing to say.
+func TestALeaderMissedForShorterThanAFetchTakes(t *testing.T) {
+	leads := func() *view {
+		return &view{brokers: map[int32]string{1: "x"}, topics: map[string]topicView{"orders": {partitions: []partitionView{{leader: 1, epoch: 5}}}}}
+	}
+	for name, last := range map[string]*kerr.Error{"it was well": nil, "it was refused meanwhile": kerr.NotLeaderForPartition} {
+		t.Run(name, func(t *testing.T) {
+			c := runningCopier(t, "orders")
+			c.confirm(c.currentGeneration(), 5)
+			p := &peer{poke: func() {}}
+			p.current.Store(leads())
+			f := &fetcher{reading: reading{broker: 1}, source: p, pace: newPace(), wishes: newWishes(), members: map[*copier]appetite{}, resting: map[*copier]time.Time{}}
+			c.readBy(f.wishes)
+			f.plan(time.Now())
+			named := f.request(time.Now(), 1<<20).Topics
+			answer := func(err *kerr.Error) {
+				resp := kmsg.NewPtrFetchResponse()
+				resp.SessionID = 7
+				for _, rt := range named {
+					ft := kmsg.NewFetchResponseTopic()
+					ft.Topic, ft.TopicID = rt.Topic, rt.TopicID
+					fp := kmsg.NewFetchResponseTopicPartition()
+					if fp.HighWatermark, fp.LastStableOffset = 7, 7; err != nil {
+						fp.ErrorCode = err.Code
+					}
+					ft.Partitions = append(ft.Partitions, fp)
+					resp.Topics = append(resp.Topics, ft)
+				}
+				if _, err := f.session.answered(resp); err != nil {
+					t.Fatal(err)
+				}
+				f.deliver(t.Context(), resp, newBuffers(1).join().newFrame(1), time.Now())
+			}
+			answer(nil)
+			if last != nil {
+				answer(last)
+			}
+
+			c.sourceTrouble(kerr.LeaderNotAvailable)
+			p.current.Store(leads())
+			c.readBy(f.wishes)
+			f.plan(time.Now().Add(time.Minute))
+			if well := c.status(time.Now()).State == Running; well != (last == nil) {
+				t.Errorf("it is well: %v", well)
+			}
+		})
+	}
+}
+
 // TestACopyIsListedOnce however often it is given to the fetcher that has it: each entry
 // is a partition of a request.
 func TestACopyIsListedOnce(t *testing.T) {
