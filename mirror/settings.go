@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
@@ -25,9 +26,14 @@ const (
 	keyMirrorSource        = "mirror.source"
 )
 
+// loadTimeout bounds a look at the destination topics of copies that start, which may be
+// ten thousand.
+const loadTimeout = time.Minute
+
 // topicSettings are what starting copies need to know of destination topics.
 type topicSettings struct {
-	peer *peer
+	peer   *peer
+	within time.Duration // 0: loadTimeout
 
 	mu     sync.Mutex
 	topics map[string]limits
@@ -38,7 +44,10 @@ type topicSettings struct {
 // each time: an end that was read before a copy wrote more would look like a loss.
 // Where the destination does not let us read its configuration, Kafka's defaults
 // are assumed: a batch that is too large then shows when it is refused.
+// A destination that does not answer is given up after within, and the copies wait.
 func (s *topicSettings) load(ctx context.Context, copiers []*copier) error {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.within, loadTimeout))
+	defer cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.topics, s.ends = map[string]limits{}, map[flow.TopicPartition]int64{}
