@@ -43,7 +43,7 @@ func (a *appender) writeHops(timer *time.Timer) {
 			pages[at] = &hopPages{}
 		}
 		if s.stalled != "" {
-			pages[at].add(stallEvent(&a.Config, &s.c.a, id, s.stalled, proto.At), s)
+			pages[at].add(stallEvent(&a.Config, &s.c.a, id, ledger.CopyStalled, s.stalled, proto.At), s)
 			s.stalled, s.telling = "", true
 		}
 		for _, h := range hopsOf(proto, s.acked) {

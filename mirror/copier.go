@@ -344,11 +344,16 @@ func (c *copier) push(generation uint64, chunks []chunk, next int64, f *frame) {
 func (c *copier) enter() *part {
 	c.mu.Lock()
 	defer c.unlock()
-	if c.stopping || len(c.queue) == 0 && !(c.beginDue && c.state == Running) {
+	says := len(c.queue) > 0 || c.beginDue && c.state == Running
+	if c.stopping || !says && !c.standsUntold(time.Now()) {
 		return nil
 	}
 	c.inTxn = true
-	return &part{c: c, stalled: c.stalled(), id: c.id, key: c.key, from: c.committed, next: c.committed, fromEpoch: c.committedEpoch, expect: c.destNext, loose: c.destLoose, begin: c.beginDue, correct: c.correct, hopAt: c.lastHop, remnant: c.remnant, matched: c.matched}
+	held := ""
+	if !says {
+		held = c.stall.text(c.a.Partition, "stands")
+	}
+	return &part{c: c, stalled: c.stalled(), held: held, id: c.id, key: c.key, from: c.committed, next: c.committed, fromEpoch: c.committedEpoch, expect: c.destNext, loose: c.destLoose, begin: c.beginDue, correct: c.correct, hopAt: c.lastHop, remnant: c.remnant, matched: c.matched}
 }
 
 // take gives the writer the next chunk of a copier in its transaction; more says
@@ -381,6 +386,10 @@ func (c *copier) putBack(chunks []chunk) {
 
 // commit says that the transaction with part p is committed.
 func (c *copier) commit(p *part, now time.Time) {
+	if p.stands() {
+		c.toldOfHold(p.hopAt)
+		return
+	}
 	c.mu.Lock()
 	c.offsetRate.add(p.next-p.from, now)
 	c.committed = p.next

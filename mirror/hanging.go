@@ -147,14 +147,20 @@ func (c *copier) held(now time.Time) bool {
 	return c.state == Running && c.committed >= c.stable && c.stable < c.end && now.Sub(c.stableAt) > c.hangingAfter
 }
 
-// heldBy takes note of what is known of the transaction that holds the copy back.
+// heldBy takes note of what is known of the transaction that holds the copy back, and has
+// the ledger told once.
 func (c *copier) heldBy(text string) {
+	now := time.Now()
 	c.mu.Lock()
-	defer c.unlock()
 	c.holder, c.holderAt = text, c.stable
-	if now := time.Now(); c.held(now) {
+	if c.held(now) {
 		reason, _ := c.heldReason(now)
 		c.stall.meet(errors.New(reason), c.stableAt)
+	}
+	due := c.standsUntold(now)
+	c.unlock()
+	if due {
+		c.writer.ready(c)
 	}
 }
 

@@ -48,7 +48,7 @@ func (t *transaction) writeLedger(ctx context.Context) error {
 			// All entries of a copy are in one partition, even if somebody adds some.
 			at := ledger.PartitionOf(p.id, min(n, ledgerPartitions))
 			pages[at] = appendEntries(pages[at], entries)
-			p.sent = true
+			p.sent = !p.stands()
 		}
 	}
 	return t.writePages(ctx, pages)
@@ -174,8 +174,11 @@ func (t *transaction) entriesOf(p *part, now time.Time) []ledger.Entry {
 	if p.hopAt.Before(now) {
 		p.hopAt = now
 	}
-	if p.stalled != "" {
-		entries = append(entries, stallEvent(&t.l.Config, &p.c.a, p.id, p.stalled, p.hopAt))
+	switch {
+	case p.stands():
+		entries = append(entries, stallEvent(&t.l.Config, &p.c.a, p.id, ledger.CopyHeld, p.held, p.hopAt))
+	case p.stalled != "" && (p.begin || len(p.chunks) > 0):
+		entries = append(entries, stallEvent(&t.l.Config, &p.c.a, p.id, ledger.CopyStalled, p.stalled, p.hopAt))
 	}
 	proto := ledger.Hop{Copy: p.key, Epoch: p.c.a.Epoch, At: p.hopAt, DestinationLeaderEpoch: -1}
 	if p.wrote {

@@ -76,18 +76,20 @@ func TestADestinationThatTakesNothingIsWaitedFor(t *testing.T) {
 			if got := len(w.east.read(t, "orders", 0, 3510)); got != 3510 {
 				t.Errorf("%d records, want 3510", got)
 			}
-			if told := w.stallsAre(t, c.reason); told == 0 {
+			if told := w.stallsAre(t, "has stood", c.reason); told == 0 {
 				t.Error("the ledger does not tell that the copy stood still")
 			}
 		})
 	}
 }
 
-// stallsAre counts what the ledger tells of copies of orders that stood still for a reason.
-func (w *world) stallsAre(t *testing.T, reason string) (n int) {
+// stallsAre counts what the ledger tells of copies of orders that have stood still, or do,
+// for a reason.
+func (w *world) stallsAre(t *testing.T, how, reason string) (n int) {
 	t.Helper()
+	kind := map[string]ledger.EventKind{"has stood": ledger.CopyStalled, "stands": ledger.CopyHeld}[how]
 	for _, e := range entriesIn[*ledger.Event](t, w.east) {
-		if e.What == ledger.CopyStalled && e.SourceTopic == "orders" && strings.HasPrefix(e.Text, "partition 0 has stood still since ") && strings.Contains(e.Text, reason) {
+		if e.What == kind && e.SourceTopic == "orders" && strings.HasPrefix(e.Text, "partition 0 "+how+" still since ") && strings.Contains(e.Text, reason) {
 			n++
 		}
 	}

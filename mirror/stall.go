@@ -23,6 +23,7 @@ type stall struct {
 	why     string    // what was last in the way, "" if nothing but time
 	refused time.Time // when the destination first refused what is copied, zero if it did not
 	untold  string    // what the ledger is to be told of it
+	known   bool      // the ledger was told of it while it lasted
 }
 
 // begin says that there is something to bring over.
@@ -48,13 +49,22 @@ func (s *stall) refuse(now time.Time) {
 // progress ends it; what the ledger was not told yet stays to be told.
 func (s *stall) progress() { *s = stall{untold: s.untold} }
 
+// noted says that something has been in the way for long enough for the ledger to be told.
+func (s *stall) noted(now time.Time, least time.Duration) bool {
+	return s.why != "" && now.Sub(s.since) >= least
+}
+
 // tell is what the ledger is told when the copy gets on, "" for nothing: of a stall that
-// was shorter than noted, or in which nothing was in the way.
-func (s *stall) tell(partition int32, now time.Time, noted time.Duration) string {
-	if s.untold == "" && s.why != "" && now.Sub(s.since) >= noted {
-		s.untold = fmt.Sprintf("partition %d has stood still since %s: %s", partition, s.since.UTC().Format(time.RFC3339), s.why)
+// was noted, or was not told before.
+func (s *stall) tell(partition int32, now time.Time, least time.Duration) string {
+	if s.noted(now, least) {
+		s.untold = s.text(partition, "has stood")
 	}
 	return s.untold
+}
+
+func (s *stall) text(partition int32, has string) string {
+	return fmt.Sprintf("partition %d %s still since %s: %s", partition, has, s.since.UTC().Format(time.RFC3339), s.why)
 }
 
 // refusedTooLong says that the copy is to stop, as the flow's policy is: the destination
@@ -106,10 +116,31 @@ func (c *copier) stalled() string {
 	return c.stall.tell(c.a.Partition, time.Now(), c.stallNoted)
 }
 
-// stallEvent is what the ledger is told of a copy that has stood still and goes on.
-func stallEvent(cfg *Config, a *Assignment, id ledger.CopyID, text string, at time.Time) *ledger.Event {
+// standsUntold says that the ledger is to be told at once that the copy stands still: a
+// transaction at the source may hold it back for ever. c.mu is held.
+func (c *copier) standsUntold(now time.Time) bool {
+	return !c.stall.known && c.held(now) && c.stall.noted(now, c.stallNoted)
+}
+
+// toldOfHold ends a transaction in which the copy had nothing to say but what holds it
+// back, at a time before which nothing of the copy may be told any more.
+func (c *copier) toldOfHold(at time.Time) {
+	c.mu.Lock()
+	c.stall.known, c.lastHop, c.inTxn = true, at, false
+	again, stopping := len(c.queue) > 0, c.stopping
+	c.unlock()
+	switch {
+	case stopping:
+		c.changed()
+	case again:
+		c.writer.ready(c)
+	}
+}
+
+// stallEvent is what the ledger is told of a copy that has stood still, or does.
+func stallEvent(cfg *Config, a *Assignment, id ledger.CopyID, what ledger.EventKind, text string, at time.Time) *ledger.Event {
 	return &ledger.Event{
-		Source: id.Source.Life(), Destination: id.Destination.Life(), What: ledger.CopyStalled, At: at, Text: text,
+		Source: id.Source.Life(), Destination: id.Destination.Life(), What: what, At: at, Text: text,
 		SourceTopic: a.SourceTopic, DestinationTopic: a.DestinationTopic, Flow: a.Flow, Fleet: cfg.Fleet,
 	}
 }

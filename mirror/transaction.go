@@ -61,6 +61,7 @@ type part struct {
 	begin   bool
 	correct *correction // said with begin; nil: nothing was lost
 	stalled string      // how long the copy had stood still, "" for nothing to tell
+	held    string      // how long it does, of a copy that entered to say that and nothing else
 
 	from, next int64 // source offsets
 	fromEpoch  int32 // the source's leader epoch at from-1, -1 if not known
@@ -69,7 +70,7 @@ type part struct {
 	loose      bool  // what lies below that base offset need not be foreign
 	wrote      bool
 	begun      bool     // the ledger has its begin, ahead of its data
-	sent       bool     // something of it may be at the destination
+	sent       bool     // some of its data may be at the destination
 	remnant    *remnant // what may be there from before; nil: nothing
 	matched    bool     // the tail was looked into, and nothing was written since
 
@@ -79,6 +80,9 @@ type part struct {
 	leaderEpoch             int32 // destination's
 	fault                   error // the copy's own fault
 }
+
+// stands says that the copy does not go on: it entered to say so, and nothing has come since.
+func (p *part) stands() bool { return p.held != "" && len(p.chunks) == 0 }
 
 // flight is a produce request under way.
 type flight struct {

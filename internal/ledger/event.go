@@ -22,18 +22,19 @@ type EventKind uint8
 
 // The kinds of event.
 const (
-	TopicCreated   EventKind = 1 // the destination topic was made
-	TopicGrown     EventKind = 2 // it was given partitions
-	TopicGone      EventKind = 3 // the source topic was deleted
-	TopicRecreated EventKind = 4 // and another one made under its name
-	CopyDeleted    EventKind = 5 // the destination topic was deleted: the text says by whom
-	ConfigSet      EventKind = 6 // a setting of the destination topic follows the source's
-	ConfigDrift    EventKind = 7 // somebody has set the destination topic otherwise, or it refuses a setting
-	CopyStalled    EventKind = 8 // a copy goes on that had stood still: the text says since when and why
-	TopicFound     EventKind = 9 // the flow copies into a topic that was there when it looked
+	TopicCreated   EventKind = 1  // the destination topic was made
+	TopicGrown     EventKind = 2  // it was given partitions
+	TopicGone      EventKind = 3  // the source topic was deleted
+	TopicRecreated EventKind = 4  // and another one made under its name
+	CopyDeleted    EventKind = 5  // the destination topic was deleted: the text says by whom
+	ConfigSet      EventKind = 6  // a setting of the destination topic follows the source's
+	ConfigDrift    EventKind = 7  // somebody has set the destination topic otherwise, or it refuses a setting
+	CopyStalled    EventKind = 8  // a copy goes on that had stood still: the text says since when and why
+	TopicFound     EventKind = 9  // the flow copies into a topic that was there when it looked
+	CopyHeld       EventKind = 10 // a copy stands still, for a transaction at the source: the text says since when and whose
 )
 
-var eventNames = [...]string{"", "topic-created", "topic-grown", "topic-gone", "topic-recreated", "copy-deleted", "config-set", "config-drift", "copy-stalled", "topic-found"}
+var eventNames = [...]string{"", "topic-created", "topic-grown", "topic-gone", "topic-recreated", "copy-deleted", "config-set", "config-drift", "copy-stalled", "topic-found", "copy-held"}
 
 func (k EventKind) String() string {
 	if int(k) < len(eventNames) && k != 0 {
