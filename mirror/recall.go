@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -44,6 +42,8 @@ func (t *takeover) recall(ctx context.Context, destination *peer) error {
 	if errors.Is(err, errNoListing) {
 		// Waiting would not help, and the brokers that this is made for can tell.
 		log.Warn("the cluster cannot list transactions: lanes of the fleet that the backup was taken of, opened after the backup, are not fenced; be sure that none of its processes is left", "err", err)
+	} else if errors.Is(err, errHidden) {
+		log.Warn("the cluster does not show whether each transactional id has a coordinator: lanes of one that was changing just now are not fenced; be sure that no process of the fleet that the backup was taken of is left, or allow Describe on "+transactionTopic+" before a restore", "err", err)
 	} else if err != nil {
 		return fmt.Errorf("look for lanes that the restored fleet has forgotten: %w", err)
 	}
@@ -106,7 +106,7 @@ const transactionTopic = "__transaction_state"
 // listTransactions asks every broker for the transactional ids with a prefix that it
 // coordinates, in any state, and returns them with their producer ids. An id is on one
 // broker: so all must answer, and none may have taken over from another meanwhile. With
-// errNoListing it returns what the others have answered.
+// errNoListing it returns what the others have answered, and with errHidden what all have.
 func listTransactions(ctx context.Context, p *peer, clientID, prefix string) (map[string]int64, error) {
 	before, err := coordinators(ctx, p)
 	if err != nil {
@@ -114,12 +114,12 @@ func listTransactions(ctx context.Context, p *peer, clientID, prefix string) (ma
 	}
 	listed := map[string]int64{}
 	var without error
-	for _, b := range before.brokers {
-		switch err := listAt(ctx, p, b, clientID, prefix, listed); {
+	for id, addr := range before.brokers {
+		switch err := listAt(ctx, p, addr, clientID, prefix, listed); {
 		case errors.Is(err, errNoListing):
 			without = err
 		case err != nil:
-			return nil, fmt.Errorf("broker %d: ListTransactions: %w", b.NodeID, err)
+			return nil, fmt.Errorf("broker %d: ListTransactions: %w", id, err)
 		}
 	}
 	after, err := coordinators(ctx, p)
@@ -129,46 +129,59 @@ func listTransactions(ctx context.Context, p *peer, clientID, prefix string) (ma
 	if !maps.Equal(before.leaders, after.leaders) {
 		return nil, errCoordinatorsMoved
 	}
+	if without == nil && after.hidden {
+		without = errHidden
+	}
 	return listed, without
 }
+
+// errHidden says that nobody can tell whether each partition of the topic had a leader.
+var errHidden = errors.New(transactionTopic + " is not shown to this principal")
 
 var errCoordinatorsMoved = errors.New("coordinators of transactions moved while they were asked")
 
 // coordination is who coordinates transactions.
 type coordination struct {
-	brokers []kadm.BrokerDetail
+	brokers map[int32]string     // address by id
 	leaders map[int32]leadership // by partition of the topic; empty if the cluster does not show it
+	hidden  bool                 // there may be such a topic, and we may not see it
 }
 
 type leadership struct{ leader, epoch int32 }
 
+// coordinators asks the cluster each time: what a client remembers for some seconds would
+// show no coordinator that moves.
 func coordinators(ctx context.Context, p *peer) (coordination, error) {
-	m, err := kadm.NewClient(p.client).Metadata(ctx, transactionTopic)
+	v, err := readView(ctx, p.client, []string{transactionTopic})
 	if err != nil {
 		return coordination{}, err
 	}
-	return coordinationOf(m)
+	return coordinationOf(v)
 }
 
 // coordinationOf refuses what leaves transactional ids without a broker to tell of them.
-func coordinationOf(m kadm.Metadata) (coordination, error) {
-	c := coordination{brokers: m.Brokers, leaders: map[int32]leadership{}}
+func coordinationOf(v *view) (coordination, error) {
+	c := coordination{brokers: v.brokers, leaders: map[int32]leadership{}}
 	if len(c.brokers) == 0 {
 		return c, errors.New("the cluster names no broker")
 	}
-	t, ok := m.Topics[transactionTopic]
+	t := v.topic(transactionTopic)
 	switch {
-	case !ok, errors.Is(t.Err, kerr.UnknownTopicOrPartition), errors.Is(t.Err, kerr.TopicAuthorizationFailed):
-		return c, nil // it is kept elsewhere, or there were no transactions, or it is not shown
-	case t.Err != nil:
-		return c, fmt.Errorf("%s: %w", transactionTopic, t.Err)
+	case errors.Is(t.err, kerr.TopicAuthorizationFailed):
+		c.hidden = true
+		return c, nil
+	case errors.Is(t.err, kerr.UnknownTopicOrPartition):
+		return c, nil // it is kept elsewhere, or there were no transactions
+	case t.err != nil:
+		return c, fmt.Errorf("%s: %w", transactionTopic, t.err)
 	}
-	for _, p := range t.Partitions.Sorted() {
-		alive := slices.ContainsFunc(m.Brokers, func(b kadm.BrokerDetail) bool { return b.NodeID == p.Leader })
-		if !alive {
-			return c, fmt.Errorf("%s/%d: %w", transactionTopic, p.Partition, kerr.LeaderNotAvailable)
+	for i := range t.partitions {
+		at := int32(i)
+		leader, epoch, err := v.leader(transactionTopic, at)
+		if err != nil {
+			return c, err
 		}
-		c.leaders[p.Partition] = leadership{p.Leader, p.LeaderEpoch}
+		c.leaders[at] = leadership{leader, epoch}
 	}
 	return c, nil
 }
@@ -180,10 +193,10 @@ const listVersion = 2
 // listPatience bounds the talk with one broker: one that hangs is asked again.
 const listPatience = 30 * time.Second
 
-func listAt(ctx context.Context, p *peer, b kadm.BrokerDetail, clientID, prefix string, into map[string]int64) error {
+func listAt(ctx context.Context, p *peer, addr, clientID, prefix string, into map[string]int64) error {
 	ctx, cancel := context.WithTimeout(ctx, listPatience)
 	defer cancel()
-	conn, err := kafka.Dial(ctx, p.cluster, net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port))), clientID)
+	conn, err := kafka.Dial(ctx, p.cluster, addr, clientID)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -190,18 +189,21 @@ func (f forgetful) Recall(_ context.Context, _ string, l []FoundLane) error {
 	return nil
 }
 
-// TestCopiesWaitForWhatIsForgotten at a destination that does not answer, and at one
-// with a broker whose coordinator is not ready; where the brokers are too old to tell,
-// they do not wait.
+// TestCopiesWaitForWhatIsForgotten at a destination that does not answer, at one with a
+// broker whose coordinator is not ready, and while coordinators move; where the brokers are too old to tell, or do not
+// show who coordinates, they do not wait, and it is said.
 func TestCopiesWaitForWhatIsForgotten(t *testing.T) {
 	t.Parallel()
 	const ours = "waybill.test.a.7.east.0"
 	var code atomic.Int32
+	var hidden, moving atomic.Bool
+	var asked atomic.Int32
 	p := newLiar(t, func(q kmsg.Request) kmsg.Response {
 		list, ok := q.(*kmsg.ListTransactionsRequest)
 		if !ok {
 			return nil
 		}
+		asked.Add(1)
 		resp := list.ResponseKind().(*kmsg.ListTransactionsResponse)
 		if resp.ErrorCode = int16(code.Load()); resp.ErrorCode != 0 {
 			return resp
@@ -210,13 +212,31 @@ func TestCopiesWaitForWhatIsForgotten(t *testing.T) {
 		state.TransactionalID, state.ProducerID = ours, 42
 		resp.TransactionStates = append(resp.TransactionStates, state)
 		return resp
-	}, nil)
+	}, func(_ kmsg.Request, resp kmsg.Response) {
+		m, ok := resp.(*kmsg.MetadataResponse)
+		if !ok || !hidden.Load() && !moving.Load() {
+			return
+		}
+		for i := range m.Topics {
+			t := &m.Topics[i]
+			if t.Topic == nil || *t.Topic != transactionTopic {
+				continue
+			}
+			t.ErrorCode, t.Partitions = kerr.TopicAuthorizationFailed.Code, nil
+			if moving.Load() {
+				led := kmsg.NewMetadataResponseTopicPartition()
+				led.Leader, led.LeaderEpoch = m.Brokers[0].NodeID, asked.Load()
+				t.ErrorCode, t.Partitions = 0, append(t.Partitions, led)
+			}
+		}
+	})
 	w := newWorldBehind(t, nil, map[string]*liar{"east": p})
 	cfg := DefaultConfig()
 	cfg.Fleet = "test"
 	f := forgetful{recalled: make(chan []FoundLane, 1)}
 	cfg.Lanes = f
-	to := &takeover{cfg: cfg, metrics: &Metrics{}, log: slog.New(slog.DiscardHandler)}
+	var said strings.Builder
+	to := &takeover{cfg: cfg, metrics: &Metrics{}, log: slog.New(slog.NewTextHandler(&said, nil))}
 	client, err := kafka.NewClient(w.east.Cluster, cfg.ClientID) // the liar looks at no other
 	if err != nil {
 		t.Fatal(err)
@@ -247,6 +267,19 @@ func TestCopiesWaitForWhatIsForgotten(t *testing.T) {
 	if found, err := fence(t.Context(), east); err != nil || len(found) != 1 || found[0].TransactionalID != ours || found[0].ProducerID != 42 {
 		t.Errorf("at one that answers: got %v, %v", found, err)
 	}
+	if strings.Contains(said.String(), "WARN") {
+		t.Errorf("it warns of nothing: %s", said.String())
+	}
+	hidden.Store(true)
+	if found, err := fence(t.Context(), east); err != nil || len(found) != 1 || !strings.Contains(said.String(), "allow Describe on "+transactionTopic) {
+		t.Errorf("at one that does not show its coordinators: got %v, %v, said %s", found, err, said.String())
+	}
+	hidden.Store(false)
+	moving.Store(true)
+	if found, err := fence(t.Context(), east); !errors.Is(err, errCoordinatorsMoved) || found != nil {
+		t.Errorf("while a coordinator moves: got %v, %v", found, err)
+	}
+	moving.Store(false)
 	code.Store(int32(kerr.UnsupportedVersion.Code))
 	if found, err := fence(t.Context(), east); err != nil || len(found) != 0 {
 		t.Errorf("at one that is too old: got %v, %v", found, err)
@@ -277,28 +310,31 @@ func TestFoundLane(t *testing.T) {
 }
 
 func TestCoordinationOf(t *testing.T) {
-	brokers := kadm.BrokerDetails{{NodeID: 1}, {NodeID: 2}}
-	topic := func(err error, leaders ...int32) kadm.TopicDetails {
-		d := kadm.TopicDetail{Topic: transactionTopic, Err: err, Partitions: kadm.PartitionDetails{}}
-		for p, l := range leaders {
-			d.Partitions[int32(p)] = kadm.PartitionDetail{Topic: transactionTopic, Partition: int32(p), Leader: l, LeaderEpoch: 7}
+	brokers := map[int32]string{1: "x", 2: "y"}
+	topic := func(err error, leaders ...int32) map[string]topicView {
+		t := topicView{err: err}
+		for _, l := range leaders {
+			t.partitions = append(t.partitions, partitionView{leader: l, epoch: 7})
 		}
-		return kadm.TopicDetails{transactionTopic: d}
+		return map[string]topicView{transactionTopic: t}
 	}
 	for name, c := range map[string]struct {
-		m    kadm.Metadata
+		v    view
 		want map[int32]leadership // nil: refused
 	}{
-		"all led":              {kadm.Metadata{Brokers: brokers, Topics: topic(nil, 1, 2)}, map[int32]leadership{0: {1, 7}, 1: {2, 7}}},
-		"not there":            {kadm.Metadata{Brokers: brokers}, map[int32]leadership{}},
-		"unknown":              {kadm.Metadata{Brokers: brokers, Topics: topic(kerr.UnknownTopicOrPartition)}, map[int32]leadership{}},
-		"not shown":            {kadm.Metadata{Brokers: brokers, Topics: topic(kerr.TopicAuthorizationFailed)}, map[int32]leadership{}},
-		"one without a leader": {kadm.Metadata{Brokers: brokers, Topics: topic(nil, 1, -1)}, nil},
-		"a leader that is not": {kadm.Metadata{Brokers: brokers, Topics: topic(nil, 1, 3)}, nil},
-		"not to be had now":    {kadm.Metadata{Brokers: brokers, Topics: topic(kerr.LeaderNotAvailable)}, nil},
-		"no brokers":           {kadm.Metadata{}, nil},
+		"all led":              {view{brokers: brokers, topics: topic(nil, 1, 2)}, map[int32]leadership{0: {1, 7}, 1: {2, 7}}},
+		"not there":            {view{brokers: brokers}, map[int32]leadership{}},
+		"unknown":              {view{brokers: brokers, topics: topic(kerr.UnknownTopicOrPartition)}, map[int32]leadership{}},
+		"not shown":            {view{brokers: brokers, topics: topic(kerr.TopicAuthorizationFailed)}, map[int32]leadership{}},
+		"one without a leader": {view{brokers: brokers, topics: topic(nil, 1, -1)}, nil},
+		"a leader that is not": {view{brokers: brokers, topics: topic(nil, 1, 3)}, nil},
+		"not to be had now":    {view{brokers: brokers, topics: topic(kerr.LeaderNotAvailable)}, nil},
+		"no brokers":           {view{}, nil},
 	} {
-		got, err := coordinationOf(c.m)
+		got, err := coordinationOf(&c.v)
+		if got.hidden != (name == "not shown") {
+			t.Errorf("%s: hidden is %v", name, got.hidden)
+		}
 		if (err != nil) != (c.want == nil) || err == nil && !maps.Equal(got.leaders, c.want) {
 			t.Errorf("%s: got %v, %v, want %v", name, got.leaders, err, c.want)
 		}
