@@ -35,6 +35,7 @@ type directory struct {
 	clientID string
 	log      *slog.Logger
 	changed  chan struct{} // capacity 1: a new entry wants to be identified
+	news     bell          // rung when there are other entries, or one has answered otherwise
 
 	mu      sync.Mutex
 	entries map[string]*clusterEntry
@@ -87,6 +88,7 @@ func (d *directory) reconcile(declared []*flow.Cluster) {
 		}
 	}
 	poke(d.changed)
+	d.news.ring()
 }
 
 func (e *clusterEntry) close() {
@@ -141,9 +143,14 @@ func (d *directory) identify(ctx context.Context, e *clusterEntry) {
 	case err == nil && e.err != nil:
 		d.log.Info("cluster answers again", "cluster", name)
 	}
+	if e.asked && (e.err == nil) == (err == nil) && (err != nil || e.id == id) {
+		e.err = err
+		return
+	}
 	if e.asked, e.err = true, err; err == nil {
 		e.id = id
 	}
+	d.news.ring()
 }
 
 // list is all clusters by name.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"sync"
 	"time"
 
@@ -24,14 +26,22 @@ import (
 // ledgers reads the ledger of every declared cluster, once per node, into
 // whoever wants its pages.
 type ledgers struct {
-	fleet     proposer
+	fleet     watchedFleet
 	directory *directory
 	maps      *offsets.Maps
 	sinks     []tail.Sink
 	log       *slog.Logger
 
+	found bell // rung when a reader has found something, see tail.Config.Found
+
 	mu    sync.Mutex
 	tails map[string]*runningTail // by cluster.id
+}
+
+// watchedFleet is a fleet whose states can be followed.
+type watchedFleet interface {
+	proposer
+	Watch(ctx context.Context) iter.Seq2[uint64, *cluster.State]
 }
 
 type runningTail struct {
@@ -41,27 +51,57 @@ type runningTail struct {
 	done     chan struct{}
 }
 
-// lookEvery is how often the set of clusters is compared with what is read; new
-// clusters are found to have an id by then.
-const lookEvery = 200 * time.Millisecond
+const (
+	// lookPause is between two looks at the least: changes come together, and a reader
+	// that is overtaken again and again is not begun anew at once.
+	lookPause = 50 * time.Millisecond
+	// lookAgain is when what could not be done is tried again.
+	lookAgain = time.Second
+)
 
-// run follows the declarations until ctx ends and every reader has stopped.
+// run follows what the clusters are, what their readers find and what the fleet says of
+// ledgers, until ctx ends and every reader has stopped.
 func (l *ledgers) run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
-	for {
-		if err := l.reconcile(gctx, g); err != nil {
-			l.log.Warn("ledgers are not all read", "error", err)
+	var said bell
+	g.Go(func() error {
+		var before map[string]cluster.Ledger
+		for _, s := range l.fleet.Watch(gctx) {
+			if !reflect.DeepEqual(before, s.Ledgers) { // at once where no command has touched them
+				before = s.Ledgers
+				said.ring()
+			}
 		}
-		l.pin(gctx)
-		l.waive()
+		return nil
+	})
+	for {
+		clusters, found, saying := l.directory.news.next(), l.found.next(), said.next()
+		again := l.look(gctx, g)
+		pause(gctx, lookPause)
 		select {
 		case <-gctx.Done():
 			return g.Wait()
-		case <-ticker.C:
+		case <-clusters:
+		case <-found:
+		case <-saying:
+		case <-again:
 		}
 	}
+}
+
+// look does what is to be done now. What fails is tried again when the returned channel
+// says so, which is nil if nothing has.
+func (l *ledgers) look(ctx context.Context, g *errgroup.Group) (again <-chan time.Time) {
+	failed := l.reconcile(ctx, g)
+	if failed != nil {
+		l.log.Warn("ledgers are not all read", "error", failed)
+	}
+	pinned := l.pin(ctx)
+	l.waive()
+	if failed != nil || !pinned {
+		return time.After(lookAgain)
+	}
+	return nil
 }
 
 // reconcile starts readers of clusters that have none, and ends those of
@@ -116,7 +156,7 @@ func (l *ledgers) start(ctx context.Context, g *errgroup.Group, id string, decla
 		Dial: func(opts ...kgo.Opt) (*kgo.Client, error) {
 			return kafka.NewClient(declared, l.directory.clientID, opts...)
 		},
-		Cluster: id, Sinks: l.sinks, Log: l.log.With("cluster", declared.Metadata.Name), Refresh: time.Second,
+		Cluster: id, Sinks: l.sinks, Log: l.log.With("cluster", declared.Metadata.Name), Refresh: time.Second, Found: l.found.ring,
 	}
 	if pinned, ok := l.fleet.State().Ledgers[id]; ok {
 		var err error
@@ -140,8 +180,9 @@ func (l *ledgers) start(ctx context.Context, g *errgroup.Group, id string, decla
 }
 
 // pin has the fleet remember which topic each ledger is, so that a lost one is
-// noticed and not taken for a new one.
-func (l *ledgers) pin(ctx context.Context) {
+// noticed and not taken for a new one. done says that none is left to pin.
+func (l *ledgers) pin(ctx context.Context) (done bool) {
+	done = true
 	for id, s := range l.states() {
 		if s.TopicID == (ledger.TopicID{}) {
 			continue
@@ -151,8 +192,10 @@ func (l *ledgers) pin(ctx context.Context) {
 		}
 		if _, err := l.fleet.Propose(ctx, &cluster.PinLedger{ClusterID: id, Ledger: cluster.Ledger{TopicID: s.TopicID.String()}}); err != nil && ctx.Err() == nil {
 			l.log.Warn("ledger not pinned yet", "cluster", id, "error", err)
+			done = false
 		}
 	}
+	return done
 }
 
 // waive tells the maps what damage somebody has taken on himself. A lower offset
@@ -236,12 +279,18 @@ func (l *ledgers) warm(ctx context.Context, barrier func(context.Context) error)
 	if err := barrier(ctx); err != nil { // what is declared, too
 		return err
 	}
-	for !l.connected() {
-		if pause(ctx, lookEvery/2); ctx.Err() != nil {
+	for {
+		clusters, found := l.directory.news.next(), l.found.next()
+		if l.connected() {
+			return l.catchUp(ctx)
+		}
+		select {
+		case <-ctx.Done():
 			return ctx.Err()
+		case <-clusters:
+		case <-found:
 		}
 	}
-	return l.catchUp(ctx)
 }
 
 // connected reports whether each declared cluster has been asked, and the ledger of

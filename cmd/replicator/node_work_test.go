@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"log/slog"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -158,6 +161,81 @@ type noFleet struct{}
 func (noFleet) State() *cluster.State { return new(cluster.State) }
 func (noFleet) Propose(context.Context, cluster.Command) (cluster.Result, error) {
 	return cluster.Result{}, cluster.ErrStopped
+}
+
+func (noFleet) Watch(context.Context) iter.Seq2[uint64, *cluster.State] {
+	return func(yield func(uint64, *cluster.State) bool) { yield(0, new(cluster.State)) }
+}
+
+// toldFleet is one whose states are told, and that counts how often it is asked for one.
+type toldFleet struct {
+	noFleet
+	states chan *cluster.State
+	last   atomic.Pointer[cluster.State]
+	asked  atomic.Int32
+}
+
+func (f *toldFleet) State() *cluster.State {
+	f.asked.Add(1)
+	return f.last.Load()
+}
+
+func (f *toldFleet) Watch(ctx context.Context) iter.Seq2[uint64, *cluster.State] {
+	return func(yield func(uint64, *cluster.State) bool) {
+		for {
+			select {
+			case s := <-f.states:
+				f.last.Store(s)
+				if !yield(0, s) {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// Who reads the ledgers looks when something has changed, of whichever kind, and else
+// not at all.
+func TestLedgersAreLookedAtWhenSomethingChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDirectory("test", slog.New(slog.DiscardHandler))
+		f := &toldFleet{states: make(chan *cluster.State)}
+		f.last.Store(new(cluster.State))
+		l := &ledgers{fleet: f, directory: d, maps: offsets.NewMaps(), log: slog.New(slog.DiscardHandler), tails: map[string]*runningTail{}}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- l.run(ctx) }()
+		looks := func() int32 {
+			time.Sleep(time.Hour) // virtual, for all that goes by a clock
+			synctest.Wait()
+			return f.asked.Swap(0)
+		}
+		looks()
+		pinned := map[string]cluster.Ledger{"one": {TopicID: "t"}}
+		for _, c := range []struct {
+			what   string
+			change func()
+			want   int32
+		}{
+			{"nothing", func() {}, 0},
+			{"a state that says the same of ledgers", func() { f.states <- &cluster.State{ObjectsRevision: 1} }, 0},
+			{"a ledger that is pinned", func() { f.states <- &cluster.State{Ledgers: pinned} }, 1},
+			{"another state with it", func() { f.states <- &cluster.State{ObjectsRevision: 2, Ledgers: pinned} }, 0},
+			{"other clusters", func() { d.reconcile(nil) }, 1},
+			{"what a reader has found", l.found.ring, 1},
+		} {
+			c.change()
+			if got := looks(); got != c.want {
+				t.Errorf("%s: looked %d times in an hour, want %d", c.what, got, c.want)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // What discovery remembers of a topic comes back as it was, whoever looks next.

@@ -143,8 +143,12 @@ func (t *Tail) refresh(ctx context.Context) error {
 	var fresh, outside []int32
 	t.mu.Lock()
 	t.cluster = l.cluster
+	before, id := t.status, t.topicID
 	if t.status = Absent; l.exists {
 		t.status, t.topicID = Reading, l.topicID
+	}
+	if t.status != before || t.topicID != id {
+		t.found()
 	}
 	for _, n := range l.partitions {
 		if p := t.parts[n]; p == nil {

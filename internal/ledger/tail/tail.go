@@ -97,7 +97,10 @@ type Config struct {
 	// Refresh is how often the topic is looked at, for new partitions and for
 	// its identity; a fifth of it while there is no topic. 0 is 5 s.
 	Refresh time.Duration
-	Log     *slog.Logger
+	// Found, if set, is called when Status or TopicID has changed. It must return at
+	// once and not call the Tail, which is still at it.
+	Found func()
+	Log   *slog.Logger
 }
 
 // Status is how a Tail stands.
@@ -301,8 +304,16 @@ func (t *Tail) report(err error) {
 	t.err = err
 	if final {
 		t.status = Stopped
+		t.found()
 	}
 	t.wake()
+}
+
+// found says that status or topicID has changed. mu is held.
+func (t *Tail) found() {
+	if t.cfg.Found != nil {
+		t.cfg.Found()
+	}
 }
 
 // wake tells those who wait that something changed. mu is held.

@@ -387,6 +387,36 @@ func TestCatchUpEndsWithRun(t *testing.T) {
 	})
 }
 
+// Whoever follows a Tail is told when it finds its ledger, and when it ends, and not of
+// every look.
+func TestWhatATailFindsIsTold(t *testing.T) {
+	c := &fakeCluster{id: "c"}
+	tl := newFake(t, c)
+	told := 0
+	tl.cfg.Found = func() { told++ }
+	for _, step := range []struct {
+		what   string
+		change func()
+		want   int
+	}{
+		{"there is none", func() {}, 1},
+		{"still", func() {}, 0},
+		{"there is one", func() { c.topicID, c.starts, c.ends = ledger.TopicID{1}, []int64{0}, []int64{0} }, 1},
+		{"the same", func() {}, 0},
+		{"the cluster does not answer", func() { c.err = kgo.ErrClientClosed }, 0},
+		{"another", func() { c.err, c.topicID = nil, ledger.TopicID{2} }, 1},
+	} {
+		told = 0
+		step.change()
+		if err := tl.refresh(t.Context()); err != nil {
+			tl.report(err)
+		}
+		if told != step.want {
+			t.Errorf("%s: told %d times, want %d", step.what, told, step.want)
+		}
+	}
+}
+
 func TestPinnedLedger(t *testing.T) {
 	tl := newTail(Config{Cluster: "c", TopicID: ledger.TopicID{9}, Log: slog.New(slog.DiscardHandler)})
 	tl.adm = admin{&fakeCluster{id: "c"}}
