@@ -128,6 +128,15 @@ func ReadBackup(file []byte) (Backup, *State, error) {
 // never be given out twice. At 1000 commands a second it takes 50 days to write 2^32.
 const epochJump = 1 << 32
 
+// restoredAt is the revision at which a fleet begins that is restored at now. Two that
+// are restored from one backup must not share revisions, or what was read from one could
+// be held against the other (If-Match). So the later one begins further on, by a
+// microsecond's worth for each that has passed, which is more than any fleet writes.
+func (b *Backup) restoredAt(s *State, now time.Time) uint64 {
+	since := max(now.Sub(b.Taken), 0) // by clocks of two nodes
+	return max(b.Revision, s.lastRevision()) + epochJump + uint64(since.Microseconds())
+}
+
 // restored is a state as a new fleet begins with it: nobody is a member, all lives are
 // over, nobody owns anything. Lanes stay, to be fenced; epochs stay, to be exceeded. at
 // is the revision at which it begins.
@@ -182,7 +191,7 @@ func Restore(cfg Config, file []byte, force bool) (Restored, error) {
 	if known := cfg.words.orOurs().level; s.level() > known {
 		return Restored{}, fmt.Errorf("the backup uses commands of level %d, this version knows them up to %d: %w", s.level(), known, ErrTooOld)
 	}
-	r := Restored{Backup: b, Revision: max(b.Revision, s.lastRevision()) + epochJump}
+	r := Restored{Backup: b, Revision: b.restoredAt(s, time.Now())}
 	// The fleet names itself after its raft group when it starts.
 	state, err := s.restored("", r.Revision).encode()
 	if err != nil {

@@ -98,6 +98,29 @@ func TestBackupAndRestore(t *testing.T) {
 	})
 }
 
+// What was read from one of two fleets that were restored from one backup is not to be
+// held against the other.
+func TestTwoRestoresOfOneBackupShareNoRevisions(t *testing.T) {
+	taken := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	s := &State{FleetID: "f", ObjectsRevision: 9}
+	b := Backup{Revision: 7, Taken: taken}
+	const perSecond = 10_000 // commands, more than a fleet writes
+	var before uint64
+	for i, after := range []time.Duration{0, time.Second, time.Minute, time.Hour, 10 * 365 * 24 * time.Hour} {
+		at := b.restoredAt(s, taken.Add(after))
+		if at < 9+epochJump || i > 0 && at <= before {
+			t.Errorf("restored after %s it begins at %d, another at %d", after, at, before)
+		}
+		before = at + perSecond // a second later
+	}
+	if at := b.restoredAt(s, taken.Add(-time.Hour)); at != 9+epochJump {
+		t.Errorf("with a clock that is behind it begins at %d", at)
+	}
+	if at := (&Backup{Revision: 7}).restoredAt(s, taken); at >= 1<<62 {
+		t.Errorf("from a backup without a time it begins at %d: there is little room above", at)
+	}
+}
+
 func TestBackupsThatAreRefused(t *testing.T) {
 	s := &State{FleetID: "f", Objects: map[string]Object{"Cluster/us": {Revision: 1, Spec: []byte(`{"a":1}`)}}}
 	file, err := s.backup(7, "a", time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))

@@ -97,7 +97,7 @@ var errUnknownCommand = errors.New("command is not known to this version")
 //
 //   - a new kind goes into commands and, with its level, into since;
 //   - a new field counts as a new kind for as long as it is set: leave it out of the
-//     JSON while State.Level is below, as SetMember must for ever;
+//     JSON while State.Level is below, as SetMember must for ever (see Node.register);
 //   - ours.level grows by one per release that adds anything;
 //   - what nodes write elsewhere that all members have to understand has a level, too
 //     (LevelProgress).
@@ -145,6 +145,12 @@ func (v *vocabulary) decode(b []byte) (Command, error) {
 func (v *vocabulary) levelOf(c Command) uint32 {
 	level := max(v.orOurs().since[c.kind()], 1)
 	if drain, ok := c.(*DrainMember); ok && drain.Removal {
+		level = max(level, LevelRemovals)
+	}
+	if set, ok := c.(*SetMember); ok && set.Disk != "" {
+		level = max(level, LevelRemovals)
+	}
+	if remove, ok := c.(*RemoveMember); ok && remove.Disk != "" {
 		level = max(level, LevelRemovals)
 	}
 	if audited, ok := c.(*Audited); ok && audited.Command != nil {

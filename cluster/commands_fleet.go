@@ -24,7 +24,8 @@ func (c *InitFleet) apply(d *draft, _ uint64) (uint64, error) {
 	return 0, nil
 }
 
-// SetMember says what a node says of itself. Incarnation and draining stay.
+// SetMember says what a node says of itself. Incarnation and draining stay, unless it is
+// another node than the one that had the name.
 type SetMember struct {
 	Name    string            `json:"name"`
 	APIAddr string            `json:"apiAddr,omitempty"`
@@ -34,6 +35,8 @@ type SetMember struct {
 	Version string            `json:"version,omitempty"`
 	// Level of commands that the node knows; 0 is 1.
 	Level uint32 `json:"level,omitempty"`
+	// Disk is left out until all members know LevelRemovals.
+	Disk string `json:"disk,omitempty"`
 }
 
 func (*SetMember) kind() string     { return "member.set" }
@@ -46,7 +49,14 @@ func (c *SetMember) apply(d *draft, _ uint64) (uint64, error) {
 	if max(c.Level, 1) < d.level() {
 		return 0, fmt.Errorf("the fleet uses commands of level %d, version %q of %s knows them up to %d: %w", d.level(), c.Version, c.Name, max(c.Level, 1), ErrTooOld)
 	}
+	if m := d.Members[c.Name]; m.Disk != "" && c.Disk != "" && m.Disk != c.Disk {
+		d.endIncarnation(c.Name) // of one that is no member any more
+		d.members()[c.Name] = Member{}
+	}
 	m := d.Members[c.Name]
+	if c.Disk != "" {
+		m.Disk = c.Disk
+	}
 	m.Name, m.APIAddr, m.Version = c.Name, c.APIAddr, c.Version
 	m.Region, m.Rack, m.Labels = c.Region, c.Rack, nil
 	if len(c.Labels) > 0 { // as a snapshot would bring it back
@@ -74,16 +84,23 @@ func (d *draft) raiseLevel() {
 // RemoveMember ends a node's incarnation and forgets the node.
 type RemoveMember struct {
 	Name string `json:"name"`
+	// Disk is that of the node that is meant: another one that has the name by now is
+	// left alone. Without it, whoever has the name is meant.
+	Disk string `json:"disk,omitempty"`
 }
 
 func (*RemoveMember) kind() string     { return "member.remove" }
 func (*RemoveMember) repeatable() bool { return true }
 
 func (c *RemoveMember) apply(d *draft, _ uint64) (uint64, error) {
-	d.endIncarnation(c.Name)
-	delete(d.members(), c.Name)
+	m := d.Members[c.Name]
+	meant := c.Disk == "" || m.Disk == "" || m.Disk == c.Disk
+	if meant {
+		d.endIncarnation(c.Name)
+		delete(d.members(), c.Name)
+	}
 	for id, t := range d.Tokens {
-		if t.Name == c.Name { // the name may be used again
+		if t.Name == c.Name && (c.Disk == "" || t.Disk == c.Disk) { // the name may be used again
 			delete(d.tokens(), id)
 		}
 	}

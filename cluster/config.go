@@ -51,8 +51,9 @@ type Config struct {
 	// JoinRefused, if set, is told of nodes whose join token is refused, and why.
 	JoinRefused func(by Author, why error)
 
-	words    *vocabulary // nil is this version's; tests have others
-	planning func()      // if set, runs before each plan; tests wait there
+	words     *vocabulary // nil is this version's; tests have others
+	planning  func()      // if set, runs before each plan; tests wait there
+	reckoning func()      // if set, runs for each topic of a status; tests wait there
 
 	// HeartbeatInterval is between a node's heartbeats, HeartbeatTimeout how long
 	// it waits for the answer to one.

@@ -218,8 +218,9 @@ func basisOf(s *State) basis {
 	return b
 }
 
-// status is the fleet as its leader sees it at now.
-func (c *controller) status(s *State, revision uint64, now time.Time) FleetStatus {
+// fleetStatus is the fleet as its leader sees it: alive are those that it hears, and
+// rates appends what it knows that a topic's copies move.
+func (s *State) fleetStatus(revision uint64, alive map[string]bool, rates func(known []float32, flow, topic string) []float32) FleetStatus {
 	fs := FleetStatus{Revision: revision, Works: []WorkStatus{}}
 	owned := make(map[string]NodeStatus)
 	note := func(o Owner, rate float32) {
@@ -231,14 +232,15 @@ func (c *controller) status(s *State, revision uint64, now time.Time) FleetStatu
 	for _, e := range s.Executions {
 		note(e.Owner, 0)
 	}
+	var known []float32
 	for name, f := range s.Flows {
 		note(f.Duty, 0)
 		for topic, t := range f.Topics {
-			rates := c.loads.of(name, topic)
+			known = rates(known[:0], name, topic)
 			for p, o := range t.Owners {
 				var rate float32
-				if p < len(rates) {
-					rate = rates[p]
+				if p < len(known) {
+					rate = known[p]
 				}
 				note(o, rate)
 			}
@@ -246,7 +248,7 @@ func (c *controller) status(s *State, revision uint64, now time.Time) FleetStatu
 	}
 	for _, name := range sortedKeys(s.Members) {
 		n := owned[name]
-		n.Member, n.Alive = s.Members[name], c.leases.alive(name, now)
+		n.Member, n.Alive = s.Members[name], alive[name]
 		fs.Nodes = append(fs.Nodes, n)
 	}
 	return fs

@@ -95,9 +95,11 @@
 // A node gets its certificate with a join token ([Node.NewJoinToken]), of which the
 // state keeps a digest; whoever is asked redeems it through the log, with a record of who came, so it works
 // once. [Node.Remove] has a node's work moved first if it lives; the leader ends a removal
-// that was interrupted between group and state (departures.go). [Node.Backup] is
+// that was interrupted between group and state (departures.go). Members are told apart by
+// their disks, so who comes under the name of one that goes is not taken for it. [Node.Backup] is
 // the state without tokens; [Restore] begins a new fleet with it, in which nobody is
-// a member yet, every incarnation has ended, and revisions begin 2^32 further on. Lanes
+// a member yet, every incarnation has ended, and revisions begin 2^32 further on and one for
+// each microsecond since the backup, so that two fleets restored from it share none. Lanes
 // that were opened after the backup are in no state. A restored fleet knows that it is
 // one ([State.Forgotten]): before the first copy to a cluster, whoever starts it asks
 // that cluster for them, and [RecallLanes] takes them up, to be fenced as others are.

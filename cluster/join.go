@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/waybillhq/waybill/internal/raftnode"
@@ -115,15 +116,29 @@ type Removal = raftnode.Removal
 // Remove takes a node out of the fleet for good. One that lives is given time to hand
 // its work over, until ctx ends; one that does not is removed as it is, and its lanes
 // stay to be fenced. Without force a removal is refused after which the voters that
-// answer are no majority, and always one of a node that is on another disk than it says;
-// that changes nothing.
+// answer are no majority, and always one of a node that is on another disk than it says,
+// or than it was on at the call; that changes nothing.
 func (n *Node) Remove(ctx context.Context, r Removal) error {
-	s := n.State()
-	_, known := s.Members[r.ID]
-	drained := false
-	if r.Disk != "" && !s.Knows(LevelRemovals) {
+	if r.Disk != "" && !n.State().Knows(LevelRemovals) {
 		return fmt.Errorf("a member is too old to go by the disk and might, as leader, remove %s by its name: upgrade all nodes first, or leave the disk out: %w", r.ID, ErrConflict)
 	}
+	there := true
+	if r.Disk == "" {
+		var err error
+		if r.Disk, there, err = n.meant(ctx, r.ID); err != nil {
+			return err
+		}
+	}
+	s := n.State()
+	_, known := s.Members[r.ID]
+	removal := s.removalOf(r.ID)
+	if r.Disk != "" {
+		removal.Disk = r.Disk
+	}
+	if !there && s.Knows(LevelRemovals) {
+		return n.endRemoval(ctx, r, known, removal)
+	}
+	drained := false
 	if known && (!r.Force || r.Disk != "") {
 		// Asked before its work moves. That it is no member, a removal that was
 		// interrupted, is for the removal itself to find.
@@ -154,10 +169,7 @@ func (n *Node) Remove(ctx context.Context, r Removal) error {
 		return nil // the answer was cut off with the node
 	}
 	if errors.Is(err, raftnode.ErrNotMember) {
-		if !known {
-			return fmt.Errorf("node %q: %w", r.ID, ErrNotFound)
-		}
-		err = nil // a removal that was interrupted
+		return n.endRemoval(ctx, r, known, removal)
 	}
 	if errors.Is(err, raftnode.ErrRefused) && drained { // a voter went silent meanwhile
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undrainLimit)
@@ -167,11 +179,44 @@ func (n *Node) Remove(ctx context.Context, r Removal) error {
 	if err != nil {
 		return removalError(err)
 	}
+	return n.endRemoval(ctx, r, true, removal)
+}
+
+// endRemoval has the state forget a node that the raft group does not have any more, if
+// it is known: a removal may have been interrupted.
+func (n *Node) endRemoval(ctx context.Context, r Removal, known bool, removal *RemoveMember) error {
+	if !known {
+		return fmt.Errorf("node %q: %w", r.ID, ErrNotFound)
+	}
 	if r.ID == n.cfg.Name {
 		return nil // it can propose no more: the leader does the rest, see departures
 	}
-	_, err = n.Propose(ctx, &RemoveMember{Name: r.ID})
+	_, err := n.Propose(ctx, removal)
 	return err
+}
+
+// meant is whether the raft group has a member of a name, and on which disk: a removal is
+// about that one, and not about who may have the name when it has come so far. An old
+// leader does not go by the disk, so none is named to it.
+func (n *Node) meant(ctx context.Context, name string) (disk string, there bool, err error) {
+	if err := n.Barrier(ctx); err != nil {
+		return "", false, err
+	}
+	members, err := n.raft.Members(ctx)
+	if err != nil {
+		return "", false, err
+	}
+	i := slices.IndexFunc(members, func(m raftnode.Member) bool { return m.ID == name })
+	if i < 0 || !n.State().Knows(LevelRemovals) {
+		return "", i >= 0, nil
+	}
+	return members[i].Disk, true, nil
+}
+
+// removalOf is the command that forgets who has a name in this state, and nobody who has
+// it later.
+func (s *State) removalOf(name string) *RemoveMember {
+	return &RemoveMember{Name: name, Disk: s.Members[name].Disk}
 }
 
 // endedRemoved waits a moment for the node to end, and reports whether it did because

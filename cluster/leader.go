@@ -83,9 +83,10 @@ func (l *leader) forget(ctx context.Context, gone departures) {
 	if err != nil {
 		return
 	}
-	for _, name := range gone.due(l.node.State().Members, members, time.Now()) {
+	s := l.node.State()
+	for _, name := range gone.due(s.Members, members, time.Now()) {
 		_ = l.node.raft.WhileAbsent(name, func() error { // propose logs why not
-			l.propose(ctx, &RemoveMember{Name: name})
+			l.propose(ctx, s.removalOf(name))
 			return nil
 		})
 	}
@@ -168,13 +169,35 @@ type NodeStatus struct {
 	Problem string `json:"problem,omitempty"`
 }
 
+// fleetStatus walks over all work, which takes its time in a large fleet: heartbeats do
+// not wait for that.
 func (l *leader) fleetStatus() FleetStatus {
 	s, revision := l.node.replica.Current()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	fs := l.controller.status(s, revision, time.Now())
+	alive := l.alive(s, time.Now())
+	fs := s.fleetStatus(revision, alive, l.rates)
 	fs.Leader = l.node.cfg.Name
 	return fs
+}
+
+// alive are the members that were heard of late.
+func (l *leader) alive(s *State, now time.Time) map[string]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	alive := make(map[string]bool, len(s.Members))
+	for name := range s.Members {
+		alive[name] = l.controller.leases.alive(name, now)
+	}
+	return alive
+}
+
+// rates appends what is known of a topic's copies, which the next heartbeat may change.
+func (l *leader) rates(known []float32, flow, topic string) []float32 {
+	if hook := l.node.cfg.reckoning; hook != nil {
+		hook()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append(known, l.controller.loads.of(flow, topic)...)
 }
 
 // FleetStatus asks the leader how the fleet is doing, and the nodes how their work

@@ -109,12 +109,38 @@ func (n *Node) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// register tells the fleet what the node says of itself.
+// register tells the fleet what the node says of itself, and again with its disk when all
+// members know what that is: SetMember is how a fleet comes to know what they know.
 func (n *Node) register(ctx context.Context) error {
+	for n.Barrier(ctx) != nil { // what the fleet knows; a halted replica ends the node
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-n.stopped:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	known := n.State().Knows(LevelRemovals)
+	if err := n.registerAs(ctx, known); err != nil || known {
+		return err
+	}
+	for _, s := range n.Watch(ctx) {
+		if s.Knows(LevelRemovals) {
+			return n.registerAs(ctx, true)
+		}
+	}
+	return nil
+}
+
+func (n *Node) registerAs(ctx context.Context, withDisk bool) error {
 	want := SetMember{
 		Name: n.cfg.Name, APIAddr: n.cfg.APIAddr, Version: n.cfg.Version,
 		Region: n.cfg.Region, Rack: n.cfg.Rack, Labels: n.cfg.Labels,
 		Level: n.cfg.words.orOurs().level,
+	}
+	if withDisk {
+		want.Disk = n.raft.Disk()
 	}
 	for {
 		_, err := n.propose(ctx, &want)

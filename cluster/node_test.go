@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -210,6 +211,64 @@ func removalsBy(c *Config) {
 		}
 		return nil
 	}
+}
+
+// A node that comes under the name of one that is being removed, when the group has let
+// go of that one and the state not yet, is another node.
+func TestASuccessorInTheInstantOfARemoval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		var between atomic.Pointer[func()]
+		f.edit = func(c *Config) {
+			removalsBy(c)
+			author := c.Author
+			c.Author = func(ctx context.Context) *Author { // is asked before each command
+				if run := between.Swap(nil); run != nil && author(ctx) != nil {
+					(*run)()
+				}
+				return author(ctx)
+			}
+		}
+		nodes := f.three()
+		leader := f.leader(nodes)
+		gone := without(nodes, leader)[0]
+		f.await("all disks are told", func() bool {
+			for _, n := range nodes {
+				if leader.State().Members[n.Name()].Disk != n.raft.Disk() {
+					return false
+				}
+			}
+			return true
+		})
+		var heir *testNode
+		come := func() {
+			<-gone.done
+			c := f.config(gone.Name(), leader)
+			c.Author = nil
+			heir = f.start(c)
+			f.await("the next one of the name", func() bool {
+				m := leader.State().Members[gone.Name()]
+				return m.Disk == heir.raft.Disk() && m.Incarnation != 0
+			})
+		}
+		between.Store(&come)
+		if err := leader.Remove(context.WithValue(t.Context(), userKey{}, "ops"), Removal{ID: gone.Name(), Force: true}); err != nil {
+			t.Fatal(err)
+		}
+		if heir == nil {
+			t.Fatal("nothing came between the group and the state")
+		}
+		<-time.After(5 * departureGrace)
+		if m := leader.State().Members[gone.Name()]; m.Incarnation == 0 || m.Disk != heir.raft.Disk() {
+			t.Errorf("the next one of the name is %+v", m)
+		}
+		select {
+		case <-heir.done:
+			t.Errorf("the next one of the name has ended: %v", heir.err)
+		default:
+		}
+		f.await("its share", func() bool { return f.shared(append(without(nodes, gone), heir), 12) })
+	})
 }
 
 // A node that is asked to remove itself leaves nothing behind, and its name can be used

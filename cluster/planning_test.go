@@ -66,6 +66,45 @@ func TestTheFleetLivesOnWhileAPlanIsMade(t *testing.T) {
 	})
 }
 
+// Who asks for the fleet's status has all its work walked over; heartbeats do not wait.
+func TestHeartbeatsDoNotWaitForAStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		var watching atomic.Bool
+		held := make(chan struct{}, 100)
+		open := make(chan struct{})
+		f.edit = func(c *Config) {
+			c.reckoning = func() {
+				if watching.Load() {
+					held <- struct{}{}
+					<-open
+				}
+			}
+		}
+		nodes := f.three()
+		leader := f.leader(nodes)
+		watching.Store(true)
+		asked := make(chan FleetStatus)
+		go func() { asked <- leader.leading.Load().fleetStatus() }()
+		<-held
+		if !free(&leader.leading.Load().mu) {
+			t.Error("heartbeats wait for the status")
+		}
+		watching.Store(false)
+		close(open)
+		works := 0
+		for _, n := range (<-asked).Nodes {
+			works += n.Works
+			if !n.Alive {
+				t.Errorf("%s is said to be silent", n.Name)
+			}
+		}
+		if works != 13 { // the flow's duty, too
+			t.Errorf("the status has %d pieces of work, want 13", works)
+		}
+	})
+}
+
 // free reports whether a mutex is not held for long.
 func free(mu *sync.Mutex) bool {
 	for range 100_000 {

@@ -73,6 +73,9 @@ type Member struct {
 	Version string            `json:"version,omitempty"`
 	// Level of commands that its binary knows; 0 is 1.
 	Level uint32 `json:"level,omitempty"`
+	// Disk tells it from another node that has its name later. Empty until all members
+	// know LevelRemovals.
+	Disk string `json:"disk,omitempty"`
 	// Incarnation is its present life as an owner, 0 if it has none.
 	Incarnation uint64 `json:"incarnation,omitempty"`
 	// Draining: an operator wants it to own nothing, or who removes it does.

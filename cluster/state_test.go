@@ -442,6 +442,52 @@ func TestSmallCommands(t *testing.T) {
 	}
 }
 
+// Another node may have the name of one that is being removed by the time that the
+// removal's last command comes: it, and the token that has let it in, are left alone.
+func TestARemovalIsOfOneDisk(t *testing.T) {
+	for name, c := range map[string]struct {
+		then      *SetMember // what comes between
+		remove    RemoveMember
+		member    string // the disk of who is left, "-" if nobody is
+		lives     bool
+		tokenLeft bool
+	}{
+		"as it was seen":                       {nil, RemoveMember{Name: "a", Disk: "1"}, "-", false, true},
+		"of whoever has the name":              {nil, RemoveMember{Name: "a"}, "-", false, false},
+		"of another disk":                      {nil, RemoveMember{Name: "a", Disk: "2"}, "1", true, false},
+		"after another one has come":           {&SetMember{Name: "a", Disk: "2", Level: 2}, RemoveMember{Name: "a", Disk: "1"}, "2", false, true},
+		"of the one that has come":             {&SetMember{Name: "a", Disk: "2", Level: 2}, RemoveMember{Name: "a", Disk: "2"}, "-", false, false},
+		"that has told its disk again":         {&SetMember{Name: "a", Disk: "1", Level: 2}, RemoveMember{Name: "a", Disk: "2"}, "1", true, false},
+		"that has told more, and not its disk": {&SetMember{Name: "a", Rack: "z", Level: 2}, RemoveMember{Name: "a", Disk: "2"}, "1", true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScript(t)
+			s.must(&SetMember{Name: "a", Level: 2})
+			s.must(&SetMember{Name: "a", Disk: "1", Level: 2}) // all know what that is
+			s.must(&BeginIncarnation{Node: "a"})
+			s.must(&DrainMember{Name: "a", Draining: true})
+			s.must(&CreateToken{ID: "t", Digest: "d", Expires: noon.Add(time.Hour), Now: noon})
+			d := newDraft(s.state)
+			d.tokens()["t"] = JoinToken{Digest: "d", Name: "a", Disk: "2"} // of who comes after a
+			s.state = d.done()
+			if c.then != nil {
+				s.must(c.then)
+			}
+			s.must(&c.remove)
+			m, there := s.state.Members["a"]
+			if c.member == "-" == there || there && m.Disk != c.member {
+				t.Errorf("left is %+v, want the one on disk %s", m, c.member)
+			}
+			if lives := m.Incarnation != 0; lives != c.lives || there && m.Draining != c.lives {
+				t.Errorf("left is %+v; the old one's life and drain go on: want %v", m, c.lives)
+			}
+			if _, left := s.state.Tokens["t"]; left != c.tokenLeft {
+				t.Errorf("the token of the node on disk 2 is left: %v, want %v", left, c.tokenLeft)
+			}
+		})
+	}
+}
+
 func TestStateSurvivesItsEncoding(t *testing.T) {
 	s := newScript(t)
 	a := s.node("a")

@@ -180,8 +180,9 @@ func fleetRemove() *cobra.Command {
 One that lives hands its work over first, then its process ends. To use its name
 again, remove its data folder and let it join with a new token.
 
-A command that may be repeated should say on which disk the node is ('replicator fleet
-status'): then it never removes another one that has joined under the name since.`,
+It is about the node that has the name when the command is given, not about one that
+joins under it meanwhile. A command that may be repeated should say on which disk the
+node is ('replicator fleet status'): then it never removes another one.`,
 		Example: "  replicator fleet remove r2\n  replicator fleet remove r2 --disk 5f1c0a7e9b3d2468",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

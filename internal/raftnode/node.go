@@ -153,6 +153,9 @@ func (n *Node) diskNow() disk {
 // when the group began. Empty while the node has not joined one.
 func (n *Node) Group() string { return n.diskNow().group }
 
+// Disk identifies the node's directory, as [Member.Disk] does.
+func (n *Node) Disk() string { return n.diskNow().id }
+
 // place is what raft's configuration has, or is to have, of this node.
 func (n *Node) place() place {
 	d := n.diskNow()
