@@ -216,8 +216,10 @@ func TestTransfersAreRecorded(t *testing.T) {
 			t.Errorf("the trail has %q, want %q", got, want)
 		}
 		// One that is refused is not, and one that nobody asked for neither.
-		if err := nodes[0].Transfer(ops, "nobody"); !errors.Is(err, raftnode.ErrNotMember) {
-			t.Errorf("to nobody: got %v", err)
+		for _, n := range nodes {
+			if err := n.Transfer(ops, "nobody"); !errors.Is(err, raftnode.ErrNotMember) || !strings.Contains(err.Error(), `"nobody"; those that can lead are `) {
+				t.Errorf("to nobody, asked of %s: got %v", n.Name(), err)
+			}
 		}
 		if err := nodes[0].Transfer(t.Context(), ""); err != nil {
 			t.Error(err)

@@ -9,22 +9,40 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
+	"time"
 )
 
 // ErrGroupRuns says that a node was to begin a group, and one runs already.
 var ErrGroupRuns = fmt.Errorf("%w: a group runs already", ErrRefused)
 
+// How long others are asked whether a group runs, before one is begun: members may be
+// starting, or a packet be lost. The first node of all waits as long for nothing, once.
+const (
+	beginPatience = 3 * time.Second
+	beginPause    = 100 * time.Millisecond // doubled each time
+)
+
 // beginGroup begins a group on an empty disk, unless one of the addresses to join
 // answers as a member of one. A node that has lost its disk would begin a second group
 // beside the one that it was a member of.
 func (n *Node) beginGroup() error {
-	for _, addr := range n.cfg.Join {
-		ctx, cancel := context.WithTimeout(context.Background(), n.cfg.RPCTimeout)
-		member := n.isMember(ctx, addr)
-		cancel()
-		if member {
-			return fmt.Errorf("%w: the node at %s belongs to one; this node has an empty directory, and is not to begin another", ErrGroupRuns, addr)
+	others := slices.DeleteFunc(slices.Clone(n.cfg.Join), func(addr string) bool { return addr == n.cfg.Listen || addr == n.cfg.Advertise })
+	until := time.Now().Add(beginPatience)
+	for pause := beginPause; len(others) > 0; pause *= 2 {
+		for _, addr := range others {
+			ctx, cancel := context.WithTimeout(context.Background(), n.cfg.RPCTimeout)
+			member := n.isMember(ctx, addr)
+			cancel()
+			if member {
+				return fmt.Errorf("%w: the node at %s belongs to one; this node has an empty directory, and is not to begin another", ErrGroupRuns, addr)
+			}
 		}
+		left := time.Until(until)
+		if left <= 0 {
+			break
+		}
+		<-time.After(min(pause, left))
 	}
 	n.log.Warn("this node begins a new group: its directory was empty", "asked", n.cfg.Join)
 	return n.setGroup(randomHex(16))

@@ -5,7 +5,35 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 )
+
+// Members that do not answer at first, because they are starting too, are asked again.
+func TestABeginnerAsksMoreThanOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, d := ownGroup(t)
+		a := g.start(g.config("a", t.TempDir(), nil))
+		c := g.config("b", t.TempDir(), a)
+		c.Token = d.issue(t, a, false)
+		b := g.start(c)
+		g.await("two members", func() bool { return g.voters(a, b) >= 2 })
+		if err := a.end(); err != nil {
+			t.Fatal(err)
+		}
+		lost := g.config("a", t.TempDir(), nil)
+		lost.Join, lost.Replica = []string{"a:7", "b:7"}, NewReplica[string](notes{})
+		g.net.Isolate("b")
+		heal := time.AfterFunc(beginPatience-time.Second, g.net.Heal)
+		defer heal.Stop()
+		n, err := Open(lost)
+		if !errors.Is(err, ErrGroupRuns) {
+			t.Errorf("got %v, want ErrGroupRuns", err)
+		}
+		if err == nil {
+			_ = n.Close()
+		}
+	})
+}
 
 // A node whose disk was lost, and whose file still says that it begins the group, does
 // not begin a second one while a member of the first answers.

@@ -385,16 +385,33 @@ func (n *Node) transferHere(m memberRequest) error {
 	if m.ID == "" {
 		return classifyTransfer(n.answerOf(context.Background(), n.raft, n.raft.LeadershipTransfer))
 	}
-	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+	s, err := heir(n.raft.GetConfiguration().Configuration().Servers, n.cfg.ID, m.ID)
+	if err != nil {
+		return err
+	}
+	return classifyTransfer(n.answerOf(context.Background(), n.raft, func() raft.Future { return n.raft.LeadershipTransferToServer(s.ID, s.Address) }))
+}
+
+// heir is the member to which leadership is to go from the one that leads, or why it
+// cannot, and to which it could.
+func heir(servers []raft.Server, leader, id string) (raft.Server, error) {
+	var could []string
+	err := fmt.Errorf("%w: %q", ErrNotMember, id)
+	for _, s := range servers {
 		switch {
-		case string(s.ID) != m.ID:
-		case s.Suffrage != raft.Voter:
-			return fmt.Errorf("%w: %s has no vote", ErrRefused, m.ID)
-		default:
-			return classifyTransfer(n.answerOf(context.Background(), n.raft, func() raft.Future { return n.raft.LeadershipTransferToServer(s.ID, s.Address) }))
+		case s.Suffrage == raft.Voter && string(s.ID) == id:
+			return s, nil
+		case string(s.ID) == id:
+			err = fmt.Errorf("%w: %s has no vote", ErrRefused, id)
+		case s.Suffrage == raft.Voter && string(s.ID) != leader:
+			could = append(could, string(s.ID))
 		}
 	}
-	return ErrNotMember
+	if len(could) == 0 {
+		return raft.Server{}, fmt.Errorf("%w; no other member than %s, which leads, has a vote", err, leader)
+	}
+	slices.Sort(could)
+	return raft.Server{}, fmt.Errorf("%w; those that can lead are %s", err, strings.Join(could, ", "))
 }
 
 func classifyTransfer(err error) error {

@@ -118,6 +118,29 @@ func TestRemoveAndRejoin(t *testing.T) {
 	})
 }
 
+// Who names somebody that cannot lead is told who can.
+func TestWhoCanLead(t *testing.T) {
+	voter := func(id string) raft.Server { return raft.Server{ID: raft.ServerID(id), Suffrage: raft.Voter} }
+	worker := raft.Server{ID: "w", Suffrage: raft.Nonvoter}
+	all := []raft.Server{voter("c"), voter("a"), worker, voter("b")}
+	for _, c := range []struct {
+		servers []raft.Server
+		id      string
+		want    error
+		text    string
+	}{
+		{all, "b", nil, ""},
+		{all, "nobody", ErrNotMember, `"nobody"; those that can lead are b, c`},
+		{all, "w", ErrRefused, "w has no vote; those that can lead are b, c"},
+		{all[1:3], "nobody", ErrNotMember, "no other member than a, which leads, has a vote"},
+	} {
+		s, err := heir(c.servers, "a", c.id)
+		if !errors.Is(err, c.want) || err != nil && !strings.Contains(err.Error(), c.text) || err == nil && string(s.ID) != c.id {
+			t.Errorf("%s: got %s, %v, want %v with %q", c.id, s.ID, err, c.want, c.text)
+		}
+	}
+}
+
 func TestTransferAndCleanShutdownKeepAvailability(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGroup(t, NewMemoryNetwork())
