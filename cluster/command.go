@@ -72,6 +72,7 @@ var commands = func() map[string]func() Command {
 		func() Command { return new(CreateToken) },
 		func() Command { return new(DeleteToken) },
 		func() Command { return new(RedeemToken) },
+		func() Command { return new(Noted) },
 	} {
 		m[f().kind()] = f
 	}
@@ -108,7 +109,7 @@ type vocabulary struct {
 }
 
 // ours is this version's vocabulary.
-var ours = vocabulary{level: 2, since: map[string]uint32{"lane.recall": 2, "ledger.fold": LevelFolds, "ledger.folded": LevelFolds}}
+var ours = vocabulary{level: 2, since: map[string]uint32{"lane.recall": 2, "ledger.fold": LevelFolds, "ledger.folded": LevelFolds, "fleet.noted": LevelNotes}}
 
 // LevelFolds is from which level on all members can read ledgers that were folded.
 const LevelFolds = 2
@@ -120,6 +121,9 @@ const LevelProgress = 2
 // LevelRemovals is from which level on all members tell the drain of a removal from an
 // operator's, and a node from another one of its name on another disk.
 const LevelRemovals = 2
+
+// LevelNotes is from which level on all members know [Noted].
+const LevelNotes = 2
 
 // Knows says that all members know what has a level.
 func (s *State) Knows(level uint32) bool { return s.level() >= level }

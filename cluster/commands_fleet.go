@@ -24,6 +24,14 @@ func (c *InitFleet) apply(d *draft, _ uint64) (uint64, error) {
 	return 0, nil
 }
 
+// Noted changes nothing: what the fleet does without a command leaves its record with it.
+type Noted struct{}
+
+func (*Noted) kind() string     { return "fleet.noted" }
+func (*Noted) repeatable() bool { return true }
+
+func (*Noted) apply(*draft, uint64) (uint64, error) { return 0, nil }
+
 // SetMember says what a node says of itself. Incarnation and draining stay, unless it is
 // another node than the one that had the name.
 type SetMember struct {

@@ -277,6 +277,17 @@ func (f *testFleet) leader(nodes []*testNode) *testNode {
 	return found
 }
 
+// askedFor are the records of what somebody asked for: not those of nodes that came with
+// certificates.
+func askedFor(s *State) (records []Record) {
+	for _, r := range s.Trail {
+		if r.Operation != joinOperation {
+			records = append(records, r)
+		}
+	}
+	return records
+}
+
 func without(nodes []*testNode, not *testNode) []*testNode {
 	var rest []*testNode
 	for _, n := range nodes {

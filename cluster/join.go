@@ -88,6 +88,22 @@ func joiner(node string, a raftnode.Admission, now time.Time) Author {
 	}
 }
 
+// joined records that this node, as leader, has taken in a node with a certificate from
+// elsewhere. That is no command, so the record comes after it: if there is no majority
+// any more by then it is lost, and the log of the node says so.
+func (n *Node) joined(ctx context.Context, j raftnode.Joiner) {
+	by := joiner(n.cfg.Name, raftnode.Admission{ID: j.ID, Disk: j.Disk, Remote: j.Remote}, time.Now().UTC())
+	by.User = "certificate " + j.Certificate
+	if j.Worker {
+		by.Objects[0].Diff = append(by.Objects[0].Diff, "+ worker: true")
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.ProposeTimeout)
+	defer cancel()
+	if _, err := n.propose(ctx, &Audited{Author: by.bounded(), Command: n.noted()}); err != nil {
+		n.log.Warn("a node was taken in, and the audit trail has not got it", "name", j.ID, "disk", j.Disk, "remote", j.Remote, "error", err)
+	}
+}
+
 // memberKey names a member in a record.
 func memberKey(name string) string { return "Node/" + name }
 

@@ -55,7 +55,7 @@ func Open(cfg Config) (*Node, error) {
 	rc.ID, rc.Dir, rc.Listen, rc.Advertise = cfg.Name, cfg.Dir, cfg.Listen, cfg.Advertise
 	rc.Credentials, rc.Network = cfg.Credentials, cfg.Network
 	rc.Bootstrap, rc.Join = cfg.Bootstrap, cfg.Join
-	rc.Token, rc.Worker, rc.Admit = cfg.Token, cfg.Worker, n.admit
+	rc.Token, rc.Worker, rc.Admit, rc.Joined = cfg.Token, cfg.Worker, n.admit, n.joined
 	rc.Replica, rc.Lead, rc.Handler, rc.Logger = n.replica, n.lead, n.handler(), cfg.Logger
 	rc.HeartbeatTimeout, rc.LeaderLease = cfg.ElectionTimeout, cfg.leaderLease()
 	var err error
@@ -280,15 +280,28 @@ func (n *Node) Drain(ctx context.Context, name string, draining bool) error {
 	return err
 }
 
+// noted is a command that changes nothing, and that all members know: where some do not
+// know the one that is made for it, that which names a fleet that has its name.
+func (n *Node) noted() Command {
+	if n.State().Knows(LevelNotes) {
+		return &Noted{}
+	}
+	return &InitFleet{FleetID: n.GroupID()}
+}
+
 // Transfer hands leadership to the node name, or to any other if it is empty. That is no
-// command: once it is done, one that changes nothing carries the record of who asked. A
-// command of its own could not be used before every node knows it.
+// command: once it is done, one that changes nothing carries the record of who asked.
 func (n *Node) Transfer(ctx context.Context, name string) error {
+	if n.raft.Status().Leader == "" { // just elected: the record is to say who it was
+		if err := n.Barrier(ctx); err != nil {
+			return err
+		}
+	}
 	before := n.raft.Status().Leader
 	if err := n.raft.Transfer(ctx, name); err != nil {
 		return err
 	}
-	note, ok := n.audited(ctx, &InitFleet{FleetID: n.GroupID()}).(*Audited)
+	note, ok := n.audited(ctx, n.noted()).(*Audited)
 	if !ok { // nobody's call
 		return nil
 	}

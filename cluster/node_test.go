@@ -300,7 +300,7 @@ func TestRemoveAskedOfItself(t *testing.T) {
 						return !still
 					})
 				}
-				if trail := rest[0].State().Trail; len(trail) == 0 || trail[0].User != "ops" {
+				if trail := askedFor(rest[0].State()); len(trail) == 0 || trail[0].User != "ops" {
 					t.Errorf("the trail has %+v", trail)
 				}
 				f.start(f.config(leaving.Name(), rest[0]))
@@ -366,8 +366,8 @@ func TestRefusedRemovalChangesNothing(t *testing.T) {
 				}
 			}
 			s := leader.State()
-			if len(s.Trail) > 0 {
-				t.Errorf("drained %v: the trail has %+v", drained, s.Trail)
+			if trail := askedFor(s); len(trail) > 0 {
+				t.Errorf("drained %v: the trail has %+v", drained, trail)
 			}
 			if m := s.Members[asked.Name()]; m.Draining != drained {
 				t.Errorf("drained %v: now %v", drained, m.Draining)

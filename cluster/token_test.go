@@ -209,7 +209,10 @@ func TestTransfersAreRecorded(t *testing.T) {
 		}
 		f.sameState(nodes)
 		var got []string
-		for _, r := range nodes[0].State().Trail {
+		for _, r := range askedFor(nodes[0].State()) {
+			if r.Command != "fleet.noted" {
+				t.Errorf("the record came with a command %s", r.Command)
+			}
 			got = append(got, fmt.Sprintf("%s %s %s %v", r.User, r.Objects[0].Key, r.Objects[0].Action, r.Objects[0].Diff))
 		}
 		if !slices.Equal(got, want) {
@@ -224,8 +227,54 @@ func TestTransfersAreRecorded(t *testing.T) {
 		if err := nodes[0].Transfer(t.Context(), ""); err != nil {
 			t.Error(err)
 		}
-		if n := len(nodes[0].State().Trail); n != len(want) {
+		if n := len(askedFor(nodes[0].State())); n != len(want) {
 			t.Errorf("the trail has %d records, want %d", n, len(want))
 		}
 	})
+}
+
+// Who came with a certificate, which nobody was asked about, is in the trail, once; also
+// while a member does not know the command that is made for that.
+func TestJoinsWithCertificatesAreRecorded(t *testing.T) {
+	for command, old := range map[string]bool{"fleet.noted": false, "fleet.init": true} {
+		t.Run(command, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet(t, raftnode.NewMemoryNetwork())
+				dirs := map[string]string{"a": t.TempDir(), "b": t.TempDir(), "w": t.TempDir()}
+				f.edit = func(c *Config) {
+					c.Dir, c.Worker = dirs[c.Name], c.Name == "w"
+					if old && c.Name == "a" {
+						c.words = oldVersion()
+					}
+				}
+				a := f.start(f.config("a", nil))
+				f.await("its life", func() bool { return a.State().Members["a"].Incarnation != 0 })
+				b := f.start(f.config("b", a))
+				f.await("two votes", func() bool { return voters(t, a) == 2 })
+				w := f.start(f.config("w", b))
+				f.await("three members", func() bool { return len(a.State().Members) == 3 })
+				if err := b.end(); err != nil {
+					t.Fatal(err)
+				}
+				b = f.start(f.config("b", a)) // as a member, which it is
+				f.await("it again", func() bool { return b.State().Members["b"].Incarnation != 0 })
+				f.sameState([]*testNode{a, b, w})
+				var got []string
+				for _, r := range b.State().Trail {
+					serial, ok := strings.CutPrefix(r.User, "certificate ")
+					if !ok || len(serial) < 8 || r.Command != command || r.Operation != joinOperation || r.Address != "pipe" || r.Time.IsZero() {
+						t.Errorf("the trail has %+v", r)
+					}
+					got = append(got, fmt.Sprintf("%s %v", r.Target, r.Objects[0].Diff))
+				}
+				want := []string{
+					fmt.Sprintf("fleet/nodes/b [+ disk: %s]", b.raft.Disk()),
+					fmt.Sprintf("fleet/nodes/w [+ disk: %s + worker: true]", w.raft.Disk()),
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("the trail has %q, want %q", got, want)
+				}
+			})
+		})
+	}
 }

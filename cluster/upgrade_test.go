@@ -78,7 +78,7 @@ func rollingUpgrade(t *testing.T, by *Author) {
 			}
 		}
 		f.sameState([]*testNode{nodes["a"], nodes["b"], nodes["c"]})
-		if records := len(nodes["a"].State().Trail); (records == 1) != (by != nil) {
+		if records := len(askedFor(nodes["a"].State())); (records == 1) != (by != nil) {
 			t.Errorf("%d records, asked for by %v", records, by)
 		}
 

@@ -35,6 +35,9 @@ type Config struct {
 	// whether as a worker. ErrRefused is final; after any other error the node asks
 	// again. The same node may ask twice, if an answer was lost.
 	Admit func(ctx context.Context, a Admission) (worker bool, err error)
+	// Joined, if set, is told on the leader of a node that was taken in with a certificate
+	// from elsewhere, which nobody was asked about. The node waits for it.
+	Joined func(ctx context.Context, j Joiner)
 	// Network is where Listen and Dial happen; nil is TCP.
 	Network Network
 

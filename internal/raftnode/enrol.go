@@ -268,10 +268,7 @@ func (n *Node) serveEnrol(w http.ResponseWriter, req *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), enrolTimeout)
 	defer cancel()
-	admission := Admission{Token: er.Token, SecretDigest: secretDigest(er.Secret), ID: er.ID, Disk: er.Disk}
-	if admission.Remote, _, err = net.SplitHostPort(req.RemoteAddr); err != nil {
-		admission.Remote = req.RemoteAddr // of a network without ports
-	}
+	admission := Admission{Token: er.Token, SecretDigest: secretDigest(er.Secret), ID: er.ID, Disk: er.Disk, Remote: remoteHost(req)}
 	if i.signer == nil { // others have the key; they will look at the token
 		writeJSON(w, http.StatusMisdirectedRequest, n.voterAddresses())
 		return

@@ -471,7 +471,7 @@ func TestNodeOfAnotherGroupIsRefused(t *testing.T) {
 		if _, err := b.greetAt(t.Context(), a.place(), false); err == nil || !strings.Contains(err.Error(), "belongs to group") {
 			t.Errorf("hello: got %v", err)
 		}
-		if err := a.admitMember(t.Context(), memberRequest{ID: "b", Place: b.place().String(), Group: b.Group()}); !errors.Is(err, ErrRefused) {
+		if _, err := a.admitMember(t.Context(), memberRequest{ID: "b", Place: b.place().String(), Group: b.Group()}); !errors.Is(err, ErrRefused) {
 			t.Errorf("join: got %v, want ErrRefused", err)
 		}
 		if got := g.roles(a); len(got) != 1 {

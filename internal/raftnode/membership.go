@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -150,7 +151,8 @@ func (n *Node) tryJoin(ctx context.Context) (done bool, err error) {
 	}
 	request := memberRequest{ID: n.cfg.ID, Place: n.place().String(), Group: n.Group(), Update: !n.fresh || len(servers) > 0}
 	if n.raft.State() == raft.Leader { // its own address has changed
-		return false, n.admitMember(ctx, request)
+		_, err := n.admitMember(ctx, request)
+		return false, err
 	}
 	body, err := json.Marshal(request)
 	if err != nil {
@@ -190,34 +192,35 @@ func (n *Node) tryJoin(ctx context.Context) (done bool, err error) {
 // admitMember takes a node into the group, on the leader. The node must answer
 // at its address first: a member that cannot be reached costs the group its
 // majority, and with it the means to remove the member again. A new member has no
-// vote until it has the log; see steward.
-func (n *Node) admitMember(ctx context.Context, m memberRequest) error {
+// vote until it has the log; see steward. added says that it was no member before.
+func (n *Node) admitMember(ctx context.Context, m memberRequest) (added bool, err error) {
 	at, err := parsePlace(raft.ServerAddress(m.Place))
 	if err != nil || !validID.MatchString(m.ID) {
-		return fmt.Errorf("%w: join needs an id and a place", ErrRefused)
+		return false, fmt.Errorf("%w: join needs an id and a place", ErrRefused)
 	}
 	if m.Group != "" && m.Group != n.Group() {
-		return fmt.Errorf("%w: the directory of %s belongs to group %s, this is group %s; to join, it needs a directory of its own", ErrRefused, m.ID, m.Group, n.Group())
+		return false, fmt.Errorf("%w: the directory of %s belongs to group %s, this is group %s; to join, it needs a directory of its own", ErrRefused, m.ID, m.Group, n.Group())
 	}
 	n.admission.Lock()
 	defer n.admission.Unlock()
 	suffrage := raft.Nonvoter
+	added = true
 	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
 		if string(s.ID) != m.ID {
 			continue
 		}
-		suffrage = s.Suffrage
+		suffrage, added = s.Suffrage, false
 		if err := sameDisk(m.ID, s.Address, at); err != nil {
-			return err
+			return false, err
 		}
 		m.Update = false
 	}
 	if m.Update {
-		return fmt.Errorf("%w: %s has been removed; wipe its directory to join anew", ErrRefused, m.ID)
+		return false, fmt.Errorf("%w: %s has been removed; wipe its directory to join anew", ErrRefused, m.ID)
 	}
 	if at.addr != n.Addr() {
 		if err := n.checkReachable(ctx, m.ID, at); err != nil {
-			return fmt.Errorf("%w: %w", ErrRefused, err)
+			return false, fmt.Errorf("%w: %w", ErrRefused, err)
 		}
 	}
 	add := n.raft.AddNonvoter
@@ -225,11 +228,11 @@ func (n *Node) admitMember(ctx context.Context, m memberRequest) error {
 		add = n.raft.AddVoter
 	}
 	if err := add(raft.ServerID(m.ID), at.server(), 0, n.cfg.RPCTimeout).Error(); err != nil {
-		return fmt.Errorf("add %s to the group: %w", m.ID, classify(err))
+		return false, fmt.Errorf("add %s to the group: %w", m.ID, classify(err))
 	}
 	n.log.Info("member is in the group", "id", m.ID, "place", m.Place)
 	n.lookAtVoters()
-	return nil
+	return added, nil
 }
 
 // WhileAbsent calls f on the leader if the group has no member id, and takes none in
@@ -431,8 +434,29 @@ func (n *Node) serveJoin(w http.ResponseWriter, req *http.Request) {
 		if n.raft.State() != raft.Leader {
 			return errNotLeader
 		}
-		return n.admitMember(req.Context(), m)
+		added, err := n.admitMember(req.Context(), m)
+		if err == nil && added && !n.cfg.Credentials.own && n.cfg.Joined != nil {
+			n.cfg.Joined(req.Context(), Joiner{ID: m.ID, Disk: at.disk, Worker: at.worker, Certificate: cert.SerialNumber.Text(16), Remote: remoteHost(req)})
+		}
+		return err
 	})
+}
+
+// Joiner is a node that has become a member with a certificate from elsewhere.
+type Joiner struct {
+	ID, Disk    string
+	Worker      bool
+	Certificate string // its serial number, in hexadecimal digits
+	Remote      string // host that it called from
+}
+
+// remoteHost is where a request comes from.
+func remoteHost(req *http.Request) string {
+	host, _, err := net.SplitHostPort(req.RemoteAddr)
+	if err != nil {
+		return req.RemoteAddr // of a network without ports
+	}
+	return host
 }
 
 func (n *Node) serveTransfer(w http.ResponseWriter, req *http.Request) {
