@@ -44,7 +44,8 @@ type node struct {
 	audits    *audits
 	users     *api.Users
 	secrets   *secrets
-	recent    *recent // the end of the log
+	clean     *cleanLog // what is logged goes through it
+	recent    *recent   // the end of that
 	started   time.Time
 
 	notifier    *supervisor.Notifier
@@ -77,6 +78,7 @@ type nodeProcess struct {
 	users       []api.User
 	addressFile string
 	log         *slog.Logger
+	clean       *cleanLog // where log writes to
 	recent      *recent
 	reload      func() (nodeFile, []api.User, error) // reads the file again; nil if there is none
 }
@@ -85,7 +87,7 @@ func newNode(ctx context.Context, p nodeProcess) (_ *node, err error) {
 	f, log := p.file, p.log.With("node", p.file.Name)
 	n := &node{
 		file: f, log: log, users: api.NewUsers(p.users), peers: http.NewServeMux(), secrets: &secrets{users: p.users},
-		recent: p.recent, started: time.Now(), notifier: supervisor.New(log),
+		clean: p.clean, recent: p.recent, started: time.Now(), notifier: supervisor.New(log),
 	}
 	n.inForce.Store(&f)
 	defer func() {
@@ -96,6 +98,7 @@ func newNode(ctx context.Context, p nodeProcess) (_ *node, err error) {
 	if err := n.open(ctx); err != nil {
 		return nil, err
 	}
+	n.clean.follow(n.secretValues)
 	n.directory = newDirectory("waybill-"+f.Name, log)
 	n.maps = offsets.NewMaps()
 	if n.index, err = lineage.Open(lineage.Config{
@@ -176,6 +179,8 @@ func (n *node) openAPI(operations *operations) error {
 	n.server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
 	return nil
 }
+
+func (n *node) secretValues() []string { return n.secrets.values(n.fleet.State()) }
 
 func (n *node) folds() *folds {
 	return &folds{fleet: n.fleet, name: n.file.Name, group: n.file.Fleet, directory: n.directory, log: n.log, busy: map[string]bool{}}
@@ -259,6 +264,7 @@ func (n *node) followDeclarations(ctx context.Context) error {
 			continue
 		}
 		seen = s.ObjectsRevision
+		n.clean.again()
 		objects, err := s.Declared(flow.KindCluster)
 		if err != nil {
 			n.log.Error("declarations are not followed", "error", err)

@@ -226,6 +226,7 @@ func (n *node) reload(read func() (nodeFile, []api.User, error)) {
 	}
 	n.users.Replace(users)
 	n.secrets.replaceUsers(users)
+	n.clean.again()
 	n.log.Info("the users of the API were read again", "users", len(users))
 	if !sameButUsers(n.file, f) {
 		n.log.Warn("the file has other changes too, which need a restart")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -77,7 +78,7 @@ func waitTold(t *testing.T, told *net.UnixConn, state string) {
 // Bundles and looks at the node go on while its users are replaced.
 func TestUsersAreReplacedWhileOthersReadTheFile(t *testing.T) {
 	users := []api.User{{Name: "ops", Token: "ops-token-0123456789", Role: api.Admin}}
-	n := &node{file: nodeFile{Name: "r1"}, log: slog.New(slog.DiscardHandler), users: api.NewUsers(nil), secrets: &secrets{}}
+	n := &node{file: nodeFile{Name: "r1"}, log: slog.New(slog.DiscardHandler), users: api.NewUsers(nil), secrets: &secrets{}, clean: newCleanLog(io.Discard, nil)}
 	n.inForce.Store(&n.file)
 	done := make(chan struct{})
 	go func() {

@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/waybillhq/waybill/api"
@@ -16,8 +18,8 @@ import (
 	"github.com/waybillhq/waybill/internal/kafka"
 )
 
-// secrets knows what must not leave this node in a support bundle. Nothing that
-// goes into one should hold a secret; this is for what somebody has forgotten.
+// secrets knows what must not leave this node in a support bundle, nor stand in its log.
+// Nothing that goes there should hold a secret; this is for what somebody has forgotten.
 type secrets struct {
 	mu    sync.Mutex
 	users []api.User
@@ -32,13 +34,19 @@ func (s *secrets) replaceUsers(users []api.User) {
 // shortestSecret is what is looked for: a shorter text is in every word.
 const shortestSecret = 4
 
-// values are all secrets that this node uses now.
-func (s *secrets) values(state *cluster.State) (all []string) {
+// tokens are those of the API's users.
+func (s *secrets) tokens() (all []string) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, u := range s.users {
 		all = append(all, u.Token)
 	}
-	s.mu.Unlock()
+	return all
+}
+
+// values are all secrets that this node uses now.
+func (s *secrets) values(state *cluster.State) []string {
+	all := s.tokens()
 	declared, err := state.Declared(flow.KindCluster)
 	if err != nil {
 		return all
@@ -70,7 +78,7 @@ var secretLooks = []struct {
 // scrubber takes secrets out of texts.
 type scrubber struct{ forms [][]byte }
 
-// newScrubber looks for values as they are and as they are written in JSON, URLs
+// newScrubber looks for values as they are and as they are written in logs, JSON, URLs
 // and headers.
 func newScrubber(values []string) *scrubber {
 	s := new(scrubber)
@@ -79,8 +87,10 @@ func newScrubber(values []string) *scrubber {
 			continue
 		}
 		quoted, _ := json.Marshal(v) // a string always can be
+		plain := strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&").Replace(string(quoted))
+		logged := strconv.Quote(v)
 		for _, form := range []string{
-			v, string(quoted[1 : len(quoted)-1]), url.QueryEscape(v), url.PathEscape(v),
+			v, string(quoted[1 : len(quoted)-1]), plain[1 : len(plain)-1], logged[1 : len(logged)-1], url.QueryEscape(v), url.PathEscape(v),
 			base64.StdEncoding.EncodeToString([]byte(v)), base64.RawURLEncoding.EncodeToString([]byte(v)),
 		} {
 			s.forms = append(s.forms, []byte(form))

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/waybillhq/waybill/api"
@@ -196,6 +197,14 @@ spec:
 		s.run(seedToken, "delete", "cluster", "token="+text)
 		s.run(seedToken, "runbook", "run", "x", "--reason", "password="+text)
 	}
+	for _, text := range []string{seedPassword, seedToken, seedJoin} { // in what a node logs
+		if r := s.run(seedToken, "fleet", "drain", "r1", "--force", "--reason", "because of "+text); r.code != exitOK {
+			t.Fatalf("%+v", r)
+		}
+		if r := s.run(seedToken, "fleet", "undrain", "r1"); r.code != exitOK {
+			t.Fatalf("%+v", r)
+		}
+	}
 	dir := t.TempDir()
 	r := s.run(seedToken, "support-bundle", "--all", "--dir", dir)
 	if r.code != exitOK || !strings.Contains(r.stdout, "waybill-r1-") {
@@ -238,6 +247,22 @@ spec:
 	var page api.AuditPage
 	if r := s.run(seedToken, "audit", "-o", "json"); json.Unmarshal([]byte(r.stdout), &page) != nil || !slices.ContainsFunc(page.Entries, func(e api.AuditEntry) bool { return e.Operation == "support-bundle" && e.User == "ops" }) {
 		t.Errorf("who took a bundle is not in the trail: %+v", r)
+	}
+
+	// What the node has written to its own log.
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Wait(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	for _, text := range secret {
+		if bytes.Contains(s.log.Bytes(), []byte(text)) {
+			t.Errorf("the log holds %q: ...%s...", text, around(s.log.Bytes(), text))
+		}
+	}
+	if n := bytes.Count(s.log.Bytes(), []byte("because of "+redacted)); n != 3 {
+		t.Errorf("the log has %d reasons with a secret taken out, want 3", n)
 	}
 }
 
@@ -282,6 +307,7 @@ func TestScrubbing(t *testing.T) {
 	for text, want := range map[string]string{
 		`plain hunter22 end`:                           `plain [redacted] end`,
 		`{"p":"a\"b/c\u0026d"}`:                        `{"p":"[redacted]"}`,
+		`{"p":"a\"b/c&d"} log="a\"b/c&d"`:              `{"p":"[redacted]"} log="[redacted]"`,
 		`?p=a%22b%2Fc%26d`:                             `?p=[redacted]`,
 		`Authorization: Basic aHVudGVyMjI=`:            `Authorization: Basic [redacted]`,
 		`Bearer abcdefghijkl`:                          `Bearer [redacted]`,
@@ -301,6 +327,40 @@ func TestScrubbing(t *testing.T) {
 			t.Errorf("%s\nbecame %s\nwant   %s", text, got, want)
 		}
 	}
+}
+
+// What a log is to leave out changes while it is written.
+func TestALogKnowsNewSecrets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		clean := newCleanLog(&out, []api.User{{Name: "ops", Token: "first-token"}})
+		var logs logging
+		log := logs.logger(clean)
+		said := func(text string) string {
+			out.Reset()
+			log.Info("refused", "error", fmt.Errorf("dial: %w", errors.New("said "+text)))
+			return out.String()
+		}
+		password := "rotated-1"
+		for _, step := range []struct {
+			what, text string
+			change     func()
+			hidden     bool
+		}{
+			{"the token of a user", "first-token", func() {}, true},
+			{"what is no secret yet", "rotated-1", func() {}, false},
+			{"what is one now", "rotated-1", func() { clean.follow(func() []string { return []string{password} }) }, true},
+			{"another that is one since a moment ago", "rotated-2", func() { password = "rotated-2" }, false},
+			{"when it is declared", "rotated-2", clean.again, true},
+			{"when its file has changed", "rotated-3", func() { password = "rotated-3"; time.Sleep(secretsFresh + 1) }, true},
+			{"a join token that nobody here has made", seedJoin, func() {}, true},
+		} {
+			step.change()
+			if got := said(step.text); strings.Contains(got, step.text) == step.hidden || !strings.Contains(got, "dial: said ") {
+				t.Errorf("%s: logged %q", step.what, got)
+			}
+		}
+	})
 }
 
 func TestTheEndOfTheLogIsKept(t *testing.T) {

@@ -80,9 +80,10 @@ func newServe() *cobra.Command {
 			ctx, stop := life.context(cmd.Context(), cmd.InOrStdin())
 			defer stop()
 			recent := newRecent(recentBytes)
+			clean := newCleanLog(io.MultiWriter(cmd.ErrOrStderr(), recent), users)
 			return runNode(ctx, nodeProcess{
 				file: f, users: users, addressFile: addressFile, recent: recent,
-				log:    logs.logger(io.MultiWriter(cmd.ErrOrStderr(), recent)),
+				log: logs.logger(clean), clean: clean,
 				reload: func() (nodeFile, []api.User, error) { return loadNode(file) },
 			})
 		},
