@@ -253,6 +253,7 @@ spec:
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
+	s.told("STOPPING=1") // reads what the node has told, which else waits for room
 	if err := s.cmd.Wait(); err != nil {
 		t.Errorf("it ended with %v", err)
 	}
