@@ -133,7 +133,7 @@ interop-spike: ## raw batches, lanes and takeovers against Apache Kafka 3.9 and 
 interop: ## the same flow between the bundled broker and Apache Kafka 4.x, both ways (needs Java 17 and Maven)
 	@$(timed) $(GO) test -tags interop -count=1 -timeout 20m -v -run Flow ./test/interop/...
 
-interop-offsets: ## groups after a failover, records read again and skipped, beside MirrorMaker 2 in one run (fails if ours are not 0); its clients on our topics; groups of KIP-848; share groups of 4.1 to 4.4 (needs Java 17 and Maven)
+interop-offsets: ## groups after a failover, records read again and skipped, beside MirrorMaker 2 in one run (fails if ours are not 0); its clients on our topics; groups of KIP-848; what groups read, by their commits; share groups of 4.1 to 4.4 (needs Java 17 and Maven)
 	@$(timed) $(GO) test -tags interop -count=1 -timeout 50m -v -run Offsets ./test/interop
 
 interop-dump: ## Apache Kafka's DumpLogSegments, 3.9 and 4.1, on the files that the broker leaves (needs Java 17 and Maven)
