@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -50,6 +51,20 @@ func (c *contacts) with(at raft.ServerAddress, term uint64) contact {
 		return contact{}
 	}
 	return c.at[at]
+}
+
+// leads reports whether this node leads the member at a place, in a term.
+func (n *Node) leads(at raft.ServerAddress, term uint64) bool {
+	select {
+	case <-n.ready:
+	default:
+		return false // raft has only just begun
+	}
+	if n.raft.State() != raft.Leader || n.raft.CurrentTerm() != term {
+		return false
+	}
+	members := n.raft.GetConfiguration().Configuration().Servers
+	return slices.ContainsFunc(members, func(s raft.Server) bool { return s.Address == at })
 }
 
 // silentFor is how long a member has not answered this leader, 0 if it does or has

@@ -97,13 +97,15 @@ func (m *memory) keep(members map[string]place) error {
 	return m.store()
 }
 
-// transport notes in memory what peers acknowledge and in contacts who answers, and
-// asks for no votes while the node could not lead.
+// transport notes in memory what peers acknowledge and in contacts who answers, asks for
+// no votes while the node could not lead, and has raft replicate to a peer again as soon as
+// that answers.
 type transport struct {
 	*raft.NetworkTransport
 	memory   *memory
 	room     *room
 	contacts *contacts
+	leads    func(at raft.ServerAddress, term uint64) bool // this node leads that member in that term
 }
 
 var (
@@ -133,7 +135,32 @@ func (t transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, req *r
 	if h, ok := acknowledged(req, resp); ok && err == nil {
 		t.memory.note(at, h)
 	}
+	if err != nil && !isHeartbeat(req) {
+		t.holdBack(at, req.Term)
+	}
 	return err
+}
+
+// isHeartbeat says that a request is one of those that raft sends beside replication, for as
+// long as it leads, with pauses that never grow beyond half the heartbeat timeout.
+func isHeartbeat(req *raft.AppendEntriesRequest) bool {
+	return req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
+}
+
+// holdBackLook is between two looks whether the peer answers.
+const holdBackLook = 20 * time.Millisecond
+
+// holdBack keeps raft from learning that it could not replicate to a peer until that answers
+// heartbeats, or need not any more. Raft doubles its pause with each failure, to ten
+// seconds, and asks nobody meanwhile: a group of which another member died while that one
+// was just back could commit nothing for as long.
+func (t transport) holdBack(at raft.ServerAddress, term uint64) {
+	since := time.Now()
+	ticker := time.NewTicker(holdBackLook)
+	defer ticker.Stop()
+	for t.leads(at, term) && t.contacts.with(at, term).asked.Before(since) {
+		<-ticker.C
+	}
 }
 
 // RequestPreVote implements raft.WithPreVote. Without the votes that this would
@@ -160,6 +187,9 @@ func (t transport) InstallSnapshot(id raft.ServerID, at raft.ServerAddress, req 
 	err := t.NetworkTransport.InstallSnapshot(id, at, req, resp, data)
 	if err == nil && resp.Success && resp.Term == req.Term {
 		t.memory.note(at, heard{Term: req.Term, Index: req.LastLogIndex})
+	}
+	if err != nil {
+		t.holdBack(at, req.Term)
 	}
 	return err
 }

@@ -239,7 +239,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 			MaxPool: 3,
 			Timeout: n.cfg.RPCTimeout,
 			Logger:  newHCLogger(n.log),
-		}), n.memory, n.room, &n.contacts}
+		}), n.memory, n.room, &n.contacts, n.leads}
 		err := n.runRaft(ctx, transport)
 		transport.CloseStreams()
 		return errors.Join(err, transport.Close())

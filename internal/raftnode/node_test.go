@@ -74,6 +74,55 @@ func TestIsolatedLeaderIsReplaced(t *testing.T) {
 	})
 }
 
+// A member that was away for long takes part in the next commit as soon as it is back, though
+// raft's pause between its attempts had grown to ten seconds.
+func TestAMemberThatIsBackCountsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, NewMemoryNetwork())
+		nodes := g.three()
+		g.apply(nodes[0], "before")
+		leader := leaderOf(nodes)
+		rest := others(nodes, leader)
+		g.net.Isolate(rest[0].ID())
+		for range 60 { // seconds
+			g.apply(leader, "x")
+			time.Sleep(time.Second)
+		}
+		g.net.Heal()
+		g.await("heartbeats", func() bool { return leader.silentFor(rest[0].place().server()) == 0 })
+		g.net.Isolate(rest[1].ID())
+		began := time.Now()
+		g.apply(leader, "with the one that was away")
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("the commit took %s", took)
+		}
+	})
+}
+
+// Raft hears of no failure to replicate while the leader leads the member that is away.
+func TestALeaderLeadsItsMembersInItsTerm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, NewMemoryNetwork())
+		nodes := g.three()
+		g.apply(nodes[0], "x")
+		leader := leaderOf(nodes)
+		term, gone := leader.raft.CurrentTerm(), others(nodes, leader)[0]
+		at := gone.place().server()
+		if !leader.leads(at, term) || leader.leads(at, term+1) || leader.leads(at, term-1) || gone.leads(leader.place().server(), term) {
+			t.Error("it is not the leader, and nobody else, who leads, in its term only")
+		}
+		g.net.Isolate(gone.ID())
+		if err := leader.Remove(t.Context(), Removal{ID: gone.ID()}); err != nil {
+			t.Fatal(err)
+		}
+		if leader.leads(at, term) {
+			t.Error("a member that was removed is waited for")
+		}
+		g.net.Isolate(leader.ID())
+		g.await("its leadership to end", func() bool { return !leader.leads(others(others(nodes, leader), gone)[0].place().server(), term) })
+	})
+}
+
 func TestUnclearWhenLeadershipIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGroup(t, NewMemoryNetwork())
