@@ -36,12 +36,19 @@ type leader struct {
 
 // lead runs while this node leads.
 func (n *Node) lead(ctx context.Context) error {
+	now := time.Now()
+	// A leader that is deposed while a plan is made is there until that is done, and
+	// answers again if it is elected meanwhile.
+	contact := min(n.raft.SinceContact(), now.Sub(n.heardTo))
 	l := &leader{
 		node: n, leads: newRounds(verifyEvery, n.raft.VerifyLeader), plans: make(chan *planning, 1),
-		controller: newController(&n.cfg, n.State(), n.raft.Group(), time.Now(), n.raft.SinceContact()),
+		controller: newController(&n.cfg, n.State(), n.raft.Group(), now, contact),
 	}
 	n.leading.Store(l)
-	defer n.leading.Store(nil)
+	defer func() {
+		n.leading.Store(nil)
+		n.heardTo = time.Now()
+	}()
 	poke(n.beatNow)
 	n.log.Info("leading the fleet")
 	l.run(ctx)

@@ -24,6 +24,7 @@ type Node struct {
 	replica *raftnode.Replica[*State]
 	raft    *raftnode.Node
 	leading atomic.Pointer[leader] // nil unless this node leads
+	heardTo time.Time              // when leading became nil; only lead's
 	beatNow chan struct{}          // asks for a heartbeat at once
 	feedNow chan struct{}          // asks for the session to be fed
 	stopped chan struct{}          // closed when Run is over

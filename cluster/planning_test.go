@@ -66,6 +66,67 @@ func TestTheFleetLivesOnWhileAPlanIsMade(t *testing.T) {
 	})
 }
 
+// A leader that is deposed and elected again while its plan is made answers heartbeats
+// until that is done. Who is cut off then has stopped before his incarnation is ended.
+func TestALeaderOfTwoTermsWhileAPlanIsMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, raftnode.NewMemoryNetwork())
+		var hold atomic.Bool
+		held, open := make(chan struct{}), make(chan struct{})
+		f.edit = func(c *Config) {
+			c.planning = func() {
+				if hold.CompareAndSwap(true, false) {
+					close(held)
+					<-open
+				}
+			}
+		}
+		nodes := f.three()
+		leader := f.leader(nodes)
+		others := without(nodes, leader)
+		other, victim := others[0], others[1]
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		hold.Store(true)
+		spec := TopicSpec{Source: "new", SourceID: "id-new", Destination: "new", Partitions: 6}
+		if _, err := leader.Propose(ctx, &SetTopics{Flow: "orders", Epoch: leader.State().Flows["orders"].Duty.Epoch, Put: []TopicSpec{spec}}); err != nil {
+			t.Fatal(err)
+		}
+		<-held
+		first := leader.leading.Load()
+		for _, to := range []*testNode{other, leader} {
+			if err := leader.Transfer(ctx, to.Name()); err != nil {
+				t.Fatal(err)
+			}
+			f.await("the leadership of "+to.Name(), func() bool { return to.raft.VerifyLeader(ctx) == nil })
+		}
+		<-time.After(leader.cfg.SessionLease)
+		if leader.leading.Load() != first {
+			t.Fatal("the first leadership is over before its plan is made")
+		}
+
+		incarnation := victim.session().Incarnation()
+		over := make(chan time.Time, 1)
+		go func() {
+			for _, s := range leader.Watch(ctx) {
+				if s.Ended(victim.Name(), incarnation) {
+					over <- time.Now()
+					return
+				}
+			}
+		}()
+		poke(victim.beatNow)
+		synctest.Wait()
+		f.net.Isolate(victim.Name())
+		close(open)
+		takeover := <-over
+		f.await("the end of the victim's session", func() bool { return len(victim.ended()) > 0 })
+		if at := victim.ended()[0].at; at.After(takeover) {
+			t.Errorf("the victim stopped %s after its incarnation was ended", at.Sub(takeover))
+		}
+	})
+}
+
 // Who asks for the fleet's status has all its work walked over; heartbeats do not wait.
 func TestHeartbeatsDoNotWaitForAStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
