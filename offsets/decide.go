@@ -55,6 +55,9 @@ type Row struct {
 	Moved bool `json:"moved,omitempty"`
 	// Written says that the answer was committed; of a move, that it was read back too.
 	Written bool `json:"written"`
+	// InOrder says that a share group's result is exact but for what it has acknowledged
+	// out of order.
+	InOrder bool `json:"-"`
 
 	stands Commit // at the destination, where Present is not negative
 	commit Commit // what Write commits there
@@ -78,7 +81,8 @@ type Case struct {
 	// be replaced although the flow did not write it.
 	Overwrite bool
 	// Inexact is an operator's word that records may be read again, or skipped,
-	// as the result says. Redeliver is only for what share groups read again.
+	// as the result says. Redeliver is only for what share groups have acknowledged out
+	// of order.
 	Inexact, Redeliver bool
 	// Unmarked commits without the flow's mark, because the fleet remembers that the
 	// group has moved; with the metadata of the source's commit, or with DropMetadata
@@ -154,7 +158,7 @@ func decide(c Case, row Row) (Action, string) {
 		return Leave, r.Note
 	case r.Offset < 0:
 		return Wait, because(r)
-	case c.Final && !r.Exact && !c.Inexact && !(c.Redeliver && c.Share && r.Skipped == 0):
+	case c.Final && !r.Exact && !c.Inexact && !(c.Redeliver && row.InOrder):
 		return Wait, "not exact: " + because(r)
 	case c.Final && !idle(row.SourceState) && row.SourceLag != 0:
 		return Wait, fmt.Sprintf("the group is active at the source and has %d records to read", row.SourceLag)
@@ -187,15 +191,20 @@ func unfit(g Group, there map[string]Group, noShares string) string {
 // order: no request tells which. Markers of transactions are among them; what are records
 // is delivered again.
 func (r Result) again(acked int64, known bool) Result {
+	var note string
 	switch {
 	case r.Offset < 0 || known && acked <= 0:
 		return r
 	case !known:
-		r.Note = "what the share group has acknowledged from there on, out of order, is delivered again; how much that is the source does not tell now"
+		note = "what the share group has acknowledged from there on, out of order, is delivered again; how much that is the source does not tell now"
 	default:
 		r.Reread += acked
-		r.Note = fmt.Sprintf("the share group has acknowledged up to %d records from there on, out of order: they are delivered again", acked)
+		note = fmt.Sprintf("the share group has acknowledged up to %d records from there on, out of order: they are delivered again", acked)
 	}
+	if r.Note != "" {
+		note = r.Note + "; " + note
+	}
+	r.Note = note
 	r.Exact = false
 	return r
 }

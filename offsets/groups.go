@@ -122,14 +122,16 @@ func (s *Syncer) Round(ctx context.Context) ([]Row, error) {
 // renewEvery keeps the notes on share groups: Kafka forgets what was committed a week ago.
 const renewEvery = time.Hour
 
-// renewals are the positions of a share group that are to be noted down anew as they stand.
+// renewals are the positions of a share group that are to be noted down anew as they stand,
+// also of partitions that wait: one that nobody knew any more would have the group moved.
 func (s *Syncer) renewals(group string, rows []*Row) (again []*Row) {
 	at, _ := s.renewed.Load(group)
 	if last, ok := at.(time.Time); !rows[0].Share || ok && time.Since(last) < renewEvery {
 		return nil
 	}
 	for _, row := range rows {
-		if row.Action == Keep && row.Present >= 0 && idle(row.DestinationState) {
+		ours := row.Action == Keep || row.Action != Write && !row.Moved && row.stands.Metadata == Mark(s.cfg.Flow)
+		if ours && row.Present >= 0 && idle(row.DestinationState) {
 			kept := *row
 			kept.Action, kept.commit = Write, row.stands
 			again = append(again, &kept)
@@ -385,6 +387,7 @@ func (s *Syncer) row(ctx context.Context, v view, p *peers, group Group, tp flow
 		row.Result.Note = fmt.Sprintf("up to %d records from offset %d on were not copied from there, and nothing copies them back", n, at.Offset)
 	}
 	if group.Share {
+		row.InOrder = row.Result.Exact
 		dealt, ok := v.dealt[group.Name][tp]
 		row.Result = row.Result.again(dealt-at.Offset, ok)
 	}

@@ -20,7 +20,8 @@ type Terms struct {
 	// for groups that come home.
 	Overwrite bool
 	// Inexact moves groups, too, that read records again, or skip some, as the rows say.
-	// Redeliver moves share groups, too, that read records again.
+	// Redeliver moves share groups, too, that read again what they have acknowledged out
+	// of order, and nothing else.
 	Inexact, Redeliver bool
 	// Unmarked commits without the flow's mark: the caller remembers that the groups
 	// have moved. The metadata of the source's commits is carried over as it is, what it

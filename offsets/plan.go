@@ -17,6 +17,9 @@ type GroupPlan struct {
 	Skipped          int64  `json:"skipped"` // offsets that have no copy and would be passed over
 	Pending          int    `json:"pending"` // partitions where the copy has not come so far
 	Verdict          string `json:"verdict"` // one of the constants below
+	// Otherwise counts partitions that are not exact for another reason than what a share
+	// group has acknowledged out of order.
+	Otherwise int `json:"-"`
 	// Why lists the reasons against "ready", each once.
 	Why []string `json:"why,omitempty"`
 }
@@ -67,6 +70,9 @@ func (p *GroupPlan) add(row Row) {
 		verdict = Pending
 	case !row.Result.Exact:
 		verdict = NotExact
+		if !row.InOrder {
+			p.Otherwise++
+		}
 	case row.Action == Wait:
 		verdict = Pending
 	}

@@ -82,24 +82,41 @@ func addStarts(ctx context.Context, c Cluster, groups []Group, commits map[strin
 
 // starts are where share groups start, with what was noted of it.
 func (k kafkaCluster) starts(ctx context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, error) {
-	noted := make([]string, len(groups))
-	for i, g := range groups {
-		noted[i] = notesOf(g)
-	}
-	notes, err := k.committed(ctx, noted)
+	return withNotes(func() (map[string]map[flow.TopicPartition]Commit, error) {
+		all := map[string]map[flow.TopicPartition]Commit{}
+		err := k.describe(ctx, groups, func(group string, tp flow.TopicPartition, o kadm.ShareOffset) {
+			put(all, group, tp, Commit{Offset: o.StartOffset})
+		})
+		return all, err
+	}, func() (map[string]map[flow.TopicPartition]Commit, error) {
+		noted := make([]string, len(groups))
+		for i, g := range groups {
+			noted[i] = notesOf(g)
+		}
+		return k.committed(ctx, noted)
+	})
+}
+
+// withNotes asks for notes behind the starts: what a flow notes down in between says where
+// they stood before, too. The other way round a start that is set in between would be nobody's.
+func withNotes(starts, notes func() (map[string]map[flow.TopicPartition]Commit, error)) (map[string]map[flow.TopicPartition]Commit, error) {
+	all, err := starts()
 	if err != nil {
 		return nil, err
 	}
-	all := map[string]map[flow.TopicPartition]Commit{}
-	err = k.describe(ctx, groups, func(group string, tp flow.TopicPartition, o kadm.ShareOffset) {
-		var n note
-		c := Commit{Offset: o.StartOffset}
-		if text := notes[notesOf(group)][tp].Metadata; json.Unmarshal([]byte(text), &n) == nil { // else nobody's
-			c = n.taken(c)
+	noted, err := notes()
+	if err != nil {
+		return nil, err
+	}
+	for group, at := range all {
+		for tp, c := range at {
+			var n note
+			if json.Unmarshal([]byte(noted[notesOf(group)][tp].Metadata), &n) == nil { // else nobody's
+				at[tp] = n.taken(c)
+			}
 		}
-		put(all, group, tp, c)
-	})
-	return all, err
+	}
+	return all, nil
 }
 
 // Dealt counts from the lag that brokers tell, between two looks at the ends of the logs

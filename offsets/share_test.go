@@ -2,6 +2,7 @@ package offsets
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"maps"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/waybillhq/waybill/flow"
+	"github.com/waybillhq/waybill/internal/ledger"
 )
 
 // newShareSync is [newSync] of a share group that has dealt with as many records as told;
@@ -81,6 +83,11 @@ func TestShareGroupsMove(t *testing.T) {
 	if rows, err := s.Apply(t.Context(), []string{"app"}, Terms{Redeliver: true}); err != nil || !rows[0].Written {
 		t.Errorf("a runbook: got %+v %v", rows, err)
 	}
+	s, _, dst, _ = newShareSync(4, 7)
+	dst.start = 107 // records that nobody has read are gone
+	if rows, err := s.Apply(t.Context(), []string{"app"}, Terms{Redeliver: true}); !errors.Is(err, ErrNotExact) || !strings.Contains(err.Error(), "the log begins at 107") || dst.writes != 0 {
+		t.Errorf("a runbook, and a copy that has expired: got %+v %v after %d writes", rows, err, dst.writes)
+	}
 	s, src, dst, _ := newShareSync(4, 4)
 	src.shares, dst.shares, dst.start = nil, nil, 107
 	if _, err := s.Apply(t.Context(), []string{"app"}, Terms{Redeliver: true}); !errors.Is(err, ErrNotExact) || dst.writes != 0 {
@@ -118,6 +125,44 @@ func TestNotesAreRenewed(t *testing.T) {
 		dst.groups["app"], src.shares, dst.shares = "Empty", nil, nil
 		round("no share group", 0)
 	})
+}
+
+// TestNotesOfPartitionsThatWait are renewed, too: one that is forgotten has the group moved.
+func TestNotesOfPartitionsThatWait(t *testing.T) {
+	for name, stuck := range map[string]func(src, dst *memoryCluster){
+		"ahead of the copy": func(src, _ *memoryCluster) { src.commits["app"][orders] = Commit{Offset: 11} },
+		"no topic there":    func(_, dst *memoryCluster) { dst.id = ledger.TopicID{} },
+	} {
+		s, src, dst, _ := newShareSync(4, 4)
+		if _, err := s.Round(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		stuck(src, dst)
+		s, dst.writes = NewSyncer(s.cfg), 0
+		rows, err := s.Round(t.Context())
+		if err != nil || len(rows) != 1 || rows[0].Action == Keep || rows[0].Written || dst.writes != 1 || dst.commits["app"][orders] != (Commit{104, Mark("f")}) {
+			t.Errorf("%s: got %+v %v, %d writes, %v", name, rows, err, dst.writes, dst.commits)
+		}
+	}
+}
+
+// TestNotesAreReadBehindTheStarts: a flow that goes on in the midst of a look, as when
+// somebody else plans, is not taken for somebody else.
+func TestNotesAreReadBehindTheStarts(t *testing.T) {
+	stands, noted := Commit{104, Mark("f")}, note{Now: Commit{104, Mark("f")}, Before: Commit{100, Mark("f")}}
+	one := func(group string, c Commit) map[string]map[flow.TopicPartition]Commit {
+		stands.Offset, noted = 108, note{Now: Commit{108, Mark("f")}, Before: Commit{104, Mark("f")}}
+		return map[string]map[flow.TopicPartition]Commit{group: {orders: c}}
+	}
+	got, err := withNotes(func() (map[string]map[flow.TopicPartition]Commit, error) {
+		return one("app", Commit{Offset: stands.Offset}), nil
+	}, func() (map[string]map[flow.TopicPartition]Commit, error) {
+		text, err := json.Marshal(noted)
+		return one(notesOf("app"), Commit{Metadata: string(text)}), err
+	})
+	if err != nil || !writtenByFlow(got["app"][orders]) {
+		t.Errorf("got %+v %v", got, err)
+	}
 }
 
 // TestNotes: of the values that may stand where a flow wrote last, whose is which.

@@ -162,7 +162,7 @@ func judgeGroups(rows []offsets.Row, moved func(group string) bool) runbook.Resu
 		switch {
 		case g.Verdict == offsets.Ready:
 			n++
-		case g.Share && g.Verdict == offsets.NotExact && g.Skipped == 0:
+		case g.Verdict == offsets.NotExact && g.Otherwise == 0:
 			well += fmt.Sprintf("; share group %s: %s", g.Group, strings.Join(g.Why, ", "))
 		default:
 			wrong = append(wrong, fmt.Sprintf("group %s is %s: %s", g.Group, g.Verdict, strings.Join(g.Why, ", ")))

@@ -186,7 +186,7 @@ func TestJudgeGroups(t *testing.T) {
 	exact := offsets.Result{Offset: 7, Exact: true, Why: offsets.Copied}
 	queue := func(r offsets.Result) offsets.Row {
 		of := row("queue", r, offsets.Write)
-		of.Share = true
+		of.Share, of.InOrder = true, r.Why == offsets.Copied && r.Skipped == 0
 		return of
 	}
 	again := offsets.Result{Offset: 7, Reread: 3, Why: offsets.Copied, Note: "acknowledged out of order"}
@@ -210,6 +210,7 @@ func TestJudgeGroups(t *testing.T) {
 			"1 group exact: 0 records read again, 0 skipped; share group queue: orders/3: copied: acknowledged out of order", 2,
 		},
 		{"a share group skips", []offsets.Row{queue(skips)}, false, "group queue is not-exact: orders/3: copied: acknowledged out of order", 1},
+		{"a share group, and records that are gone", []offsets.Row{queue(offsets.Result{Offset: 7, Reread: 3, Why: offsets.Expired})}, false, "group queue is not-exact: orders/3: expired", 1},
 		{"moved, as the fleet knows", []offsets.Row{row("a", exact, offsets.Keep), row("known", offsets.Result{Offset: -1}, offsets.Leave)}, true, "1 group exact: 0 records read again, 0 skipped", 2},
 		{"moved, as its commits show", []offsets.Row{gone}, true, "0 groups exact: 0 records read again, 0 skipped", 1},
 		{"not exact", []offsets.Row{row("a", offsets.Result{Offset: 7, Reread: 3, Why: offsets.Copied, Note: "two flows write"}, offsets.Write), row("b", exact, offsets.Keep)}, false, "group a is not-exact: orders/3: copied: two flows write", 2},
