@@ -66,11 +66,9 @@ type checkedLog struct {
 	fail func(error)
 }
 
-var _ raft.MonotonicLogStore = (*checkedLog)(nil)
-
-// IsMonotonic implements raft.MonotonicLogStore: a log has no holes. When a snapshot comes
-// that goes beyond it, raft empties it.
-func (*checkedLog) IsMonotonic() bool { return true }
+// It is no raft.MonotonicLogStore: raft empties one whenever a snapshot comes, also of what
+// lies beyond the snapshot and was acknowledged. So a log may have a hole (see logReport).
+var _ raft.LogStore = (*checkedLog)(nil)
 
 // GetLog implements raft.LogStore.
 func (s *checkedLog) GetLog(index uint64, l *raft.Log) error {

@@ -133,7 +133,8 @@ func (r *logReport) entry(index uint64, value []byte) error {
 
 // meets checks that the log begins where the newest sound snapshot ends, or before.
 // Without it raft would start from an older state and find a hole. One that the snapshot
-// covers is there when a node ended between keeping a leader's snapshot and emptying its log.
+// covers is where a leader's snapshot went beyond the log: raft appends behind it, and leaves
+// what was there until it compacts the log.
 func (r *logReport) meets(snapshots *checkedSnapshots) error {
 	newest, damaged, err := snapshots.survey()
 	if err != nil {
