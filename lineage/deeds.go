@@ -158,9 +158,7 @@ func (v *viewer) group(cluster, group string) bool {
 
 // besides says from what something is known of a cluster that records nothing.
 func (x *Index) besides(cluster string) string {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	if l := x.ledgers[cluster]; l == nil || !l.watched {
+	if _, watched := x.recorded(cluster, kindProgress); !watched {
 		return ""
 	}
 	return "; what groups have read is known from their committed offsets only"

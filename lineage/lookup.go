@@ -264,8 +264,6 @@ func (x *Index) recorded(cluster string, kind keyKind) (l *ledgerState, has bool
 
 // tells says whether a cluster's ledger records productions and accesses.
 func (x *Index) tells(cluster string) bool {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	l := x.ledgers[cluster]
-	return l != nil && l.tells
+	_, tells := x.recorded(cluster, kindAccess)
+	return tells
 }

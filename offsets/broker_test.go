@@ -167,7 +167,7 @@ func TestGroupsAgainstBroker(t *testing.T) {
 	if o, _ := committed.Lookup("orders", 0); err != nil || o.LeaderEpoch != -1 { // clients would take the source's for the destination's
 		t.Fatalf("committed: got %+v %v, want no leader epoch", o, err)
 	}
-	rows, err = there.ApplyExact(ctx, []string{"app"}, false)
+	rows, err = there.Apply(ctx, []string{"app"}, Terms{})
 	if err != nil || !rows[0].Written || PlanGroups(rows)[0].Verdict != Ready {
 		t.Fatalf("apply: got %+v %v", rows, err)
 	}
@@ -182,7 +182,7 @@ func TestGroupsAgainstBroker(t *testing.T) {
 	home.Flow, home.SourceID, home.DestinationID = "home", dst.id, src.id
 	home.Source, home.Destination = cfg.Destination, cfg.Source
 	ms.Attach(src.id, caughtUp{})
-	if rows, err = NewSyncer(home).ApplyExact(ctx, []string{"app"}, true); err != nil || rows[0].Result.Offset != 7 {
+	if rows, err = NewSyncer(home).Apply(ctx, []string{"app"}, Terms{Overwrite: true}); err != nil || rows[0].Result.Offset != 7 {
 		t.Fatalf("home: got %+v %v", rows, err)
 	}
 	if got := read(src, 3); strings.Join(got, "") != "789" {

@@ -360,7 +360,7 @@ func TestApplyExact(t *testing.T) {
 			s, src, dst, moved := newSync(Commit{Offset: c.source})
 			c.set(src, dst)
 			for range 2 { // it may be repeated
-				rows, err := s.ApplyExact(t.Context(), []string{"app"}, c.overwrite)
+				rows, err := s.Apply(t.Context(), []string{"app"}, Terms{Overwrite: c.overwrite})
 				if c.err == "" && (err != nil || len(rows) != 1 || !rows[0].Written) {
 					t.Fatalf("got %+v %v", rows, err)
 				}

@@ -29,12 +29,6 @@ type Terms struct {
 	Unmarked, DropMetadata bool
 }
 
-// ApplyExact commits the exact positions of the named groups, or nothing at all:
-// see [Syncer.Apply].
-func (s *Syncer) ApplyExact(ctx context.Context, groups []string, overwrite bool) ([]Row, error) {
-	return s.Apply(ctx, groups, Terms{Overwrite: overwrite})
-}
-
 // ErrMeanwhile says that a group did something of its own between the look at it and
 // the write: it became active, or its position changed.
 var ErrMeanwhile = errors.New("a group did something of its own meanwhile")

@@ -81,7 +81,8 @@
 // every stored term and vote one of its key and value: bbolt has none. Beside
 // raft's checksum of a snapshot's state is one of its metadata (snapshots.go). [Open]
 // reads the whole log before it starts, checks that bbolt's pages fit together,
-// that the log has no gap but one that the newest sound snapshot covers, and that it meets that. Damage stops the node
+// that the log meets the newest sound snapshot and has no gap but one that this covers:
+// raft appends behind a leader's snapshot that went beyond the log. Damage stops the node
 // with an [EntryError] or [StoreError] that says what is damaged; it never takes
 // part with a log it cannot vouch for. The remedy is to remove the member, wipe
 // its directory and join again. A damaged snapshot that is not needed, because the
