@@ -15,7 +15,7 @@ import (
 // Apply stores a page and the position after it together, unless it is one that
 // was stored before.
 func (x *Index) Apply(pos tail.Position, p *ledger.Page) {
-	x.mu.Lock()
+	x.lock()
 	defer x.mu.Unlock()
 	if x.Err() != nil {
 		return
@@ -38,7 +38,7 @@ func (x *Index) Corrupt(pos tail.Position, err error) {
 	if gap, ok := errors.AsType[*tail.GapError](err); ok {
 		offset = gap.Next - 1 // the last that is missing
 	}
-	x.mu.Lock()
+	x.lock()
 	defer x.mu.Unlock()
 	if x.Err() != nil {
 		return

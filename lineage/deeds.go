@@ -32,7 +32,7 @@ type DeedPage struct {
 }
 
 // Deeds lists who produced, or who fetched or committed. Errors are those of Event.
-func (x *Index) Deeds(ctx context.Context, caller Caller, q DeedQuery) (*DeedPage, error) {
+func (x *Index) Deeds(ctx context.Context, caller Caller, q DeedQuery) (_ *DeedPage, err error) {
 	v := x.viewer(ctx, caller)
 	l, err := v.find(q.At)
 	if err != nil {
@@ -52,9 +52,11 @@ func (x *Index) Deeds(ctx context.Context, caller Caller, q DeedQuery) (*DeedPag
 		kind: kindProduction, topic: l.topicKey, partition: q.At.Partition, first: q.At.Offset, last: q.Last,
 		principal: q.Principal, group: q.Group, limit: bounded(q.Limit, x.cfg.Limits.Deeds), after: after,
 	}
-	list := x.accesses
+	store := x.read()
+	defer func() { err = errors.Join(err, store.Close()) }()
+	list := store.accesses
 	if q.Produced {
-		list = x.runs
+		list = store.runs
 	}
 	if run.last < 0 {
 		run.last = math.MaxInt64 - 1

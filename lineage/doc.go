@@ -30,7 +30,8 @@
 //     each other about is a hole, and unknown (see doubt.go, and the table of
 //     docs/lineage.md).
 //
-// Cost of one event: a few point look-ups for each hop that it made.
+// Cost of one event: one point look-up for each hop that it made, or two on the way back, with
+// one iterator of the store that is as new as what is known in memory (reading.go).
 //
 // A range ([Index.Copies]) goes along the hops of every copy as a whole and is cut up
 // by them. One walk may look at so many hops only: of a range that needs more, each

@@ -14,7 +14,7 @@ const foldHalf = -1
 
 // Fold stores a page of what stands for all below next that is not in the ledger any more.
 func (x *Index) Fold(pos tail.Position, next int64, p *ledger.Page) {
-	x.mu.Lock()
+	x.lock()
 	defer x.mu.Unlock()
 	if x.Err() != nil {
 		return

@@ -63,10 +63,15 @@ func (x *Index) Hops(k ledger.CopyKey, behind int64, limit int) (hops []*ledger.
 }
 
 // Copied says whether any copy into a partition wrote an offset of it.
-func (x *Index) Copied(into ledger.End, offset int64) (bool, error) {
-	_, copies := x.copiesAt(into)
+func (x *Index) Copied(into ledger.End, offset int64) (copied bool, err error) {
+	r := x.read()
+	defer func() { err = errors.Join(err, r.Close()) }()
+	_, copies, err := r.copiesAt(into)
+	if err != nil {
+		return false, err
+	}
 	for i := range copies {
-		if h, _, err := x.hopByDest(&copies[i], offset); err != nil || h != nil {
+		if h, _, err := r.hopByDest(&copies[i], offset); err != nil || h != nil {
 			return h != nil, err
 		}
 	}

@@ -48,6 +48,7 @@ type Index struct {
 	stop    func()        // closes stopped
 
 	mu       sync.RWMutex
+	moment   uint64 // counts what may have changed the store
 	flushed  time.Time
 	ledgers  map[string]*ledgerState
 	byNo     map[ledgerNo]*ledgerState
@@ -277,11 +278,17 @@ func (x *Index) noteTopic(k topicKey, name string, at int64) {
 	t.seen = max(t.seen, at)
 }
 
+// lock takes mu for what may change the store.
+func (x *Index) lock() {
+	x.mu.Lock()
+	x.moment++
+}
+
 // Resume is from where ledger partitions are to be read on. A ledger that is not the one
 // that the store knows takes everything with it that came from the old; so does one that
 // begins behind what was read of it, or of which a fold was read by half.
 func (x *Index) Resume(cluster string, id ledger.TopicID, starts map[int32]int64) map[int32]int64 {
-	x.mu.Lock()
+	x.lock()
 	defer x.mu.Unlock()
 	from := map[int32]int64{}
 	l, err := x.ledgerOf(cluster, id)

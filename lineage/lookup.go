@@ -3,109 +3,12 @@ package lineage
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
-
-// copiesAt are the copies out of and into a partition, as they are now.
-func (x *Index) copiesAt(e ledger.End) (from, into []copyState) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return sortedCopies(x.from[e]), sortedCopies(x.into[e])
-}
-
-// sortedCopies are copies by value, in the order of their destinations' and then
-// their sources' names.
-func sortedCopies(cs []*copyState) []copyState {
-	out := make([]copyState, 0, len(cs))
-	for _, c := range cs {
-		out = append(out, *c)
-	}
-	slices.SortStableFunc(out, func(a, b copyState) int {
-		return cmp.Or(
-			cmp.Compare(a.begin.DestinationCluster, b.begin.DestinationCluster), cmp.Compare(a.begin.DestinationTopic, b.begin.DestinationTopic),
-			cmp.Compare(a.begin.SourceCluster, b.begin.SourceCluster), cmp.Compare(a.begin.SourceTopic, b.begin.SourceTopic),
-			slices.Compare(a.key[:], b.key[:]))
-	})
-	return out
-}
-
-// hopBySource is the hop of a copy that holds a source offset, nil if none does.
-func (x *Index) hopBySource(c *copyState, offset int64) (*ledger.Hop, error) {
-	prefix := key(c.ledger, kindHop, c.key[:])
-	_, v, err := x.floor(prefix, offset)
-	if err != nil || v == nil {
-		return nil, err
-	}
-	e, err := ledger.ReadEntry(v)
-	if err != nil {
-		return nil, fmt.Errorf("read hop: %w", err)
-	}
-	if h, ok := e.(*ledger.Hop); ok && offset < h.Next {
-		return h, nil
-	}
-	return nil, nil
-}
-
-// hopByDest is the hop of a copy that wrote a destination offset, and the source
-// offset that went there; nil if none did.
-func (x *Index) hopByDest(c *copyState, offset int64) (*ledger.Hop, int64, error) {
-	_, v, err := x.floor(key(c.ledger, kindByDest, c.key[:]), offset)
-	if err != nil || v == nil {
-		return nil, 0, err
-	}
-	h, err := readBack[*ledger.Hop](x.db.Get(key(c.ledger, kindHop, c.key[:], v)))
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, 0, nil // taken back in between
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	for _, r := range h.Runs {
-		if r.Destination <= offset && offset < r.Destination+r.Count {
-			return h, r.Source + offset - r.Destination, nil
-		}
-	}
-	return nil, 0, nil
-}
-
-// lostAtSource says that a copy wrote a destination offset of which its source lost the
-// record later.
-func (x *Index) lostAtSource(c *copyState, offset int64) (bool, error) {
-	_, v, err := x.floor(key(c.ledger, kindLost, c.key[:]), offset)
-	if err != nil || v == nil {
-		return false, err
-	}
-	e, err := ledger.ReadEntry(v)
-	if err != nil {
-		return false, fmt.Errorf("read hop: %w", err)
-	}
-	h, ok := e.(*ledger.Hop)
-	return ok && slices.ContainsFunc(h.Runs, func(r ledger.Run) bool {
-		return r.Destination <= offset && offset < r.Destination+r.Count
-	}), nil
-}
-
-// floor is the last key with a prefix whose number is at most n.
-func (x *Index) floor(prefix []byte, n int64) (k, v []byte, err error) {
-	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-	if err != nil {
-		return nil, nil, fmt.Errorf("read store: %w", err)
-	}
-	if it.SeekLT(append(append([]byte(nil), prefix...), u64(n+1)...)) {
-		k, v = bytes.Clone(it.Key()), bytes.Clone(it.Value())
-	}
-	if err := it.Close(); err != nil {
-		return nil, nil, fmt.Errorf("read store: %w", err)
-	}
-	return k, v, nil
-}
 
 // runQuery picks productions or accesses of a partition.
 type runQuery struct {
@@ -125,28 +28,28 @@ const maxScan = 50_000
 
 // runs are those that a query is for, in order of time, at most its limit; next is
 // behind where it stopped looking, nil if there are no others.
-func (x *Index) runs(q runQuery) (deeds []Deed, next []byte, err error) {
-	l, has := x.recorded(q.topic.cluster, q.kind)
+func (r *reading) runs(q runQuery) (deeds []Deed, next []byte, err error) {
+	l, has := r.x.recorded(q.topic.cluster, q.kind)
 	if !has {
 		return nil, nil, nil
 	}
-	prefix := key(l.no, q.kind, q.topic.id[:], u32(q.partition))
-	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	it, err := r.iterator()
 	if err != nil {
-		return nil, nil, fmt.Errorf("read store: %w", err)
+		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
 	defer func() { inOrder(deeds) }()
+	prefix := key(l.no, q.kind, q.topic.id[:], u32(q.partition))
+	within := func() bool { return it.Valid() && bytes.HasPrefix(it.Key(), prefix) }
 	done := slices.Concat(prefix, q.after) // all up to it was given
 	looked, last := 0, []byte(nil)
-	for ok := it.SeekGE(done); ok; {
+	for it.SeekGE(done); within(); {
 		// The next level that has anything, from where it can touch first on.
 		lv := it.Key()[len(prefix)]
 		from := slices.Concat(prefix, []byte{lv}, u64(max(0, q.first-int64(1)<<lv+1)))
 		if bytes.Compare(from, done) < 0 {
 			from = done
 		}
-		for ok = it.SeekGE(from); ok && it.Key()[len(prefix)] == lv; ok = it.Next() {
+		for it.SeekGE(from); within() && it.Key()[len(prefix)] == lv; it.Next() {
 			if len(q.after) > 0 && bytes.Equal(it.Key(), done) {
 				continue
 			}
@@ -171,7 +74,10 @@ func (x *Index) runs(q runQuery) (deeds []Deed, next []byte, err error) {
 		if lv == 255 {
 			break
 		}
-		ok = it.SeekGE(slices.Concat(prefix, []byte{lv + 1}))
+		it.SeekGE(slices.Concat(prefix, []byte{lv + 1}))
+	}
+	if err := it.Error(); err != nil {
+		return nil, nil, fmt.Errorf("read store: %w", err)
 	}
 	return deeds, nil, nil
 }
@@ -182,10 +88,10 @@ const behindAccesses = 0xff
 
 // accesses are those that a query is for: what the cluster has recorded, and then how the
 // groups went on of which it does not.
-func (x *Index) accesses(q runQuery) (deeds []Deed, next []byte, err error) {
+func (r *reading) accesses(q runQuery) (deeds []Deed, next []byte, err error) {
 	q.kind = kindAccess
 	if len(q.after) == 0 || q.after[0] != behindAccesses {
-		if deeds, next, err = x.runs(q); err != nil || next != nil {
+		if deeds, next, err = r.runs(q); err != nil || next != nil {
 			return deeds, next, err
 		}
 		q.after = []byte{behindAccesses}
@@ -194,7 +100,7 @@ func (x *Index) accesses(q runQuery) (deeds []Deed, next []byte, err error) {
 		return deeds, []byte{behindAccesses}, nil
 	}
 	q.kind, q.after, q.limit = kindProgress, q.after[1:], q.limit-len(deeds)
-	more, next, err := x.runs(q)
+	more, next, err := r.runs(q)
 	if next != nil {
 		next = append([]byte{behindAccesses}, next...)
 	}

@@ -2,7 +2,9 @@ package lineage
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/waybillhq/waybill/internal/ledger"
@@ -14,13 +16,15 @@ import (
 //
 // It answers from what was read of the ledgers so far; who wants what was written
 // a moment ago lets their tails catch up first.
-func (x *Index) Event(ctx context.Context, caller Caller, at Address) (*Answer, error) {
+func (x *Index) Event(ctx context.Context, caller Caller, at Address) (_ *Answer, err error) {
 	v := x.viewer(ctx, caller)
 	l, err := v.find(at)
 	if err != nil {
 		return nil, fmt.Errorf("lineage of an event: %w", err)
 	}
-	w := &walk{viewer: v, seen: map[place]int{}}
+	w := &walk{viewer: v, store: x.read(), seen: map[place]int{}, queue: make([]visit, 0, usualPlaces)}
+	w.answer.Nodes = make([]Node, 0, usualPlaces)
+	defer func() { err = errors.Join(err, w.store.Close()) }()
 	w.meet(place{l.topicKey, at.Partition, at.Offset}, 0)
 	for i := 0; i < len(w.queue); i++ {
 		if err := ctx.Err(); err != nil {
@@ -34,6 +38,9 @@ func (x *Index) Event(ctx context.Context, caller Caller, at Address) (*Answer, 
 	w.answer.Nodes[0].Unknown = append(w.answer.Nodes[0].Unknown, v.unnamed()...)
 	return &w.answer, nil
 }
+
+// usualPlaces are as many as most events lie at.
+const usualPlaces = 4
 
 // place is where an event lies.
 type place struct {
@@ -55,6 +62,7 @@ func placeAt(e ledger.End, offset int64) place {
 // a hidden place does not hide what lies behind it.
 type walk struct {
 	*viewer
+	store  *reading
 	answer Answer
 	seen   map[place]int
 	queue  []visit
@@ -64,6 +72,7 @@ type visit struct {
 	place
 	life  life
 	depth int
+	by    []ledger.CopyKey // the copies by which it was met as their destination
 }
 
 // meet is the index of a place in the answer, -1 if it is one too many.
@@ -84,7 +93,7 @@ func (w *walk) meet(p place, depth int) int {
 	w.x.mu.RUnlock()
 	i := len(w.queue)
 	w.seen[p] = i
-	w.queue = append(w.queue, visit{p, l, depth})
+	w.queue = append(w.queue, visit{place: p, life: l, depth: depth})
 	w.answer.Nodes = append(w.answer.Nodes, Node{
 		Cluster: l.clusterName, ClusterID: p.cluster, Topic: l.name, TopicID: p.id.String(), Partition: p.partition, Offset: p.offset,
 		EarlierLife: l.earlier,
@@ -95,7 +104,10 @@ func (w *walk) meet(p place, depth int) int {
 // visit finds out what is known of the i-th place, and meets its neighbours.
 func (w *walk) visit(i int) error {
 	at := w.queue[i]
-	from, into := w.x.copiesAt(at.end())
+	from, into, err := w.store.copiesAt(at.end())
+	if err != nil {
+		return err
+	}
 	came, err := w.upstream(i, into)
 	if err != nil {
 		return err
@@ -110,12 +122,16 @@ func (w *walk) visit(i int) error {
 func (w *walk) upstream(i int, into []copyState) (came bool, err error) {
 	at := w.queue[i]
 	for _, c := range into {
-		h, source, err := w.x.hopByDest(&c, at.offset)
+		if slices.Contains(at.by, c.key) { // no copy writes one record from two
+			came = true
+			continue
+		}
+		h, source, err := w.store.hopByDest(&c, at.offset)
 		if err != nil {
 			return false, err
 		}
 		if h == nil {
-			lost, err := w.x.lostAtSource(&c, at.offset)
+			lost, err := w.store.lostAtSource(&c, at.offset)
 			if err != nil {
 				return false, err
 			}
@@ -142,7 +158,7 @@ func (w *walk) downstream(i int, from []copyState) error {
 		there := w.x.life(topicKey{dest.Cluster, dest.TopicID})
 		w.x.mu.RUnlock()
 		n := NotCopied{Flow: c.begin.Flow, Cluster: there.clusterName, Topic: there.name}
-		h, err := w.x.hopBySource(&c, at.offset)
+		h, err := w.store.hopBySource(&c, at.offset)
 		if err != nil {
 			return err
 		}
@@ -150,6 +166,7 @@ func (w *walk) downstream(i int, from []copyState) error {
 			offset, gap, copied := imageOf(h, at.offset)
 			if copied {
 				if j := w.meet(placeAt(dest, offset), at.depth+1); j >= 0 {
+					w.queue[j].by = append(w.queue[j].by, c.key)
 					if err := w.edge(i, j, &c, h, at.offset); err != nil {
 						return err
 					}
@@ -259,10 +276,10 @@ func (w *walk) deeds(i int, came bool, into []copyState) error {
 	q := runQuery{kind: kindProduction, topic: at.topicKey, partition: at.partition, first: at.offset, last: at.offset, limit: limit}
 	var morePs, moreAs []byte
 	var err error
-	if node.Produced, morePs, err = w.x.runs(q); err != nil {
+	if node.Produced, morePs, err = w.store.runs(q); err != nil {
 		return err
 	}
-	if node.Accesses, moreAs, err = w.x.accesses(q); err != nil {
+	if node.Accesses, moreAs, err = w.store.accesses(q); err != nil {
 		return err
 	}
 	node.More = morePs != nil || moreAs != nil

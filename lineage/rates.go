@@ -1,6 +1,7 @@
 package lineage
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -254,10 +255,15 @@ func (p *pacer) wait(name CopyName) (time.Duration, bool) {
 
 // arrived is when an offset of a partition was written there, by the ledgers, and what
 // that rests on; "" if none says so.
-func (p *pacer) arrived(at ledger.End, offset int64) (time.Time, string, error) {
-	_, into := p.x.copiesAt(at)
+func (p *pacer) arrived(at ledger.End, offset int64) (_ time.Time, basis string, err error) {
+	r := p.x.read()
+	defer func() { err = errors.Join(err, r.Close()) }()
+	_, into, err := r.copiesAt(at)
+	if err != nil {
+		return time.Time{}, "", err
+	}
 	for i := range into {
-		h, _, err := p.x.hopByDest(&into[i], offset)
+		h, _, err := r.hopByDest(&into[i], offset)
 		if err != nil {
 			return time.Time{}, "", err
 		}
@@ -265,7 +271,7 @@ func (p *pacer) arrived(at ledger.End, offset int64) (time.Time, string, error) 
 			return h.At, basisCopied, nil
 		}
 	}
-	produced, _, err := p.x.runs(runQuery{
+	produced, _, err := r.runs(runQuery{
 		kind: kindProduction, topic: topicKey{at.Cluster, at.TopicID}, partition: at.Partition, first: offset, last: offset, limit: 1,
 	})
 	if err != nil || len(produced) == 0 {

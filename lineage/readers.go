@@ -138,7 +138,9 @@ func (r *reach) clientsOf(t *reached, no ledgerNo, list *readerList) error {
 }
 
 // accessesOf are those of whom there are entries of a kind about any of the offsets.
-func (r *reach) accessesOf(t *reached, kind keyKind, list *readerList) error {
+func (r *reach) accessesOf(t *reached, kind keyKind, list *readerList) (err error) {
+	reading := r.x.read()
+	defer func() { err = errors.Join(err, reading.Close()) }()
 	for p, has := range t.partitions {
 		hull := span{0, math.MaxInt64}
 		if has != nil {
@@ -147,7 +149,7 @@ func (r *reach) accessesOf(t *reached, kind keyKind, list *readerList) error {
 			}
 		}
 		q := runQuery{kind: kind, topic: t.life.topicKey, partition: p, first: hull.first, last: hull.next - 1, limit: maxScan}
-		deeds, more, err := r.x.runs(q)
+		deeds, more, err := reading.runs(q)
 		if err != nil {
 			return err
 		}

@@ -305,8 +305,8 @@ func processorTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// besideMirror runs the mirror with queries and without, in turn, and then over the
-// shapes of data on which it depends how large a ledger is.
+// besideMirror runs the mirror with queries and without, and then over the shapes of data
+// on which it depends how large a ledger is.
 func besideMirror(ctx context.Context, o options) error {
 	shapes := []cell{
 		{Name: "64 KB batches of 1 KB", Record: 1000, Batch: 64, Partitions: 100, Total: 3_000_000, KeepLedger: true},
@@ -314,20 +314,13 @@ func besideMirror(ctx context.Context, o options) error {
 		{Name: "single records of 1 KB", Record: 1000, Batch: 1, Partitions: 100, Total: 500_000, KeepLedger: true},
 		{Name: "single records of 100 B", Record: 100, Batch: 1, Partitions: 100, Total: 500_000, KeepLedger: true},
 	}
-	table := tabwriter.NewWriter(os.Stdout, 2, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "beside 1,000 queries/s\tby\tMB/s\tCPU-s/GB\tqueries/s\tp50 ms\tp99 ms\tof the throughput without")
 	c := shapes[0]
 	c.KeepLedger, c.Total = false, int64(float64(c.Total)*4*o.part)
-	results, err := measure(ctx, c, []string{"waybill", "asked"}, o.runs, run)
-	if err != nil {
+	if err := pairs(ctx, c, 2*o.runs); err != nil {
 		return err
 	}
-	for _, name := range []string{"waybill", "asked"} {
-		u := results[name]
-		fmt.Fprintf(table, "%s\t%s\t%.0f\t%.2f\t%.0f\t%.2f\t%.2f\t%.3f\n", c.Name, name, c.megabytes()/u.Seconds, u.CPU/c.megabytes()*1000,
-			u.Queries, u.P50, u.P99, results["waybill"].Seconds/u.Seconds)
-	}
-	fmt.Fprintln(table, "\nledger\tdata MB\tledger bytes\tof the data, %\tbytes a hop\truns a hop\thops a page\tencoding, % of the mirror's CPU")
+	table := tabwriter.NewWriter(os.Stdout, 2, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ledger\tdata MB\tledger bytes\tof the data, %\tbytes a hop\truns a hop\thops a page\tencoding, % of the mirror's CPU")
 	for _, c := range shapes {
 		c.Total = int64(float64(c.Total) * o.part)
 		results, err := measure(ctx, c, []string{"waybill"}, o.runs, run)
@@ -340,6 +333,42 @@ func besideMirror(ctx context.Context, o options) error {
 			float64(t.Ledger)/float64(t.Hops), float64(t.Runs)/float64(t.Hops), float64(t.Hops)/float64(t.Pages), 100*t.Encode/u.CPU)
 	}
 	return table.Flush()
+}
+
+// pairs runs the mirror with queries and without, so many times; whose turn is first
+// alternates, so that a machine that slows down or warms up takes from both alike. Equal runs
+// differ by a few per cent: what counts is the middle of the pairs.
+func pairs(ctx context.Context, c cell, n int) error {
+	table := tabwriter.NewWriter(os.Stdout, 2, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "1,000 queries/s\tMB/s without, with\tCPU-s/GB without, with\tqueries/s\tp50 ms\tp99 ms\tof the throughput without\tof the CPU without")
+	var throughput, cpu []float64
+	for i := range n {
+		var alone, asked usage
+		turns := []struct {
+			name string
+			into *usage
+		}{{"waybill", &alone}, {"asked", &asked}}
+		if i%2 == 1 {
+			slices.Reverse(turns)
+		}
+		for _, turn := range turns {
+			u, err := run(ctx, turn.name, c)
+			if err != nil {
+				return err
+			}
+			*turn.into = u
+		}
+		throughput, cpu = append(throughput, alone.Seconds/asked.Seconds), append(cpu, asked.CPU/alone.CPU)
+		fmt.Fprintf(table, "pair %d\t%.0f, %.0f\t%.2f, %.2f\t%.0f\t%.2f\t%.2f\t%.3f\t%.3f\n", i+1, c.megabytes()/alone.Seconds, c.megabytes()/asked.Seconds,
+			alone.CPU/c.megabytes()*1000, asked.CPU/c.megabytes()*1000, asked.Queries, asked.P50, asked.P99, throughput[i], cpu[i])
+	}
+	fmt.Fprintf(table, "the middle\t\t\t\t\t\t%.3f\t%.3f\n\n", middle(throughput), middle(cpu))
+	return table.Flush()
+}
+
+func middle(of []float64) float64 {
+	slices.Sort(of)
+	return (of[(len(of)-1)/2] + of[len(of)/2]) / 2
 }
 
 // readTaken is what a sink says at its end of what it was sent.
