@@ -211,7 +211,8 @@ func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case, wat
 	slices.SortFunc(groups, func(a, b Group) int { return cmp.Compare(a.Name, b.Name) })
 	if len(groups) == 0 {
 		if watch != nil {
-			watch.look(asked, time.Now(), nil, nil, map[string]ledger.TopicID{})
+			v.ids = map[string]ledger.TopicID{}
+			watch.look(asked, time.Now(), &v)
 		}
 		return nil, nil
 	}
@@ -231,7 +232,7 @@ func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case, wat
 		return nil, fmt.Errorf("source: %w", err)
 	}
 	if watch != nil {
-		watch.look(asked, answered, v.states, v.commits, v.ids)
+		watch.look(asked, answered, &v)
 	}
 	if v.idsThere, err = dst.Topics(ctx, renamed); err != nil {
 		return nil, fmt.Errorf("destination: %w", err)

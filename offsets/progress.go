@@ -3,7 +3,6 @@ package offsets
 import (
 	"bytes"
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +36,9 @@ type SeenPosition struct {
 	Offset  int64
 	Members bool // the group had some
 	Flow    bool // a flow wrote it, and not the group
+	// Start and End are those of the log, asked for after the commit; End is below 0 where
+	// they are not known.
+	Start, End int64
 }
 
 // Sight is one look at the positions of groups.
@@ -58,6 +60,8 @@ const (
 	// maxTurns is how many entries of one group and partition are written at once. What a
 	// group does besides is told together, as that it went from there to here.
 	maxTurns = 8
+	// maxApart is how far apart two looks may be between which a position was watched.
+	maxApart = time.Minute
 )
 
 // Progress turns looks at the positions of groups into entries of the cluster's ledger.
@@ -87,7 +91,9 @@ type stand struct {
 func NewProgress(told map[ProgressKey]Told, ledger func(ProgressKey) (Told, bool)) *Progress {
 	p := &Progress{stands: map[ProgressKey]*stand{}, ledger: ledger}
 	for k, t := range told {
-		p.stands[k] = &stand{topic: t.Topic, told: &t}
+		if !t.Gone {
+			p.stands[k] = &stand{topic: t.Topic, told: &t}
+		}
 	}
 	return p
 }
@@ -101,6 +107,9 @@ func (p *Progress) Look(s Sight) {
 			continue
 		}
 		seen[at.ProgressKey] = true
+		if at.End < 0 {
+			continue // the next look tells of it, too
+		}
 		st := p.stands[at.ProgressKey]
 		if st == nil {
 			st = &stand{}
@@ -116,14 +125,17 @@ func (p *Progress) Look(s Sight) {
 		switch {
 		case seen[k], s.Unsure[st.topic]:
 		case s.Watched(k.Group, st.topic):
-			st.miss(k, s)
+			if st.miss(k, s); st.over(s.Answered) {
+				delete(p.stands, k)
+			}
 		default:
 			delete(p.stands, k) // another may watch it from now on, and tell of it
 		}
 	}
 }
 
-// see takes in where a position is.
+// see takes in where a position is. What lies behind the end of the log nobody can have
+// read, nor, that is known, what was deleted before it was passed over.
 func (st *stand) see(now SeenPosition, s Sight) {
 	before, since, members := st.at, st.asked, now.Members || st.members
 	st.at, st.members, st.asked = now.Offset, now.Members, s.Asked
@@ -133,9 +145,15 @@ func (st *stand) see(now SeenPosition, s Sight) {
 	case since.IsZero():
 		st.turn(now, now.Offset, time.Time{}, s.Answered)
 	case now.Offset == before:
-	case now.Offset > before && members:
+	case now.Offset > before && members && now.Offset <= now.End && s.Asked.Sub(since) <= maxApart:
 		st.turn(now, before, time.Time{}, since) // where a flow had moved it meanwhile
-		st.advance(now, before, since, s.Answered)
+		if from := min(now.Start, now.Offset); from > before {
+			st.turn(now, from, since, s.Answered)
+			before = from
+		}
+		if now.Offset > before {
+			st.advance(now, before, since, s.Answered)
+		}
 	default:
 		st.turn(now, now.Offset, since, s.Answered)
 	}
@@ -195,6 +213,11 @@ func (st *stand) miss(k ProgressKey, s Sight) {
 	})
 }
 
+// over says that the ledger has all that there is to be said: that the position is gone.
+func (st *stand) over(now time.Time) bool {
+	return (st.told == nil || st.told.Gone) && len(st.pending)+len(st.onWay) == 0 && now.Sub(st.written) >= progressEvery
+}
+
 // add is for an entry that joins on to what is told.
 func (st *stand) add(e *ledger.Progress) {
 	st.pending = append(st.pending, e)
@@ -243,15 +266,21 @@ func start(e *ledger.Progress) (from int64, ok bool) {
 }
 
 // Due are the entries to be written now: of positions of which nothing was written for a
-// while, and of whole positions, until they are limit or more. They are on their way until
-// [Progress.Written] or [Progress.Failed].
+// while, those first that have waited longest, and of whole positions, until they are limit
+// or more. They are on their way until [Progress.Written] or [Progress.Failed].
 func (p *Progress) Due(now time.Time, limit int) []*ledger.Progress {
-	var due []*ledger.Progress
-	for _, k := range slices.SortedFunc(maps.Keys(p.stands), ProgressKey.compare) {
-		st := p.stands[k]
-		if len(st.pending) == 0 || len(st.onWay) > 0 || !st.written.IsZero() && now.Sub(st.written) < progressEvery {
-			continue
+	var waiting []ProgressKey
+	for k, st := range p.stands {
+		if len(st.pending) > 0 && len(st.onWay) == 0 && (st.written.IsZero() || now.Sub(st.written) >= progressEvery) {
+			waiting = append(waiting, k)
 		}
+	}
+	slices.SortFunc(waiting, func(a, b ProgressKey) int {
+		return cmp.Or(p.stands[a].written.Compare(p.stands[b].written), a.compare(b))
+	})
+	var due []*ledger.Progress
+	for _, k := range waiting {
+		st := p.stands[k]
 		st.onWay, st.pending = st.pending, nil
 		if due = append(due, st.onWay...); len(due) >= limit {
 			break

@@ -51,8 +51,11 @@ func (w *watching) look(seen ...SeenPosition) {
 	w.p.Look(s)
 }
 
-func (w *watching) at(offset int64, state string) {
-	w.look(SeenPosition{ProgressKey: billing, Topic: "orders", Offset: offset, Members: hasMembers(state)})
+func (w *watching) at(offset int64, state string) { w.within(offset, state, 0, 1<<40) }
+
+// within sees a position in a log of some extent.
+func (w *watching) within(offset int64, state string, start, end int64) {
+	w.look(SeenPosition{ProgressKey: billing, Topic: "orders", Offset: offset, Members: hasMembers(state), Start: start, End: end})
 }
 
 // write writes what is due.
@@ -84,7 +87,7 @@ func TestProgress(t *testing.T) {
 	other := billing
 	other.TopicID = ledger.TopicID{2}
 	flows := func(offset int64) SeenPosition {
-		return SeenPosition{ProgressKey: billing, Topic: "orders", Offset: offset, Flow: true}
+		return SeenPosition{ProgressKey: billing, Topic: "orders", Offset: offset, Flow: true, End: 1 << 40}
 	}
 	cases := []struct {
 		name string
@@ -157,9 +160,9 @@ func TestProgress(t *testing.T) {
 			w.at(7, "Stable")
 			w.at(9, "Stable")
 			w.unsure = true
-			w.look(SeenPosition{ProgressKey: other, Topic: "orders", Offset: 2, Members: true})
+			w.look(SeenPosition{ProgressKey: other, Topic: "orders", Offset: 2, Members: true, End: 9})
 			w.unsure = false
-			w.look(SeenPosition{ProgressKey: other, Topic: "orders", Offset: 4, Members: true})
+			w.look(SeenPosition{ProgressKey: other, Topic: "orders", Offset: 4, Members: true, End: 9})
 			w.write()
 		}, "found 7-7 to 7 (1-1); committed 7-8 to 9 (1-2); gone 9-9 to 9 (2-4); found 4-4 to 4 (4-4) of life 2"},
 		{"a flow moves it, and then it reads", func(w *watching) {
@@ -170,6 +173,50 @@ func TestProgress(t *testing.T) {
 			w.write()
 		}, "found 7-7 to 7 (1-1); leapt 7-11 to 12 (1-3); committed 12-12 to 13 (3-4)"},
 		{"a flow moves it only", func(w *watching) { w.look(flows(10)); w.look(flows(12)); w.write() }, ""},
+		{
+			"it commits behind the end of the log, and goes on when that is there", func(w *watching) {
+				w.within(7, "Stable", 0, 10)
+				w.within(10, "Stable", 0, 10)
+				w.within(1000, "Stable", 0, 10)
+				w.within(1000, "Stable", 0, 1500)
+				w.within(1002, "Stable", 0, 1500)
+				w.write()
+			},
+			"found 7-7 to 7 (1-1); committed 7-9 to 10 (1-2); leapt 10-999 to 1000 (2-3); committed 1000-1001 to 1002 (4-5)",
+		},
+		{
+			"the log's start has overtaken it", func(w *watching) {
+				w.within(7, "Stable", 0, 10)
+				w.within(25, "Stable", 20, 30)
+				w.write()
+			},
+			"found 7-7 to 7 (1-1); leapt 7-19 to 20 (1-2); committed 20-24 to 25 (1-2)",
+		},
+		{
+			"it is moved to the log's start", func(w *watching) { w.within(7, "Stable", 0, 10); w.within(20, "Stable", 20, 30); w.write() },
+			"found 7-7 to 7 (1-1); leapt 7-19 to 20 (1-2)",
+		},
+		{
+			"the log's end is not known for a time", func(w *watching) {
+				w.within(7, "Stable", 0, 10)
+				w.within(9, "Stable", 0, -1)
+				w.write()
+				w.within(12, "Stable", 0, 20)
+				w.now = w.now.Add(time.Hour)
+				w.write()
+			},
+			"found 7-7 to 7 (1-1); committed 7-11 to 12 (1-3)",
+		},
+		{
+			"the cluster is not reached for a time", func(w *watching) {
+				w.at(7, "Stable")
+				w.now = w.now.Add(maxApart)
+				w.at(90, "Stable")
+				w.at(91, "Stable")
+				w.write()
+			},
+			"found 7-7 to 7 (1-1); leapt 7-89 to 90 (1-62); committed 90-90 to 91 (62-63)",
+		},
 		{"another watches for a time", func(w *watching) {
 			w.at(7, "Stable")
 			w.write()
@@ -229,6 +276,45 @@ func TestProgressBounded(t *testing.T) {
 	}
 }
 
+// TestProgressFair: where more is due than can be written, each position has its turn.
+func TestProgressFair(t *testing.T) {
+	w, written := newWatching(), map[string]int{}
+	for i := range int64(9 * 60) {
+		var seen []SeenPosition
+		for _, group := range []string{"a", "b", "c"} {
+			seen = append(seen, SeenPosition{ProgressKey: ProgressKey{Group: group, TopicID: ledger.TopicID{1}}, Topic: "orders", Offset: i, Members: true, End: i})
+		}
+		w.look(seen...)
+		if i%60 == 0 {
+			for _, e := range w.p.Due(w.now, 1) {
+				written[e.Group]++
+			}
+			w.p.Written(w.now)
+		}
+	}
+	if written["a"] == 0 || written["b"] == 0 || written["c"] == 0 {
+		t.Errorf("entries written: %v", written)
+	}
+}
+
+// TestProgressForgets: groups that are gone are not kept, nor asked about again and again.
+func TestProgressForgets(t *testing.T) {
+	w := newWatching()
+	for i := range 500 {
+		w.look(SeenPosition{ProgressKey: ProgressKey{Group: fmt.Sprint(i), TopicID: ledger.TopicID{1}}, Topic: "orders", End: 9})
+		w.write()
+	}
+	if n := len(w.p.stands); n > 130 {
+		t.Errorf("%d positions are kept", n)
+	}
+	if len(w.all) != 2*500-60 { // the last are gone in less than a minute
+		t.Errorf("%d entries", len(w.all))
+	}
+	if w.restart(); len(w.p.stands) > 61 {
+		t.Errorf("%d positions are kept after a restart", len(w.p.stands))
+	}
+}
+
 // TestProgressModel: whatever groups do, and however often the watch is interrupted, the
 // entries end at the positions seen last, each begins where the one before it ended, and
 // none says that something was read which no group with members has passed.
@@ -279,7 +365,7 @@ func TestProgressModel(t *testing.T) {
 				for i, g := range groups {
 					groups[i].quiet = !g.members
 					if g.there {
-						seen = append(seen, SeenPosition{ProgressKey: key(i), Topic: "orders", Offset: g.offset, Members: g.members})
+						seen = append(seen, SeenPosition{ProgressKey: key(i), Topic: "orders", Offset: g.offset, Members: g.members, End: 1 << 40})
 					}
 				}
 				w.look(seen...)

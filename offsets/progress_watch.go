@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/ledger"
 	"github.com/waybillhq/waybill/internal/ledger/scribe"
 )
@@ -161,31 +160,37 @@ func (w *Watch) goOn(ctx context.Context) error {
 	return nil
 }
 
-// look takes in a look at the positions of groups. Topics were asked for behind the
-// commits: one that had the same id before has had no other life in between. Share groups
-// are passed over: they read behind where they start, and in any order.
-func (w *Watch) look(asked, answered time.Time, groups map[string]Group, commits map[string]map[flow.TopicPartition]Commit, ids map[string]ledger.TopicID) {
+// look takes in what a round has seen of the source. Topics and log ends were asked for
+// behind the commits: a topic that had the same id before has had no other life in between,
+// and no group can have read behind such an end. Share groups are passed over: they read
+// behind where they start, and in any order.
+func (w *Watch) look(asked, answered time.Time, v *view) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := w.ids
-	if w.ids = ids; w.progress == nil || before == nil || !w.tells() {
+	if w.ids = v.ids; w.progress == nil || before == nil || !w.tells() {
 		return
 	}
 	s := Sight{Asked: asked, Answered: answered, Watched: w.cfg.Watched, Unsure: map[string]bool{}}
-	for group, at := range commits {
-		if groups[group].Share {
+	for group, at := range v.commits {
+		if v.states[group].Share {
 			continue
 		}
 		for tp, c := range at {
-			id, ok := ids[tp.Topic]
+			id, ok := v.ids[tp.Topic]
 			if was, known := before[tp.Topic]; !ok || !known || was != id {
 				s.Unsure[tp.Topic] = true
 				continue
 			}
-			s.Seen = append(s.Seen, SeenPosition{
+			seen := SeenPosition{
 				ProgressKey: ProgressKey{group, id, tp.Partition}, Topic: tp.Topic, Offset: c.Offset,
-				Members: hasMembers(groups[group].State), Flow: writtenByFlow(c),
-			})
+				Members: hasMembers(v.states[group].State), Flow: writtenByFlow(c), Start: v.starts[tp], End: -1,
+			}
+			_, begins := v.starts[tp]
+			if end, ends := v.ends[tp]; begins && ends {
+				seen.End = end
+			}
+			s.Seen = append(s.Seen, seen)
 		}
 	}
 	w.progress.Look(s)
