@@ -101,6 +101,7 @@ func (x *Index) Affected(ctx context.Context, caller Caller, q AffectedQuery) (*
 		return nil, fmt.Errorf("what is affected: %w", err)
 	}
 	r.flows()
+	r.found.Unknown = append(r.found.Unknown, r.unnamed()...)
 	return r.answer(), nil
 }
 
@@ -113,6 +114,7 @@ type reach struct {
 	topics  []reached
 	byTopic map[topicKey]int
 	edges   []reachedBy
+	heard   int // entries of who has read that were looked at
 	found   Affected
 }
 

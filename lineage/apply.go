@@ -525,6 +525,7 @@ func (p *page) client(k ledger.AccessKind, topic ledger.TopicID, offsets int64, 
 	if err != nil && !errors.Is(err, pebble.ErrNotFound) {
 		return err
 	}
+	sum.firstAt = min(sum.firstAt, firstAt.UnixMilli()) // what is folded does not come in order of time
 	sum.lastAt = max(sum.lastAt, lastAt.UnixMilli())
 	sum.offsets += offsets
 	sum.software, sum.address = c.Software, c.Address

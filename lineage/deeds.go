@@ -2,7 +2,6 @@ package lineage
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"math"
@@ -44,7 +43,7 @@ func (x *Index) Deeds(ctx context.Context, caller Caller, q DeedQuery) (_ *DeedP
 	if q.Group != "" && !v.group(l.cluster, q.Group) {
 		return nil, fmt.Errorf("accesses of group %s: %w", q.Group, ErrDenied)
 	}
-	after, err := readCursor(q.Cursor)
+	after, err := v.readCursor(l.cluster, q.Cursor)
 	if err != nil {
 		return nil, fmt.Errorf("accesses: %w", err)
 	}
@@ -65,10 +64,11 @@ func (x *Index) Deeds(ctx context.Context, caller Caller, q DeedQuery) (_ *DeedP
 	if err != nil {
 		return nil, fmt.Errorf("accesses: %w", err)
 	}
-	page := &DeedPage{Deeds: append([]Deed{}, v.show(l.cluster, deeds)...), Next: cursor(next)}
+	page := &DeedPage{Deeds: append([]Deed{}, v.show(l.cluster, deeds)...), Next: v.cursor(l.cluster, next)}
 	if !x.tells(l.cluster) {
 		page.Unknown = append(page.Unknown, "who produces and who reads: the cluster records neither"+x.besides(l.cluster))
 	}
+	page.Unknown = append(page.Unknown, v.unheard(l.cluster)...)
 	return page, nil
 }
 
@@ -92,7 +92,7 @@ type PrincipalTopic struct {
 // Principal lists what a principal did in a cluster, by topic, at most limit of them
 // a page: 0 is the limit for deeds. It needs Describe on the cluster unless the
 // principal is the caller's own. Errors are those of Event.
-func (x *Index) Principal(ctx context.Context, caller Caller, cluster, principal string, limit int, cursorText string) (*PrincipalPage, error) {
+func (x *Index) Principal(ctx context.Context, caller Caller, cluster, principal string, limit int, cursor string) (*PrincipalPage, error) {
 	if cluster == "" || principal == "" {
 		return nil, fmt.Errorf("%w: a cluster and a principal are needed", ErrInvalid)
 	}
@@ -104,7 +104,7 @@ func (x *Index) Principal(ctx context.Context, caller Caller, cluster, principal
 	if !v.own(id, principal) && !v.everything(id) {
 		return nil, fmt.Errorf("accesses of %s in cluster %s: %w", principal, cluster, ErrDenied)
 	}
-	after, err := readCursor(cursorText)
+	after, err := v.readCursor(id, cursor)
 	if err != nil {
 		return nil, fmt.Errorf("accesses: %w", err)
 	}
@@ -113,13 +113,14 @@ func (x *Index) Principal(ctx context.Context, caller Caller, cluster, principal
 		page.Unknown = append(page.Unknown, "who produces and who reads: the cluster records neither")
 		return page, nil
 	}
+	page.Unknown = v.unheard(id)
 	return page, v.clients(page, id, limit, after, func(c *Client) bool { return c.Principal == principal })
 }
 
 // Group lists what a group has read in a cluster, by topic and client, as Principal does. It
 // needs Describe on the group, or on the cluster; of the clients' principals it shows those
 // that the caller may see.
-func (x *Index) Group(ctx context.Context, caller Caller, cluster, group string, limit int, cursorText string) (*PrincipalPage, error) {
+func (x *Index) Group(ctx context.Context, caller Caller, cluster, group string, limit int, cursor string) (*PrincipalPage, error) {
 	if cluster == "" || group == "" {
 		return nil, fmt.Errorf("%w: a cluster and a group are needed", ErrInvalid)
 	}
@@ -131,7 +132,7 @@ func (x *Index) Group(ctx context.Context, caller Caller, cluster, group string,
 	if !v.group(id, group) {
 		return nil, fmt.Errorf("accesses of group %s in cluster %s: %w", group, cluster, ErrDenied)
 	}
-	after, err := readCursor(cursorText)
+	after, err := v.readCursor(id, cursor)
 	if err != nil {
 		return nil, fmt.Errorf("accesses: %w", err)
 	}
@@ -142,6 +143,7 @@ func (x *Index) Group(ctx context.Context, caller Caller, cluster, group string,
 	if l == nil {
 		return page, nil
 	}
+	page.Unknown = append(page.Unknown, v.unheard(id)...)
 	return page, v.clients(page, id, limit, after, func(c *Client) bool {
 		if c.Group != group {
 			return false
@@ -177,7 +179,7 @@ func (v *viewer) clients(page *PrincipalPage, id string, limit int, after []byte
 	prefix, looked, last := key(l.no, kindClient), 0, []byte(nil)
 	err := x.scanFrom(prefix, after, func(k, val []byte) error {
 		if looked == maxScan || len(page.Topics) == limit {
-			page.Next = cursor(last)
+			page.Next = v.cursor(id, last)
 			return errEnough
 		}
 		looked++
@@ -229,15 +231,4 @@ func bounded(asked, most int) int {
 		return most
 	}
 	return asked
-}
-
-// A cursor is where a page ended, as callers carry it about.
-func cursor(key []byte) string { return base64.RawURLEncoding.EncodeToString(key) }
-
-func readCursor(s string) ([]byte, error) {
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	if err != nil || len(b) > 1<<16 {
-		return nil, fmt.Errorf("%w: %q is no cursor of this list", ErrInvalid, s)
-	}
-	return b, nil
 }

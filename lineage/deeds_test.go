@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/waybillhq/waybill/internal/ledger"
+	"github.com/waybillhq/waybill/internal/ledger/tail"
 )
 
 // TestPrincipal: what one principal did is told to himself and to whoever may
@@ -61,6 +63,50 @@ func TestPrincipal(t *testing.T) {
 	}
 	if page, err := x.Principal(t.Context(), Caller{Principal: "User:shop"}, "id-z", "User:shop", 0, ""); err != nil || len(page.Unknown) != 1 {
 		t.Errorf("a cluster that tells nothing: got %+v %v", page, err)
+	}
+}
+
+// TestWhatIsLostIsSaid: where a page of a ledger is lost, every list that may lack something
+// of it says so, and which page it was to those who may describe the cluster.
+func TestWhatIsLostIsSaid(t *testing.T) {
+	auth := rights{"id-a/orders": true, "id-a": true, "id-a/group/billing": true}
+	for _, entry := range []ledger.Entry{access('a', "User:alice", "billing", 0, 9, t0), progress('a', ledger.Advanced, "billing", 0, 9, 10, t0)} {
+		x, f := open(t, Config{Authorizer: auth})
+		f.page('a', entry)
+		lists := func() map[string][]string {
+			t.Helper()
+			deeds, err1 := x.Deeds(t.Context(), alice, DeedQuery{At: orders("id-a", 0), Last: -1})
+			mine, err2 := x.Principal(t.Context(), alice, "id-a", "User:alice", 0, "")
+			group, err3 := x.Group(t.Context(), alice, "id-a", "billing", 0, "")
+			graph, err4 := x.Topic(t.Context(), alice, orders("id-a", 0), PaceQuery{})
+			reach, err5 := x.Affected(t.Context(), alice, whole("id-a"))
+			if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+				t.Fatal(err)
+			}
+			return map[string][]string{"deeds": deeds.Unknown, "principal": mine.Unknown, "group": group.Unknown, "topic": graph.Unknown, "affected": reach.Unknown}
+		}
+		for what, unknown := range lists() {
+			if got := strings.Join(unknown, "; "); strings.Contains(got, "damaged") || strings.Contains(got, "more") {
+				t.Errorf("%s of a whole ledger: %s", what, got)
+			}
+		}
+		x.Corrupt(tail.Position{Cluster: "id-a", TopicID: ledger.TopicID{'L', 'a'}, Offset: 77}, &ledger.CorruptError{Reason: "torn"})
+		for _, all := range []bool{true, false} {
+			auth["id-a"] = all
+			for what, unknown := range lists() {
+				got := strings.Join(unknown, "; ")
+				if _, moved := entry.(*ledger.Progress); moved && what == "principal" {
+					continue // that nothing is known of principals is said
+				}
+				if !strings.Contains(got, "whether more is to be said of who produced and who read") || strings.Contains(got, "offset 77") != all {
+					t.Errorf("%s, to one who may describe the cluster: %v: %s", what, all, got)
+				}
+				if (what == "topic" || what == "affected") && !strings.Contains(got, "whether there are copies that are not named") {
+					t.Errorf("%s: %s", what, got)
+				}
+			}
+		}
+		auth["id-a"] = true
 	}
 }
 

@@ -151,6 +151,20 @@ func (x *Index) unsaid(cluster string) string {
 	return x.wound(l)
 }
 
+// unheard is why lists of productions and accesses in a cluster may lack some; which page is
+// lost is for those who may see the cluster.
+func (v *viewer) unheard(cluster string) []string {
+	_, watched := v.x.recorded(cluster, kindProgress)
+	why := v.x.unsaid(cluster)
+	switch {
+	case why == "" || !watched && !v.x.tells(cluster):
+		return nil // or it is said already that nothing is known
+	case !v.everything(cluster):
+		why = "its ledger is damaged"
+	}
+	return []string{"whether more is to be said of who produced and who read: " + why}
+}
+
 // lostStart is why a copy may have begun before the first offset that is known of it.
 func (x *Index) lostStart(c *copyState) string {
 	x.mu.RLock()

@@ -129,6 +129,17 @@ func TestProgressIsNoRecord(t *testing.T) {
 	}
 }
 
+// TestSumsOfWhatIsFolded: what is folded comes by day and kind, and the first time is the
+// first all the same.
+func TestSumsOfWhatIsFolded(t *testing.T) {
+	x, f := open(t, Config{Authorizer: rights{"id-a/orders": true, "id-a": true}})
+	f.page('a', progress('a', ledger.Found, "billing", 5, 5, 5, t0.Add(time.Hour)), progress('a', ledger.Advanced, "billing", 0, 9, 10, t0))
+	page, err := x.Group(t.Context(), alice, "id-a", "billing", 0, "")
+	if err != nil || len(page.Topics) != 1 || !page.Topics[0].Client.FirstAt.Equal(t0) || !page.Topics[0].Client.At.Equal(t0.Add(time.Hour)) {
+		t.Errorf("got %+v %v", page, err)
+	}
+}
+
 // TestCheckOfProgress: the chain of who notes the progress of groups is followed as others are.
 func TestCheckOfProgress(t *testing.T) {
 	chain := ledger.NewChain(ledger.WriterID{7})

@@ -337,7 +337,7 @@ type rangeCursor struct {
 }
 
 func (c rangeCursor) String() string {
-	return cursor(binary.AppendVarint(binary.AppendVarint(binary.AppendVarint(nil, c.offset), c.length), int64(c.skip)))
+	return cursorText(binary.AppendVarint(binary.AppendVarint(binary.AppendVarint(nil, c.offset), c.length), int64(c.skip)))
 }
 
 func readRangeCursor(text string, asked span) (rangeCursor, error) {
@@ -345,7 +345,7 @@ func readRangeCursor(text string, asked span) (rangeCursor, error) {
 	if text == "" {
 		return c, nil
 	}
-	b, err := readCursor(text)
+	b, err := cursorBytes(text)
 	if err != nil {
 		return c, err
 	}

@@ -28,6 +28,9 @@ func (r *reach) readers() error {
 		if !r.x.tells(t.life.cluster) {
 			r.found.Unknown = append(r.found.Unknown, fmt.Sprintf("who has read in cluster %s: it does not record it%s", t.life.clusterName, r.x.besides(t.life.cluster)))
 		}
+		for _, why := range r.unheard(t.life.cluster) {
+			r.found.Unknown = append(r.found.Unknown, fmt.Sprintf("cluster %s: %s", t.life.clusterName, why))
+		}
 		if err := r.recorded(t, list); err != nil {
 			return err
 		}
@@ -48,19 +51,27 @@ func (r *reach) readers() error {
 		if list.full {
 			r.cut(fmt.Sprintf("after %d readers of a topic, %d together", deeds, maxReaders*deeds))
 		}
+		if list.unheard {
+			r.cut(fmt.Sprintf("after %d entries of who has read a topic or partition, %d together", maxScan, maxHeard))
+		}
 		r.showReaders(t, list)
 	}
 	return nil
 }
 
-// maxReaders is how many times the limit for deeds all topics together may have readers.
-const maxReaders = 4
+const (
+	// maxReaders is how many times the limit for deeds all topics together may have readers.
+	maxReaders = 4
+	// maxHeard is at how many entries, of who has read, an answer looks altogether.
+	maxHeard = 4 * maxScan
+)
 
 // readerList is the readers of one topic, each once.
 type readerList struct {
 	topic, limit int
 	all          []Reader
 	full         bool
+	unheard      bool // there are entries that were not looked at
 }
 
 // add notes a reader, or more of what is known of one.
@@ -113,10 +124,11 @@ func (r *reach) clientsOf(t *reached, no ledgerNo, list *readerList) error {
 	var seen []Client // by their commits
 	// Those who produced have kind 0, and come before all others.
 	err := r.x.scanFrom(prefix, []byte{0, 0xff}, func(k, v []byte) error {
-		if looked++; looked > maxScan || list.full {
-			list.full = true
+		if looked == maxScan || r.heard == maxHeard || list.full {
+			list.unheard = !list.full
 			return errEnough
 		}
+		looked, r.heard = looked+1, r.heard+1
 		c, err := clientOf(k[len(prefix):], v)
 		switch {
 		case err != nil || c.Kind == produced:
@@ -148,12 +160,20 @@ func (r *reach) accessesOf(t *reached, kind keyKind, list *readerList) (err erro
 				continue
 			}
 		}
-		q := runQuery{kind: kind, topic: t.life.topicKey, partition: p, first: hull.first, last: hull.next - 1, limit: maxScan}
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
+		if r.heard == maxHeard {
+			list.unheard = true
+			return nil
+		}
+		q := runQuery{kind: kind, topic: t.life.topicKey, partition: p, first: hull.first, last: hull.next - 1, limit: min(maxScan, maxHeard-r.heard)}
 		deeds, more, err := reading.runs(q)
 		if err != nil {
 			return err
 		}
-		list.full = list.full || more != nil
+		r.heard += len(deeds)
+		list.unheard = list.unheard || more != nil
 		for _, d := range deeds {
 			switch {
 			case has != nil && !has.touch(d.First, d.Last):

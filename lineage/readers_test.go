@@ -1,6 +1,8 @@
 package lineage
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -55,5 +57,35 @@ func TestAffectedByCommits(t *testing.T) {
 	}
 	if got := read(AffectedQuery{Cluster: "a", Topic: "orders", From: 20, Last: 29}); !slices.Equal(got, want) {
 		t.Errorf("to one who may describe one group: got %q, want %q", got, want)
+	}
+}
+
+// TestAffectedHearsSoMuch: all topics of an answer together look at so many entries of who
+// has read, and what was left out is said.
+func TestAffectedHearsSoMuch(t *testing.T) {
+	x, f := open(t, Config{Authorizer: rights{"id-a": true, "id-a/orders": true, "id-b": true, "id-b/orders": true}})
+	f.page('b', begin('a', 'b', 1), hop('a', 'b', 1, 0, 100, 0))
+	for _, c := range []byte("ab") {
+		f.page(c, access(c, "User:x", "", 0, 9, t0), access(c, "User:y", "", 0, 9, t0), access(c, "User:z", "", 0, 9, t0))
+	}
+	for _, q := range []AffectedQuery{whole("a"), {Cluster: "a", Topic: "orders", Last: -1}, {Cluster: "a", Topic: "orders", Last: 5}} {
+		for left, readers := range map[int]int{100: 6, 6: 6, 4: 4, 3: 3, 0: 0} {
+			r := &reach{viewer: x.viewer(t.Context(), alice), q: q, byTopic: map[topicKey]int{}, heard: maxHeard - left}
+			if err := r.begin(); err != nil {
+				t.Fatal(err)
+			}
+			r.sort()
+			if err := r.readers(); err != nil {
+				t.Fatal(err)
+			}
+			if got := len(r.found.Readers); got != readers || left < 6 && len(r.found.Truncated) != 1 {
+				t.Errorf("%+v, %d left: %d readers, %q", q, left, got, r.found.Truncated)
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := x.Affected(ctx, alice, AffectedQuery{Cluster: "a", Topic: "orders", Last: -1}); !errors.Is(err, context.Canceled) {
+		t.Errorf("nobody waits any more: %v", err)
 	}
 }

@@ -73,6 +73,62 @@ func TestRedactionTellsNothing(t *testing.T) {
 	}
 }
 
+// sealed is what one who has not its key can tell of a cursor.
+func sealed(t *testing.T, cursor string) string {
+	t.Helper()
+	if cursor == "" {
+		return ""
+	}
+	b, err := cursorBytes(cursor)
+	if err != nil || b[0] != sealedCursor {
+		t.Fatalf("cursor %q: %v", cursor, err)
+	}
+	return fmt.Sprint(len(b), " bytes")
+}
+
+// TestCursorsTellNothing: where a page ended is not told by its cursor to one who may not
+// see who that is of, and holds for where it was given.
+func TestCursorsTellNothing(t *testing.T) {
+	auth := rights{"id-a/group/g": true, "id-a/orders": true}
+	x, f := open(t, Config{Authorizer: auth})
+	for _, who := range []string{"User:x", "User:a-rather-long-name"} {
+		f.page('a', access('a', who, "g", 0, 9, t0), access('a', who, "h", 0, 9, t0))
+	}
+	cursors := func() (all []string) {
+		t.Helper()
+		for next := ""; ; {
+			page, err := x.Group(t.Context(), alice, "id-a", "g", 1, next)
+			if err != nil || len(all) > 2 {
+				t.Fatalf("got %+v %v", page, err)
+			}
+			if next = page.Next; next == "" {
+				return all
+			}
+			all = append(all, next)
+		}
+	}
+	got := cursors()
+	if len(got) != 2 || sealed(t, got[0]) != sealed(t, got[1]) {
+		t.Fatalf("got %q", got)
+	}
+	for i, c := range got {
+		if b, _ := cursorBytes(c); strings.Contains(string(b), "User:") {
+			t.Errorf("it names somebody: %q", b)
+		}
+		auth["id-a"] = true
+		open := cursors()[i]
+		if _, err := x.Group(t.Context(), alice, "id-a", "g", 1, c); err != nil {
+			t.Errorf("to one who may see more by now: %v", err)
+		}
+		delete(auth, "id-a")
+		for _, bad := range []string{open, c[:len(c)-4], c[:8] + "AAAA" + c[12:], cursorText([]byte{sealedCursor}), "AA", "A"} {
+			if _, err := x.Group(t.Context(), alice, "id-a", "g", 1, bad); !errors.Is(err, ErrInvalid) {
+				t.Errorf("cursor %.40q: got %v", bad, err)
+			}
+		}
+	}
+}
+
 // everyAnswer is what a caller gets who asks everything there is to ask.
 func everyAnswer(t *testing.T, x *Index) string {
 	t.Helper()
@@ -103,6 +159,9 @@ func everyAnswer(t *testing.T, x *Index) string {
 		note("gaps "+c, gaps, err)
 		for _, produced := range []bool{false, true} {
 			page, err := x.Deeds(t.Context(), alice, DeedQuery{At: at, Last: -1, Produced: produced, Limit: 1})
+			if err == nil {
+				page.Next = sealed(t, page.Next)
+			}
 			note("deeds "+c, page, err)
 		}
 		for _, exact := range []bool{false, true} {

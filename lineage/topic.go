@@ -157,6 +157,7 @@ func (g *graph) clients(l life) error {
 	if !g.x.tells(l.cluster) {
 		g.answer.Unknown = append(g.answer.Unknown, "who produces and who reads: the cluster records neither"+g.x.besides(l.cluster))
 	}
+	g.answer.Unknown = append(append(g.answer.Unknown, g.unheard(l.cluster)...), g.unnamed()...)
 	g.x.mu.RLock()
 	from := g.x.ledgers[l.cluster]
 	g.x.mu.RUnlock()
