@@ -1,11 +1,13 @@
 package offsets
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -23,10 +25,11 @@ type Cluster interface {
 	// Shares says whether the cluster tells where share groups start, and sets it.
 	Shares(ctx context.Context) (tells, sets bool, err error)
 	// Dealt says up to where share groups would have come, had they acknowledged in order
-	// what they have. It is not told of every partition.
+	// what they have. It is not told of every partition, nor of every group.
 	Dealt(ctx context.Context, shareGroups []Group) (map[string]map[flow.TopicPartition]int64, error)
-	// Commits are the committed positions of groups that are settled: a
-	// transaction that is about to commit some is waited for.
+	// Commits are the committed positions of groups. Those of a group of which a
+	// transaction is about to commit some are not settled, and are not had. If only some
+	// groups' are not, the others' come with [GroupErrors].
 	Commits(ctx context.Context, groups []Group) (map[string]map[flow.TopicPartition]Commit, error)
 	// Commit writes positions of a group that has no members, without a leader
 	// epoch. If the group has members after all, it returns an error that wraps
@@ -49,6 +52,59 @@ type Group struct {
 	Share bool
 }
 
+// GroupErrors says why something could not be had of some groups, or done with them, by group.
+type GroupErrors map[string]error
+
+// errorsSaid is of how many groups an error has the words.
+const errorsSaid = 3
+
+func (e GroupErrors) Error() string {
+	var said []string
+	for i, group := range slices.Sorted(maps.Keys(e)) {
+		if i == errorsSaid {
+			said = append(said, fmt.Sprintf("and %d groups more", len(e)-i))
+			break
+		}
+		said = append(said, fmt.Sprintf("group %s: %v", group, e[group]))
+	}
+	return strings.Join(said, "; ")
+}
+
+// Unwrap are the errors of all groups, in the order of their names.
+func (e GroupErrors) Unwrap() []error {
+	var all []error
+	for _, group := range slices.Sorted(maps.Keys(e)) {
+		all = append(all, e[group])
+	}
+	return all
+}
+
+// err is nil if there is none.
+func (e GroupErrors) err() error {
+	if len(e) == 0 {
+		return nil
+	}
+	return e
+}
+
+// perGroup splits an error into what concerns some groups only, and what does not.
+func perGroup(err error) (GroupErrors, error) {
+	if some, ok := errors.AsType[GroupErrors](err); ok {
+		return some, nil
+	}
+	return nil, err
+}
+
+// commitsOf are the commits of groups in a cluster, and why those of some cannot be had.
+func commitsOf(ctx context.Context, c Cluster, groups []Group) (map[string]map[flow.TopicPartition]Commit, GroupErrors, error) {
+	commits, err := c.Commits(ctx, groups)
+	some, err := perGroup(err)
+	if some == nil {
+		some = GroupErrors{}
+	}
+	return commits, some, err
+}
+
 func sharing(g Group) bool   { return g.Share }
 func consuming(g Group) bool { return !g.Share }
 
@@ -65,9 +121,12 @@ func names(groups []Group) []string {
 }
 
 // KafkaCluster is a [Cluster] over a client, which stays the caller's.
-func KafkaCluster(cl *kgo.Client) Cluster { return kafkaCluster{kadm.NewClient(cl)} }
+func KafkaCluster(cl *kgo.Client) Cluster { return kafkaCluster{cl, kadm.NewClient(cl)} }
 
-type kafkaCluster struct{ adm *kadm.Client }
+type kafkaCluster struct {
+	cl  *kgo.Client
+	adm *kadm.Client
+}
 
 func (k kafkaCluster) Groups(ctx context.Context) (map[string]Group, error) {
 	listed, err := k.adm.ListGroups(ctx)
@@ -85,13 +144,12 @@ func (k kafkaCluster) Groups(ctx context.Context) (map[string]Group, error) {
 }
 
 func (k kafkaCluster) Commits(ctx context.Context, groups []Group) (map[string]map[flow.TopicPartition]Commit, error) {
-	all, err := k.committed(ctx, names(without(groups, sharing)))
-	if err != nil {
-		return nil, err
-	}
+	all, failed := k.committed(ctx, names(without(groups, sharing)))
 	starts, err := k.starts(ctx, names(without(groups, consuming)))
 	maps.Copy(all, starts)
-	return all, err
+	some, err := perGroup(err)
+	maps.Copy(failed, some)
+	return all, cmp.Or(err, failed.err())
 }
 
 func (k kafkaCluster) Commit(ctx context.Context, group Group, at map[flow.TopicPartition]Commit) error {
@@ -101,28 +159,53 @@ func (k kafkaCluster) Commit(ctx context.Context, group Group, at map[flow.Topic
 	return k.commit(ctx, group.Name, at)
 }
 
-func (k kafkaCluster) committed(ctx context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, error) {
-	all := map[string]map[flow.TopicPartition]Commit{}
+func (k kafkaCluster) committed(ctx context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, GroupErrors) {
+	all, failed := map[string]map[flow.TopicPartition]Commit{}, GroupErrors{}
 	if len(groups) == 0 {
-		return all, nil
+		return all, failed
 	}
-	for name, r := range k.adm.FetchManyOffsets(kadm.RequireStable(ctx), groups...) {
-		if r.Err != nil && !errors.Is(r.Err, kerr.GroupIDNotFound) {
-			return nil, fmt.Errorf("fetch offsets of group %s: %w", name, r.Err)
+	fetched := k.adm.FetchManyOffsets(kadm.RequireStable(ctx), groups...)
+	for _, name := range groups {
+		r, ok := fetched[name]
+		if !ok { // none of what answered has said anything of it
+			r.Err = errNoAnswer
 		}
-		all[name] = map[flow.TopicPartition]Commit{}
-		for topic, ps := range r.Fetched {
-			for n, o := range ps {
-				if o.Err != nil {
-					return nil, fmt.Errorf("fetch offsets of group %s, %s/%d: %w", name, topic, n, o.Err)
-				}
-				if o.At >= 0 {
-					all[name][flow.TopicPartition{Topic: topic, Partition: n}] = Commit{o.At, o.Metadata}
-				}
+		at, err := settled(r)
+		if err != nil {
+			failed[name] = fmt.Errorf("fetch its offsets: %w", err)
+			continue
+		}
+		all[name] = at
+	}
+	return all, failed
+}
+
+var errNoAnswer = errors.New("the brokers have not answered")
+
+// settled are the positions of a group, if all of them can be had.
+func settled(r kadm.FetchOffsetsResponse) (map[flow.TopicPartition]Commit, error) {
+	if r.Err != nil && !errors.Is(r.Err, kerr.GroupIDNotFound) {
+		return nil, r.Err
+	}
+	at := map[flow.TopicPartition]Commit{}
+	var failed []kadm.OffsetResponse
+	for topic, ps := range r.Fetched {
+		for n, o := range ps {
+			switch {
+			case o.Err != nil:
+				failed = append(failed, o)
+			case o.At >= 0:
+				at[flow.TopicPartition{Topic: topic, Partition: n}] = Commit{o.At, o.Metadata}
 			}
 		}
 	}
-	return all, nil
+	if len(failed) == 0 {
+		return at, nil
+	}
+	first := slices.MinFunc(failed, func(a, b kadm.OffsetResponse) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	})
+	return nil, fmt.Errorf("%s/%d: %w", first.Topic, first.Partition, first.Err)
 }
 
 func (k kafkaCluster) commit(ctx context.Context, group string, at map[flow.TopicPartition]Commit) error {

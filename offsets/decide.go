@@ -36,9 +36,9 @@ const (
 // destination, and what becomes of it.
 type Row struct {
 	Group            string              `json:"group"`
-	Source           flow.TopicPartition `json:"source"`
+	Source           flow.TopicPartition `json:"source"` // of no topic where no position of the group can be had
 	Destination      flow.TopicPartition `json:"destination"`
-	SourceOffset     int64               `json:"sourceOffset"`       // as committed
+	SourceOffset     int64               `json:"sourceOffset"`       // as committed, -1 if that cannot be had
 	SourceLag        int64               `json:"sourceLag"`          // to the log end; -1 if not known
 	SourceState      string              `json:"sourceState"`        // of the group
 	DestinationState string              `json:"destinationState"`   // of the group, empty if there is none
@@ -61,6 +61,16 @@ type Row struct {
 
 	stands Commit // at the destination, where Present is not negative
 	commit Commit // what Write commits there
+	yields bool   // Write, but for another flow that sets the start
+	unread error  // why the group's positions cannot be had at one of the ends
+}
+
+// Name is what the row is about, for people.
+func (r Row) Name() string {
+	if r.Source.Topic == "" {
+		return "group " + r.Group
+	}
+	return fmt.Sprintf("group %s, %s", r.Group, r.Source)
 }
 
 // Case is what [Decide] decides on.
@@ -101,6 +111,20 @@ func (c Case) ours() bool {
 	return slices.ContainsFunc(c.Partners, func(f string) bool { return c.Stands.Metadata == Mark(f) })
 }
 
+// first is the flow that is to set the start of a share group to which several lead: who
+// has set it last, or if nobody has, the first of them by name.
+func (c Case) first() string {
+	switch {
+	case !c.Share || c.Final:
+		return c.Flow
+	case c.Stands != nil && c.ours():
+		return strings.TrimPrefix(c.Stands.Metadata, Mark(""))
+	case c.Stands == nil:
+		return slices.Min(append([]string{c.Flow}, c.Partners...))
+	}
+	return c.Flow
+}
+
 // idle says whether a group in this state has no members. A group that is not
 // listed at all has none.
 func idle(state string) bool { return state == "" || state == "Empty" || state == "Dead" }
@@ -122,6 +146,9 @@ func Decide(c Case) Row {
 	row.Moved = !c.Overwrite && (c.Moved || c.Stands != nil && !writtenByFlow(*c.Stands))
 	row.Because = row.Result.explain(row.SourceOffset)
 	row.Action, row.Why = decide(c, row)
+	if first := c.first(); row.Action == Write && first != c.Flow {
+		row.Action, row.Why, row.yields = Keep, fmt.Sprintf("flow %s sets where the share group starts", first), true
+	}
 	return row
 }
 
@@ -172,13 +199,16 @@ func decide(c Case, row Row) (Action, string) {
 	return Write, ""
 }
 
-// unfit is why a group can have no position in a cluster that has those groups, and if
-// noShares says why, no share groups. It is empty if the group can.
-func unfit(g Group, there map[string]Group, noShares string) string {
-	if g.Share && noShares != "" {
-		return noShares
+// unfit is why a group can have no position at the destination, as far as can be seen. It
+// is empty if the group can.
+func unfit(g Group, v view) string {
+	if err := v.unreadThere[g.Name]; err != nil {
+		return "at the destination: " + err.Error()
 	}
-	switch other, ok := there[g.Name]; {
+	if g.Share && v.noShares != "" {
+		return v.noShares
+	}
+	switch other, ok := v.there[g.Name]; {
 	case ok && other.Share && !g.Share:
 		return "the destination has a share group of that name"
 	case ok && g.Share && !other.Share:

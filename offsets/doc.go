@@ -27,6 +27,8 @@
 //     chain: a lost page may have taken it back and told of it anew.
 //   - A group is written at the destination only while it is idle there, never
 //     backwards, never past the end, and never over a position that was not ours.
+//   - A group of which something cannot be had or written says so in its rows, and holds up
+//     no other ([GroupErrors]).
 //   - Groups change sides all or none ([Syncer.Apply]), exactly or with the counted
 //     effect that an operator takes on, and home again: a Syncer with its ends swapped,
 //     then [Syncer.Adopt]. What happens between the look and the commits, each of which is
@@ -37,7 +39,8 @@
 // it: what is about to be set and what stood there, written first. Notes are commits of a
 // consumer group at the destination. They are there where the starts are, outlive the fleet
 // and every file of its nodes, change each second at the price of one commit, and Kafka
-// compacts them. In the fleet's state each would be a round of consensus; in the ledger, which
+// compacts them. Between a note and what it tells of no other may write one: of several flows
+// one sets a start. In the fleet's state each would be a round of consensus; in the ledger, which
 // is kept, they would grow for ever.
 //
 // What the looks at a source's groups show of how they go on, a [Watch] writes into the

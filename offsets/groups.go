@@ -8,9 +8,10 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/ledger"
@@ -50,7 +51,8 @@ type SyncConfig struct {
 type Syncer struct {
 	cfg     SyncConfig
 	report  atomic.Pointer[Report]
-	renewed sync.Map // share groups by name: when their notes were
+	renewed atomic.Int64 // when the notes on share groups were, 0 if never
+	turns   turns
 }
 
 // Report is the outcome of a round. It must not be changed.
@@ -106,99 +108,102 @@ func (s *Syncer) Plan(ctx context.Context) ([]Row, error) {
 	return s.look(ctx, s.cfg.Groups, Case{}, nil)
 }
 
-// Round looks at every group once and commits what is due at the destination.
+// Round looks at every group once and commits what is due at the destination. What goes
+// wrong with some groups is in their rows, and in a [GroupErrors] that comes with all rows.
 func (s *Syncer) Round(ctx context.Context) ([]Row, error) {
+	failed, err := s.renew(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("destination: %w", err)
+	}
 	rows, err := s.look(ctx, s.cfg.Groups, Case{}, s.cfg.Watch)
-	if rows == nil {
+	if err != nil {
 		return nil, err
 	}
-	errs := []error{err}
+	s.turns.take(rows, time.Now())
 	for group, mine := range byGroup(rows) {
-		errs = append(errs, s.write(ctx, group, mine), s.write(ctx, group, s.renewals(group, mine)))
-	}
-	return rows, errors.Join(errs...)
-}
-
-// renewEvery keeps the notes on share groups: Kafka forgets what was committed a week ago.
-const renewEvery = time.Hour
-
-// renewals are the positions of a share group that are to be noted down anew as they stand,
-// also of partitions that wait: one that nobody knew any more would have the group moved.
-func (s *Syncer) renewals(group string, rows []*Row) (again []*Row) {
-	at, _ := s.renewed.Load(group)
-	if last, ok := at.(time.Time); !rows[0].Share || ok && time.Since(last) < renewEvery {
-		return nil
-	}
-	for _, row := range rows {
-		ours := row.Action == Keep || row.Action != Write && !row.Moved && row.stands.Metadata == Mark(s.cfg.Flow)
-		if ours && row.Present >= 0 && idle(row.DestinationState) {
-			kept := *row
-			kept.Action, kept.commit = Write, row.stands
-			again = append(again, &kept)
+		unread := mine[0].unread
+		if errors.Is(unread, kerr.UnstableOffsetCommit) {
+			unread = nil // transactions end by themselves, and begin again
+		}
+		if err := cmp.Or(unread, s.write(ctx, group, mine)); err != nil {
+			failed[group] = err
 		}
 	}
-	s.renewed.Store(group, time.Now())
-	return again
+	return rows, failed.err()
+}
+
+// Unread is a [GroupErrors] of the groups that have not moved and of which no positions can be
+// had now, at either end; nil if there is none.
+func Unread(rows []Row) error {
+	all := GroupErrors{}
+	for _, row := range rows {
+		if row.unread != nil {
+			all[row.Group] = row.unread
+		}
+	}
+	return all.err()
 }
 
 // write commits what is due of a group, unless it has become active or committed
-// something itself since it was looked at: then it waits for the next round.
+// something itself since it was looked at: then it waits for the next round, as it does
+// if that fails.
 func (s *Syncer) write(ctx context.Context, group string, rows []*Row) error {
 	due := slices.DeleteFunc(slices.Clone(rows), func(r *Row) bool { return r.Action != Write })
 	if len(due) == 0 {
 		return nil
 	}
-	g := Group{Name: group, Share: rows[0].Share}
+	why, err := s.commit(ctx, Group{Name: group, Share: rows[0].Share}, due)
+	if err != nil {
+		why, err = "at the destination: "+err.Error(), fmt.Errorf("destination: %w", err)
+	}
+	for _, row := range due {
+		if row.Written = why == ""; !row.Written {
+			row.Action, row.Why = Wait, why
+		}
+	}
+	return err
+}
+
+// commit commits what is due of a group, or says why it has to wait.
+func (s *Syncer) commit(ctx context.Context, g Group, due []*Row) (why string, err error) {
 	now, err := s.cfg.Destination.Commits(ctx, []Group{g})
 	if err != nil {
-		return fmt.Errorf("destination: %w", err)
+		return "", err
 	}
 	at := map[flow.TopicPartition]Commit{}
 	for _, row := range due {
-		stands, ok := now[group][row.Destination]
+		stands, ok := now[g.Name][row.Destination]
 		if ok != (row.Present >= 0) || ok && stands != row.stands {
-			return wait(due, "its position at the destination has changed meanwhile")
+			return "its position at the destination has changed meanwhile", nil
 		}
 		at[row.Destination] = row.commit
 	}
-	if err := s.cfg.Destination.Commit(ctx, g, at); errors.Is(err, ErrActive) {
-		return wait(due, "the group became active at the destination")
-	} else if err != nil {
-		return err
+	if err = s.cfg.Destination.Commit(ctx, g, at); errors.Is(err, ErrActive) {
+		return "the group became active at the destination", nil
 	}
-	for _, row := range due {
-		row.Written = true
-	}
-	return nil
-}
-
-// wait puts rows off.
-func wait(rows []*Row, why string) error {
-	for _, row := range rows {
-		row.Action, row.Why = Wait, why
-	}
-	return nil
+	return "", err
 }
 
 // view is what a round knows of both clusters. The order in which it was asked
 // for matters: see look.
 type view struct {
-	states, there  map[string]Group
-	dealt          map[string]map[flow.TopicPartition]int64 // by share groups
-	noShares       string                                   // why share groups have no positions at the destination
-	ids, idsThere  map[string]ledger.TopicID
-	commits        map[string]map[flow.TopicPartition]Commit
-	commitsThere   map[string]map[flow.TopicPartition]Commit
-	starts, ends   map[flow.TopicPartition]int64 // of the source
-	floors         map[flow.TopicPartition]int64
-	startsT, endsT map[flow.TopicPartition]int64
+	states, there map[string]Group
+	dealt         map[string]map[flow.TopicPartition]int64 // by share groups
+	noShares      string                                   // why share groups have no positions at the destination
+	// Groups whose commits cannot be had, and why.
+	unread, unreadThere GroupErrors
+	ids, idsThere       map[string]ledger.TopicID
+	commits             map[string]map[flow.TopicPartition]Commit
+	commitsThere        map[string]map[flow.TopicPartition]Commit
+	starts, ends        map[flow.TopicPartition]int64 // of the source
+	floors              map[flow.TopicPartition]int64
+	startsT, endsT      map[flow.TopicPartition]int64
 }
 
 // look asks both clusters and the ledgers, and decides as how says. Committed positions come
 // first, then last stable offsets, then the ledger: so the ledger knows of every
 // record below both. The destination's commits come last, just before the write. watch may
-// be nil. If only share groups have no positions that can be had, the others' rows come with
-// the error.
+// be nil. A group whose positions cannot be had has a row that says why.
 func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case, watch *Watch) ([]Row, error) {
 	src, dst := s.cfg.Source, s.cfg.Destination
 	var v view
@@ -216,11 +221,11 @@ func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case, wat
 		}
 		return nil, nil
 	}
-	if v.commits, err = src.Commits(ctx, without(groups, sharing)); err != nil {
+	if v.commits, v.unread, err = commitsOf(ctx, src, without(groups, sharing)); err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}
 	answered := time.Now()
-	fault := v.shares(ctx, src, groups)
+	v.shares(ctx, src, groups)
 	topics, renamed := s.topics(v.commits)
 	if v.ends, err = src.Ends(ctx, topics); err != nil {
 		return nil, fmt.Errorf("source: %w", err)
@@ -253,12 +258,11 @@ func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case, wat
 	if v.there, err = dst.Groups(ctx); err != nil {
 		return nil, fmt.Errorf("destination: %w", err)
 	}
-	if v.commitsThere, err = dst.Commits(ctx, without(groups, sharing)); err != nil {
+	if v.commitsThere, v.unreadThere, err = commitsOf(ctx, dst, without(groups, sharing)); err != nil {
 		return nil, fmt.Errorf("destination: %w", err)
 	}
 	v.sharesThere(ctx, dst, groups)
-	rows, err := s.decide(ctx, v, groups, how)
-	return rows, errors.Join(err, fault)
+	return s.decide(ctx, v, groups, how)
 }
 
 // ledgerPatience is how long a round waits for a ledger that cannot be read, or has
@@ -308,16 +312,24 @@ func (s *Syncer) decide(ctx context.Context, v view, groups []Group, how Case) (
 			}
 			moved = true
 		}
+		how.Flow, how.Moved, how.Unfit = s.cfg.Flow, moved, unfit(g, v)
+		if v.unread[g.Name] != nil {
+			c := how
+			c.Row = unread(g, v)
+			c.unread = v.why(g, moved)
+			rows = append(rows, Decide(c))
+		}
 		for tp, at := range v.commits[g.Name] {
 			if !s.cfg.Topics(tp.Topic) {
 				continue
 			}
 			c := how
-			c.Flow, c.Moved, c.Adopted, c.Unfit = s.cfg.Flow, moved, writtenByFlow(at), unfit(g, v.there, v.noShares)
+			c.Adopted = writtenByFlow(at)
 			c.Row, c.Partners = s.row(ctx, v, &p, g, tp, at)
 			if there, ok := v.commitsThere[g.Name][c.Destination]; ok {
 				c.Stands = &there
 			}
+			c.unread = v.why(g, moved)
 			rows = append(rows, Decide(c))
 		}
 	}
@@ -325,6 +337,27 @@ func (s *Syncer) decide(ctx context.Context, v view, groups []Group, how Case) (
 		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Source.Topic, b.Source.Topic), cmp.Compare(a.Source.Partition, b.Source.Partition))
 	})
 	return rows, nil
+}
+
+// unread is the row of a group whose positions cannot be had at the source.
+func unread(g Group, v view) Row {
+	why := "at the source: " + v.unread[g.Name].Error()
+	if errors.Is(v.unread[g.Name], kerr.UnstableOffsetCommit) {
+		why = "a transaction is open at the source that is to commit positions of the group"
+	}
+	return Row{
+		Group: g.Name, Share: g.Share, SourceOffset: -1, SourceLag: -1, SourceState: g.State, DestinationState: v.there[g.Name].State,
+		Result: none(Unknown, why),
+	}
+}
+
+// why is why the positions of a group cannot be had, at either end. Of one that has moved
+// nobody minds.
+func (v view) why(g Group, moved bool) error {
+	if moved {
+		return nil
+	}
+	return cmp.Or(v.unread[g.Name], v.unreadThere[g.Name])
 }
 
 // left is why a group is taken to have moved: of the flow's topics it committed
@@ -379,7 +412,14 @@ func (s *Syncer) row(ctx context.Context, v view, p *peers, group Group, tp flow
 		}
 		return -1
 	}
-	row.Result = route.Translate(at.Offset, Bounds{Start: known(v.startsT, to), End: known(v.endsT, to), Floor: known(v.floors, to)})
+	bounds := Bounds{Start: known(v.startsT, to), End: known(v.endsT, to), Floor: known(v.floors, to)}
+	if bounds.Start < 0 || bounds.End < 0 {
+		// The copy may be lost, or have expired: a reader that is set where nothing is begins
+		// where its own settings say.
+		row.Result = none(Unknown, fmt.Sprintf("where the log of %s begins and ends at the destination is not known now", to))
+		return row, partners
+	}
+	row.Result = route.Translate(at.Offset, bounds)
 	if n := route.Stranded(at.Offset, known(v.ends, tp)); n < 0 && row.Result.Offset >= 0 {
 		row.Result = none(Unknown, fmt.Sprintf("how many records from offset %d on were never copied from there cannot be told while the log end of %s is not known", at.Offset, tp))
 	} else if n > 0 && row.Result.Offset >= 0 {

@@ -29,13 +29,18 @@ type memoryCluster struct {
 	writes  int
 	start   int64
 	endless bool                          // the log end has no answer
+	unbegun bool                          // nor has the log start
 	joins   bool                          // a group has members by the time that somebody commits for it
 	reads   int                           // of commits
 	onRead  func(c *memoryCluster, n int) // before the n-th
 	shares  map[string]bool               // groups that are share groups
 	without bool                          // share groups whose start can be set
 	dealt   int64                         // by share groups; -1 is not told
+	unread  GroupErrors                   // whose commits cannot be had
+	refused map[string]bool               // groups for which nobody may commit
 }
+
+var errDenied = errors.New("not authorized")
 
 var orders = flow.TopicPartition{Topic: "orders"}
 
@@ -68,19 +73,32 @@ func (c *memoryCluster) Commits(_ context.Context, groups []Group) (map[string]m
 	if c.reads++; c.onRead != nil {
 		c.onRead(c, c.reads)
 	}
-	all := map[string]map[flow.TopicPartition]Commit{}
+	all, failed := map[string]map[flow.TopicPartition]Commit{}, GroupErrors{}
 	for _, g := range groups {
+		if err := c.unread[g.Name]; err != nil {
+			failed[g.Name] = err
+			continue
+		}
 		all[g.Name] = maps.Clone(c.commits[g.Name])
 	}
-	return all, nil
+	return all, failed.err()
 }
 
 func (c *memoryCluster) Commit(_ context.Context, group Group, at map[flow.TopicPartition]Commit) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writes++
+	if c.refused[group.Name] {
+		return errDenied
+	}
 	if !idle(c.groups[group.Name]) || c.joins {
 		return fmt.Errorf("commit: %w", ErrActive)
+	}
+	if _, ok := c.groups[group.Name]; !ok { // as Kafka does
+		c.groups[group.Name] = "Empty"
+		if group.Share {
+			c.shares[group.Name] = true
+		}
 	}
 	if c.commits[group.Name] == nil {
 		c.commits[group.Name] = map[flow.TopicPartition]Commit{}
@@ -101,6 +119,9 @@ func (c *memoryCluster) Stable(context.Context, []string) (map[flow.TopicPartiti
 }
 
 func (c *memoryCluster) Starts(context.Context, []string) (map[flow.TopicPartition]int64, error) {
+	if c.unbegun {
+		return nil, nil
+	}
 	return map[flow.TopicPartition]int64{orders: c.start}, nil
 }
 
@@ -174,6 +195,8 @@ func TestRound(t *testing.T) {
 		{"at the end", 10, func(_, _ *memoryCluster, _ movedGroups) {}, Write, "", Commit{111, "waybill:f"}, false},
 		{"never backwards", 4, func(_, d *memoryCluster, _ movedGroups) { d.commits["app"] = ours(108) }, Keep, "went back", Commit{108, "waybill:f"}, false},
 		{"ahead of the copy", 11, func(s, _ *memoryCluster, _ movedGroups) { s.end = 12 }, Wait, "copied up to offset 10", Commit{}, false},
+		{"the log end is not known", 8, func(_, d *memoryCluster, _ movedGroups) { d.endless = true }, Wait, "is not known now", Commit{}, false},
+		{"the log start is not known", 8, func(_, d *memoryCluster, _ movedGroups) { d.unbegun = true }, Wait, "is not known now", Commit{}, false},
 		{"never past the end", 8, func(_, d *memoryCluster, _ movedGroups) { d.end = 107 }, Wait, "the log ends at 107", Commit{}, false},
 		{"active there", 4, func(_, d *memoryCluster, _ movedGroups) { d.groups["app"] = "Stable" }, Wait, "active at the destination", Commit{}, false},
 		{"committed itself", 4, func(_, d *memoryCluster, _ movedGroups) {
@@ -254,26 +277,27 @@ func TestRowsSayWhy(t *testing.T) {
 	}
 }
 
-// TestSeveralSources: flow g brings records of another cluster into the same topic as
-// flow f, and the group reads both sources.
-func TestSeveralSources(t *testing.T) {
+// newSeveral is [newSync] where flow g brings records of another cluster, north, into the same
+// topic as flow f, and the group reads both sources. Of f 0..9 are at 100..109, 10..19 at
+// 120..129; of g 0..9 at 90..99.
+func newSeveral() (*Syncer, *memoryCluster, *memoryCluster) {
 	other := ledger.CopyID{Source: ledger.End{Cluster: "north", TopicID: ledger.TopicID{9}}, Destination: testCopy.Destination}
-	setUp := func() (*Syncer, *memoryCluster, *memoryCluster) {
-		s, _, dst, _ := newSync(Commit{Offset: 5})
-		b := &ledger.Begin{Copy: other, Epoch: 1, Flow: "g", SourceCluster: "north", SourceTopic: "orders", DestinationTopic: "orders", Lane: "lane"}
-		feed(s.cfg.Maps, 2, b, &ledger.Hop{Copy: other.Key(), Epoch: 1, Next: 10, Runs: []ledger.Run{{Count: 10, Destination: 90, Path: ledger.Raw}}},
-			hop(1, 10, 10, 120))
-		north := &memoryCluster{id: other.Source.TopicID, commits: map[string]map[flow.TopicPartition]Commit{"app": {orders: {Offset: 2}}}}
-		s.cfg.Peers = func(id string) Cluster {
-			if id != "north" {
-				return nil
-			}
-			return north
+	s, _, dst, _ := newSync(Commit{Offset: 5})
+	b := &ledger.Begin{Copy: other, Epoch: 1, Flow: "g", SourceCluster: "north", SourceTopic: "orders", DestinationTopic: "orders", Lane: "lane"}
+	feed(s.cfg.Maps, 2, b, &ledger.Hop{Copy: other.Key(), Epoch: 1, Next: 10, Runs: []ledger.Run{{Count: 10, Destination: 90, Path: ledger.Raw}}},
+		hop(1, 10, 10, 120))
+	north := &memoryCluster{id: other.Source.TopicID, commits: map[string]map[flow.TopicPartition]Commit{"app": {orders: {Offset: 2}}}}
+	s.cfg.Peers = func(id string) Cluster {
+		if id != "north" {
+			return nil
 		}
-		dst.end = 131
-		return s, north, dst
+		return north
 	}
-	// f: 0..9 at 100..109, 10..19 at 120..129; g: 0..9 at 90..99.
+	dst.end = 131
+	return s, north, dst
+}
+
+func TestSeveralSources(t *testing.T) {
 	for _, c := range []struct {
 		name          string
 		source, north int64 // -1: nothing committed there
@@ -290,7 +314,7 @@ func TestSeveralSources(t *testing.T) {
 		{"the other is ahead of its copy", 5, 11, -1, 0, false, Ahead},
 		{"it does not read the other", 5, -1, 105, 0, true, Copied},
 	} {
-		s, north, dst := setUp()
+		s, north, dst := newSeveral()
 		s.cfg.Source.(*memoryCluster).commits["app"][orders] = Commit{Offset: c.source}
 		if c.north < 0 {
 			north.commits = nil
@@ -310,7 +334,7 @@ func TestSeveralSources(t *testing.T) {
 			t.Errorf("%s: got %+v", c.name, rows[0])
 		}
 	}
-	s, north, _ := setUp()
+	s, north, _ := newSeveral()
 	north.id[0]++ // its position is one in another life of the topic
 	if rows, err := s.Plan(t.Context()); err != nil || rows[0].Result.Offset != 105 {
 		t.Errorf("another life: got %+v %v", rows, err)

@@ -66,7 +66,7 @@ func (s *Syncer) Apply(ctx context.Context, groups []string, t Terms) ([]Row, er
 	}
 	for _, row := range rows {
 		if row.Action == Wait || row.Action == Leave {
-			return rows, fmt.Errorf("apply group positions: %w: group %s, %s: %s", ErrNotExact, row.Group, row.Source, row.Why)
+			return rows, fmt.Errorf("apply group positions: %w: %s: %s", ErrNotExact, row.Name(), row.Why)
 		}
 	}
 	if err := s.moveAll(ctx, grouped); err != nil {
@@ -117,11 +117,17 @@ func (s *Syncer) readBack(ctx context.Context, groups []string, grouped map[stri
 	for i, group := range groups {
 		asked[i] = Group{Name: group, Share: grouped[group][0].Share}
 	}
-	now, err := s.cfg.Destination.Commits(ctx, asked)
+	now, unread, err := commitsOf(ctx, s.cfg.Destination, asked)
 	if err != nil {
 		return nil, fmt.Errorf("read its position back: %w", err)
 	}
 	for _, group := range groups {
+		if unread[group] != nil {
+			if err == nil {
+				err = fmt.Errorf("read its position back: %w", unread[group])
+			}
+			continue
+		}
 		stands := true
 		for _, row := range grouped[group] {
 			got, ok := now[group][row.Destination]

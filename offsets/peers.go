@@ -1,6 +1,7 @@
 package offsets
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -21,7 +22,8 @@ type peer struct {
 	cluster Cluster
 	commits map[string]map[flow.TopicPartition]Commit
 	topics  map[string]ledger.TopicID
-	err     error // of asking for the commits
+	unread  GroupErrors // why the commits of groups cannot be had
+	err     error       // or those of all
 }
 
 // share is where a group stands at the source of a copy. It is not known where the
@@ -33,8 +35,8 @@ func (p *peers) share(ctx context.Context, m *Map, group string) (_ Share, known
 	if c == nil {
 		return Share{}, false, nil
 	}
-	if c.err != nil {
-		return Share{}, false, fmt.Errorf("where the group stands in %s, from where flow %s writes the same partition: %w", m.Labels().SourceCluster, m.Labels().Flow, c.err)
+	if err := cmp.Or(c.err, c.unread[group]); err != nil {
+		return Share{}, false, fmt.Errorf("where the group stands in %s, from where flow %s writes the same partition: %w", m.Labels().SourceCluster, m.Labels().Flow, err)
 	}
 	at, ok := c.commits[group][flow.TopicPartition{Topic: name, Partition: source.Partition}]
 	if !ok {
@@ -59,11 +61,11 @@ func (p *peers) of(ctx context.Context, id string) *peer {
 	}
 	p.known[id] = nil
 	if c := p.ask(id); c != nil {
-		commits, err := c.Commits(ctx, without(p.groups, sharing))
+		commits, unread, err := commitsOf(ctx, c, without(p.groups, sharing))
 		if err == nil {
-			_, err = addStarts(ctx, c, p.groups, commits)
+			addStarts(ctx, c, p.groups, commits, unread)
 		}
-		p.known[id] = &peer{c, commits, map[string]ledger.TopicID{}, err}
+		p.known[id] = &peer{c, commits, map[string]ledger.TopicID{}, unread, err}
 	}
 	return p.known[id]
 }

@@ -53,7 +53,9 @@ func PlanGroups(rows []Row) []GroupPlan {
 }
 
 func (p *GroupPlan) add(row Row) {
-	p.Partitions++
+	if row.Source.Topic != "" {
+		p.Partitions++
+	}
 	p.Reread += row.Result.Reread
 	p.Skipped += row.Result.Skipped
 	if row.Result.Exact {
@@ -82,7 +84,10 @@ func (p *GroupPlan) add(row Row) {
 	if verdict == Ready || verdict == HasMoved {
 		return
 	}
-	why := row.Source.String() + ": " + cmp.Or(row.Why, because(row.Result))
+	why := cmp.Or(row.Why, because(row.Result))
+	if row.Source.Topic != "" {
+		why = row.Source.String() + ": " + why
+	}
 	if !slices.Contains(p.Why, why) {
 		p.Why = append(p.Why, why)
 	}

@@ -49,8 +49,9 @@ type Sight struct {
 	// Watched says whether the look was at a group and topic: what is missing from Seen
 	// then is not there.
 	Watched func(group, topic string) bool
-	// Unsure are topics of which it is not known which life was seen.
-	Unsure map[string]bool
+	// Unsure are topics of which it is not known which life was seen, Unread groups whose
+	// positions were not.
+	Unsure, Unread map[string]bool
 }
 
 const (
@@ -123,7 +124,7 @@ func (p *Progress) Look(s Sight) {
 	}
 	for k, st := range p.stands {
 		switch {
-		case seen[k], s.Unsure[st.topic]:
+		case seen[k], s.Unsure[st.topic], s.Unread[k.Group]:
 		case s.Watched(k.Group, st.topic):
 			if st.miss(k, s); st.over(s.Answered) {
 				delete(p.stands, k)

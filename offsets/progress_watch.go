@@ -171,7 +171,10 @@ func (w *Watch) look(asked, answered time.Time, v *view) {
 	if w.ids = v.ids; w.progress == nil || before == nil || !w.tells() {
 		return
 	}
-	s := Sight{Asked: asked, Answered: answered, Watched: w.cfg.Watched, Unsure: map[string]bool{}}
+	s := Sight{Asked: asked, Answered: answered, Watched: w.cfg.Watched, Unsure: map[string]bool{}, Unread: map[string]bool{}}
+	for group := range v.unread {
+		s.Unread[group] = true
+	}
 	for group, at := range v.commits {
 		if v.states[group].Share {
 			continue

@@ -1,13 +1,13 @@
 package offsets
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -19,125 +19,70 @@ import (
 // share is the protocol of share groups (KIP-932), as brokers list it.
 const share = "share"
 
-// A note is written before a share-partition's start is set, because a start has no
-// metadata: after a crash, too, what stands there is one of the two, or somebody else's.
-// Notes are the metadata of commits of a group beside the share group.
-type note struct{ Now, Before Commit }
-
-// notesOf is the group that has the notes of a share group.
-func notesOf(group string) string { return "__waybill.share." + group }
-
-func isNotes(group string) bool { return strings.HasPrefix(group, notesOf("")) }
-
-// taken is a position as whoever set it noted it down, or one that nobody did.
-func (n note) taken(c Commit) Commit {
-	for _, known := range []Commit{n.Now, n.Before} {
-		if known.Offset == c.Offset {
-			c.Metadata = known.Metadata
-			break
-		}
-	}
-	return c
-}
-
-// shares asks the source where share groups start. What goes wrong is no reason not to follow
-// the others.
-func (v *view) shares(ctx context.Context, src Cluster, groups []Group) error {
-	_, err := addStarts(ctx, src, groups, v.commits)
-	if err == nil {
-		known := func(g Group) bool { _, ok := v.commits[g.Name]; return g.Share && ok }
-		v.dealt, err = src.Dealt(ctx, without(groups, func(g Group) bool { return !known(g) }))
-	}
-	if err != nil {
-		return fmt.Errorf("source: %w", err)
-	}
-	return nil
+// shares asks the source where share groups start, and how much they have dealt with.
+func (v *view) shares(ctx context.Context, src Cluster, groups []Group) {
+	addStarts(ctx, src, groups, v.commits, v.unread)
+	known := func(g Group) bool { _, ok := v.commits[g.Name]; return g.Share && ok }
+	// Where it is not told, the rows say so.
+	v.dealt, _ = src.Dealt(ctx, without(groups, func(g Group) bool { return !known(g) }))
 }
 
 // sharesThere asks the destination, or says why there is nothing to ask.
 func (v *view) sharesThere(ctx context.Context, dst Cluster, groups []Group) {
-	sets, err := addStarts(ctx, dst, groups, v.commitsThere)
-	switch {
-	case err != nil:
-		v.noShares = "at the destination: " + err.Error()
-	case !sets:
+	if !addStarts(ctx, dst, groups, v.commitsThere, v.unreadThere) {
 		v.noShares = "the destination has no share groups whose start can be set: Apache Kafka has from 4.2 on, with the feature share.version"
 	}
 }
 
-// addStarts adds to commits where share groups start in a cluster that tells, and says
-// whether it can be set.
-func addStarts(ctx context.Context, c Cluster, groups []Group, commits map[string]map[flow.TopicPartition]Commit) (sets bool, err error) {
+// addStarts adds to commits where share groups start in a cluster that tells, to failed why
+// it cannot be had, and says whether it can be set as far as is known. What goes wrong is no
+// reason not to follow others.
+func addStarts(ctx context.Context, c Cluster, groups []Group, commits map[string]map[flow.TopicPartition]Commit, failed GroupErrors) (sets bool) {
 	if groups = without(groups, consuming); len(groups) == 0 {
-		return false, nil
+		return false
 	}
 	tells, sets, err := c.Shares(ctx)
-	if err != nil || !tells {
-		return false, err
+	var starts map[string]map[flow.TopicPartition]Commit
+	if err == nil && tells {
+		starts, err = c.Commits(ctx, groups)
 	}
-	starts, err := c.Commits(ctx, groups)
 	maps.Copy(commits, starts)
-	return sets, err
+	some, err := perGroup(err)
+	maps.Copy(failed, some)
+	if err != nil {
+		for _, g := range groups {
+			failed[g.Name] = err
+		}
+	}
+	return sets || err != nil
 }
 
 // starts are where share groups start, with what was noted of it.
-func (k kafkaCluster) starts(ctx context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, error) {
-	return withNotes(func() (map[string]map[flow.TopicPartition]Commit, error) {
-		all := map[string]map[flow.TopicPartition]Commit{}
-		err := k.describe(ctx, groups, func(group string, tp flow.TopicPartition, o kadm.ShareOffset) {
+func (k kafkaCluster) starts(ctx context.Context, groups []string) (positions, error) {
+	return withNotes(groups, func(groups []string) (positions, GroupErrors) {
+		all := positions{}
+		failed := k.describe(ctx, groups, func(group string, tp flow.TopicPartition, o shareStart) {
 			put(all, group, tp, Commit{Offset: o.StartOffset})
 		})
-		return all, err
-	}, func() (map[string]map[flow.TopicPartition]Commit, error) {
-		noted := make([]string, len(groups))
-		for i, g := range groups {
-			noted[i] = notesOf(g)
-		}
-		return k.committed(ctx, noted)
-	})
-}
-
-// withNotes asks for notes behind the starts: what a flow notes down in between says where
-// they stood before, too. The other way round a start that is set in between would be nobody's.
-func withNotes(starts, notes func() (map[string]map[flow.TopicPartition]Commit, error)) (map[string]map[flow.TopicPartition]Commit, error) {
-	all, err := starts()
-	if err != nil {
-		return nil, err
-	}
-	noted, err := notes()
-	if err != nil {
-		return nil, err
-	}
-	for group, at := range all {
-		for tp, c := range at {
-			var n note
-			if json.Unmarshal([]byte(noted[notesOf(group)][tp].Metadata), &n) == nil { // else nobody's
-				at[tp] = n.taken(c)
-			}
-		}
-	}
-	return all, nil
+		return all, failed
+	}, func(groups []string) (positions, GroupErrors) { return k.committed(ctx, groups) })
 }
 
 // Dealt counts from the lag that brokers tell, between two looks at the ends of the logs
 // that must agree.
 func (k kafkaCluster) Dealt(ctx context.Context, groups []Group) (map[string]map[flow.TopicPartition]int64, error) {
 	topics := map[string]bool{}
-	if err := k.describe(ctx, names(groups), func(_ string, tp flow.TopicPartition, _ kadm.ShareOffset) { topics[tp.Topic] = true }); err != nil {
-		return nil, err
-	}
+	failed := k.describe(ctx, names(groups), func(_ string, tp flow.TopicPartition, _ shareStart) { topics[tp.Topic] = true })
 	before, err := k.Ends(ctx, slices.Collect(maps.Keys(topics)))
 	if err != nil {
 		return nil, err
 	}
 	dealt := map[string]map[flow.TopicPartition]int64{}
-	if err := k.describe(ctx, names(groups), func(group string, tp flow.TopicPartition, o kadm.ShareOffset) {
+	maps.Copy(failed, k.describe(ctx, names(groups), func(group string, tp flow.TopicPartition, o shareStart) {
 		if o.Lag >= 0 {
 			put(dealt, group, tp, before[tp]-o.Lag)
 		}
-	}); err != nil {
-		return nil, err
-	}
+	}))
 	after, err := k.Ends(ctx, slices.Collect(maps.Keys(topics)))
 	for _, at := range dealt {
 		maps.DeleteFunc(at, func(tp flow.TopicPartition, _ int64) bool {
@@ -145,7 +90,7 @@ func (k kafkaCluster) Dealt(ctx context.Context, groups []Group) (map[string]map
 			return !ok || after[tp] != end
 		})
 	}
-	return dealt, err
+	return dealt, cmp.Or(err, failed.err())
 }
 
 func put[V any](all map[string]map[flow.TopicPartition]V, group string, tp flow.TopicPartition, v V) {
@@ -155,26 +100,62 @@ func put[V any](all map[string]map[flow.TopicPartition]V, group string, tp flow.
 	all[group][tp] = v
 }
 
-// describe goes through the share-partitions that start somewhere.
-func (k kafkaCluster) describe(ctx context.Context, groups []string, see func(group string, tp flow.TopicPartition, o kadm.ShareOffset)) error {
-	if len(groups) == 0 { // asked for none, kadm describes all
-		return nil
+// shareStart is what a broker tells of a share-partition.
+type shareStart = kmsg.DescribeShareGroupOffsetsResponseGroupTopicPartition
+
+// describe goes through the share-partitions that start somewhere, of groups of which all can
+// be had. It asks itself: of a client's own question nothing is left if one group is refused.
+func (k kafkaCluster) describe(ctx context.Context, groups []string, see func(group string, tp flow.TopicPartition, o shareStart)) GroupErrors {
+	failed := GroupErrors{}
+	if len(groups) == 0 {
+		return failed
 	}
-	described, err := k.adm.DescribeShareGroupOffsets(ctx, groups...)
-	if err != nil {
-		return fmt.Errorf("starts of share groups: %w", err)
+	req := kmsg.NewPtrDescribeShareGroupOffsetsRequest()
+	for _, name := range groups {
+		g := kmsg.NewDescribeShareGroupOffsetsRequestGroup()
+		g.GroupID = name
+		req.Groups = append(req.Groups, g)
+		failed[name] = errNoAnswer
 	}
-	for name, g := range described {
-		if g.Err != nil && !errors.Is(g.Err, kerr.GroupIDNotFound) {
-			return fmt.Errorf("starts of share group %s: %w", name, g.Err)
-		}
-		for _, o := range g.Offsets.Sorted() {
-			tp := flow.TopicPartition{Topic: o.Topic, Partition: o.Partition}
-			if o.Err != nil {
-				return fmt.Errorf("start of share group %s, %s: %w", name, tp, o.Err)
+	for _, shard := range k.cl.RequestSharded(ctx, req) {
+		if shard.Err != nil {
+			for _, g := range shard.Req.(*kmsg.DescribeShareGroupOffsetsRequest).Groups {
+				failed[g.GroupID] = shard.Err
 			}
-			if o.StartOffset >= 0 {
-				see(name, tp, o)
+			continue
+		}
+		for _, g := range shard.Resp.(*kmsg.DescribeShareGroupOffsetsResponse).Groups {
+			if failed[g.GroupID] = faultOf(g); failed[g.GroupID] != nil {
+				continue
+			}
+			delete(failed, g.GroupID)
+			for _, t := range g.Topics {
+				for _, o := range t.Partitions {
+					if o.StartOffset >= 0 {
+						see(g.GroupID, flow.TopicPartition{Topic: t.Topic, Partition: o.Partition}, o)
+					}
+				}
+			}
+		}
+	}
+	for name, err := range failed {
+		failed[name] = fmt.Errorf("where it starts: %w", err)
+	}
+	return failed
+}
+
+// faultOf is why not all can be had of where a share group starts.
+func faultOf(g kmsg.DescribeShareGroupOffsetsResponseGroup) error {
+	if err := kerr.ErrorForCode(g.ErrorCode); err != nil {
+		if errors.Is(err, kerr.GroupIDNotFound) {
+			return nil
+		}
+		return err
+	}
+	for _, t := range g.Topics {
+		for _, o := range t.Partitions {
+			if err := kerr.ErrorForCode(o.ErrorCode); err != nil {
+				return fmt.Errorf("%s/%d: %w", t.Topic, o.Partition, err)
 			}
 		}
 	}

@@ -128,10 +128,13 @@ func TestNotesAreRenewed(t *testing.T) {
 }
 
 // TestNotesOfPartitionsThatWait are renewed, too: one that is forgotten has the group moved.
+// So are those of which the source has nothing any more: it may have again.
 func TestNotesOfPartitionsThatWait(t *testing.T) {
 	for name, stuck := range map[string]func(src, dst *memoryCluster){
 		"ahead of the copy": func(src, _ *memoryCluster) { src.commits["app"][orders] = Commit{Offset: 11} },
 		"no topic there":    func(_, dst *memoryCluster) { dst.id = ledger.TopicID{} },
+		"no start":          func(src, _ *memoryCluster) { delete(src.commits["app"], orders) },
+		"no group":          func(src, _ *memoryCluster) { delete(src.groups, "app") },
 	} {
 		s, src, dst, _ := newShareSync(4, 4)
 		if _, err := s.Round(t.Context()); err != nil {
@@ -140,28 +143,128 @@ func TestNotesOfPartitionsThatWait(t *testing.T) {
 		stuck(src, dst)
 		s, dst.writes = NewSyncer(s.cfg), 0
 		rows, err := s.Round(t.Context())
-		if err != nil || len(rows) != 1 || rows[0].Action == Keep || rows[0].Written || dst.writes != 1 || dst.commits["app"][orders] != (Commit{104, Mark("f")}) {
+		if err != nil || len(rows) > 1 || len(rows) == 1 && (rows[0].Action == Keep || rows[0].Written) || dst.writes != 1 || dst.commits["app"][orders] != (Commit{104, Mark("f")}) {
 			t.Errorf("%s: got %+v %v, %d writes, %v", name, rows, err, dst.writes, dst.commits)
 		}
 	}
 }
 
-// TestNotesAreReadBehindTheStarts: a flow that goes on in the midst of a look, as when
-// somebody else plans, is not taken for somebody else.
-func TestNotesAreReadBehindTheStarts(t *testing.T) {
-	stands, noted := Commit{104, Mark("f")}, note{Now: Commit{104, Mark("f")}, Before: Commit{100, Mark("f")}}
-	one := func(group string, c Commit) map[string]map[flow.TopicPartition]Commit {
-		stands.Offset, noted = 108, note{Now: Commit{108, Mark("f")}, Before: Commit{104, Mark("f")}}
-		return map[string]map[flow.TopicPartition]Commit{group: {orders: c}}
+// TestOneFlowSetsAStart: where two flows lead to a share-partition, one of them sets its start:
+// who did so last, or if nobody has, the first by name. The other does if that one does not.
+func TestOneFlowSetsAStart(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		flow   string // of f and g, by another name
+		stands string // whose, "" if nothing stands there
+		at     int64
+		first  bool
+	}{
+		{"it has set it", "f", "f", 91, true},
+		{"the other has", "f", "g", 91, false},
+		{"nobody has, it is the first", "f", "", -1, true},
+		{"nobody has, the other is the first", "x", "", -1, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, north, dst := newSeveral()
+			src := s.cfg.Source.(*memoryCluster)
+			src.shares, dst.shares, north.shares = map[string]bool{"app": true}, map[string]bool{"app": true}, map[string]bool{"app": true}
+			src.dealt, s.cfg.Flow = 5, c.flow
+			if c.stands != "" {
+				dst.groups["app"], dst.commits["app"] = "Empty", map[flow.TopicPartition]Commit{orders: {c.at, Mark(c.stands)}}
+			}
+			round := func(when string, written bool) {
+				t.Helper()
+				rows, err := s.Round(t.Context())
+				if err != nil || len(rows) != 1 || rows[0].Written != written || !written && (rows[0].Action != Keep || !strings.Contains(rows[0].Why, "flow g sets")) {
+					t.Errorf("%s, %s: got %+v %v", c.name, when, rows, err)
+				}
+			}
+			round("at once", c.first)
+			if c.first {
+				return
+			}
+			<-time.After(turnAfter - time.Second)
+			if c.stands != "" { // the other goes on
+				dst.commits["app"][orders] = Commit{c.at + 1, Mark(c.stands)}
+				north.commits["app"][orders] = Commit{Offset: 4}
+			}
+			round("a while later", false)
+			<-time.After(turnAfter - time.Second)
+			round("before its turn", c.stands == "")
+			<-time.After(2 * time.Second)
+			if c.stands != "" {
+				round("at its turn", true)
+			}
+			if got := dst.commits["app"][orders]; got.Metadata != Mark(c.flow) {
+				t.Errorf("%s: got %+v", c.name, got)
+			}
+			if _, err := s.Apply(t.Context(), []string{"app"}, Terms{Inexact: true}); err != nil {
+				t.Errorf("%s: a move: %v", c.name, err)
+			}
+		})
 	}
-	got, err := withNotes(func() (map[string]map[flow.TopicPartition]Commit, error) {
-		return one("app", Commit{Offset: stands.Offset}), nil
-	}, func() (map[string]map[flow.TopicPartition]Commit, error) {
-		text, err := json.Marshal(noted)
-		return one(notesOf("app"), Commit{Metadata: string(text)}), err
-	})
-	if err != nil || !writtenByFlow(got["app"][orders]) {
-		t.Errorf("got %+v %v", got, err)
+}
+
+// TestNotesAreReadBehindTheStarts: a flow that goes on in the midst of a look, as when
+// somebody else plans, is not taken for somebody else: however often it does.
+func TestNotesAreReadBehindTheStarts(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		goesOn []int // how often the flow does, from one question to the next
+		stands int64 // that is told, -1 if it is not
+		mark   string
+	}{
+		{"not at all", nil, 104, Mark("f")},
+		{"once behind the starts", []int{0, 1}, 104, Mark("f")},
+		{"twice behind the starts", []int{0, 2}, 112, Mark("f")},
+		{"twice, and again", []int{0, 2, 1, 2}, 124, Mark("f")},
+		{"all the time", []int{0, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2}, -1, ""},
+	} {
+		stands, before, asked := int64(104), int64(100), 0
+		ask := func() {
+			if asked < len(c.goesOn) {
+				for range c.goesOn[asked] {
+					stands, before = stands+4, stands
+				}
+			}
+			asked++
+		}
+		starts := func(groups []string) (positions, GroupErrors) {
+			if len(groups) == 0 {
+				return nil, nil
+			}
+			ask()
+			return positions{"app": {orders: Commit{Offset: stands}}}, nil
+		}
+		notes := func([]string) (positions, GroupErrors) {
+			ask()
+			text, err := json.Marshal(note{Now: Commit{stands, Mark("f")}, Before: Commit{before, Mark("f")}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return positions{notesOf("app"): {orders: Commit{Metadata: string(text)}}}, nil
+		}
+		got, err := withNotes([]string{"app"}, starts, notes)
+		if c.stands < 0 {
+			if !errors.Is(err, errGoesOn) || len(got) != 0 {
+				t.Errorf("%s: got %+v %v", c.name, got, err)
+			}
+			continue
+		}
+		if err != nil || got["app"][orders] != (Commit{c.stands, c.mark}) {
+			t.Errorf("%s: got %+v %v", c.name, got, err)
+		}
+	}
+	strange := func([]string) (positions, GroupErrors) { return positions{"app": {orders: Commit{Offset: 7}}}, nil }
+	noted := func([]string) (positions, GroupErrors) {
+		return positions{notesOf("app"): {orders: Commit{Metadata: `{"Now":{"Offset":9},"Before":{"Offset":8}}`}}}, nil
+	}
+	if got, err := withNotes([]string{"app"}, strange, noted); err != nil || got["app"][orders] != (Commit{7, ""}) {
+		t.Errorf("somebody else's: got %+v %v", got, err)
+	}
+	denied := func([]string) (positions, GroupErrors) { return nil, GroupErrors{notesOf("app"): errDenied} }
+	if got, err := withNotes([]string{"app"}, strange, denied); !errors.Is(err, errDenied) || len(got) != 0 {
+		t.Errorf("notes that cannot be read: got %+v %v", got, err)
 	}
 }
 
@@ -206,27 +309,25 @@ func TestShareGroupsThatCannotBeAskedFor(t *testing.T) {
 	s, src, dst, _ := newShareSync(4, 4)
 	src.groups["web"], src.commits["web"] = "Empty", maps.Clone(src.commits["app"])
 	s.cfg.Groups = func(string) bool { return true }
-	s.cfg.Source = denied{src}
+	s.cfg.Source = noShares{src}
 	rows, err := s.Round(t.Context())
-	if !errors.Is(err, errDenied) || len(rows) != 1 || rows[0].Group != "web" || !rows[0].Written {
+	if !errors.Is(err, errDenied) || len(rows) != 2 || rows[0].Action != Wait || !strings.Contains(rows[0].Why, errDenied.Error()) || rows[1].Group != "web" || !rows[1].Written {
 		t.Errorf("at the source: got %+v %v", rows, err)
 	}
-	if _, err := s.Apply(t.Context(), []string{"app"}, Terms{Inexact: true}); !errors.Is(err, errDenied) || dst.commits["app"] != nil {
+	if _, err := s.Apply(t.Context(), []string{"app"}, Terms{Inexact: true}); !errors.Is(err, ErrNotExact) || !strings.Contains(err.Error(), errDenied.Error()) || dst.commits["app"] != nil {
 		t.Errorf("a move: got %v, %v", err, dst.commits)
 	}
-	s.cfg.Source, s.cfg.Destination = src, denied{dst}
+	s.cfg.Source, s.cfg.Destination = src, noShares{dst}
 	rows, err = s.Round(t.Context())
-	if err != nil || len(rows) != 2 || rows[0].Action != Leave || !strings.Contains(rows[0].Why, errDenied.Error()) || dst.commits["app"] != nil || rows[1].Action != Keep {
+	if !errors.Is(err, errDenied) || len(rows) != 2 || rows[0].Action != Leave || !strings.Contains(rows[0].Why, errDenied.Error()) || dst.commits["app"] != nil || rows[1].Action != Keep {
 		t.Errorf("at the destination: got %+v %v, %v", rows, err, dst.commits)
 	}
 }
 
-var errDenied = errors.New("not authorized")
+// noShares is a cluster that tells nobody where share groups start.
+type noShares struct{ *memoryCluster }
 
-// denied is a cluster that tells nobody where share groups start.
-type denied struct{ *memoryCluster }
-
-func (d denied) Commits(ctx context.Context, groups []Group) (map[string]map[flow.TopicPartition]Commit, error) {
+func (d noShares) Commits(ctx context.Context, groups []Group) (map[string]map[flow.TopicPartition]Commit, error) {
 	if len(without(groups, consuming)) > 0 {
 		return nil, errDenied
 	}

@@ -150,7 +150,11 @@ func (r Route) Translate(x int64, there Bounds) Result {
 		res.Offset = there.Floor
 	}
 	if there.Start > res.Offset {
-		res.Note = fmt.Sprintf("the copy was at offset %d, the log begins at %d", res.Offset, there.Start)
+		note := fmt.Sprintf("the copy was at offset %d, the log begins at %d", res.Offset, there.Start)
+		if res.Why == Waived {
+			note += "; what lay before is not known, which is accepted: " + res.Note
+		}
+		res.Note = note
 		res.Offset, res.Exact, res.Why = there.Start, false, Expired
 	}
 	if there.End >= 0 && res.Offset > there.End {

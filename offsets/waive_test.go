@@ -128,6 +128,9 @@ func TestWhatShowsLaterIsNotWaived(t *testing.T) {
 	if got := r.Translate(6, AnyBounds); got.Why != Waived || got.Offset != 105 {
 		t.Errorf("what is waived: got %+v", got)
 	}
+	if got := r.Translate(6, Bounds{Start: 107, End: 200, Floor: 200}); got.Why != Expired || got.Exact || got.Offset != 107 || !strings.Contains(got.Note, "begins at 107; what lay before is not known, which is accepted: ") {
+		t.Errorf("what is waived, and gone: got %+v", got)
+	}
 	if got := r.Translate(15, AnyBounds); got.Why != Unknown {
 		t.Errorf("what is not: got %+v", got)
 	}

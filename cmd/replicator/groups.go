@@ -47,6 +47,10 @@ func groupsList() *cobra.Command {
 					if r.Why != "" && r.Why != why {
 						why += "; " + r.Why
 					}
+					if r.Source.Topic == "" { // nothing of it can be had
+						t.row(r.Group, "-", "-", "-", "-", "-", "-", why)
+						continue
+					}
 					t.row(r.Group, r.Source, r.SourceOffset, r.Destination, known(r.Result.Offset), yes(r.Result.Exact), known(r.Present), why)
 				}
 			})

@@ -135,6 +135,9 @@ func result(wrong []string, well string, facts []runbook.Fact) runbook.Result {
 
 func (a *actions) VerifyGroups(ctx context.Context, name string) (runbook.Result, error) {
 	rows, err := a.groups.Rows(ctx, name)
+	if err == nil {
+		err = offsets.Unread(rows) // it may be known in a moment
+	}
 	if err != nil {
 		return runbook.Result{}, err
 	}
@@ -372,6 +375,9 @@ func (a *actions) ApplyGroupOffsets(ctx context.Context, name string) (runbook.R
 		return runbook.Result{}, err
 	}
 	rows, err := s.Round(ctx)
+	if err == nil {
+		err = offsets.Unread(rows)
+	}
 	if err != nil {
 		return runbook.Result{}, err
 	}

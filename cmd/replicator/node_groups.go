@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -288,7 +287,7 @@ func notMoved(err error, rows []offsets.Row) error {
 		WithHint("nothing was committed; 'replicator groups plan' says what each group would meet, --inexact takes it on")
 	for _, r := range rows {
 		if r.Action == offsets.Wait || r.Action == offsets.Leave {
-			e.Errors = append(e.Errors, api.Fact{Location: fmt.Sprintf("group %s, %s", r.Group, r.Source), Message: r.Why})
+			e.Errors = append(e.Errors, api.Fact{Location: r.Name(), Message: r.Why})
 		}
 	}
 	return e

@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -133,6 +135,39 @@ func TestOffsetsOfShareGroupsNoteWhoSetThem(t *testing.T) {
 	stands("a member was there", 11, "")
 	if groups, err := c.Groups(t.Context()); err != nil || len(groups) != 1 || !groups["app"].Share {
 		t.Errorf("groups: got %v %v", groups, err)
+	}
+}
+
+// TestOffsetsOfShareGroupsThatAreRefused: of a share group that may not be described it is said,
+// and where the others start is told all the same.
+func TestOffsetsOfShareGroupsThatAreRefused(t *testing.T) {
+	properties := maps.Clone(oneShareCoordinator)
+	properties["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+	properties["allow.everyone.if.no.acl.found"] = "true"
+	e := newEndpoint(t, apachekafka.Start(t, apachekafka.Config{Version: "4.4.0", Properties: properties}).Cluster(""))
+	w := &offsetsPair{t: t, us: e}
+	w.enableShares(e)
+	e.topic("orders", nil)
+	c, orders := offsets.KafkaCluster(e.cl), flow.TopicPartition{Topic: "orders"}
+	groups := []offsets.Group{{Name: "app", Share: true}, {Name: "secret", Share: true}}
+	for _, g := range groups {
+		must(t, "set it", c.Commit(t.Context(), g, map[flow.TopicPartition]offsets.Commit{orders: {Metadata: offsets.Mark("us-eu")}}))
+	}
+	_, err := e.adm.CreateACLs(t.Context(), kadm.NewACLs().Deny("User:ANONYMOUS").DenyHosts("*").Groups("secret").
+		Operations(kadm.OpDescribe).ResourcePatternType(kadm.ACLPatternLiteral))
+	must(t, "deny", err)
+	ctx, cancel := context.WithTimeout(t.Context(), recovery)
+	defer cancel()
+	must(t, "the refusal", poll(ctx, func() (bool, error) {
+		got, err := c.Commits(ctx, groups)
+		failed, _ := errors.AsType[offsets.GroupErrors](err)
+		if got["app"][orders] != (offsets.Commit{Metadata: offsets.Mark("us-eu")}) || len(failed) != len(groups)-len(got) {
+			return false, fmt.Errorf("got %v %v", got, err)
+		}
+		return errors.Is(failed["secret"], kerr.GroupAuthorizationFailed), nil
+	}))
+	if dealt, err := c.Dealt(ctx, groups); err == nil || len(dealt["secret"]) != 0 {
+		t.Errorf("dealt with: got %v %v", dealt, err)
 	}
 }
 
