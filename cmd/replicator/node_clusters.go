@@ -250,6 +250,16 @@ func (d *directory) allowed(ctx context.Context, cluster, principal, host string
 	return open || set.Allowed(principal, host, op, rt, name)
 }
 
+// judges says why the ACLs of a cluster cannot be read now, by which it is judged who may
+// see what of it; nil if they can.
+func (d *directory) judges(ctx context.Context, cluster string) error {
+	e, err := d.entry(cluster)
+	if err == nil {
+		_, _, err = d.acls(ctx, e)
+	}
+	return err
+}
+
 func (d *directory) acls(ctx context.Context, e *clusterEntry) (*acl.Set, bool, error) {
 	d.mu.Lock()
 	set, open, err, fresh := e.acls, e.open, e.aclsErr, time.Since(e.aclsAt) < aclFresh
@@ -265,6 +275,9 @@ func (d *directory) acls(ctx context.Context, e *clusterEntry) (*acl.Set, bool, 
 	}
 	if err != nil {
 		err = fmt.Errorf("read ACLs of cluster %s: %w", e.declared.Metadata.Name, err)
+		if ctx.Err() != nil {
+			return nil, false, err // who asked has gone: that is no answer for others
+		}
 		d.log.Warn("questions about events are answered with no", "error", err)
 	}
 	set = acl.NewSet(rules, superUsers)

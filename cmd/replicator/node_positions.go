@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
-	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/api"
@@ -11,10 +15,27 @@ import (
 	"github.com/waybillhq/waybill/offsets"
 )
 
+// translatePatience is how long a translation waits for the clusters and ledgers that it
+// depends on.
+const translatePatience = 15 * time.Second
+
 // Translate answers for positions that the caller may see: Describe on the
-// topic at either end. Answers reckon with where the logs begin and end, as far as
-// their clusters say.
+// topic at either end. Answers reckon with where the logs begin and end.
 func (g *groups) Translate(ctx context.Context, caller api.Caller, from []offsets.Where, to string) ([]api.Translations, error) {
+	ctx, cancel := context.WithTimeout(ctx, translatePatience)
+	defer cancel()
+	asked := map[string]bool{} // clusters by name without whose answers there is none
+	for _, w := range from {
+		asked[g.named(w.Cluster)] = true
+	}
+	if to != "" {
+		asked[g.named(to)] = true
+	}
+	for _, name := range sortedNames(asked) {
+		if err := g.directory.judges(ctx, name); err != nil && !errors.Is(err, errNoSuchCluster) {
+			return nil, unreachable(fmt.Errorf("whether you may describe its topics is not known: %w", err))
+		}
+	}
 	may := g.describable(ctx, caller)
 	for _, w := range from {
 		if !may(w.Cluster, w.Topic) {
@@ -33,7 +54,7 @@ func (g *groups) Translate(ctx context.Context, caller api.Caller, from []offset
 		all.floors, err = c.Stable(ctx, topics)
 		return err
 	})
-	if err := g.catchUp(ctx); err != nil {
+	if err := g.catchUp(ctx, asked, to == ""); err != nil {
 		return nil, err
 	}
 	b.ask(ctx, func(c offsets.Cluster, topics []string, all *topicBounds) (err error) {
@@ -47,7 +68,7 @@ func (g *groups) Translate(ctx context.Context, caller api.Caller, from []offset
 		a := api.Translations{From: w, To: []offsets.Translation{}}
 		for _, t := range g.maps.Translate(w, to, b.at) {
 			if may(t.To.Cluster, t.To.Topic) {
-				a.To = append(a.To, t)
+				a.To = append(a.To, b.within(t))
 			}
 		}
 		answers = append(answers, a)
@@ -55,33 +76,52 @@ func (g *groups) Translate(ctx context.Context, caller api.Caller, from []offset
 	return answers, nil
 }
 
-// catchUp reads the ledgers of the destinations of all flows to their ends.
-func (g *groups) catchUp(ctx context.Context) error {
+// catchUp reads the ledgers of clusters to their ends that are destinations of flows: of those
+// asked, and if all are, of each other one that tells now who may see what of it. The others
+// show nothing.
+func (g *groups) catchUp(ctx context.Context, asked map[string]bool, all bool) error {
 	flows, err := g.fleet.State().Declared(flow.KindReplicationFlow)
 	if err != nil {
 		return err
 	}
-	var done []string
+	group, ctx := errgroup.WithContext(ctx)
+	begun := map[string]bool{}
 	for _, f := range flows {
-		id, err := g.directory.id(f.Flow.Spec.Destination)
-		if err != nil || slices.Contains(done, id) {
-			continue // what its ledger says cannot be had now; the others can
+		name := f.Flow.Spec.Destination
+		if begun[name] || !asked[name] && !all {
+			continue
 		}
-		if err := g.maps.CatchUp(ctx, id); err != nil {
-			return unreachable(err)
-		}
-		done = append(done, id)
+		begun[name] = true
+		group.Go(func() error {
+			if !asked[name] && g.directory.judges(ctx, name) != nil {
+				return nil
+			}
+			id, err := g.directory.id(name)
+			if err == nil {
+				err = g.maps.CatchUp(ctx, id)
+			}
+			if err != nil {
+				return unreachable(fmt.Errorf("cluster %s: %w", name, err))
+			}
+			return nil
+		})
 	}
-	return nil
+	return group.Wait()
+}
+
+// named is the declared name of a cluster, if it has one.
+func (g *groups) named(cluster string) string {
+	if name, ok := g.directory.name(cluster); ok {
+		return name
+	}
+	return cluster
 }
 
 // describable asks once for each topic whether a caller may describe it.
 func (g *groups) describable(ctx context.Context, caller api.Caller) func(cluster, topic string) bool {
 	known := map[topicIn]bool{}
 	return func(cluster, topic string) bool {
-		if name, ok := g.directory.name(cluster); ok {
-			cluster = name
-		}
+		cluster = g.named(cluster)
 		key := topicIn{cluster, topic}
 		if _, asked := known[key]; !asked {
 			known[key] = g.directory.allowed(ctx, cluster, caller.Principals[cluster], caller.Address, acl.Describe, acl.Topic, topic)
@@ -133,6 +173,16 @@ func (b *logBounds) ask(ctx context.Context, question func(offsets.Cluster, []st
 			}
 		}
 	}
+}
+
+// within is an answer, as far as it is known that it lies in a log: an offset where nothing
+// is has a reader begin where its own settings say.
+func (b *logBounds) within(t offsets.Translation) offsets.Translation {
+	if at := b.at(t.To); t.Result.Offset >= 0 && (at.Start < 0 || at.End < 0) {
+		t.Result = offsets.Result{Offset: -1, Why: offsets.Unknown, Note: "where the log begins and ends there is not known now"}
+		t.To.Offset = -1
+	}
+	return t
 }
 
 // at are the bounds of one partition.
