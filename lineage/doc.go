@@ -28,7 +28,7 @@
 //     a missing page may have taken back is uncertain, unless the copy's next hop is of
 //     one unbroken chain with the one before; what hops are silent of or contradict
 //     each other about is a hole, and unknown (see doubt.go, and the table of
-//     docs/lineage.md).
+//     docs/lineage.md). Nor does one that was not read to its end ([Unread]).
 //
 // Cost of one event: one point look-up for each hop that it made, or two on the way back, with
 // one iterator of the store that is as new as what is known in memory (reading.go).

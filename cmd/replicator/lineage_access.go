@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -90,11 +91,21 @@ func deedPages(ctx context.Context, fleet *server, address string, ask accessAsk
 		if err := fleet.call(ctx, http.MethodGet, "/api/v1/lineage/accesses/"+path+q, nil, &page); err != nil {
 			return nil, err
 		}
-		all.Deeds, all.Next, all.Unknown = append(all.Deeds, page.Deeds...), page.Next, page.Unknown
+		all.Deeds, all.Next, all.Unknown = append(all.Deeds, page.Deeds...), page.Next, union(all.Unknown, page.Unknown)
 		if page.Next == "" || len(all.Deeds) >= ask.limit {
 			return all, nil
 		}
 	}
+}
+
+// union is what either page does not know, once: the first may know less.
+func union(a, b []string) []string {
+	for _, s := range b {
+		if !slices.Contains(a, s) {
+			a = append(a, s)
+		}
+	}
+	return a
 }
 
 // principalPages reads pages of what a principal did in a cluster, or a group.
@@ -110,7 +121,7 @@ func principalPages(ctx context.Context, fleet *server, cluster string, ask acce
 		if err := fleet.call(ctx, http.MethodGet, path+q, nil, &page); err != nil {
 			return nil, err
 		}
-		all.Topics, all.Next, all.Unknown = append(all.Topics, page.Topics...), page.Next, page.Unknown
+		all.Topics, all.Next, all.Unknown = append(all.Topics, page.Topics...), page.Next, union(all.Unknown, page.Unknown)
 		if page.Next == "" || len(all.Topics) >= ask.limit {
 			return all, nil
 		}

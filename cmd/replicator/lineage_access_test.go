@@ -36,6 +36,25 @@ func TestAccessOfAGroup(t *testing.T) {
 	}
 }
 
+// TestAccessKeepsWhatIsUnknown: what any of the pages does not know is shown.
+func TestAccessKeepsWhatIsUnknown(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.URL.Query().Get("cursor") == "" {
+			_, _ = w.Write([]byte(`{"deeds":[],"topics":[],"next":"x","unknown":["at first","always"]}`))
+			return
+		}
+		_, _ = w.Write([]byte(`{"deeds":[],"topics":[],"unknown":["always"]}`))
+	}))
+	defer s.Close()
+	for _, what := range [][]string{{"us/orders/3"}, {"us", "--group", "g"}} {
+		got := replicator(t, "", append([]string{"lineage", "access", "--server", s.URL}, what...)...)
+		if got.code != 0 || !strings.Contains(got.stdout, "unknown: at first") || strings.Count(got.stdout, "unknown: always") != 1 {
+			t.Errorf("%q: got %d %s %s", what, got.code, got.stdout, got.stderr)
+		}
+	}
+}
+
 // TestAccessOfAPrincipalTakesNoPlace: what would not be looked at is refused, and
 // nobody is asked.
 func TestAccessOfAPrincipalTakesNoPlace(t *testing.T) {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -282,7 +284,9 @@ func (l *ledgers) warm(ctx context.Context, barrier func(context.Context) error)
 	for {
 		clusters, found := l.directory.news.next(), l.found.next()
 		if l.connected() {
-			return l.catchUp(ctx)
+			behind, _ := l.catchUp(ctx)
+			maps.DeleteFunc(behind, func(_ string, err error) bool { return errors.Is(err, errConnecting) })
+			return errors.Join(slices.Collect(maps.Values(behind))...)
 		}
 		select {
 		case <-ctx.Done():
@@ -365,21 +369,34 @@ func unreadBecause(asked bool, failed error, s tail.State, found bool) string {
 	return ""
 }
 
-// catchUp waits until everything that is in the ledgers now is known, in all of
-// them that can be read, at most as long as ctx.
-func (l *ledgers) catchUp(ctx context.Context) error {
+// catchUp waits until everything that is in the ledgers now is known, in all of them that
+// can be read, at most as long as ctx. It says of which that is not so, by cluster.id: one
+// of them keeps nobody from the others. read has all clusters whose ledgers are looked for.
+func (l *ledgers) catchUp(ctx context.Context) (behind map[string]error, read map[string]*runningTail) {
 	l.mu.Lock()
-	var all []*runningTail
-	for _, r := range l.tails {
-		all = append(all, r)
-	}
+	read = maps.Clone(l.tails)
 	l.mu.Unlock()
-	g, ctx := errgroup.WithContext(ctx)
-	for _, r := range all {
-		if r.tail.State().Status == tail.Connecting {
-			continue // nothing is known of it, and answers say so
+	behind = map[string]error{}
+	var mu sync.Mutex
+	var reading sync.WaitGroup
+	for id, r := range read {
+		if s := r.tail.State(); s.Status == tail.Connecting { // it is not waited for
+			mu.Lock()
+			behind[id] = fmt.Errorf("%w: %s", errConnecting, unreadBecause(true, nil, s, true))
+			mu.Unlock()
+			continue
 		}
-		g.Go(func() error { return r.tail.CatchUp(ctx) })
+		reading.Go(func() {
+			if err := r.tail.CatchUp(ctx); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				behind[id] = err
+			}
+		})
 	}
-	return g.Wait()
+	reading.Wait()
+	return behind, read
 }
+
+// errConnecting says that nothing is known of a ledger.
+var errConnecting = errors.New("its cluster has not answered the reader yet")

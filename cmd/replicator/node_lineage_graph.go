@@ -8,15 +8,24 @@ import (
 )
 
 func (l *eventLineage) Copies(ctx context.Context, caller api.Caller, q lineage.RangeQuery) (*lineage.RangePage, error) {
+	var unread lineage.Unread
 	if q.Cursor == "" {
-		l.fresh(ctx)
+		unread = l.fresh(ctx, caller)
 	}
 	page, err := l.index.Copies(ctx, asking(caller), q)
-	return page, lineageError(err)
+	if err != nil {
+		return nil, lineageError(err, unread)
+	}
+	page.Unknown = append(page.Unknown, unread.Says()...)
+	return page, nil
 }
 
 func (l *eventLineage) Affected(ctx context.Context, caller api.Caller, q lineage.AffectedQuery) (*lineage.Affected, error) {
-	l.fresh(ctx)
+	unread := l.fresh(ctx, caller)
 	a, err := l.index.Affected(ctx, asking(caller), q)
-	return a, lineageError(err)
+	if err != nil {
+		return nil, lineageError(err, unread)
+	}
+	a.Unknown = append(a.Unknown, unread.Says()...)
+	return a, nil
 }

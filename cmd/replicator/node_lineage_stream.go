@@ -16,7 +16,7 @@ func (l *eventLineage) Stream(ctx context.Context, caller api.Caller, q lineage.
 		return nil, api.Errorf(http.StatusConflict, "%v", err).WithHint("close one, or ask another node")
 	}
 	if err != nil {
-		return nil, lineageError(err)
+		return nil, lineageError(err, nil)
 	}
 	return s, nil
 }
