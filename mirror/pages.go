@@ -16,27 +16,52 @@ import (
 // a topic takes by default, since a hop of two thousand tiles is up to 60 kB.
 const pageBytes = 256 << 10
 
-// ledgerPlaces is how many partitions the ledger has.
-func (t *transaction) ledgerPlaces() (int32, error) {
+// places are the partitions of a ledger, for which one is a copy's: found once for each pair
+// of topics, since a fifth of what the ledger cost with many small parts was that.
+type places struct {
+	n     int32
+	known map[ledger.CopyID]int32 // without the topics' partitions, on which it does not depend
+}
+
+// newPlaces are as many as are written to, also where somebody has added partitions.
+func newPlaces(partitions int) places {
+	return places{int32(min(partitions, ledgerPartitions)), map[ledger.CopyID]int32{}}
+}
+
+// of is where all entries of a copy go.
+func (p places) of(id ledger.CopyID) int32 {
+	id.Source.Partition, id.Destination.Partition = 0, 0
+	at, ok := p.known[id]
+	if !ok {
+		at = ledger.PartitionOf(id, p.n)
+		p.known[id] = at
+	}
+	return at
+}
+
+// ofWriter is where it is told who writes, with transactions.
+func (p places) ofWriter(producerID int64) int32 { return int32(uint64(producerID) % uint64(p.n)) }
+
+func (t *transaction) places() (places, error) {
 	topic := t.view.topic(ledger.Topic)
 	if topic.err != nil || len(topic.partitions) == 0 {
 		t.l.destination.wantRefresh()
-		return 0, fmt.Errorf("topic %s: %w", ledger.Topic, orElse(topic.err, kerr.UnknownTopicOrPartition))
+		return places{}, fmt.Errorf("topic %s: %w", ledger.Topic, orElse(topic.err, kerr.UnknownTopicOrPartition))
 	}
-	return int32(len(topic.partitions)), nil
+	return newPlaces(len(topic.partitions)), nil
 }
 
 // writeLedger sends what the transaction has to say to the ledger: for each of
 // its partitions the entries of the copies there, in pages.
 func (t *transaction) writeLedger(ctx context.Context) error {
-	n, err := t.ledgerPlaces()
+	places, err := t.places()
 	if err != nil {
 		return err
 	}
 	pages := map[int32][][]ledger.Entry{}
 	if t.announcement != nil {
-		for at := range min(n, ledgerPartitions) {
-			if t.l.plain || at == int32(uint64(t.announcement.ProducerID)%uint64(n)) {
+		for at := range places.n {
+			if t.l.plain || at == places.ofWriter(t.announcement.ProducerID) {
 				pages[at] = [][]ledger.Entry{{t.announcement}}
 			}
 		}
@@ -45,8 +70,7 @@ func (t *transaction) writeLedger(ctx context.Context) error {
 	for _, p := range t.parts {
 		// A copy that was stopped between entering and its first chunk says nothing.
 		if entries := t.entriesOf(p, now); len(entries) > 0 {
-			// All entries of a copy are in one partition, even if somebody adds some.
-			at := ledger.PartitionOf(p.id, min(n, ledgerPartitions))
+			at := places.of(p.id)
 			pages[at] = appendEntries(pages[at], entries)
 			p.sent = !p.stands()
 		}
@@ -58,7 +82,7 @@ func (t *transaction) writeLedger(ctx context.Context) error {
 // transactions writes for, that these have begun: what lies there without a hop is
 // then known for what it may be.
 func (t *transaction) declare(ctx context.Context, batches []outgoingBatch) error {
-	n, err := t.ledgerPlaces()
+	places, err := t.places()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errLedger, err)
 	}
@@ -67,7 +91,7 @@ func (t *transaction) declare(ctx context.Context, batches []outgoingBatch) erro
 	now := time.Now().UTC()
 	for i := range batches {
 		if p := batches[i].part; p.begin && !p.begun {
-			at := ledger.PartitionOf(p.id, min(n, ledgerPartitions))
+			at := places.of(p.id)
 			pages[at] = appendEntries(pages[at], t.begins(p, now))
 			told = append(told, p)
 		}
