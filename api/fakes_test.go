@@ -69,6 +69,8 @@ type fleet struct {
 	step        string
 	execution   *runbook.Execution
 	rows        []offsets.Row
+	groups      GroupPage
+	next        string // page of groups
 	node        string
 	disk        string
 	draining    bool
@@ -148,8 +150,9 @@ func (f *fleet) Drain(_ context.Context, node string, draining, force bool, by P
 	return f.called("drain")
 }
 
-func (f *fleet) Rows(_ context.Context, _ string) ([]offsets.Row, error) {
-	return f.rows, f.called("rows")
+func (f *fleet) Rows(_ context.Context, _ string, page GroupPage) ([]offsets.Row, string, error) {
+	f.groups = page
+	return f.rows, f.next, f.called("rows")
 }
 
 func (f *fleet) Move(_ context.Context, _ string, req GroupMove, by Person) ([]offsets.Row, error) {

@@ -12,14 +12,23 @@ import (
 // Groups answers where consumer groups, and positions in general, lie on the
 // other side of a flow. Errors of the clusters come back as they are.
 type Groups interface {
-	// Rows looks at each group of a flow in each partition, now.
-	Rows(ctx context.Context, flow string) ([]offsets.Row, error)
+	// Rows looks at each of the groups of a flow that a page has, in each partition, now.
+	// Next is the cursor of the page behind, empty if there is none.
+	Rows(ctx context.Context, flow string, page GroupPage) (rows []offsets.Row, next string, err error)
 	// Move commits the positions of groups on the other side and has the fleet
 	// remember which side they are on; all of those that are named, or none.
 	Move(ctx context.Context, flow string, req GroupMove, by Person) ([]offsets.Row, error)
 	// Translate answers for positions, in their order, each in the cluster named to
 	// or in all.
 	Translate(ctx context.Context, caller Caller, from []offsets.Where, to string) ([]Translations, error)
+}
+
+// GroupPage is which groups of a flow are looked at: those of a name, or all if none is given,
+// in the order of their names.
+type GroupPage struct {
+	Names  []string
+	Limit  int    // of groups; 0 is all
+	Cursor string // next of the page before
 }
 
 // GroupMove is which groups change sides, and on what terms.
@@ -39,6 +48,18 @@ type GroupRows struct {
 	Flow   string              `json:"flow"`
 	Groups []offsets.GroupPlan `json:"groups" doc:"What each would meet if it moved now"`
 	Rows   []offsets.Row       `json:"rows" doc:"By group, topic and partition"`
+	Next   string              `json:"next,omitempty" doc:"Cursor of the next page; absent: there are no more groups"`
+}
+
+// mostGroups is how many groups a page has at most.
+const mostGroups = 1000
+
+// groupsInput is which groups are listed.
+type groupsInput struct {
+	FlowPath
+	Groups []string `query:"group,explode" maxItems:"1000" doc:"Names; all if there are none"`
+	Limit  int      `query:"limit" minimum:"1" maximum:"1000" default:"1000" doc:"Groups in a page"`
+	Cursor string   `query:"cursor" doc:"next of the page before"`
 }
 
 func groupRows(flow string, rows []offsets.Row, err error) (*groupsOutput, error) {
@@ -63,9 +84,14 @@ type moveInput struct {
 
 func registerGroups(h huma.API, g Groups) {
 	register(h, operation(http.MethodGet, "/api/v1/flows/{flow}/groups", "list-groups", "Where a flow's consumer groups stand on both sides, and why", http.StatusNotFound),
-		func(ctx context.Context, in *FlowPath) (*groupsOutput, error) {
-			rows, err := g.Rows(ctx, in.Flow)
-			return groupRows(in.Flow, rows, err)
+		func(ctx context.Context, in *groupsInput) (*groupsOutput, error) {
+			page := GroupPage{Names: in.Groups, Limit: min(max(in.Limit, 1), mostGroups), Cursor: in.Cursor}
+			rows, next, err := g.Rows(ctx, in.Flow, page)
+			out, err := groupRows(in.Flow, rows, err)
+			if err == nil {
+				out.Body.Next = next
+			}
+			return out, err
 		})
 	for _, back := range []bool{false, true} {
 		path, id, summary := "/api/v1/flows/{flow}/groups/move", "move-groups", "Commit where groups go on at the destination, all or none, and remember that they have moved"

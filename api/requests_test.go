@@ -70,6 +70,23 @@ func TestDraining(t *testing.T) {
 	}
 }
 
+func TestGroupsComeInPages(t *testing.T) {
+	f := newFleet(t)
+	f.next = "b c"
+	for query, want := range map[string]GroupPage{
+		"": {Limit: mostGroups}, "?limit=2&cursor=a%26b": {Limit: 2, Cursor: "a&b"}, "?group=a&group=b%20c": {Names: []string{"a", "b c"}, Limit: mostGroups},
+	} {
+		resp := ask(t, f, http.MethodGet, "/api/v1/flows/us-eu/groups"+query, viewerToken)
+		var got GroupRows
+		if err := json.Unmarshal([]byte(resp.text), &got); err != nil || got.Next != "b c" || !reflect.DeepEqual(f.groups, want) {
+			t.Errorf("%s: got %+v, asked for %+v, want %+v: %v", query, got, f.groups, want, err)
+		}
+	}
+	if resp := ask(t, f, http.MethodGet, "/api/v1/flows/us-eu/groups?limit=1001", viewerToken); resp.StatusCode != http.StatusUnprocessableEntity {
+		t.Errorf("too many: got %d", resp.StatusCode)
+	}
+}
+
 func TestGapsAreOfARange(t *testing.T) {
 	for query, want := range map[string][2]int64{
 		"":                 {0, math.MaxInt64 - 1},

@@ -161,24 +161,27 @@ func (k kafkaCluster) Commit(ctx context.Context, group Group, at map[flow.Topic
 
 func (k kafkaCluster) committed(ctx context.Context, groups []string) (map[string]map[flow.TopicPartition]Commit, GroupErrors) {
 	all, failed := map[string]map[flow.TopicPartition]Commit{}, GroupErrors{}
-	if len(groups) == 0 {
-		return all, failed
-	}
-	fetched := k.adm.FetchManyOffsets(kadm.RequireStable(ctx), groups...)
-	for _, name := range groups {
-		r, ok := fetched[name]
-		if !ok { // none of what answered has said anything of it
-			r.Err = errNoAnswer
+	for some := range slices.Chunk(groups, groupsAtOnce) {
+		fetched := k.adm.FetchManyOffsets(kadm.RequireStable(ctx), some...)
+		for _, name := range some {
+			r, ok := fetched[name]
+			if !ok { // none of what answered has said anything of it
+				r.Err = errNoAnswer
+			}
+			at, err := settled(r)
+			if err != nil {
+				failed[name] = fmt.Errorf("fetch its offsets: %w", err)
+				continue
+			}
+			all[name] = at
 		}
-		at, err := settled(r)
-		if err != nil {
-			failed[name] = fmt.Errorf("fetch its offsets: %w", err)
-			continue
-		}
-		all[name] = at
 	}
 	return all, failed
 }
+
+// groupsAtOnce is of how many groups positions are asked for at once. A group may have
+// positions in many partitions, and clients refuse answers above 100 MiB.
+const groupsAtOnce = 500
 
 var errNoAnswer = errors.New("the brokers have not answered")
 

@@ -108,6 +108,37 @@ func (s *Syncer) Plan(ctx context.Context) ([]Row, error) {
 	return s.look(ctx, s.cfg.Groups, Case{}, nil)
 }
 
+// Follows are the names of the source's groups that follow, in order.
+func (s *Syncer) Follows(ctx context.Context) ([]string, error) {
+	groups, err := s.cfg.Source.Groups(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	var all []string
+	for name := range groups {
+		if s.cfg.Groups(name) {
+			all = append(all, name)
+		}
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+// PlanOf is [Syncer.Plan] of some of the groups that follow.
+func (s *Syncer) PlanOf(ctx context.Context, groups []string) ([]Row, error) {
+	named := among(groups)
+	return s.look(ctx, func(g string) bool { return named(g) && s.cfg.Groups(g) }, Case{}, nil)
+}
+
+// among says of each name whether it is one of these.
+func among(names []string) func(string) bool {
+	known := make(map[string]bool, len(names))
+	for _, name := range names {
+		known[name] = true
+	}
+	return func(name string) bool { return known[name] }
+}
+
 // Round looks at every group once and commits what is due at the destination. What goes
 // wrong with some groups is in their rows, and in a [GroupErrors] that comes with all rows.
 func (s *Syncer) Round(ctx context.Context) ([]Row, error) {

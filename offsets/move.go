@@ -106,8 +106,7 @@ func (s *Syncer) PlanApply(ctx context.Context, groups []string, t Terms) ([]Row
 }
 
 func (s *Syncer) plan(ctx context.Context, groups []string, t Terms) ([]Row, error) {
-	pick := func(g string) bool { return slices.Contains(groups, g) }
-	return s.look(ctx, pick, Case{Final: true, Overwrite: t.Overwrite, Inexact: t.Inexact, Redeliver: t.Redeliver, Unmarked: t.Unmarked, DropMetadata: t.DropMetadata}, nil)
+	return s.look(ctx, among(groups), Case{Final: true, Overwrite: t.Overwrite, Inexact: t.Inexact, Redeliver: t.Redeliver, Unmarked: t.Unmarked, DropMetadata: t.DropMetadata}, nil)
 }
 
 // readBack looks whether what was to be committed stands there, and not only was

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/broker"
@@ -138,6 +139,31 @@ func TestCommitsOfABrokerThatRefusesOne(t *testing.T) {
 	}
 	if len(got) != 1 || got["plain"][orders] != (Commit{3, "m"}) {
 		t.Errorf("got %v", got)
+	}
+}
+
+// TestAnswersAboutManyGroupsAreSmall: of six hundred groups with long metadata, all are had by a
+// client that takes no answer as large as that about all.
+func TestAnswersAboutManyGroupsAreSmall(t *testing.T) {
+	s := startSide(t)
+	s.topic(t, "orders")
+	const n, long = 600, 4096
+	groups := make([]Group, n)
+	metadata := strings.Repeat("m", long)
+	all, commit := errgroup.WithContext(t.Context())
+	all.SetLimit(20)
+	for i := range groups {
+		groups[i] = Group{Name: fmt.Sprint("app-", i)}
+		all.Go(func() error {
+			return KafkaCluster(s.cl).Commit(commit, groups[i], map[flow.TopicPartition]Commit{orders: {3, metadata}})
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	cl := connect(t, s.cl.OptValue(kgo.SeedBrokers).([]string)[0], kgo.FetchMaxBytes(1<<20), kgo.BrokerMaxReadBytes((n-50)*long))
+	if got, err := KafkaCluster(cl).Commits(t.Context(), groups); err != nil || len(got) != n {
+		t.Errorf("got %d groups, %v", len(got), err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/waybillhq/waybill/api"
+	"github.com/waybillhq/waybill/offsets"
 )
 
 // request is what a server saw of one.
@@ -44,6 +45,26 @@ func noEnvironment(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{"WAYBILL_SERVER", "WAYBILL_TOKEN", "WAYBILL_TOKEN_FILE", "WAYBILL_CA_FILE"} {
 		t.Setenv(name, "")
+	}
+}
+
+// TestGroupsAreListedPageByPage: a command shows the groups of all pages.
+func TestGroupsAreListedPageByPage(t *testing.T) {
+	noEnvironment(t)
+	pages := map[string]string{
+		"":             `{"flow":"f","groups":[{"group":"a"}],"rows":[{"group":"a"}],"next":"a&b"}`,
+		"cursor=a%26b": `{"flow":"f","groups":[{"group":"c"}],"rows":[{"group":"c"}]}`,
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, pages[r.URL.RawQuery])
+	}))
+	defer s.Close()
+	for _, command := range []string{"list", "plan"} {
+		got := replicator(t, "", "groups", command, "--flow", "f", "--server", s.URL, "-o", "json").stdout
+		var rows []offsets.Row
+		if err := json.Unmarshal([]byte(got), &rows); err != nil || len(rows) != 2 || rows[0].Group != "a" || rows[1].Group != "c" {
+			t.Errorf("%s: got %q: %v", command, got, err)
+		}
 	}
 }
 

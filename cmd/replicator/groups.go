@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,8 +37,8 @@ func groupsList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list --flow FLOW", Short: "Each group in each partition", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var rows api.GroupRows
-			if err := fleet.call(cmd.Context(), http.MethodGet, groupsPath(flow), nil, &rows); err != nil {
+			rows, err := fleet.groups(cmd.Context(), flow)
+			if err != nil {
 				return err
 			}
 			return out.print(cmd.OutOrStdout(), rows.Rows, func(t *table) {
@@ -72,16 +73,18 @@ func groupsPlan() *cobra.Command {
 		Long: `What each group would read again or skip if it moved to the destination now, or
 with --return, if it came home. Ends with 6 unless every group is ready or has moved.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			method, path := http.MethodGet, groupsPath(flow)
-			if back {
-				method, path = http.MethodPost, path+"/return?dryRun=true"
-			}
 			var rows api.GroupRows
-			if err := fleet.call(cmd.Context(), method, path, nil, &rows); err != nil {
+			var err error
+			if back {
+				err = fleet.call(cmd.Context(), http.MethodPost, groupsPath(flow)+"/return?dryRun=true", nil, &rows)
+			} else {
+				rows, err = fleet.groups(cmd.Context(), flow)
+			}
+			if err != nil {
 				return err
 			}
 			ready := true
-			err := out.print(cmd.OutOrStdout(), rows.Groups, func(t *table) { drawGroupPlans(t, rows.Groups) })
+			err = out.print(cmd.OutOrStdout(), rows.Groups, func(t *table) { drawGroupPlans(t, rows.Groups) })
 			for _, g := range rows.Groups {
 				ready = ready && (g.Verdict == offsets.Ready || g.Verdict == offsets.HasMoved)
 			}
@@ -108,6 +111,22 @@ func drawGroupPlans(t *table, plans []offsets.GroupPlan) {
 		for _, why := range g.Why {
 			t.line("  " + g.Group + ": " + why)
 		}
+	}
+}
+
+// groups are all groups of a flow, page by page.
+func (s *server) groups(ctx context.Context, flow string) (all api.GroupRows, err error) {
+	all = api.GroupRows{Flow: flow, Groups: []offsets.GroupPlan{}, Rows: []offsets.Row{}}
+	for query := ""; ; {
+		var page api.GroupRows
+		if err := s.call(ctx, http.MethodGet, groupsPath(flow)+query, nil, &page); err != nil {
+			return all, err
+		}
+		all.Groups, all.Rows = append(all.Groups, page.Groups...), append(all.Rows, page.Rows...)
+		if page.Next == "" {
+			return all, nil
+		}
+		query = "?" + url.Values{"cursor": {page.Next}}.Encode()
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/waybillhq/waybill/acl"
+	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/cluster"
 	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/ledger"
@@ -134,7 +135,7 @@ func result(wrong []string, well string, facts []runbook.Fact) runbook.Result {
 }
 
 func (a *actions) VerifyGroups(ctx context.Context, name string) (runbook.Result, error) {
-	rows, err := a.groups.Rows(ctx, name)
+	rows, _, err := a.groups.Rows(ctx, name, api.GroupPage{})
 	if err == nil {
 		err = offsets.Unread(rows) // it may be known in a moment
 	}

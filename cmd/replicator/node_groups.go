@@ -139,20 +139,36 @@ func (g *groups) clientOf(cluster string) *kgo.Client {
 	return cl
 }
 
-func (g *groups) Rows(ctx context.Context, name string) ([]offsets.Row, error) {
+func (g *groups) Rows(ctx context.Context, name string, page api.GroupPage) (rows []offsets.Row, next string, err error) {
 	f, err := declaredFlow(g.fleet.State(), name)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	s, err := g.syncer(f)
 	if err != nil {
-		return nil, unreachable(err)
+		return nil, "", unreachable(err)
 	}
-	rows, err := s.Plan(ctx)
+	if rows, next, err = pageOfGroups(ctx, s, page); err != nil {
+		return nil, "", unreachable(err)
+	}
+	return rows, next, nil
+}
+
+// pageOfGroups looks at the groups of a page only.
+func pageOfGroups(ctx context.Context, s *offsets.Syncer, page api.GroupPage) (rows []offsets.Row, next string, err error) {
+	names, err := s.Follows(ctx)
 	if err != nil {
-		return nil, unreachable(err)
+		return nil, "", err
 	}
-	return rows, nil
+	names = slices.DeleteFunc(names, func(group string) bool {
+		return page.Cursor != "" && group <= page.Cursor || len(page.Names) > 0 && !slices.Contains(page.Names, group)
+	})
+	if page.Limit > 0 && len(names) > page.Limit {
+		names = names[:page.Limit]
+		next = names[len(names)-1]
+	}
+	rows, err = s.PlanOf(ctx, names)
+	return rows, next, err
 }
 
 // Move commits where groups go on and has the fleet remember it. Its parts come in

@@ -95,6 +95,33 @@ func twoGroups() (*offsets.Syncer, *groupCluster) {
 	}), dst
 }
 
+// TestPagesOfGroups: each has the next groups by name, and only those are looked at.
+func TestPagesOfGroups(t *testing.T) {
+	s, _ := twoGroups()
+	for _, c := range []struct {
+		page api.GroupPage
+		want []string
+		next string
+	}{
+		{api.GroupPage{}, []string{"a", "b"}, ""},
+		{api.GroupPage{Limit: 2}, []string{"a", "b"}, ""},
+		{api.GroupPage{Limit: 1}, []string{"a"}, "a"},
+		{api.GroupPage{Limit: 1, Cursor: "a"}, []string{"b"}, ""},
+		{api.GroupPage{Limit: 1, Cursor: "b"}, nil, ""},
+		{api.GroupPage{Names: []string{"b", "nobody"}}, []string{"b"}, ""},
+		{api.GroupPage{Names: []string{"nobody"}}, nil, ""},
+	} {
+		rows, next, err := pageOfGroups(t.Context(), s, c.page)
+		var got []string
+		for _, r := range rows {
+			got = append(got, r.Group)
+		}
+		if err != nil || !slices.Equal(got, c.want) || next != c.next {
+			t.Errorf("%+v: got %v and %q, %v", c.page, got, next, err)
+		}
+	}
+}
+
 type neverMoved struct{}
 
 func (neverMoved) IsMoved(_, _ string) bool                           { return false }
