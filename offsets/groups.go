@@ -223,6 +223,7 @@ type view struct {
 	noShares      string                                   // why share groups have no positions at the destination
 	// Groups whose commits cannot be had, and why.
 	unread, unreadThere GroupErrors
+	unlisted            GroupErrors // the same of groups that the source does not list any more
 	ids, idsThere       map[string]ledger.TopicID
 	commits             map[string]map[flow.TopicPartition]Commit
 	commitsThere        map[string]map[flow.TopicPartition]Commit
@@ -247,13 +248,17 @@ func (s *Syncer) look(ctx context.Context, pick func(string) bool, how Case, wat
 	slices.SortFunc(groups, func(a, b Group) int { return cmp.Compare(a.Name, b.Name) })
 	if len(groups) == 0 {
 		if watch != nil {
-			v.ids = map[string]ledger.TopicID{}
+			v.ids, v.commits = map[string]ledger.TopicID{}, map[string]map[flow.TopicPartition]Commit{}
+			watch.unlisted(ctx, src, &v)
 			watch.look(asked, time.Now(), &v)
 		}
 		return nil, nil
 	}
 	if v.commits, v.unread, err = commitsOf(ctx, src, without(groups, sharing)); err != nil {
 		return nil, fmt.Errorf("source: %w", err)
+	}
+	if watch != nil {
+		watch.unlisted(ctx, src, &v)
 	}
 	answered := time.Now()
 	v.shares(ctx, src, groups)

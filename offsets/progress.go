@@ -135,6 +135,17 @@ func (p *Progress) Look(s Sight) {
 	}
 }
 
+// Groups are those of which a position is told that is not gone.
+func (p *Progress) Groups() map[string]bool {
+	all := map[string]bool{}
+	for k, st := range p.stands {
+		if st.told != nil && !st.told.Gone {
+			all[k.Group] = true
+		}
+	}
+	return all
+}
+
 // see takes in where a position is. What lies behind the end of the log nobody can have
 // read, nor, that is known, what was deleted before it was passed over.
 func (st *stand) see(now SeenPosition, s Sight) {

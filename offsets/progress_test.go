@@ -430,3 +430,51 @@ func TestWatchOnlyWhereNothingIsRecorded(t *testing.T) {
 		t.Error("it is written beside what the broker records")
 	}
 }
+
+// TestWhatIsNotListedIsNotGone: a group that a cluster does not list, or of which it does not
+// tell the positions, is gone only if it says itself that it has none.
+func TestWhatIsNotListedIsNotGone(t *testing.T) {
+	s, src, _, _ := newSync(Commit{Offset: 4})
+	w := NewWatch(WatchConfig{Cluster: "src", Maps: s.cfg.Maps, May: func() bool { return true }, Watched: func(string, string) bool { return true }})
+	w.progress = NewProgress(nil, func(ProgressKey) (Told, bool) { return Told{}, false })
+	s.cfg.Watch = w
+	now := time.Now()
+	look := func(what, want string) {
+		t.Helper()
+		for range 2 { // the first may not know the topic's life
+			_, _ = s.Round(t.Context())
+		}
+		now = now.Add(2 * progressEvery)
+		var got []string
+		for _, e := range w.progress.Due(now, 100) {
+			got = append(got, fmt.Sprintf("%s %s %d-%d", e.Group, e.Kind, e.First, e.Last))
+		}
+		w.progress.Written(now)
+		if strings.Join(got, ", ") != want {
+			t.Errorf("%s: got %q, want %q", what, got, want)
+		}
+	}
+	look("it is there", "app found 4-4")
+	src.unread = GroupErrors{"app": errDenied}
+	look("its positions are not told", "")
+	src.groups = map[string]string{"other": "Empty"}
+	look("it is not listed, nor are its positions told", "")
+	src.groups = map[string]string{}
+	look("nobody is listed, nor are positions told", "")
+	src.unread = nil
+	look("nobody is listed, and it has its positions", "")
+	src.groups = map[string]string{"app": "Empty"}
+	look("it is listed again", "")
+	src.groups = map[string]string{"other": "Empty"}
+	src.commits["app"][orders] = Commit{Offset: 6}
+	look("it has moved meanwhile", "")
+	src.groups["app"] = "Empty"
+	look("it is listed again, and has moved", "app leapt 4-5")
+	src.groups, src.commits["app"] = map[string]string{}, nil
+	look("it is gone", "app gone 6-6")
+	reads := src.reads
+	look("it is still gone", "")
+	if src.reads != reads {
+		t.Error("who is gone is asked for again and again")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -160,6 +161,33 @@ func (w *Watch) goOn(ctx context.Context) error {
 	return nil
 }
 
+// unlisted asks for the commits of groups that were there and are not listed: brokers leave
+// out whose coordinator is away or moving, and whom they do not show any more. What they do
+// not answer for is not gone. They are few: those that are gone are not asked for again.
+func (w *Watch) unlisted(ctx context.Context, source Cluster, v *view) {
+	w.mu.Lock()
+	var lost []Group
+	if w.progress != nil && w.tells() {
+		for name := range w.progress.Groups() {
+			if _, listed := v.states[name]; !listed {
+				lost = append(lost, Group{Name: name})
+			}
+		}
+	}
+	w.mu.Unlock()
+	if len(lost) == 0 {
+		return
+	}
+	commits, unasked, err := commitsOf(ctx, source, lost)
+	v.unlisted = unasked
+	for _, g := range lost {
+		if err != nil {
+			v.unlisted[g.Name] = err
+		}
+	}
+	maps.Copy(v.commits, commits)
+}
+
 // look takes in what a round has seen of the source. Topics and log ends were asked for
 // behind the commits: a topic that had the same id before has had no other life in between,
 // and no group can have read behind such an end. Share groups are passed over: they read
@@ -172,8 +200,10 @@ func (w *Watch) look(asked, answered time.Time, v *view) {
 		return
 	}
 	s := Sight{Asked: asked, Answered: answered, Watched: w.cfg.Watched, Unsure: map[string]bool{}, Unread: map[string]bool{}}
-	for group := range v.unread {
-		s.Unread[group] = true
+	for _, errs := range []GroupErrors{v.unread, v.unlisted} {
+		for group := range errs {
+			s.Unread[group] = true
+		}
 	}
 	for group, at := range v.commits {
 		if v.states[group].Share {
