@@ -432,14 +432,15 @@ func (p *page) last(prefix []byte, wanted func(*ledger.Hop) bool) (hops []*ledge
 }
 
 // keepLost remembers hops whose source has lost what they copied: what is at the
-// destination was not produced there.
+// destination was not produced there. Each run is kept for itself: between the runs of a
+// hop that told again what others had told there may be what was lost before.
 func (p *page) keepLost(c *copyState, gone []*ledger.Hop) error {
 	for _, h := range gone {
-		if len(h.Runs) == 0 {
-			continue
-		}
-		if err := p.batch.Set(key(p.l.no, kindLost, c.key[:], u64(h.Runs[0].Destination)), ledger.AppendEntry(nil, h), nil); err != nil {
-			return err
+		for _, r := range h.Runs {
+			k := key(p.l.no, kindLost, c.key[:], u64(r.Destination))
+			if err := p.batch.Set(k, ledger.AppendEntry(nil, h.Clip(r.Source, r.Source+r.Count)), nil); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

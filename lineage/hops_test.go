@@ -84,3 +84,45 @@ func TestHopsOfACopy(t *testing.T) {
 		t.Error("damage leaves no doubt")
 	}
 }
+
+// TestLostAtSourceBetween: a hop that tells again what two hops have told, and whose source
+// loses it, has what was lost before between its runs. What is there was not produced there.
+func TestLostAtSourceBetween(t *testing.T) {
+	x, f := open(t, Config{})
+	key := copyOf('a', 'b').Key()
+	lose := func(epoch uint64, source, dest int64) *ledger.Retraction {
+		return &ledger.Retraction{Copy: key, Epoch: epoch, Source: source, Destination: dest, Lost: ledger.LostAtSource}
+	}
+	f.page('b', begin('a', 'b', 1), hop('a', 'b', 1, 0, 10, 0), hop('a', 'b', 1, 10, 3, 13), lose(1, 8, 8), hop('a', 'b', 1, 8, 2, 20))
+	again := hop('a', 'b', 2, 5, 3, 5)
+	again.Next, again.Runs = 10, append(again.Runs, ledger.Run{Source: 8, Count: 2, Destination: 20})
+	resumed := begin('a', 'b', 2)
+	resumed.Resume = 5
+	f.page('b', resumed, again, lose(2, 7, 7))
+	var lost, born []int64
+	for o := range int64(22) {
+		a, err := x.Event(t.Context(), alice, orders("b", o))
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch n := a.Nodes[0]; {
+		case n.SourceLost:
+			lost = append(lost, o)
+		case n.Origin:
+			born = append(born, o)
+		}
+	}
+	if want := []int64{7, 8, 9, 13, 14, 15, 20, 21}; !slices.Equal(lost, want) {
+		t.Errorf("lost at the source: got %v, want %v", lost, want)
+	}
+	if want := []int64{10, 11, 12, 16, 17, 18, 19}; !slices.Equal(born, want) {
+		t.Errorf("produced there: got %v, want %v", born, want)
+	}
+	// And what the destination loses is forgotten, wherever its hop began.
+	f.page('b', begin('a', 'b', 3), &ledger.Retraction{Copy: key, Epoch: 3, Source: 7, Destination: 14, Lost: ledger.LostAtDestination})
+	for o, want := range map[int64]bool{13: true, 14: false, 20: false} {
+		if a, err := x.Event(t.Context(), alice, orders("b", o)); err != nil || a.Nodes[0].SourceLost != want {
+			t.Errorf("%d: got %+v %v, want lost %v", o, a.Nodes[0], err, want)
+		}
+	}
+}

@@ -19,7 +19,7 @@ import (
 //	n 'b' copy key, epoch u64           Begin
 //	n 'h' copy key, source u64          Hop by its first source offset
 //	n 'y' copy key, destination u64     first source offset of the hop that begins there
-//	n 'z' copy key, destination u64     Hop that begins there, which the source has lost since
+//	n 'z' copy key, destination u64     Hop of the run that begins there, which the source has lost since
 //	n 'p' topic id, partition, level, first u64, page   Production
 //	n 'a' topic id, partition, level, first u64, page   Access
 //	n 'g' topic id, partition, level, first u64, page   Progress
@@ -60,7 +60,7 @@ const (
 
 // storeFormat is raised with what a store of an earlier version cannot have. Such a
 // store is emptied, and filled from the ledgers again.
-const storeFormat = 5
+const storeFormat = 6
 
 // ledgerNo is a ledger's number in the store; 0 is the store's own.
 type ledgerNo uint16
