@@ -62,6 +62,8 @@ type Row struct {
 	stands Commit // at the destination, where Present is not negative
 	commit Commit // what Write commits there
 	yields bool   // Write, but for another flow that sets the start
+	alone  bool   // one copy alone leads there
+	below  bool   // Keep, as the result is lower than what stands, and exact
 	unread error  // why the group's positions cannot be had at one of the ends
 }
 
@@ -78,6 +80,7 @@ type Case struct {
 	Row    // filled up to Result
 	Flow   string
 	Stands *Commit // at the destination, nil if nothing
+	End    *int64  // of the log there, nil if it is not known
 	// Unfit is why the group can have no position at the destination; empty if it can.
 	Unfit string
 	// Adopted says that a flow's mark has taken the place of the metadata at the source.
@@ -125,6 +128,12 @@ func (c Case) first() string {
 	return c.Flow
 }
 
+// beyond says whether what a flow has written lies behind the end of a log that was cut back
+// since: whoever begins there begins where its own settings say.
+func (c Case) beyond() bool {
+	return !c.Final && !c.Overwrite && c.Stands != nil && c.End != nil && c.Stands.Offset > *c.End
+}
+
 // idle says whether a group in this state has no members. A group that is not
 // listed at all has none.
 func idle(state string) bool { return state == "" || state == "Empty" || state == "Dead" }
@@ -146,6 +155,10 @@ func Decide(c Case) Row {
 	row.Moved = !c.Overwrite && (c.Moved || c.Stands != nil && !writtenByFlow(*c.Stands))
 	row.Because = row.Result.explain(row.SourceOffset)
 	row.Action, row.Why = decide(c, row)
+	if row.Action == Write && c.beyond() && row.Result.Offset < 0 {
+		row.commit.Offset = *c.End
+	}
+	row.below = row.Action == Keep && row.Present > row.Result.Offset && row.Result.Exact && row.alone
 	if first := c.first(); row.Action == Write && first != c.Flow {
 		row.Action, row.Why, row.yields = Keep, fmt.Sprintf("flow %s sets where the share group starts", first), true
 	}
@@ -183,6 +196,8 @@ func decide(c Case, row Row) (Action, string) {
 		return Wait, "the group is active at the destination: " + row.DestinationState
 	case r.Offset < 0 && r.Why == NoCopy:
 		return Leave, r.Note
+	case c.beyond():
+		return Write, fmt.Sprintf("offset %d stands there, and the log was cut back to %d", row.Present, *c.End)
 	case r.Offset < 0:
 		return Wait, because(r)
 	case c.Final && !r.Exact && !c.Inexact && !(c.Redeliver && row.InOrder):
@@ -192,7 +207,7 @@ func decide(c Case, row Row) (Action, string) {
 	case row.stands == row.commit && c.Stands != nil, row.Present == r.Offset && ours && !c.Final:
 		return Keep, ""
 	case row.Present > r.Offset && !c.Final:
-		return Keep, fmt.Sprintf("the source group went back: offset %d is below %d, which stands; 'groups move' follows it", r.Offset, row.Present)
+		return Keep, fmt.Sprintf("offset %d is below %d, which stands: the source group went back, or the destination has records again that it had lost; 'groups move' follows it", r.Offset, row.Present)
 	case !r.Exact:
 		return Write, "not exact: " + because(r)
 	}

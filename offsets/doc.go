@@ -26,7 +26,8 @@
 //     it before stays inexact, unless that hop and the one before it are from one unbroken
 //     chain: a lost page may have taken it back and told of it anew.
 //   - A group is written at the destination only while it is idle there, never
-//     backwards, never past the end, and never over a position that was not ours.
+//     backwards, never past the end, and never over a position that was not ours. Where
+//     the destination has lost the end of its log, what stood there follows its records.
 //   - A group of which something cannot be had or written says so in its rows, and holds up
 //     no other ([GroupErrors]).
 //   - Groups change sides all or none ([Syncer.Apply]), exactly or with the counted

@@ -53,6 +53,7 @@ type Syncer struct {
 	report  atomic.Pointer[Report]
 	renewed atomic.Int64 // when the notes on share groups were, 0 if never
 	turns   turns
+	placed  placed
 }
 
 // Report is the outcome of a round. It must not be changed.
@@ -151,6 +152,7 @@ func (s *Syncer) Round(ctx context.Context) ([]Row, error) {
 		return nil, err
 	}
 	s.turns.take(rows, time.Now())
+	s.placed.follow(rows)
 	for group, mine := range byGroup(rows) {
 		unread := mine[0].unread
 		if errors.Is(unread, kerr.UnstableOffsetCommit) {
@@ -160,6 +162,7 @@ func (s *Syncer) Round(ctx context.Context) ([]Row, error) {
 			failed[group] = err
 		}
 	}
+	s.placed.remember(rows)
 	return rows, failed.err()
 }
 
@@ -366,6 +369,9 @@ func (s *Syncer) decide(ctx context.Context, v view, groups []Group, how Case) (
 				c.Stands = &there
 			}
 			c.unread = v.why(g, moved)
+			if end, ok := v.endsT[c.Destination]; ok {
+				c.End = &end
+			}
 			rows = append(rows, Decide(c))
 		}
 	}
@@ -456,6 +462,7 @@ func (s *Syncer) row(ctx context.Context, v view, p *peers, group Group, tp flow
 		return row, partners
 	}
 	row.Result = route.Translate(at.Offset, bounds)
+	row.alone = route.There != nil && route.Back == nil && len(route.Others)+len(route.Thirds) == 0
 	if n := route.Stranded(at.Offset, known(v.ends, tp)); n < 0 && row.Result.Offset >= 0 {
 		row.Result = none(Unknown, fmt.Sprintf("how many records from offset %d on were never copied from there cannot be told while the log end of %s is not known", at.Offset, tp))
 	} else if n > 0 && row.Result.Offset >= 0 {

@@ -159,12 +159,7 @@ const turnAfter = 10 * time.Second
 // within the same milliseconds, and set it, could each take the other for somebody else.
 type turns struct {
 	mu    sync.Mutex
-	since map[turnKey]turn
-}
-
-type turnKey struct {
-	group string
-	at    flow.TopicPartition
+	since map[placeKey]turn
 }
 
 type turn struct {
@@ -176,13 +171,13 @@ type turn struct {
 func (t *turns) take(rows []Row, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	since := map[turnKey]turn{}
+	since := map[placeKey]turn{}
 	for i := range rows {
 		row := &rows[i]
 		if !row.yields {
 			continue
 		}
-		key := turnKey{row.Group, row.Destination}
+		key := placeKey{row.Group, row.Destination}
 		was, ok := t.since[key]
 		if !ok || was.stands != row.stands {
 			was = turn{row.stands, now}
