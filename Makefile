@@ -5,7 +5,7 @@ SHELL := /usr/bin/env bash
 GO ?= go
 timed = start=$$SECONDS; trap 'echo "make $@: $$((SECONDS-start)) s"' EXIT;
 
-.PHONY: help build size test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants lineage-model bench-lineage bench-mirror bench-broker hostile-broker full-disk handover demo schema interop interop-offsets interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry suite-openlineage clean chaos-fleet
+.PHONY: help build size test race lint fuzz damage frames chaos-mirror sim interop-mirror mutants lineage-model offsets-model bench-lineage bench-mirror bench-broker hostile-broker full-disk handover demo schema interop interop-offsets interop-spike interop-dump kcat suite-franz-go suite-franz-go-chaos suite-franz-go-crash suite-node suite-python suite-java-tools suite-streams suite-connect suite-registry suite-openlineage clean chaos-fleet
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s$$'\t'
@@ -64,6 +64,10 @@ sim: ## the control plane in virtual time: SCHEDULES seeds (default 5000) from S
 	@$(timed) $(GO) test ./cluster -count=1 -timeout 120m -v -run 'TestSimulation$$' -sim.seed $(SEED) -sim.schedules $(SCHEDULES)
 
 HISTORIES ?= 20000
+TIMES ?= 20
+offsets-model: ## TIMES as many (default 20) random histories as make test, from SEED, in the maps of offsets and in folds of the ledger: every offset translated, both ways
+	@$(timed) $(GO) test ./offsets -count=1 -timeout 120m -run 'Model|Histories|FoldOf|Origin' -histories $(TIMES) -history-seed $(SEED)
+
 lineage-model: ## HISTORIES random histories (default 20000) from SEED of produces, transactions, compactions, truncations, crashes and flows: every offset asked for in the lineage index, both ways
 	@$(timed) $(GO) test ./lineage -count=1 -timeout 120m -v -run TestAgainstModel -histories $(HISTORIES) -history-seed $(SEED)
 

@@ -78,7 +78,7 @@ func (h *history) rebuildFolded() {
 func TestFoldedHistories(t *testing.T) {
 	for _, shape := range modelShapes {
 		t.Run(shape.name, func(t *testing.T) {
-			for seed := range uint64(25) {
+			for seed := range seeds(25, 1341) {
 				h := newHistory(t, shape, seed)
 				h.run(60, seed%3 == 0)
 				h.check()
@@ -94,7 +94,7 @@ func TestFoldedHistories(t *testing.T) {
 // TestFoldedHistoriesToldAgain: what is told again, and what lies at the destination of
 // what was told before, is the same with a fold as without.
 func TestFoldedHistoriesToldAgain(t *testing.T) {
-	for seed := range uint64(100) {
+	for seed := range seeds(100, 2173) {
 		h := newHistory(t, modelShapes[int(seed)%len(modelShapes)], seed)
 		h.runAndTellAgain(seed%2 == 0)
 		before := h.answers()
@@ -138,7 +138,7 @@ func (h *history) answers() (all []string) {
 
 // TestFoldOfAFold: folding a fold and what came behind it is folding all.
 func TestFoldOfAFold(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range seeds(200, 1061) {
 		h := newHistory(t, modelShapes[int(seed)%len(modelShapes)], seed)
 		h.run(60, seed%2 == 0)
 		if seed%4 < 2 {
@@ -170,35 +170,63 @@ func TestFoldOfAFold(t *testing.T) {
 	}
 }
 
+// foldOf is who has read a ledger of these entries, each in a page, and the fold of them, of
+// which alter keeps what it returns true for.
+func foldOf(t *testing.T, told []ledger.Entry, alter func(ledger.Entry) bool) (*Witness, *ledger.Opened) {
+	f, w, chain := ledgerfold.New("dst"), NewWitness("dst", 0), ledger.NewChain(ledger.WriterID{1})
+	for i, e := range told {
+		b := chain.Encode([]ledger.Entry{e})
+		p, err := ledger.Decode(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.Page(int64(i), p); f.Record(int64(i), b) != nil {
+			t.Fatal("refused")
+		}
+	}
+	var entries []ledger.Entry
+	for e := range f.Entries() {
+		if alter(e) {
+			entries = append(entries, e)
+		}
+	}
+	next := int64(len(told))
+	return w, ledger.NewOpening(next).Take(ledger.Stored{Offset: next, Value: ledger.NewFoldChain(ledger.WriterID{9}).Encode(append(entries, &ledger.Cut{Next: next}))})
+}
+
+// TestFoldOfWhatLeftOutIsTakenBack: that records were left out is remembered as long as
+// anything is left of the copy, by who reads the fold as by who has read all.
+func TestFoldOfWhatLeftOutIsTakenBack(t *testing.T) {
+	back := func(source, dest int64, lost ledger.LostSide) ledger.Entry {
+		return &ledger.Retraction{Copy: testCopy.Key(), Epoch: 1, Source: source, Destination: dest, Lost: lost}
+	}
+	foreign := hop(1, 10, 5, 110)
+	foreign.Next, foreign.Gaps = 17, []ledger.Gap{{Source: 15, Count: 2, Reason: ledger.NotLocal}}
+	onlyForeign := hop(1, 0, 0, 0)
+	onlyForeign.Next, onlyForeign.Runs, onlyForeign.Gaps = 2, nil, []ledger.Gap{{Source: 0, Count: 2, Reason: ledger.NotLocal}}
+	cases := map[string][]ledger.Entry{
+		"the hop before is left":             {begin(1, 0), hop(1, 0, 10, 100), foreign, back(10, 110, ledger.LostAtDestination)},
+		"a part of the hop is left":          {begin(1, 0), hop(1, 0, 10, 100), foreign, back(14, 114, ledger.LostAtSource)},
+		"what lies at the destination is":    {begin(1, 10), foreign, back(10, 110, ledger.LostAtSource)},
+		"nothing is left":                    {begin(1, 0), onlyForeign, back(0, 100, ledger.LostAtSource)},
+		"nothing is left, and it goes on":    {begin(1, 0), onlyForeign, back(0, 100, ledger.LostAtSource), hop(1, 0, 10, 100)},
+		"the destination has lost all of it": {begin(1, 10), foreign, back(10, 110, ledger.LostAtDestination)},
+	}
+	for name, told := range cases {
+		w, o := foldOf(t, told, func(ledger.Entry) bool { return true })
+		if err := w.Same(o); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestWitnessFindsWhatAFoldTellsOtherwise alters one thing of a fold at a time.
 func TestWitnessFindsWhatAFoldTellsOtherwise(t *testing.T) {
 	told := []ledger.Entry{
 		begin(1, 0), hop(1, 0, 10, 100, 2, gapFiltered), hop(1, 12, 8, 111), &ledger.Retraction{Copy: testCopy.Key(), Epoch: 1, Source: 16, Destination: 115},
 		&ledger.Writer{Cluster: "dst", ProducerID: 7, Lane: "lane"},
 	}
-	fold := func(alter func(ledger.Entry) bool) (w *Witness, o *ledger.Opened) {
-		f := ledgerfold.New("dst")
-		w = NewWitness("dst", 0)
-		chain := ledger.NewChain(ledger.WriterID{1})
-		for i, e := range told {
-			b := chain.Encode([]ledger.Entry{e})
-			p, err := ledger.Decode(b)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if w.Page(int64(i), p); f.Record(int64(i), b) != nil {
-				t.Fatal("refused")
-			}
-		}
-		var entries []ledger.Entry
-		for e := range f.Entries() {
-			if alter(e) {
-				entries = append(entries, e)
-			}
-		}
-		next := int64(len(told))
-		return w, ledger.NewOpening(next).Take(ledger.Stored{Offset: next, Value: ledger.NewFoldChain(ledger.WriterID{9}).Encode(append(entries, &ledger.Cut{Next: next}))})
-	}
+	fold := func(alter func(ledger.Entry) bool) (*Witness, *ledger.Opened) { return foldOf(t, told, alter) }
 	hops := func(change func(*ledger.Hop)) func(ledger.Entry) bool {
 		return func(e ledger.Entry) bool {
 			if h, ok := e.(*ledger.Hop); ok && !h.Fold.Void {

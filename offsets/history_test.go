@@ -453,7 +453,7 @@ func TestHistories(t *testing.T) {
 	for _, shape := range modelShapes {
 		t.Run(shape.name, func(t *testing.T) {
 			mixed := 0
-			for seed := range uint64(25) {
+			for seed := range seeds(25) {
 				h := newHistory(t, shape, seed)
 				h.run(60, seed%3 == 0)
 				mixed += h.check()
@@ -470,7 +470,7 @@ func TestHistories(t *testing.T) {
 // TestSeveralSourcesAgainstModel: a reader of two sources of one topic.
 func TestSeveralSourcesAgainstModel(t *testing.T) {
 	mixed := 0
-	for seed := range uint64(60) {
+	for seed := range seeds(60) {
 		h := newHistory(t, modelShapes[len(modelShapes)-1], seed)
 		h.run(60, seed%3 == 0)
 		there := h.sites[2].log

@@ -169,6 +169,14 @@ func (m *Map) supersede(x int64) {
 	m.tiles.cut(x)
 	m.start = min(m.start, x)
 	m.sourceEpoch = m.forgetEpochs(x)
+	m.forgetLeftOut()
+}
+
+// forgetLeftOut forgets that records were left out, if nothing is left of the copy.
+func (m *Map) forgetLeftOut() {
+	if m.start == m.Next() && len(m.routes.orphans) == 0 {
+		m.notLocal = false
+	}
 }
 
 // orphan remembers which destination offsets have copies of the source offsets from x
@@ -293,6 +301,7 @@ func (m *Map) applyRetraction(r *ledger.Retraction) bool {
 	m.tiles.cut(r.Source)
 	m.start = min(m.start, r.Source)
 	m.sourceEpoch = m.forgetEpochs(r.Source)
+	m.forgetLeftOut()
 	// Whatever still claims a destination at or above the cut is lost as well.
 	for _, t := range m.tiles.fromDest(r.Destination) {
 		lost := t.source + max(0, r.Destination-t.dest)

@@ -1,7 +1,9 @@
 package offsets
 
 import (
+	"flag"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -33,6 +35,28 @@ type copyState struct {
 	image map[int]int // source offset -> destination offset
 	holes map[int]bool
 	m     *Map
+}
+
+var (
+	historySeed = flag.Uint64("history-seed", 0, "the first seed of random histories")
+	histories   = flag.Uint64("histories", 1, "how many times as many are played")
+)
+
+// seeds are n, or as many times as many as are asked for, and those that something was once
+// wrong with.
+func seeds(n uint64, found ...uint64) iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		for seed := *historySeed; seed < *historySeed+n**histories; seed++ {
+			if !yield(seed) {
+				return
+			}
+		}
+		for _, seed := range found {
+			if !yield(seed) {
+				return
+			}
+		}
+	}
 }
 
 func newWorld(seed uint64, start int) *world {
@@ -242,7 +266,7 @@ func (w *world) either(i, x int) (offset int, reread int) {
 // KAFKA-14666, KIP-1292 (positions behind the newest records are translated by guess),
 // KAFKA-15202 (uneven distances), redpanda-data/connect 3182 (skipped ahead).
 func TestMapAgainstModel(t *testing.T) {
-	for seed := range uint64(400) {
+	for seed := range seeds(400) {
 		start := 0
 		if seed%5 == 0 {
 			start = 3
@@ -308,7 +332,7 @@ func TestMapAgainstModel(t *testing.T) {
 
 func TestActiveActiveAgainstModel(t *testing.T) {
 	rereads := 0
-	for seed := range uint64(400) {
+	for seed := range seeds(400) {
 		w := newWorld(seed, 0)
 		w.begin(0)
 		w.begin(1)

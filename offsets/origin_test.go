@@ -95,7 +95,7 @@ func TestTwoClaimsAreNoAnswer(t *testing.T) {
 // TestOriginsAgainstList holds the folded routes against one for each offset, with
 // retractions between.
 func TestOriginsAgainstList(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range seeds(50) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		ms, b := NewMaps(), begin(1, 0)
 		feed(ms, 0, b)

@@ -263,12 +263,27 @@ func (c *copied) takeBack(r *ledger.Retraction, restated bool) error {
 	for _, h := range stay {
 		c.add(h)
 	}
+	c.keepSaid()
 	c.next, c.start = r.Source, min(c.start, r.Source)
 	c.findDestNext()
 	for _, b := range c.begun {
 		b.quarantines = cutAside(b.quarantines, r.Source)
 	}
 	return nil
+}
+
+// keepSaid has the last hop that is left say what those said that are gone: a reader of
+// them all does not forget it while anything of the copy is left.
+func (c *copied) keepSaid() {
+	h := c.last()
+	if h == nil {
+		c.notLocal = false
+		return
+	}
+	fold := *h.Fold
+	fold.Unmarked, fold.NotLocal = c.unmarked, c.notLocal
+	h.Fold = &fold
+	c.add(h)
 }
 
 // cutAside is what stays of what was said of records put aside: of an entry that begins
