@@ -173,7 +173,11 @@ func (p *page) add(e ledger.Entry) error {
 		if err := p.client(ledger.Committed, e.TopicID, read, &ledger.Client{}, e.Group, e.FirstAt, e.At); err != nil {
 			return err
 		}
-		return p.run(kindProgress, &e.Place, e, e.At.UnixMilli())
+		spoken := e.At
+		if e.Kind == ledger.Gone { // which may be found out long after another life has begun
+			spoken = e.FirstAt
+		}
+		return p.run(kindProgress, &e.Place, e, spoken.UnixMilli())
 	}
 	return nil
 }

@@ -140,6 +140,31 @@ func TestSumsOfWhatIsFolded(t *testing.T) {
 	}
 }
 
+// TestGoneWithAnEarlierLife: that a group's position is gone with a topic is found out after
+// another topic has its name, and makes the old one no present one.
+func TestGoneWithAnEarlierLife(t *testing.T) {
+	auth := rights{"id-a/orders": true, "id-a": true}
+	x, f := open(t, Config{Authorizer: auth})
+	again := begin('a', 'b', 2)
+	again.Copy.Source.TopicID = ledger.TopicID{9}
+	f.page('b', begin('a', 'b', 1), again)
+	gone := progress('a', ledger.Gone, "billing", 10, 10, 10, t0.Add(time.Hour))
+	gone.FirstAt = t0
+	f.page('a', progress('a', ledger.Found, "billing", 10, 10, 10, t0), gone)
+	for _, all := range []bool{true, false} {
+		auth["id-a"] = all
+		a, err := x.Event(t.Context(), alice, orders("id-a", 5))
+		if err != nil || a.Nodes[0].TopicID != again.Copy.Source.TopicID.String() || a.Nodes[0].EarlierLife {
+			t.Fatalf("got %+v, %v", a, err)
+		}
+		at := orders("id-a", 5)
+		at.TopicID = id('a').String()
+		if a, err := x.Event(t.Context(), alice, at); all != (err == nil) || !all && !errors.Is(err, ErrDenied) || all && !a.Nodes[0].EarlierLife {
+			t.Errorf("the earlier life, with the right to it %v: got %+v, %v", all, a, err)
+		}
+	}
+}
+
 // TestCheckOfProgress: the chain of who notes the progress of groups is followed as others are.
 func TestCheckOfProgress(t *testing.T) {
 	chain := ledger.NewChain(ledger.WriterID{7})
