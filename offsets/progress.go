@@ -252,6 +252,9 @@ func (st *stand) together() {
 	one.FirstAt = a.FirstAt
 	from, known := start(a)
 	switch {
+	case b.Kind == ledger.Gone && n > 2 && st.pending[n-3].Kind == ledger.Gone:
+		st.pending = st.pending[:n-2] // as before
+		return
 	case b.Kind == ledger.Gone:
 	case !known || b.Kind == ledger.Found:
 		one.Kind, one.First, one.Last = ledger.Found, b.Next, b.Next
