@@ -84,7 +84,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 	tick := time.NewTicker(s.cfg.Interval)
 	defer tick.Stop()
 	for {
-		rows, err := s.Round(ctx)
+		rows, err := s.tend(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -140,13 +140,23 @@ func among(names []string) func(string) bool {
 	return func(name string) bool { return known[name] }
 }
 
-// Round looks at every group once and commits what is due at the destination. What goes
-// wrong with some groups is in their rows, and in a [GroupErrors] that comes with all rows.
-func (s *Syncer) Round(ctx context.Context) ([]Row, error) {
+// tend keeps the notes on share groups, and does a round. Only who looks after the flow keeps
+// them: two writers of a note may take each other for somebody else.
+func (s *Syncer) tend(ctx context.Context) ([]Row, error) {
 	failed, err := s.renew(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("destination: %w", err)
 	}
+	rows, err := s.Round(ctx)
+	some, err := perGroup(err)
+	maps.Copy(failed, some)
+	return rows, cmp.Or(err, failed.err())
+}
+
+// Round looks at every group once and commits what is due at the destination. What goes
+// wrong with some groups is in their rows, and in a [GroupErrors] that comes with all rows.
+func (s *Syncer) Round(ctx context.Context) ([]Row, error) {
+	failed := GroupErrors{}
 	rows, err := s.look(ctx, s.cfg.Groups, Case{}, s.cfg.Watch)
 	if err != nil {
 		return nil, err

@@ -108,7 +108,7 @@ func TestNotesAreRenewed(t *testing.T) {
 		round := func(what string, writes int) {
 			t.Helper()
 			dst.writes = 0
-			if _, err := s.Round(t.Context()); err != nil || dst.writes != writes || dst.commits["app"][orders].Offset != 104 {
+			if _, err := s.tend(t.Context()); err != nil || dst.writes != writes || dst.commits["app"][orders].Offset != 104 {
 				t.Errorf("%s: %d writes, want %d; %v %v", what, dst.writes, writes, dst.commits, err)
 			}
 		}
@@ -117,6 +117,10 @@ func TestNotesAreRenewed(t *testing.T) {
 		<-time.After(renewEvery)
 		round("after a while", 1)
 		s = NewSyncer(s.cfg)
+		dst.writes = 0
+		if _, err := s.Round(t.Context()); err != nil || dst.writes != 0 {
+			t.Errorf("by who does not look after the flow: %d writes, %v", dst.writes, err)
+		}
 		round("after a restart", 1)
 		<-time.After(renewEvery)
 		dst.groups["app"] = "Stable"
@@ -137,12 +141,12 @@ func TestNotesOfPartitionsThatWait(t *testing.T) {
 		"no group":          func(src, _ *memoryCluster) { delete(src.groups, "app") },
 	} {
 		s, src, dst, _ := newShareSync(4, 4)
-		if _, err := s.Round(t.Context()); err != nil {
+		if _, err := s.tend(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		stuck(src, dst)
 		s, dst.writes = NewSyncer(s.cfg), 0
-		rows, err := s.Round(t.Context())
+		rows, err := s.tend(t.Context())
 		if err != nil || len(rows) > 1 || len(rows) == 1 && (rows[0].Action == Keep || rows[0].Written) || dst.writes != 1 || dst.commits["app"][orders] != (Commit{104, Mark("f")}) {
 			t.Errorf("%s: got %+v %v, %d writes, %v", name, rows, err, dst.writes, dst.commits)
 		}

@@ -375,7 +375,7 @@ func (a *actions) ApplyGroupOffsets(ctx context.Context, name string) (runbook.R
 	if err != nil {
 		return runbook.Result{}, err
 	}
-	rows, err := s.Round(ctx)
+	rows, err := s.Plan(ctx)
 	if err == nil {
 		err = offsets.Unread(rows)
 	}
