@@ -80,10 +80,11 @@ func TestWhatIsLostIsSaid(t *testing.T) {
 			group, err3 := x.Group(t.Context(), alice, "id-a", "billing", 0, "")
 			graph, err4 := x.Topic(t.Context(), alice, orders("id-a", 0), PaceQuery{})
 			reach, err5 := x.Affected(t.Context(), alice, whole("id-a"))
-			if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+			event, err6 := x.Event(t.Context(), alice, orders("id-a", 0))
+			if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 				t.Fatal(err)
 			}
-			return map[string][]string{"deeds": deeds.Unknown, "principal": mine.Unknown, "group": group.Unknown, "topic": graph.Unknown, "affected": reach.Unknown}
+			return map[string][]string{"deeds": deeds.Unknown, "principal": mine.Unknown, "group": group.Unknown, "topic": graph.Unknown, "affected": reach.Unknown, "event": event.Nodes[0].Unknown}
 		}
 		for what, unknown := range lists() {
 			if got := strings.Join(unknown, "; "); strings.Contains(got, "damaged") || strings.Contains(got, "more") {

@@ -151,18 +151,22 @@ func (x *Index) unsaid(cluster string) string {
 	return x.wound(l)
 }
 
-// unheard is why lists of productions and accesses in a cluster may lack some; which page is
-// lost is for those who may see the cluster.
+// unheard is why productions and accesses in a cluster may be missing from an answer.
 func (v *viewer) unheard(cluster string) []string {
 	_, watched := v.x.recorded(cluster, kindProgress)
 	why := v.x.unsaid(cluster)
-	switch {
-	case why == "" || !watched && !v.x.tells(cluster):
+	if why == "" || !watched && !v.x.tells(cluster) {
 		return nil // or it is said already that nothing is known
-	case !v.everything(cluster):
-		why = "its ledger is damaged"
 	}
-	return []string{"whether more is to be said of who produced and who read: " + why}
+	return []string{"whether more is to be said of who produced and who read: " + v.ofLedger(cluster, why)}
+}
+
+// ofLedger is as much as the caller may know of what is wrong with a cluster's ledger.
+func (v *viewer) ofLedger(cluster, why string) string {
+	if v.everything(cluster) {
+		return why
+	}
+	return "its ledger is damaged"
 }
 
 // lostStart is why a copy may have begun before the first offset that is known of it.

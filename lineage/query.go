@@ -289,7 +289,7 @@ func (w *walk) deeds(i int, came bool, into []copyState) error {
 			return err
 		}
 		if node.Origin = why == ""; why != "" {
-			node.Unknown = append(node.Unknown, "whether it was produced here or came by a copy: "+why)
+			node.Unknown = append(node.Unknown, "whether it was produced here or came by a copy: "+w.ofLedger(at.cluster, why))
 		}
 	}
 	switch tells := w.x.tells(at.cluster); {
@@ -298,9 +298,7 @@ func (w *walk) deeds(i int, came bool, into []copyState) error {
 	case node.Origin && len(node.Produced) == 0:
 		node.Unknown = append(node.Unknown, "who produced here: the cluster's ledger has no record of it")
 	}
-	if why := w.x.unsaid(at.cluster); why != "" && w.x.tells(at.cluster) {
-		node.Unknown = append(node.Unknown, "whether more is to be said of who produced and who read here: "+why)
-	}
+	node.Unknown = append(node.Unknown, w.unheard(at.cluster)...)
 	node.Produced, node.Accesses = w.show(at.cluster, node.Produced), w.show(at.cluster, node.Accesses)
 	return nil
 }
