@@ -123,7 +123,10 @@ func (r *modelReader) read() {
 				}
 				r.x.Apply(tail.Position{Cluster: at.cluster, TopicID: id, Partition: at.partition, Offset: o}, p)
 			}
-			left = left || to < int64(len(b.pages))
+		}
+		for _, at := range order { // a fold that was read by half had all of its ledger be read again
+			id := ledger.TopicID{'L', at.cluster[1]}
+			left = left || r.x.Resume(at.cluster, id, map[int32]int64{at.partition: 0})[at.partition] < int64(len(r.w.books[at].pages))
 		}
 		if restarts < 3 && r.w.rng.IntN(4) == 0 {
 			restarts++
