@@ -1,9 +1,12 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"math"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -85,6 +88,9 @@ func registerLineage(h huma.API, l Lineage) {
 		) (*gapsOutput, error) {
 			at := in.address()
 			at.Partition, at.Offset = in.Partition, in.From
+			if err := rangeFault(in.From, in.To); err != nil {
+				return nil, err
+			}
 			if in.To < 0 {
 				in.To = math.MaxInt64 - 1
 			}
@@ -122,6 +128,9 @@ func registerDeeds(h huma.API, l Lineage) {
 			Group     string `query:"group" doc:"Only this group's; needs Describe on it, or on the cluster"`
 		},
 		) (*deedsOutput, error) {
+			if err := cmp.Or(rangeFault(in.From, in.To), principalFault("query.principal", in.Principal)); err != nil {
+				return nil, err
+			}
 			at := in.address()
 			at.Partition, at.Offset = in.Partition, in.From
 			page, err := l.Deeds(ctx, CallerOf(ctx), lineage.DeedQuery{
@@ -139,6 +148,9 @@ func registerDeeds(h huma.API, l Lineage) {
 			Principal string `path:"principal" doc:"Such as User:billing"`
 		},
 		) (*principalOutput, error) {
+			if err := principalFault("path.principal", in.Principal); err != nil {
+				return nil, err
+			}
 			page, err := l.Principal(ctx, CallerOf(ctx), in.Cluster, in.Principal, in.Limit, in.Cursor)
 			if err != nil {
 				return nil, err
@@ -178,6 +190,28 @@ func registerDeeds(h huma.API, l Lineage) {
 			}
 			return &checkOutput{Body: r}, nil
 		})
+}
+
+// rangeFault refuses a range that ends before it begins, to which "nothing" is no answer;
+// last is inclusive, -1 the end.
+func rangeFault(first, last int64) error {
+	if last < 0 || last >= first {
+		return nil
+	}
+	e := Errorf(http.StatusUnprocessableEntity, "the range ends at offset %d, before it begins at %d", last, first).WithHint("to is the last offset, inclusive; without it the range goes to the end")
+	e.Errors = []Fact{{Location: "query.to", Message: fmt.Sprintf("expected an offset from %d on", first)}}
+	return e
+}
+
+// principalFault refuses what no cluster calls anybody: a principal is TYPE:NAME, and a
+// name alone would be answered with "nothing". "" is everybody.
+func principalFault(location, principal string) error {
+	if kind, name, ok := strings.Cut(principal, ":"); principal == "" || ok && kind != "" && name != "" {
+		return nil
+	}
+	e := Errorf(http.StatusUnprocessableEntity, "%.80q is not a principal", principal).WithHint("write its type before its name, like User:billing")
+	e.Errors = []Fact{{Location: location, Message: "expected TYPE:NAME"}}
+	return e
 }
 
 type deedsOutput struct{ Body *lineage.DeedPage }

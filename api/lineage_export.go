@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"net/http"
@@ -95,6 +96,11 @@ func registerExport(h huma.API, l Lineage) {
 				return nil, Errorf(http.StatusUnprocessableEntity, "%s have no principal: leave it out", in.What)
 			case in.Direction != "" && !copies:
 				return nil, Errorf(http.StatusUnprocessableEntity, "only copies have a direction: leave it out")
+			}
+			if err := cmp.Or(rangeFault(in.From, in.To), principalFault("query.principal", in.Principal)); err != nil {
+				return nil, err
+			}
+			switch {
 			case copies:
 				return exportCopies(ctx, l, in)
 			case gaps:

@@ -53,6 +53,9 @@ func registerListExports(h huma.API, l Lineage) {
 	denied := []int{http.StatusForbidden, http.StatusNotFound}
 	register(h, exported(accountedOperation(http.MethodGet, "/api/v1/lineage/principals/{cluster}/{principal}/export", "export-principal", "What a principal produced and read in a cluster, by topic, as CSV or NDJSON", denied...), "text/csv", "application/x-ndjson"),
 		func(ctx context.Context, in *principalExportInput) (*exportOutput, error) {
+			if err := principalFault("path.principal", in.Principal); err != nil {
+				return nil, err
+			}
 			return exportPrincipal(ctx, l, in)
 		})
 	register(h, exported(accountedOperation(http.MethodGet, "/api/v1/lineage/search/{cluster}/{topic}/export", "export-search",

@@ -54,6 +54,9 @@ func lineageAccess() *cobra.Command {
 				}
 				return out.print(cmd.OutOrStdout(), page, func(t *table) { drawPrincipal(t, page) })
 			}
+			if !strings.Contains(args[0], "/") {
+				return withCode(exitInvalid, fmt.Errorf("a whole cluster is asked about with --principal or --group; else write CLUSTER/TOPIC/PARTITION, as in %s/orders/3", args[0]))
+			}
 			page, err := deedPages(cmd.Context(), &fleet, args[0], ask)
 			if err != nil {
 				return err

@@ -67,3 +67,13 @@ func TestAccessOfAPrincipalTakesNoPlace(t *testing.T) {
 		}
 	}
 }
+
+// TestAccessOfAClusterNeedsSomebody: a cluster alone is told what to add to it.
+func TestAccessOfAClusterNeedsSomebody(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("asked") }))
+	defer s.Close()
+	got := replicator(t, "", "lineage", "access", "us", "--server", s.URL)
+	if got.code != exitInvalid || got.stdout != "" || !strings.Contains(got.stderr, "--principal or --group") || !strings.Contains(got.stderr, "us/orders/3") {
+		t.Errorf("got %d %q %s", got.code, got.stdout, got.stderr)
+	}
+}

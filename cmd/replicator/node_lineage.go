@@ -156,7 +156,7 @@ func asking(c api.Caller) lineage.Caller {
 func lineageError(err error, unread lineage.Unread) error {
 	switch {
 	case errors.Is(err, lineage.ErrDenied):
-		return api.Errorf(http.StatusForbidden, "%v", err).WithHint("Describe on the topic is needed, and on the cluster for what others did, for the principal that you are mapped to in that cluster")
+		return api.Errorf(http.StatusForbidden, "%v", err).WithHint("Describe on the topic is needed, and on the cluster for what others did, for the principal that you are mapped to in that cluster, which has to be declared")
 	case errors.Is(err, lineage.ErrNotFound) && len(unread) > 0:
 		return api.Errorf(http.StatusNotFound, "%v, as far as they are read", err).WithHint("ask again later: %s", strings.Join(unread.Says(), "; "))
 	case errors.Is(err, lineage.ErrNotFound):
