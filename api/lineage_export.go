@@ -135,7 +135,8 @@ func registerExport(h huma.API, l Lineage) {
 // registerDigests is beside the exports: a POST, since a secret is no part of a URL.
 func registerDigests(h huma.API, l Lineage) {
 	op := exported(accountedOperation(http.MethodPost, "/api/v1/lineage/digests/{cluster}/{topic}/{partition}", "digest-records",
-		"Keyed digests (HMAC-SHA-256) of the records of a range, which do not tell what is in them", http.StatusForbidden, http.StatusNotFound, http.StatusConflict), "text/csv", "application/x-ndjson")
+		"Keyed digests (HMAC-SHA-256) of the records of a range, which do not tell what is in them",
+		http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusConflict, http.StatusRequestEntityTooLarge), "text/csv", "application/x-ndjson")
 	op.RequestBody = &huma.RequestBody{Required: true, Description: "The key: 16 to 4096 bytes. It is not kept"}
 	register(h, op, func(ctx context.Context, in *struct {
 		Cluster   string `path:"cluster" doc:"Name of a declared cluster, or its cluster.id"`

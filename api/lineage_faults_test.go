@@ -1,7 +1,10 @@
 package api
 
 import (
+	"encoding/json"
 	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -47,6 +50,29 @@ func TestWhatCannotBeAnsweredIsRefused(t *testing.T) {
 		}
 		if len(f.calls) > 0 {
 			t.Errorf("%s: was asked for all the same: %v", c.path, f.calls)
+		}
+	}
+}
+
+// TestKeysThatAreRefusedAreInTheDocument: what digests answer to a key that is not there,
+// or too long for a body, is among the answers that the API says of itself.
+func TestKeysThatAreRefusedAreInTheDocument(t *testing.T) {
+	var doc struct {
+		Paths map[string]map[string]struct {
+			Responses map[string]any `json:"responses"`
+		} `json:"paths"`
+	}
+	if err := json.Unmarshal([]byte(ask(t, newFleet(t), http.MethodGet, "/api/openapi.json", "").text), &doc); err != nil {
+		t.Fatal(err)
+	}
+	said := doc.Paths["/api/v1/lineage/digests/{cluster}/{topic}/{partition}"]["post"].Responses
+	for key, want := range map[string]int{"": http.StatusBadRequest, strings.Repeat("k", MaxBody+1): http.StatusRequestEntityTooLarge} {
+		r := httptest.NewRequest(http.MethodPost, "/api/v1/lineage/digests/us/orders/3", body(key))
+		r.Header.Set("Authorization", "Bearer "+viewerToken)
+		resp := do(t, newFleet(t), r)
+		resp.checkProblem(t)
+		if resp.StatusCode != want || said[strconv.Itoa(want)] == nil {
+			t.Errorf("a key of %d bytes: got %d %.200s, want %d; the document has %v", len(key), resp.StatusCode, resp.text, want, said)
 		}
 	}
 }
