@@ -69,7 +69,11 @@ func TestPreconditionsOfOneObject(t *testing.T) {
 		{"DELETE", `x`, "", 412, nil},
 	} {
 		f := newFleet(t)
-		r := httptest.NewRequest(c.method, "/api/v1/objects/Cluster/us", body("kind: Cluster\n"))
+		text := ""
+		if c.method == "PUT" {
+			text = "kind: Cluster\n"
+		}
+		r := httptest.NewRequest(c.method, "/api/v1/objects/Cluster/us", body(text))
 		r.Header.Set("Authorization", "Bearer "+adminToken)
 		for name, value := range map[string]string{"If-Match": c.match, "If-None-Match": c.none} {
 			if value != "" {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -93,6 +94,14 @@ func (e *endpoint) describeOutput(t reflect.Type) {
 func (e *endpoint) describeErrors() {
 	problem := e.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Error](), true, "")
 	e.op.Errors = append(e.op.Errors, http.StatusInternalServerError)
+	if readsBody(e.op.Method) {
+		e.op.Errors = append(e.op.Errors, http.StatusBadRequest)
+	}
+	if e.rawBody != nil {
+		e.op.Errors = append(e.op.Errors, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge)
+	}
+	slices.Sort(e.op.Errors)
+	e.op.Errors = slices.Compact(e.op.Errors)
 	for _, code := range e.op.Errors {
 		e.op.Responses[strconv.Itoa(code)] = &huma.Response{
 			Description: http.StatusText(code),

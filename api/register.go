@@ -113,7 +113,7 @@ func (e *endpoint) read(ctx huma.Context, in reflect.Value) *Error {
 		return invalid(res.Errors...)
 	}
 	if e.rawBody == nil {
-		return nil
+		return noBody(ctx)
 	}
 	body, problem := readBody(ctx)
 	in.FieldByIndex(e.rawBody).SetBytes(body)
@@ -208,6 +208,24 @@ func parse(f reflect.Value, texts []string) (any, error) {
 	f.SetString(text)
 	return text, nil
 }
+
+// noBody refuses a body that nobody would read: who put options there would get what he
+// did not ask for.
+func noBody(ctx huma.Context) *Error {
+	if !readsBody(ctx.Method()) {
+		return nil
+	}
+	_ = ctx.SetReadDeadline(time.Now().Add(bodyTimeout))
+	n, err := io.ReadFull(ctx.BodyReader(), make([]byte, 1))
+	if n == 0 && err != nil {
+		return nil
+	}
+	return Errorf(http.StatusBadRequest, "this request takes no body").WithHint("options are query parameters, such as ?dryRun=true")
+}
+
+// readsBody says whether a body of a request means anything, or would if it were read: with
+// GET and HEAD it does not (RFC 9110, 9.3.1).
+func readsBody(method string) bool { return method != http.MethodGet && method != http.MethodHead }
 
 // readBody reads a body that must be there, of at most MaxBody bytes.
 func readBody(ctx huma.Context) ([]byte, *Error) {

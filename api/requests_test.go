@@ -280,3 +280,28 @@ func TestPartitionsOfAVerificationAreAskedFor(t *testing.T) {
 		}
 	}
 }
+
+// TestBodiesThatNobodyReads: options in the body of a request that takes none are refused; a
+// fold that was to be dry was begun. With GET a body means nothing.
+func TestBodiesThatNobodyReads(t *testing.T) {
+	for _, path := range []string{
+		"POST /api/v1/lineage/fold/us", "POST /api/v1/flows/us-eu/groups/move?group=a", "POST /api/v1/runbooks/failover/start", "DELETE /api/v1/objects/Cluster/us",
+		"POST /api/v1/fleet/nodes/r1/drain",
+	} {
+		method, path, _ := strings.Cut(path, " ")
+		f := newFleet(t)
+		r := httptest.NewRequest(method, path, body(`{"dryRun":true}`))
+		r.Header.Set("Authorization", "Bearer "+adminToken)
+		resp := do(t, f, r)
+		resp.checkProblem(t)
+		if resp.StatusCode != http.StatusBadRequest || len(f.calls) > 0 || !strings.Contains(resp.text, "takes no body") {
+			t.Errorf("%s %s: got %d, carried out: %v: %s", method, path, resp.StatusCode, f.calls, resp.text)
+		}
+	}
+	f := newFleet(t)
+	r := httptest.NewRequest(http.MethodGet, "/api/v1/status", body("{}"))
+	r.Header.Set("Authorization", "Bearer "+adminToken)
+	if resp := do(t, f, r); resp.StatusCode != http.StatusOK {
+		t.Errorf("GET: got %d: %s", resp.StatusCode, resp.text)
+	}
+}

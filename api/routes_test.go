@@ -193,8 +193,11 @@ type answer struct {
 
 func ask(t *testing.T, f *fleet, method, path, token string) answer {
 	t.Helper()
-	text := "kind: Cluster\n"
-	if strings.HasPrefix(path, "/api/v1/offsets/") {
+	text := ""
+	switch {
+	case method == http.MethodPut, strings.HasPrefix(path, "/api/v1/apply"), strings.HasPrefix(path, "/api/v1/lineage/digests/"):
+		text = "kind: Cluster\n"
+	case strings.HasPrefix(path, "/api/v1/offsets/"):
 		text = "orders,3,1041\n"
 	}
 	r := httptest.NewRequest(method, path, body(text))

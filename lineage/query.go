@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/waybillhq/waybill/flow"
 	"github.com/waybillhq/waybill/internal/ledger"
 )
 
@@ -34,9 +35,49 @@ func (x *Index) Event(ctx context.Context, caller Caller, at Address) (_ *Answer
 			return nil, fmt.Errorf("lineage of an event: %w", err)
 		}
 	}
+	if err := w.exists(at); err != nil {
+		return nil, fmt.Errorf("lineage of an event: %w", err)
+	}
 	w.redact()
 	w.answer.Nodes[0].Unknown = append(w.answer.Nodes[0].Unknown, v.unnamed()...)
 	return &w.answer, nil
+}
+
+// exists asks the cluster whether there is the event that was asked about, if no ledger tells
+// of its offset: what lies behind the end of a log was not produced there, nor will it be copied
+// next. It returns ErrNotFound, wrapped, if there is none.
+func (w *walk) exists(at Address) error {
+	asked, first := w.queue[0], &w.answer.Nodes[0]
+	if w.x.cfg.Live == nil || asked.life.earlier || !first.Origin || len(first.Produced) > 0 || at.Offset < w.x.known(asked.end()) {
+		return nil
+	}
+	end, err := w.logEnd(asked.life, at.Partition)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return err
+	case err != nil:
+		first.Origin = false
+		first.Unknown = append(first.Unknown, fmt.Sprintf("whether there is such an event: no ledger tells of it, and where the log ends is not known: %v", err))
+	case at.Offset >= end:
+		return fmt.Errorf("%w: offset %d of %s/%s/%d, which ends at offset %d", ErrNotFound, at.Offset, at.Cluster, at.Topic, at.Partition, end)
+	}
+	return nil
+}
+
+// logEnd is where a partition of a topic ends now, by its cluster. It returns ErrNotFound,
+// wrapped, if the topic is there and the partition is not.
+func (v *viewer) logEnd(l life, partition int32) (int64, error) {
+	ends, err := v.x.cfg.Live.Ends(v.ctx, l.cluster, map[string]ledger.TopicID{l.name: l.id})
+	if err != nil {
+		return 0, err
+	}
+	if end, ok := ends[flow.TopicPartition{Topic: l.name, Partition: partition}]; ok {
+		return end, nil
+	}
+	if len(ends) == 0 {
+		return 0, errors.New("the cluster does not show the topic now")
+	}
+	return 0, fmt.Errorf("%w: partition %d of topic %s in cluster %s", ErrNotFound, partition, l.name, l.clusterName)
 }
 
 // usualPlaces are as many as most events lie at.

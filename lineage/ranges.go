@@ -100,6 +100,14 @@ func (x *Index) Copies(ctx context.Context, caller Caller, q RangeQuery) (*Range
 	if q.Last >= 0 {
 		asked.next = min(q.Last, math.MaxInt64-1) + 1
 	}
+	if known := x.known(start); asked.next > known && x.cfg.Live != nil && !l.earlier {
+		switch end, err := v.logEnd(l, q.At.Partition); {
+		case errors.Is(err, ErrNotFound):
+			return nil, fmt.Errorf("copies of a range: %w", err)
+		case err == nil: // of what is not there nothing is pending
+			asked.next = min(asked.next, max(known, end))
+		}
+	}
 	at, err := readRangeCursor(q.Cursor, asked)
 	if err != nil {
 		return nil, fmt.Errorf("copies of a range: %w", err)
