@@ -35,8 +35,8 @@ func TestAPutIsAnsweredWithWhatWasPut(t *testing.T) {
 func TestPreconditionsOfObjects(t *testing.T) {
 	s := newSolo(t)
 	const us = "/api/v1/objects/Cluster/us"
-	for _, method := range []string{"PUT", "DELETE"} {
-		r := s.call("ops", method, us, clusterYAML("us", "a:1"), "*")
+	for method, body := range map[string]string{"PUT": clusterYAML("us", "a:1"), "DELETE": ""} {
+		r := s.call("ops", method, us, body, "*")
 		if p := r.problem(t); r.status != 412 || p.Conflict == nil || p.Conflict.Object != "Cluster/us" || p.Detail != "Cluster/us is not there" {
 			t.Errorf("%s of any that is there, and none is: got %d %s", method, r.status, r.text)
 		}
