@@ -52,8 +52,10 @@ func (x *Index) Gaps(ctx context.Context, caller Caller, at Address, last int64)
 		cut = min(cut, page.Gaps[limit].Source)
 	}
 	if cut < math.MaxInt64 {
-		page.Next = max(cut, at.Offset+1)
-		page.Gaps = gapsBefore(page.Gaps, page.Next)
+		next := max(cut, at.Offset+1)
+		if page.Gaps = gapsBefore(page.Gaps, next); next <= last {
+			page.Next = next
+		}
 	}
 	return page, nil
 }

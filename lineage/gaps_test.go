@@ -43,6 +43,12 @@ func TestGapsOfSeveralFlowsInPages(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
+	// More flows have a gap at one offset than fit: there is nothing further on to ask for.
+	f.page('d', begin('a', 'd', 1), hop('a', 'd', 1, 0, 1, -1, ledger.Gap{Source: 0, Count: 1, Reason: ledger.Control}))
+	f.page('e', begin('a', 'e', 1), hop('a', 'e', 1, 0, 1, -1, ledger.Gap{Source: 0, Count: 1, Reason: ledger.Control}))
+	if page, err := x.Gaps(t.Context(), alice, orders("a", 0), 0); err != nil || len(page.Gaps) != 4 || page.Next != 0 {
+		t.Errorf("of one offset: got %+v %v", page, err)
+	}
 }
 
 // TestALongWalkForGapsComesInPages: of many hops without a gap one page looks at so many.
