@@ -35,7 +35,7 @@ type GroupPage struct {
 type GroupMove struct {
 	// Return brings groups home that have moved to the destination.
 	Return bool
-	// Groups by name; none are all that can change sides.
+	// Groups by name; none are all that can change sides, if a request says so.
 	Groups       []string
 	Inexact      bool
 	DropMetadata bool
@@ -57,7 +57,7 @@ const mostGroups = 1000
 // groupsInput is which groups are listed.
 type groupsInput struct {
 	FlowPath
-	Groups []string `query:"group,explode" maxItems:"1000" doc:"Names; all if there are none"`
+	Groups []string `query:"group,explode" maxItems:"1000" doc:"Names; all if there are none. One that the flow does not follow is not found"`
 	Limit  int      `query:"limit" minimum:"1" maximum:"1000" default:"1000" doc:"Groups in a page"`
 	Cursor string   `query:"cursor" doc:"next of the page before"`
 }
@@ -75,11 +75,24 @@ func groupRows(flow string, rows []offsets.Row, err error) (*groupsOutput, error
 // moveInput is how groups are moved.
 type moveInput struct {
 	FlowPath
-	Groups       []string `query:"group,explode" maxItems:"1000" doc:"Names; all that have not changed sides if there are none"`
+	Groups       []string `query:"group,explode" maxItems:"1000" doc:"Names; one that neither the source nor the flow knows is not found"`
+	All          bool     `query:"all" doc:"All that have not changed sides, instead of names"`
 	Inexact      bool     `query:"inexact" doc:"Also groups that read records again, or skip some, as the plan says"`
 	DropMetadata bool     `query:"dropMetadata" doc:"Leave out the metadata of the groups' own commits"`
 	DryRun       bool     `query:"dryRun" doc:"Say what would happen"`
 	Reason       string   `query:"reason" doc:"Is remembered"`
+}
+
+// checkAll refuses a move that does not say which groups it is about: that it names none may
+// well be a slip.
+func (in *moveInput) checkAll() error {
+	switch {
+	case !in.All && len(in.Groups) == 0:
+		return Errorf(http.StatusUnprocessableEntity, "no group is named").WithHint("name the groups (?group=NAME, once for each), or say ?all=true")
+	case in.All && len(in.Groups) > 0:
+		return Errorf(http.StatusUnprocessableEntity, "groups are named, and all of them are asked for").WithHint("leave out either 'group' or 'all'")
+	}
+	return nil
 }
 
 func registerGroups(h huma.API, g Groups) {
@@ -100,6 +113,9 @@ func registerGroups(h huma.API, g Groups) {
 		}
 		register(h, adminOperation(http.MethodPost, path, id, summary, http.StatusNotFound, http.StatusConflict),
 			func(ctx context.Context, in *moveInput) (*groupsOutput, error) {
+				if err := in.checkAll(); err != nil {
+					return nil, err
+				}
 				req := GroupMove{Return: back, Groups: in.Groups, Inexact: in.Inexact, DropMetadata: in.DropMetadata, DryRun: in.DryRun}
 				rows, err := g.Move(ctx, in.Flow, req, Person{CallerOf(ctx).Name, in.Reason})
 				return groupRows(in.Flow, rows, err)

@@ -27,6 +27,7 @@ const (
 type Translations struct {
 	From offsets.Where         `json:"from"`
 	To   []offsets.Translation `json:"to"`
+	Note string                `json:"note,omitempty" doc:"Why there is no answer, where there is none"`
 }
 
 // TranslationList answers for several positions, in their order.
@@ -199,6 +200,9 @@ func encode(format string, all []Translations, plain any) (*positionsOutput, err
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	for _, t := range all {
 		f := t.From
+		if len(t.To) == 0 && format == "csv" {
+			_ = out.Write([]string{f.Cluster, f.Topic, number(int64(f.Partition)), number(f.Offset), "", "", "-1", "-1", "false", "0", "0", string(offsets.NoCopy), t.Note})
+		}
 		for _, to := range t.To {
 			w, r := to.To, to.Result
 			switch {

@@ -105,8 +105,37 @@ func TestGroupsAreMoved(t *testing.T) {
 	if got, want := fmt.Sprint(f.move, f.person), fmt.Sprint(GroupMove{Groups: []string{"a", "b&c"}, Inexact: true}, Person{"ops", "CHG 1"}); got != want || !strings.Contains(a.text, `"verdict":"ready"`) {
 		t.Errorf("move: got %s, want %s: %s", got, want, a.text)
 	}
-	ask(t, f, http.MethodPost, "/api/v1/flows/us-eu/groups/return?dropMetadata=true&dryRun=true", adminToken)
+	ask(t, f, http.MethodPost, "/api/v1/flows/us-eu/groups/return?all=true&dropMetadata=true&dryRun=true", adminToken)
 	if got, want := fmt.Sprint(f.move), fmt.Sprint(GroupMove{Return: true, DropMetadata: true, DryRun: true}); got != want {
 		t.Errorf("return: got %s, want %s", got, want)
+	}
+}
+
+// TestAMoveSaysWhichGroups: all of them are not what is meant where a name is missing.
+func TestAMoveSaysWhichGroups(t *testing.T) {
+	for _, verb := range []string{"move", "return"} {
+		for query, status := range map[string]int{
+			"": 422, "?dryRun=true": 422, "?all=false": 422, "?all=true&group=a": 422, "?all=true": 200, "?group=a": 200,
+		} {
+			f := newFleet(t)
+			a := ask(t, f, http.MethodPost, "/api/v1/flows/us-eu/groups/"+verb+query, adminToken)
+			if a.StatusCode != status || status != 200 && (len(f.calls) > 0 || !strings.Contains(a.text, `"hint"`)) {
+				t.Errorf("%s%s: got %d %s after %v", verb, query, a.StatusCode, a.text, f.calls)
+			}
+		}
+	}
+}
+
+// TestAPositionWithoutAnAnswerHasALine, with the reason, among others.
+func TestAPositionWithoutAnAnswerHasALine(t *testing.T) {
+	all := []Translations{{From: offsets.Where{Cluster: "us", Topic: "nosuch", Partition: 3, Offset: 4}, To: []offsets.Translation{}, Note: "no ledger mentions it"}}
+	for format, want := range map[string]string{"csv": "us,nosuch,3,4,,,-1,-1,false,0,0,no-copy,no ledger mentions it\n", "kafka": ""} {
+		out, err := encode(format, all, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, ok := out.Body.([]byte); !ok || !strings.HasSuffix(string(text), want) || format == "kafka" && len(text) > 0 {
+			t.Errorf("%s: got %q", format, out.Body)
+		}
 	}
 }

@@ -48,7 +48,7 @@ var routes = []route{
 	{"POST", "/api/v1/ledgers/{cluster}/{partition}/{offset}/waive", "/api/v1/ledgers/eu/3/17/waive?reason=CHG-1", 401, 403, 204, ""},
 	{"GET", "/api/v1/flows/{flow}/groups", "/api/v1/flows/us-eu/groups", 401, 200, 200, plain},
 	{"POST", "/api/v1/flows/{flow}/groups/move", "/api/v1/flows/us-eu/groups/move?group=a&group=b&dryRun=true", 401, 403, 200, plain},
-	{"POST", "/api/v1/flows/{flow}/groups/return", "/api/v1/flows/us-eu/groups/return?inexact=true&reason=CHG-1", 401, 403, 200, plain},
+	{"POST", "/api/v1/flows/{flow}/groups/return", "/api/v1/flows/us-eu/groups/return?all=true&inexact=true&reason=CHG-1", 401, 403, 200, plain},
 	{"GET", "/api/v1/flows/{flow}/verification", "/api/v1/flows/us-eu/verification?partitions=true", 401, 200, 200, plain},
 	{"POST", "/api/v1/flows/{flow}/verification", "/api/v1/flows/us-eu/verification?topic=a*&topic=b&from=verified&bytesPerSecond=65536", 401, 403, 200, plain},
 	{"DELETE", "/api/v1/flows/{flow}/verification", "/api/v1/flows/us-eu/verification", 401, 403, 200, plain},

@@ -179,7 +179,7 @@ func TestGroupsPlanReturn(t *testing.T) {
 	noEnvironment(t)
 	fleet := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		plan := offsets.GroupPlan{Group: "web", Verdict: offsets.Ready}
-		if r.Method != http.MethodPost || r.URL.RequestURI() != "/api/v1/flows/us-eu/groups/return?dryRun=true" {
+		if r.Method != http.MethodPost || r.URL.RequestURI() != "/api/v1/flows/us-eu/groups/return?all=true&dryRun=true" {
 			t.Errorf("asked for %s %s", r.Method, r.URL)
 			plan = offsets.GroupPlan{Group: "mail", Verdict: offsets.Blocked, Why: []string{"not copied"}}
 		}

@@ -35,9 +35,9 @@ func groupsList() *cobra.Command {
 	var out output
 	var flow string
 	cmd := &cobra.Command{
-		Use: "list --flow FLOW", Short: "Each group in each partition", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			rows, err := fleet.groups(cmd.Context(), flow)
+		Use: "list --flow FLOW [GROUP...]", Short: "Each group, or those named, in each partition", Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			rows, err := fleet.groups(cmd.Context(), flow, names)
 			if err != nil {
 				return err
 			}
@@ -69,16 +69,19 @@ func groupsPlan() *cobra.Command {
 	var flow string
 	var back bool
 	cmd := &cobra.Command{
-		Use: "plan --flow FLOW", Short: "What each group would read again or skip if it moved now", Args: cobra.NoArgs,
-		Long: `What each group would read again or skip if it moved to the destination now, or
-with --return, if it came home. Ends with 6 unless every group is ready or has moved.`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use: "plan --flow FLOW [GROUP...]", Short: "What each group would read again or skip if it moved now", Args: cobra.ArbitraryArgs,
+		Long: `What each group, or those named, would read again or skip if it moved to the
+destination now, or with --return, if it came home. Ends with 6 unless every one is
+ready or has moved.`,
+		RunE: func(cmd *cobra.Command, names []string) error {
 			var rows api.GroupRows
 			var err error
 			if back {
-				err = fleet.call(cmd.Context(), http.MethodPost, groupsPath(flow)+"/return?dryRun=true", nil, &rows)
+				q := whichGroups(names)
+				q.Set("dryRun", "true")
+				err = fleet.call(cmd.Context(), http.MethodPost, groupsPath(flow)+"/return?"+q.Encode(), nil, &rows)
 			} else {
-				rows, err = fleet.groups(cmd.Context(), flow)
+				rows, err = fleet.groups(cmd.Context(), flow, names)
 			}
 			if err != nil {
 				return err
@@ -114,19 +117,35 @@ func drawGroupPlans(t *table, plans []offsets.GroupPlan) {
 	}
 }
 
-// groups are all groups of a flow, page by page.
-func (s *server) groups(ctx context.Context, flow string) (all api.GroupRows, err error) {
+// whichGroups is the query for groups that change sides: those named, or all.
+func whichGroups(names []string) url.Values {
+	if len(names) == 0 {
+		return url.Values{"all": {"true"}}
+	}
+	return url.Values{"group": names}
+}
+
+// groups are those of a flow that are named, or all if none is, page by page.
+func (s *server) groups(ctx context.Context, flow string, names []string) (all api.GroupRows, err error) {
 	all = api.GroupRows{Flow: flow, Groups: []offsets.GroupPlan{}, Rows: []offsets.Row{}}
-	for query := ""; ; {
+	query := url.Values{}
+	if len(names) > 0 {
+		query["group"] = names
+	}
+	for {
+		path := groupsPath(flow)
+		if len(query) > 0 {
+			path += "?" + query.Encode()
+		}
 		var page api.GroupRows
-		if err := s.call(ctx, http.MethodGet, groupsPath(flow)+query, nil, &page); err != nil {
+		if err := s.call(ctx, http.MethodGet, path, nil, &page); err != nil {
 			return all, err
 		}
 		all.Groups, all.Rows = append(all.Groups, page.Groups...), append(all.Rows, page.Rows...)
 		if page.Next == "" {
 			return all, nil
 		}
-		query = "?" + url.Values{"cursor": {page.Next}}.Encode()
+		query.Set("cursor", page.Next)
 	}
 }
 
@@ -163,7 +182,7 @@ repeated.`
 			if all == (len(names) > 0) {
 				return withCode(exitInvalid, errors.New("name the groups, or say --all"))
 			}
-			q := url.Values{"group": names}
+			q := whichGroups(names)
 			for name, on := range map[string]bool{"inexact": inexact, "dropMetadata": dropMetadata, "dryRun": dryRun} {
 				if on {
 					q.Set(name, "true")
@@ -284,7 +303,7 @@ func drawTranslations(t *table, all []api.Translations) {
 	for _, a := range all {
 		from := fmt.Sprintf("%s/%s/%d/%d", a.From.Cluster, a.From.Topic, a.From.Partition, a.From.Offset)
 		if len(a.To) == 0 {
-			t.row(from, "-", "-", "-", "-", "-", "nothing of that partition has been copied, as far as the ledgers tell")
+			t.row(from, "-", "-", "-", "-", "-", cmp.Or(a.Note, "nothing of that partition has been copied, as far as the ledgers tell"))
 		}
 		for _, to := range a.To {
 			why := string(to.Result.Why)

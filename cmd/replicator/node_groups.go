@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -67,16 +68,7 @@ func (g *groups) syncer(f *flow.ReplicationFlow) (*offsets.Syncer, error) {
 	return offsets.NewSyncer(conf), nil
 }
 
-// homeward is the syncer that brings a flow's groups back: both ends are swapped.
-func (g *groups) homeward(f *flow.ReplicationFlow) (*offsets.Syncer, error) {
-	conf, err := g.config(f)
-	if err != nil {
-		return nil, err
-	}
-	return offsets.NewSyncer(g.swapped(f, conf)), nil
-}
-
-// swapped leads from a flow's destination to its source.
+// swapped leads from a flow's destination to its source, to bring groups back.
 func (g *groups) swapped(f *flow.ReplicationFlow, conf offsets.SyncConfig) offsets.SyncConfig {
 	conf.Source, conf.Destination = conf.Destination, conf.Source
 	conf.SourceID, conf.DestinationID = conf.DestinationID, conf.SourceID
@@ -148,17 +140,29 @@ func (g *groups) Rows(ctx context.Context, name string, page api.GroupPage) (row
 	if err != nil {
 		return nil, "", unreachable(err)
 	}
-	if rows, next, err = pageOfGroups(ctx, s, page); err != nil {
-		return nil, "", unreachable(err)
-	}
-	return rows, next, nil
+	return pageOfGroups(ctx, s, name, movedGroups{g.fleet}, page)
 }
 
 // pageOfGroups looks at the groups of a page only.
-func pageOfGroups(ctx context.Context, s *offsets.Syncer, page api.GroupPage) (rows []offsets.Row, next string, err error) {
+func pageOfGroups(ctx context.Context, s *offsets.Syncer, flowName string, moved offsets.Moved, page api.GroupPage) (rows []offsets.Row, next string, err error) {
 	names, err := s.Follows(ctx)
 	if err != nil {
-		return nil, "", err
+		return nil, "", unreachable(err)
+	}
+	var gone []offsets.Row // of groups that have moved, which the source has no more
+	for _, group := range page.Names {
+		switch {
+		case slices.Contains(names, group):
+		case moved.IsMoved(flowName, group):
+			if page.Cursor == "" {
+				row := rowOfNone(group, "it has moved, and the flow follows none of that name at the source any more")
+				row.Moved = true
+				gone = append(gone, row)
+			}
+		default:
+			return nil, "", api.Errorf(http.StatusNotFound, "flow %s follows no group %s", flowName, group).
+				WithHint("see whether its source has a group of that name, and the flow's spec.groups includes it; 'replicator groups list --flow %s' has all that it follows", flowName)
+		}
 	}
 	names = slices.DeleteFunc(names, func(group string) bool {
 		return page.Cursor != "" && group <= page.Cursor || len(page.Names) > 0 && !slices.Contains(page.Names, group)
@@ -167,8 +171,51 @@ func pageOfGroups(ctx context.Context, s *offsets.Syncer, page api.GroupPage) (r
 		names = names[:page.Limit]
 		next = names[len(names)-1]
 	}
-	rows, err = s.PlanOf(ctx, names)
-	return rows, next, err
+	if rows, err = s.PlanOf(ctx, names); err != nil {
+		return nil, "", unreachable(err)
+	}
+	if len(page.Names) > 0 {
+		rows = append(withEach(names, rows), gone...)
+	}
+	return rows, next, nil
+}
+
+// withEach has a row for each of the groups named, also for one that reads nothing of the
+// flow: an answer that leaves it out says nothing about it.
+func withEach(names []string, rows []offsets.Row) []offsets.Row {
+	for _, group := range names {
+		if !slices.ContainsFunc(rows, func(r offsets.Row) bool { return r.Group == group }) {
+			rows = append(rows, rowOfNone(group, "it has no position in the flow's topics"))
+		}
+	}
+	return rows
+}
+
+// rowOfNone is the row of a group without positions.
+func rowOfNone(group, why string) offsets.Row {
+	return offsets.Row{
+		Group: group, SourceOffset: -1, SourceLag: -1, Present: -1, Action: offsets.Leave, Why: why, Because: why,
+		Result: offsets.Result{Offset: -1, Why: offsets.Unknown, Note: why},
+	}
+}
+
+// knownGroups refuses names of groups that neither the source nor the flow knows.
+func knownGroups(ctx context.Context, source offsets.Cluster, f *flow.ReplicationFlow, moved offsets.Moved, names []string) error {
+	names = slices.DeleteFunc(slices.Clone(names), func(group string) bool { return moved.IsMoved(f.Metadata.Name, group) })
+	if len(names) == 0 {
+		return nil
+	}
+	there, err := source.Groups(ctx)
+	if err != nil {
+		return unreachable(fmt.Errorf("source: %w", err))
+	}
+	for _, group := range names {
+		if _, ok := there[group]; !ok {
+			return api.Errorf(http.StatusNotFound, "there is no group %s in cluster %s, or the fleet's user may not describe it, and flow %s has moved none of that name", group, f.Spec.Source, f.Metadata.Name).
+				WithHint("nothing was committed; see how the name is spelled: 'replicator groups list --flow %s' has all groups that the flow follows", f.Metadata.Name)
+		}
+	}
+	return nil
 }
 
 // Move commits where groups go on and has the fleet remember it. Its parts come in
@@ -179,17 +226,19 @@ func (g *groups) Move(ctx context.Context, name string, req api.GroupMove, by ap
 	if err != nil {
 		return nil, err
 	}
-	there, err := g.syncer(f)
+	conf, err := g.config(f)
 	if err != nil {
 		return nil, unreachable(err)
 	}
+	names, moved := req.Groups, movedGroups{g.fleet}
+	if err := knownGroups(ctx, conf.Source, f, moved, names); err != nil {
+		return nil, err
+	}
+	there := offsets.NewSyncer(conf)
 	s := there
 	if req.Return {
-		if s, err = g.homeward(f); err != nil {
-			return nil, unreachable(err)
-		}
+		s = offsets.NewSyncer(g.swapped(f, conf))
 	}
-	names, moved := req.Groups, movedGroups{g.fleet}
 	if len(names) == 0 {
 		if names, err = g.candidates(ctx, f, there, req.Return); err != nil {
 			return nil, err
@@ -228,7 +277,7 @@ func planSides(ctx context.Context, s *offsets.Syncer, names []string, terms off
 	if err != nil {
 		return nil, unreachable(err)
 	}
-	return rows, nil
+	return withEach(names, rows), nil
 }
 
 // changeSides has a syncer move groups. Those that are done are to be remembered also

@@ -71,8 +71,8 @@ func (readLedger) CatchUp(context.Context) error { return nil }
 func (readLedger) Exists() bool                  { return true }
 
 // twoGroups is the syncer of a flow that has copied ten records, which groups a and b
-// have read, and its destination.
-func twoGroups() (*offsets.Syncer, *groupCluster) {
+// have read, its source and its destination.
+func twoGroups() (s *offsets.Syncer, src, dst *groupCluster) {
 	id := ledger.CopyID{
 		Source:      ledger.End{Cluster: "src", TopicID: ledger.TopicID{1}},
 		Destination: ledger.End{Cluster: "dst", TopicID: ledger.TopicID{2}},
@@ -86,40 +86,101 @@ func twoGroups() (*offsets.Syncer, *groupCluster) {
 	at := func() map[flow.TopicPartition]offsets.Commit {
 		return map[flow.TopicPartition]offsets.Commit{{Topic: "orders"}: {Offset: 4}}
 	}
-	src := &groupCluster{id: id.Source.TopicID, end: 10, groups: map[string]offsets.Group{"a": {Name: "a", State: "Empty"}, "b": {Name: "b", State: "Empty"}}, commits: map[string]map[flow.TopicPartition]offsets.Commit{"a": at(), "b": at()}}
-	dst := &groupCluster{id: id.Destination.TopicID, end: 11, groups: map[string]offsets.Group{}, commits: map[string]map[flow.TopicPartition]offsets.Commit{}, refuses: map[string]error{}}
+	src = &groupCluster{id: id.Source.TopicID, end: 10, groups: map[string]offsets.Group{"a": {Name: "a", State: "Empty"}, "b": {Name: "b", State: "Empty"}}, commits: map[string]map[flow.TopicPartition]offsets.Commit{"a": at(), "b": at()}}
+	dst = &groupCluster{id: id.Destination.TopicID, end: 11, groups: map[string]offsets.Group{}, commits: map[string]map[flow.TopicPartition]offsets.Commit{}, refuses: map[string]error{}}
 	all := func(string) bool { return true }
 	return offsets.NewSyncer(offsets.SyncConfig{
 		Flow: "f", SourceID: "src", DestinationID: "dst", Source: src, Destination: dst, Groups: all, Topics: all,
 		Rename: func(t string) string { return t }, Maps: ms, Moved: neverMoved{}, Log: slog.New(slog.DiscardHandler),
-	}), dst
+	}), src, dst
 }
 
 // TestPagesOfGroups: each has the next groups by name, and only those are looked at.
 func TestPagesOfGroups(t *testing.T) {
-	s, _ := twoGroups()
 	for _, c := range []struct {
-		page api.GroupPage
-		want []string
-		next string
+		page    api.GroupPage
+		want    []string
+		next    string
+		unknown string
 	}{
-		{api.GroupPage{}, []string{"a", "b"}, ""},
-		{api.GroupPage{Limit: 2}, []string{"a", "b"}, ""},
-		{api.GroupPage{Limit: 1}, []string{"a"}, "a"},
-		{api.GroupPage{Limit: 1, Cursor: "a"}, []string{"b"}, ""},
-		{api.GroupPage{Limit: 1, Cursor: "b"}, nil, ""},
-		{api.GroupPage{Names: []string{"b", "nobody"}}, []string{"b"}, ""},
-		{api.GroupPage{Names: []string{"nobody"}}, nil, ""},
+		{api.GroupPage{}, []string{"a", "b"}, "", ""},
+		{api.GroupPage{Limit: 2}, []string{"a", "b"}, "", ""},
+		{api.GroupPage{Limit: 1}, []string{"a"}, "a", ""},
+		{api.GroupPage{Limit: 1, Cursor: "a"}, []string{"b"}, "", ""},
+		{api.GroupPage{Limit: 1, Cursor: "b"}, nil, "", ""},
+		{api.GroupPage{Names: []string{"b"}}, []string{"b"}, "", ""},
+		{api.GroupPage{Names: []string{"gone", "idle"}}, []string{"idle", "gone"}, "", ""},
+		{api.GroupPage{Names: []string{"b", "nobody"}}, nil, "", "nobody"},
+		{api.GroupPage{Names: []string{"nobody"}}, nil, "", "nobody"},
 	} {
-		rows, next, err := pageOfGroups(t.Context(), s, c.page)
+		s, src, _ := twoGroups()
+		if len(c.page.Names) > 0 {
+			src.groups["idle"] = offsets.Group{Name: "idle", State: "Empty"} // has read nothing of the flow
+		}
+		rows, next, err := pageOfGroups(t.Context(), s, "f", onlyMoved("gone"), c.page)
 		var got []string
 		for _, r := range rows {
 			got = append(got, r.Group)
 		}
-		if err != nil || !slices.Equal(got, c.want) || next != c.next {
+		if c.unknown != "" {
+			checkUnknown(t, err, c.unknown)
+		} else if err != nil || !slices.Equal(got, c.want) || next != c.next {
 			t.Errorf("%+v: got %v and %q, %v", c.page, got, next, err)
 		}
 	}
+}
+
+// checkUnknown wants a group not to be found, by its name.
+func checkUnknown(t *testing.T, err error, group string) {
+	t.Helper()
+	p, ok := errors.AsType[*api.Error](err)
+	if !ok || p.Status != http.StatusNotFound || !strings.Contains(p.Detail, "group "+group) || p.Hint == "" {
+		t.Errorf("group %s: got %v", group, err)
+	}
+}
+
+// onlyMoved is the one group that has moved.
+type onlyMoved string
+
+func (m onlyMoved) IsMoved(_, group string) bool                     { return group == string(m) }
+func (onlyMoved) Mark(context.Context, string, string, string) error { return nil }
+
+// TestAMoveOfAGroupThatNobodyKnows is refused; of one that is known and reads nothing of the
+// flow, a dry run says so.
+func TestAMoveOfAGroupThatNobodyKnows(t *testing.T) {
+	s, src, _ := twoGroups()
+	src.groups["idle"] = offsets.Group{Name: "idle", State: "Empty"}
+	f := &flow.ReplicationFlow{Metadata: flow.Metadata{Name: "f"}, Spec: flow.FlowSpec{Source: "us", Destination: "eu"}}
+	for _, known := range [][]string{nil, {"a"}, {"a", "gone", "idle"}} {
+		if err := knownGroups(t.Context(), src, f, onlyMoved("gone"), known); err != nil {
+			t.Errorf("%v: got %v", known, err)
+		}
+	}
+	checkUnknown(t, knownGroups(t.Context(), src, f, onlyMoved("gone"), []string{"a", "nobody"}), "nobody")
+	rows, err := planSides(t.Context(), s, []string{"a", "idle"}, offsets.Terms{Unmarked: true})
+	plans := offsets.PlanGroups(rows)
+	if err != nil || len(plans) != 2 || plans[0].Verdict != offsets.Ready || plans[1].Verdict != offsets.Blocked || !strings.Contains(fmt.Sprint(plans[1].Why), "no position") {
+		t.Errorf("got %+v, %v", plans, err)
+	}
+}
+
+// TestEachMoveAsksWhoIsKnown, with the fleet behind it.
+func TestEachMoveAsksWhoIsKnown(t *testing.T) {
+	us, eu := startBroker(t), startBroker(t)
+	d := newDirectory("test", slog.New(slog.DiscardHandler))
+	defer d.reconcile(nil)
+	d.reconcile([]*flow.Cluster{declaredCluster("us", us), declaredCluster("eu", eu)})
+	for name, e := range d.entries {
+		e.id = "id-" + name
+	}
+	g := &groups{fleet: declaring{state: declaredState(t, "us-eu us eu")}, directory: d, maps: offsets.NewMaps(), log: slog.New(slog.DiscardHandler)}
+	for _, req := range []api.GroupMove{{DryRun: true}, {}, {Return: true, DryRun: true}, {Return: true}} {
+		req.Groups = []string{"nobody"}
+		_, err := g.Move(t.Context(), "us-eu", req, api.Person{Name: "ops"})
+		checkUnknown(t, err, "nobody")
+	}
+	_, _, err := g.Rows(t.Context(), "us-eu", api.GroupPage{Names: []string{"nobody"}})
+	checkUnknown(t, err, "nobody")
 }
 
 type neverMoved struct{}
@@ -137,7 +198,7 @@ func TestAMoveThatEndsHalfwaySaysWhoMoved(t *testing.T) {
 		{fmt.Errorf("commit offsets: %w", offsets.ErrActive), http.StatusConflict},
 		{errors.New("connection refused"), http.StatusServiceUnavailable},
 	} {
-		s, dst := twoGroups()
+		s, _, dst := twoGroups()
 		dst.refuses["b"] = c.refusal
 		_, done, err := changeSides(t.Context(), s, []string{"a", "b"}, offsets.Terms{Unmarked: true})
 		p, ok := errors.AsType[*api.Error](err)
@@ -148,7 +209,7 @@ func TestAMoveThatEndsHalfwaySaysWhoMoved(t *testing.T) {
 			t.Errorf("%v: got %+v", c.refusal, p)
 		}
 	}
-	s, _ := twoGroups()
+	s, _, _ := twoGroups()
 	if rows, done, err := changeSides(t.Context(), s, []string{"a", "b"}, offsets.Terms{Unmarked: true}); err != nil || len(done) != 2 || len(rows) != 2 {
 		t.Errorf("got %v, done %v, %v", rows, done, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -32,20 +33,23 @@ func (g *groups) Translate(ctx context.Context, caller api.Caller, from []offset
 		asked[g.named(to)] = true
 	}
 	for _, name := range sortedNames(asked) {
-		if err := g.directory.judges(ctx, name); err != nil && !errors.Is(err, errNoSuchCluster) {
+		err := g.directory.judges(ctx, name)
+		if errors.Is(err, errNoSuchCluster) {
+			return nil, g.undeclared(name)
+		}
+		if err != nil {
 			return nil, unreachable(fmt.Errorf("whether you may describe its topics is not known: %w", err))
 		}
 	}
 	may := g.describable(ctx, caller)
-	for _, w := range from {
-		if !may(w.Cluster, w.Topic) {
-			return nil, api.Errorf(http.StatusNotFound, "there is no topic %s in %s, or you may not describe it", w.Topic, w.Cluster)
-		}
+	seen := slices.DeleteFunc(slices.Clone(from), func(w offsets.Where) bool { return !may(w.Cluster, w.Topic) })
+	if len(seen) == 0 {
+		return nil, api.Errorf(http.StatusNotFound, "%s", unseen(from[0])).WithHint("asking needs Describe on the topic, for the principal that you are in that cluster")
 	}
 	// The last stable offsets come first, then the ledgers, then the logs' ends: what
 	// the ledgers do not show lies above the one and below the other.
 	b := logBounds{groups: g, of: map[topicIn]*topicBounds{}}
-	for _, w := range from {
+	for _, w := range seen {
 		for _, other := range g.maps.Counterparts(w, to) {
 			b.want(other)
 		}
@@ -66,14 +70,47 @@ func (g *groups) Translate(ctx context.Context, caller api.Caller, from []offset
 	answers := make([]api.Translations, 0, len(from))
 	for _, w := range from {
 		a := api.Translations{From: w, To: []offsets.Translation{}}
+		if !may(w.Cluster, w.Topic) {
+			a.Note = unseen(w)
+			answers = append(answers, a)
+			continue
+		}
 		for _, t := range g.maps.Translate(w, to, b.at) {
 			if may(t.To.Cluster, t.To.Topic) {
 				a.To = append(a.To, b.within(t))
 			}
 		}
+		if len(a.To) == 0 {
+			a.Note = g.uncopied(w, to, may)
+		}
 		answers = append(answers, a)
 	}
 	return answers, nil
+}
+
+// undeclared is that there is no cluster of a name, or none yet.
+func (g *groups) undeclared(name string) error {
+	if _, err := g.fleet.State().Lookup(flow.KindCluster, name); err == nil {
+		return unreachable(fmt.Errorf("cluster %s: its declaration is not in use yet", name))
+	}
+	return api.Errorf(http.StatusNotFound, "no cluster %s is declared", name).
+		WithHint("'replicator get clusters' has those that are; one that has not answered yet is known by its name only, and not by its cluster.id")
+}
+
+func unseen(w offsets.Where) string {
+	return fmt.Sprintf("there is no topic %s in %s, or you may not describe it", w.Topic, w.Cluster)
+}
+
+// uncopied says why a position has no answer. It tells of copies only what the caller may see.
+func (g *groups) uncopied(w offsets.Where, to string, may func(cluster, topic string) bool) string {
+	if to != "" {
+		for _, other := range g.maps.Counterparts(w, "") {
+			if may(other.Cluster, other.Topic) {
+				return fmt.Sprintf("partition %d of topic %s in %s is copied, but there is no copy in %s, or you may not describe it", w.Partition, w.Topic, w.Cluster, to)
+			}
+		}
+	}
+	return fmt.Sprintf("no ledger mentions partition %d of topic %s in %s, or you may not describe its copies: see whether the topic is there, and a flow copies it", w.Partition, w.Topic, w.Cluster)
 }
 
 // catchUp reads the ledgers of clusters to their ends that are destinations of flows: of those

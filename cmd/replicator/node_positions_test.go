@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/waybillhq/waybill/acl"
 	"github.com/waybillhq/waybill/api"
 	"github.com/waybillhq/waybill/cluster"
 	"github.com/waybillhq/waybill/flow"
@@ -71,7 +72,8 @@ func TestTranslationsNeedNoOtherCluster(t *testing.T) {
 		{"records that came back may be missing", "", "us", "us", "eu", "cluster us: ", "", 0},
 		{"the cluster itself is down", "us", "", "us", "eu", "whether you may describe its topics is not known: connection refused", "", 0},
 		{"where it leads is down", "eu", "", "us", "eu", "whether you may describe its topics is not known: connection refused", "", 0},
-		{"no such cluster", "", "", "mars", "eu", "there is no topic orders in mars", "", 0},
+		{"no such cluster", "", "", "mars", "eu", "no cluster mars is declared", "", 0},
+		{"no such other side", "", "", "us", "nowhere", "no cluster nowhere is declared", "", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := newDirectory("test", slog.New(slog.DiscardHandler))
@@ -106,12 +108,66 @@ func TestTranslationsNeedNoOtherCluster(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), c.err) {
 					t.Errorf("got %+v %v, want %q", got, err, c.err)
 				}
+				if p, ok := errors.AsType[*api.Error](err); strings.HasPrefix(c.err, "no cluster") && (!ok || p.Status != http.StatusNotFound || p.Hint == "") {
+					t.Errorf("got %+v", err)
+				}
 				return
 			}
 			if err != nil || len(got) != 1 || len(got[0].To) != 1 || got[0].To[0].Result.Why != c.why || got[0].To[0].To.Offset != c.offset {
 				t.Errorf("got %+v %v", got, err)
 			}
 		})
+	}
+}
+
+// TestPositionsWithoutAnAnswerSayWhy, each for itself: of orders there is a copy in eu. User a
+// may describe orders and nosuch in us, and everything in eu; user b nothing in eu.
+func TestPositionsWithoutAnAnswerSayWhy(t *testing.T) {
+	eu := startBroker(t)
+	d := newDirectory("test", slog.New(slog.DiscardHandler))
+	defer d.reconcile(nil)
+	d.reconcile([]*flow.Cluster{declaredCluster("us", eu), declaredCluster("eu", eu), declaredCluster("ap", eu)})
+	ms := offsets.NewMaps()
+	describe := func(principal, topic string) acl.Rule {
+		return acl.Rule{Principal: principal, Host: "*", Operation: acl.Describe, Permission: acl.Allow, ResourceType: acl.Topic, PatternType: acl.Literal, ResourceName: topic}
+	}
+	for name, e := range d.entries {
+		e.id, e.asked, e.aclsAt = "id-"+name, true, time.Now().Add(time.Hour)
+		rules := []acl.Rule{describe("User:a", "orders"), describe("User:b", "orders"), describe("User:a", "nosuch")}
+		if name == "eu" {
+			rules = []acl.Rule{describe("User:a", "orders")}
+		}
+		e.acls = acl.NewSet(rules, nil)
+		ms.Attach(e.id, readLedger{})
+	}
+	id := ledger.CopyID{Source: ledger.End{Cluster: "id-us", TopicID: ledger.TopicID{1}}, Destination: ledger.End{Cluster: "id-eu", TopicID: ledger.TopicID{2}}}
+	ms.Apply(tail.Position{Cluster: "id-eu"}, &ledger.Page{Entries: []ledger.Entry{
+		&ledger.Begin{Copy: id, Epoch: 1, Flow: "us-eu", Lane: "l", SourceCluster: "us", SourceTopic: "orders", DestinationCluster: "eu", DestinationTopic: "orders"},
+	}})
+	g := &groups{fleet: declaring{state: declaredState(t, "us-eu us eu", "us-ap us ap")}, directory: d, maps: ms, log: slog.New(slog.DiscardHandler)}
+	from := []offsets.Where{{Cluster: "us", Topic: "nosuch"}, {Cluster: "us", Topic: "hidden"}, {Cluster: "us", Topic: "orders"}, {Cluster: "us", Topic: "orders", Partition: 7}}
+	const none = "no ledger mentions partition"
+	for _, c := range []struct {
+		user, to string
+		want     []string
+	}{
+		{"User:a", "", []string{none + " 0 of topic nosuch in us", "there is no topic hidden in us", "", none + " 7 of topic orders"}},
+		{"User:a", "ap", []string{none, "there is no topic hidden", "is copied, but there is no copy in ap", none}},
+		{"User:b", "ap", []string{"there is no topic nosuch", "there is no topic hidden", none, none}}, // and not that there is one in eu
+	} {
+		got, err := g.Translate(t.Context(), api.Caller{Principals: map[string]string{"us": c.user, "eu": c.user, "ap": c.user}}, from, c.to)
+		if err != nil || len(got) != len(from) {
+			t.Fatalf("%s, %s: got %+v, %v", c.user, c.to, got, err)
+		}
+		for i, want := range c.want {
+			if a := got[i]; !strings.Contains(a.Note, want) || (want == "") != (a.Note == "") || (want == "") != (len(a.To) > 0) {
+				t.Errorf("%s, %s: %+v, want %q", c.user, c.to, a, want)
+			}
+		}
+	}
+	_, err := g.Translate(t.Context(), api.Caller{Principals: map[string]string{"us": "User:a"}}, from[1:2], "")
+	if p, ok := errors.AsType[*api.Error](err); !ok || p.Status != http.StatusNotFound {
+		t.Errorf("nothing may be seen: got %v", err)
 	}
 }
 
