@@ -76,6 +76,17 @@ func TestLedgersThatAreNotRead(t *testing.T) {
 		}
 	}
 	end()
+	// That there is no ledger yet CatchUp has seen for itself; nobody waits for a reader that
+	// has not.
+	deadline, again := time.After(30*time.Second), time.NewTicker(time.Millisecond)
+	defer again.Stop()
+	for read.State().Status == tail.Connecting {
+		select {
+		case <-again.C:
+		case <-deadline:
+			t.Fatal("the reader has not found out that there is no ledger")
+		}
+	}
 	l := &eventLineage{index: x, directory: d, ledgers: &ledgers{directory: d, tails: map[string]*runningTail{id: {tail: read}, "id-eu": {tail: ended}}}}
 	for range 20 {
 		if behind, _ := l.ledgers.catchUp(t.Context()); behind[id] != nil || behind["id-eu"] == nil {
