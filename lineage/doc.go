@@ -38,10 +38,11 @@
 // page is about less, so that its cost is that of a page however large the range.
 //
 // How fast copies go ([Index.Topic]) is what the hops of the last minute hold, which
-// every node knows, of every fleet; where a source ends its cluster says ([Live]). What
-// would be affected ([Index.Affected]) goes downstream only, from a cluster or topic by
-// topics, from offsets along the hops; who reads there is known by recorded accesses
-// and by where groups have committed, and each is said to be which.
+// every node knows, of every fleet; where a source ends its cluster says ([Live]), and so
+// whether there is an event of which no ledger tells. What would be affected
+// ([Index.Affected]) goes downstream only, from a cluster or topic by topics, from offsets
+// along the hops; who reads there is known by recorded accesses and by where groups have
+// committed, and each is said to be which.
 //
 // Beside the index, a [Checker] follows the chains of a ledger over its records as
 // they were read, and finds what was removed, altered or moved; an [Anchor] of an
