@@ -330,7 +330,7 @@ func (w *walk) deeds(i int, came bool, into []copyState) error {
 			return err
 		}
 		if node.Origin = why == ""; why != "" {
-			node.Unknown = append(node.Unknown, "whether it was produced here or came by a copy: "+w.ofLedger(at.cluster, why))
+			node.Unknown = append(node.Unknown, whenceUnknown+w.ofLedger(at.cluster, why))
 		}
 	}
 	switch tells := w.x.tells(at.cluster); {
